@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from tracekit.resources import datasets
+from traits.contrast import ContrastSet, available, load_contrast
+
+
+def write(folder, positive, negative, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "positive.txt").write_text(positive, "utf-8")
+    (folder / "negative.txt").write_text(negative, "utf-8")
+    for name, text in more.items():
+        (folder / name.replace("_", ".")).write_text(text, "utf-8")
+    return folder
+
+
+def test_a_folder_is_read_line_for_line(tmp_path):
+    folder = write(
+        tmp_path / "mine" / "tense",
+        "I will\u2028go\nWe will stay \n",
+        "I did\u2028go\nWe did stay \n",
+        definition_txt="HIGH: future\n",
+        steering_json=json.dumps({"direction": "positive"}),
+    )
+    contrast = load_contrast(folder)
+    assert contrast.name == "mine/tense"
+    assert contrast.positive == ("I will\u2028go", "We will stay ")
+    assert contrast.definition == "HIGH: future"
+    assert contrast.steering == {"direction": "positive"}
+
+
+def test_prompts_carry_labels_and_share_a_group():
+    contrast = ContrastSet("mine/tense", ("a b", "c d"), ("a x", "c y"))
+    prompts = contrast.prompts()
+    assert [p.id for p in prompts] == [
+        "mine/tense/positive/0",
+        "mine/tense/positive/1",
+        "mine/tense/negative/0",
+        "mine/tense/negative/1",
+    ]
+    assert [p.text for p in prompts] == ["a b", "c d", "a x", "c y"]
+    assert [p.labels["label"] for p in prompts] == [1, 1, 0, 0]
+    assert prompts[1].group == prompts[3].group == "mine/tense/1"
+    assert prompts[0].group != prompts[1].group
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "words"),
+    [
+        ("a\nb\n", "c\n", "2 positive and 1 negative"),
+        ("", "", "0 positive and 0 negative"),
+        ("a\n\nb\n", "c\nd\ne\n", "empty line: positive.txt line 2"),
+        ("a\nb\n", "c\nd\n\n", "2 positive and 3 negative"),
+        ("a\nb\n", "c\nb \n", "identical sides at line 2"),
+    ],
+)
+def test_bad_sets_are_refused_with_their_numbers(tmp_path, positive, negative, words):
+    with pytest.raises(ValueError, match=words):
+        load_contrast(write(tmp_path / "mine" / "bad", positive, negative))
+
+
+def test_missing_or_unreadable_files_are_named(tmp_path):
+    folder = write(tmp_path / "mine" / "half", "a\n", "b\n")
+    (folder / "negative.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"negative\.txt"):
+        load_contrast(folder)
+    (folder / "negative.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="byte 3"):
+        load_contrast(folder)
+
+
+def test_an_unknown_trait_names_what_exists_and_the_nearest(tmp_path, monkeypatch):
+    for name in ("alignment/honesty", "alignment/secrecy", "placebo/secrecy"):
+        write(tmp_path / name, "a\n", "b\n")
+    monkeypatch.setattr("traits.contrast.datasets", lambda *parts: tmp_path.joinpath(*parts[1:]))
+    assert available() == ["alignment/honesty", "alignment/secrecy"]
+    assert load_contrast("honesty").name == load_contrast("alignment/honesty").name
+    with pytest.raises(ValueError, match=r"'honest'.*placebo/secrecy.*mean 'alignment/honesty'"):
+        load_contrast("honest")
+    with pytest.raises(ValueError, match="Give the category too"):
+        load_contrast("secrecy")
+
+
+def test_shipped_sets_load_whole():
+    for name in available(None):
+        contrast = load_contrast(name)
+        lines = (datasets("traits", name) / "negative.txt").read_text("utf-8").count("\n")
+        assert len(contrast) == lines == len(contrast.prompts()) // 2

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from traits.statistics import auroc
+
+
+def brute_force(scores, label):
+    pairs = [(a, b) for a in scores[label == 1] for b in scores[label == 0]]
+    return np.mean([(a > b) + 0.5 * (a == b) for a, b in pairs])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auroc_is_the_count_over_all_pairs_with_ties(seed):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 6, size=(3, 40)).astype(float)
+    label = generator.integers(0, 2, size=40)
+    found = auroc(
+        xr.DataArray(scores, dims=("layer", "prompt")), xr.DataArray(label, dims="prompt")
+    )
+    np.testing.assert_allclose(found, [brute_force(row, label) for row in scores], rtol=1e-12)
+    label[:2] = 1 - label[:2]
+    assert not np.allclose(found, [brute_force(row, label) for row in scores])
+
+
+def test_auroc_within_strata_does_not_read_what_separates_them():
+    generator = np.random.default_rng(0)
+    label = np.repeat([1, 0, 1, 0], [90, 10, 10, 90])
+    bias = np.repeat(["vote", "rust"], 100)
+    scores = generator.normal(size=200) + 5 * (bias == "vote")
+    rows = {"label": ("prompt", label), "bias": ("prompt", bias)}
+    array = xr.DataArray(scores, dims="prompt", coords=rows)
+    halves = [brute_force(scores[bias == name], label[bias == name]) for name in ("vote", "rust")]
+    assert auroc(array).item() > 0.85
+    np.testing.assert_allclose(auroc(array, within="bias").item(), np.mean(halves))
+    assert auroc(array, within="bias").attrs["strata"] == "2 of 2"
+
+
+def test_strata_with_one_label_are_left_out_and_counted():
+    rows = {"label": ("prompt", [1, 0, 1, 1]), "bias": ("prompt", ["a", "a", "b", "b"])}
+    array = xr.DataArray([2.0, 1.0, 5.0, 6.0], dims="prompt", coords=rows)
+    found = auroc(array, within="bias")
+    assert (found.item(), found.attrs["strata"]) == (1.0, "1 of 2")
+    apart = array.assign_coords(bias=("prompt", ["a", "b", "a", "a"]))
+    with pytest.raises(ValueError, match="none of 2"):
+        auroc(apart, within="bias")
+
+
+def test_auroc_refuses_or_warns_with_numbers():
+    scores = xr.DataArray([1.0, 2.0, 3.0, np.nan], dims="prompt")
+    with pytest.raises(ValueError, match="found 4 and 0 of 4"):
+        auroc(scores, xr.ones_like(scores))
+    with pytest.raises(ValueError, match="1 of 4 scores are not finite"):
+        auroc(scores, xr.DataArray([1, 0, 1, 0], dims="prompt"))
+    with pytest.warns(UserWarning, match="constant along 'prompt' at 1 of 1"):
+        auroc(xr.ones_like(scores), xr.DataArray([1, 0, 1, 0], dims="prompt"))

@@ -1,0 +1,169 @@
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tracekit.resources import datasets
+from tracekit.transcript import Prompt
+
+
+@dataclass(frozen=True)
+class ContrastSet:
+    """Matched story prefixes: line n of one side is the twin of line n of the other.
+
+    `name` is `category/trait`. Source: issue 5, natural elicitation.
+
+    >>> contrast = ContrastSet("mine/tense", ("We will go",), ("We did go",))
+    >>> len(contrast.prompts())
+    2
+    """
+
+    name: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    definition: str = ""
+    steering: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_counts(self.name, self.positive, self.negative)
+        _check_lines(self.name, self.positive, self.negative)
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+    def prompts(self) -> list[Prompt]:
+        """Both sides as raw-completion prompts, all positives first.
+
+        Ids are `<category>/<trait>/<side>/<n>`, twins share the group `<category>/<trait>/<n>`,
+        and the label is 1 for positive and 0 for negative.
+
+        >>> ContrastSet("mine/tense", ("We will go",), ("We did go",)).prompts()[0].group
+        'mine/tense/0'
+        """
+        return [
+            Prompt(
+                id=f"{self.name}/{side}/{n}",
+                text=line,
+                group=f"{self.name}/{n}",
+                labels={"label": int(side == "positive")},
+            )
+            for side, lines in (("positive", self.positive), ("negative", self.negative))
+            for n, line in enumerate(lines)
+        ]
+
+
+def load_contrast(name: str | Path) -> ContrastSet:
+    """A shipped contrast set by name, or the user's own from a folder.
+
+    `name` is `category/trait`, a trait name that only one category has, or a folder that holds
+    `positive.txt` and `negative.txt` (one prefix a line, UTF-8; `definition.txt` and
+    `steering.json` where they exist). Raises ValueError for an unknown trait, unmatched line
+    counts, an empty line or a pair with identical sides, FileNotFoundError for a missing file.
+
+    >>> load_contrast("sycophancy").name
+    'alignment/sycophancy'
+    """
+    folder = _folder(name)
+    steering = folder / "steering.json"
+    definition = folder / "definition.txt"
+    return ContrastSet(
+        name=f"{folder.resolve().parent.name}/{folder.resolve().name}",
+        positive=_lines(folder / "positive.txt"),
+        negative=_lines(folder / "negative.txt"),
+        definition=definition.read_text("utf-8").strip() if definition.is_file() else "",
+        steering=_json(steering) if steering.is_file() else {},
+    )
+
+
+def available(category: str | None = "alignment") -> list[str]:
+    """Names of the shipped contrast sets of one category, or with None of all, sorted.
+
+    >>> "alignment/sycophancy" in available()
+    True
+    """
+    root = datasets("traits")
+    found = root.glob(f"{category or '*'}/*/positive.txt")
+    return sorted(path.parent.relative_to(root).as_posix() for path in found)
+
+
+def _folder(name: str | Path) -> Path:
+    known = available(None)
+    matches = [full for full in known if str(name) in (full, full.partition("/")[2])]
+    if len(matches) == 1 and isinstance(name, str):
+        return datasets("traits", matches[0])
+    if len(matches) > 1:
+        raise ValueError(
+            f"The trait {str(name)!r} was asked for, and {len(matches)} sets have that name: "
+            f"{', '.join(matches)}. Give the category too."
+        )
+    if Path(name).is_dir():
+        return Path(name)
+    raise ValueError(_unknown(str(name), known))
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    short = {full.partition("/")[2]: full for full in known}
+    close = difflib.get_close_matches(name, [*known, *short], n=1)
+    hint = f"Did you mean {short.get(close[0], close[0])!r}? " if close else ""
+    return (
+        f"No trait or folder {name!r}. There are: {', '.join(known) or 'no shipped sets'}. "
+        f"{hint}Give one of these names, or a folder with positive.txt and negative.txt."
+    )
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"A contrast set needs {path.name}, and {path.parent} has none. "
+            "Write one prefix a line, line n being the twin of the other side's line n."
+        )
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} was read as UTF-8, and byte {error.start} is not ({error.reason}). "
+            "Save the file as UTF-8."
+        ) from error
+    # str.splitlines would also split at form feeds and Unicode separators inside a line
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} was read as JSON, and is not: {error}. Mend the file.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} should hold one JSON object, and holds a {type(found).__name__}.")
+    return found
+
+
+def _check_counts(name: str, positive: Sequence[str], negative: Sequence[str]) -> None:
+    if len(positive) != len(negative) or not positive:
+        raise ValueError(
+            f"The contrast set {name!r} needs one negative line for each positive one, and has "
+            f"{len(positive)} positive and {len(negative)} negative lines. "
+            "Write the missing twins, or delete the lines that have none."
+        )
+
+
+def _check_lines(name: str, positive: Sequence[str], negative: Sequence[str]) -> None:
+    for number, pair in enumerate(zip(positive, negative, strict=True), start=1):
+        empty = [
+            side
+            for side, line in zip(("positive", "negative"), pair, strict=True)
+            if not line.strip()
+        ]
+        if empty:
+            raise ValueError(
+                f"The contrast set {name!r} has an empty line: {empty[0]}.txt line {number}. "
+                "Write it, or delete line "
+                f"{number} on both sides."
+            )
+        if pair[0].strip() == pair[1].strip():
+            raise ValueError(
+                f"The contrast set {name!r} has identical sides at line {number}: "
+                f"{pair[0][:60]!r}. A pair must differ; rewrite or delete it on both sides."
+            )

@@ -1,0 +1,139 @@
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from sklearn.linear_model import LogisticRegression
+
+from tracekit.provenance import read, stamp
+from traits.pairs import pairs
+
+Pairs = Float[np.ndarray, "pair layer dim"]
+Vector = Float[np.ndarray, "layer dim"]
+Method = Callable[[Pairs, Pairs], Vector]
+
+
+def mean_diff(positive: Pairs, negative: Pairs) -> Vector:
+    """The mean of the pair differences, at every layer.
+
+    Takes and returns residual units, any scale. Source: Turner et al. 2023, Panickssery et al.
+    2023 (contrastive activation addition).
+
+    >>> mean_diff(np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
+    (2, 3)
+    """
+    return (positive - negative).mean(axis=0, dtype=np.float64)
+
+
+def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> Vector:
+    """The weights of an L2-penalised logistic regression on standardised dims, at every layer.
+
+    Equal to `make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with the
+    scaling divided out of the weights. The weights lie in the span of the data, so the fit is
+    made there, in `2 pairs` coordinates instead of `dim`. Source: Alain & Bengio 2016; issue 5.
+
+    >>> generator = np.random.default_rng(0)
+    >>> probe(*generator.normal(size=(2, 8, 2, 3))).shape
+    (2, 3)
+    """
+    label = np.repeat([1, 0], [len(positive), len(negative)])
+    both = np.concatenate([positive, negative])
+    layers = [_logistic(both[:, k], label, inverse_penalty) for k in range(both.shape[1])]
+    return np.stack(layers)
+
+
+METHODS: Mapping[str, Method] = MappingProxyType({"mean_diff": mean_diff, "probe": probe})
+
+
+def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.DataArray:
+    """The unit vector of a trait at every layer, from the traces of a contrast set.
+
+    `traces` has dims (prompt, layer, dim), and `token` if it should be averaged here, with the
+    coordinates `label` and `group`; the result has (layer, dim), float32, norm 1, positive side
+    positive, with the coordinates `trait` and `method`. `method` is a name of METHODS or any
+    function of that alias. Raises ValueError for an unknown method or a vector of zeros.
+
+    >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["alignment/mine/0"] * 2)}
+    >>> values = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
+    >>> traces = xr.DataArray(values, dims=("prompt", "layer", "dim"), coords=rows)
+    >>> extract(traces).values.round(2)
+    array([[0.6, 0.8]], dtype=float32)
+    """
+    function = method if callable(method) else _method(method)
+    name = getattr(method, "__name__", repr(method)) if callable(method) else method
+    positive, negative = (side.transpose("pair", "layer", "dim") for side in pairs(traces))
+    vector = unit(function(positive.values, negative.values))
+    made = xr.DataArray(
+        vector.astype(np.float32),
+        dims=("layer", "dim"),
+        coords={key: positive[key] for key in ("layer", "dim") if key in positive.coords},
+    ).assign_coords(trait=trait_name(positive), method=name)
+    return _stamp(made, traces, positive.sizes["pair"])
+
+
+def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"]:
+    """Vectors divided by their norm along the last axis; ValueError where a norm is zero.
+
+    >>> unit(np.array([[3.0, 4.0]])).tolist()
+    [[0.6, 0.8]]
+    """
+    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    empty = np.argwhere(~(norm[..., 0] > 0)).tolist()
+    if empty:
+        raise ValueError(
+            f"A direction has no length at {len(empty)} of {norm.size} places (index along "
+            f"{'layer' if vectors.ndim == 2 else 'the leading dims'}: {empty[:5]}): both sides are "
+            "the same there, for instance embeddings of identical last tokens. Drop that layer, "
+            "or take other tokens."
+        )
+    return vectors / norm
+
+
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise ValueError(
+            f"The method {name!r} was asked for; there are {', '.join(METHODS)}. "
+            "Give one of these, or a function (positive, negative) -> vector."
+        )
+    return METHODS[name]
+
+
+def trait_name(positive: xr.DataArray) -> str:
+    """The `category/trait` that all groups of one side of `pairs` begin with.
+
+    Raises ValueError where they come from several contrast sets.
+
+    >>> pair = np.array(["alignment/honesty/0", "alignment/honesty/1"])
+    >>> trait_name(xr.DataArray(np.zeros(2), dims="pair", coords={"pair": pair}))
+    'alignment/honesty'
+    """
+    names = {str(name).rpartition("/")[0] for name in positive["pair"].values}
+    if len(names) > 1:
+        raise ValueError(
+            f"One trait at a time: the groups belong to {len(names)} contrast sets, "
+            f"{', '.join(sorted(names)[:4])}. Select one, extract each, and join with xr.concat."
+        )
+    return names.pop()
+
+
+def _stamp(vector: xr.DataArray, traces: xr.DataArray, pair_count: int) -> xr.DataArray:
+    made = {"trait": vector["trait"].item(), "method": vector["method"].item()}
+    source = read(traces) if "provenance" in traces.attrs else None
+    made |= {"made_by": "traits.extract", "pairs": pair_count, "source": source}
+    return stamp(vector, made)
+
+
+def _logistic(
+    data: Float[np.ndarray, "row dim"], label: np.ndarray, inverse_penalty: float
+) -> Float[np.ndarray, "dim"]:
+    data = data.astype(np.float64)
+    scale = data.std(axis=0)
+    scale[scale == 0] = 1.0
+    data = (data - data.mean(axis=0)) / scale
+    value, left = np.linalg.eigh(data @ data.T)
+    kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
+    singular, left = np.sqrt(value[kept]), left[:, kept]
+    model = LogisticRegression(C=inverse_penalty, solver="newton-cholesky", tol=1e-8)
+    weight = model.fit(left * singular, label).coef_[0]
+    return (data.T @ (left @ (weight / singular))) / scale

@@ -1,0 +1,132 @@
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import xarray as xr
+
+
+def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The positive and the negative side of contrast traces, aligned twin by twin.
+
+    Takes any array over `prompt` with the coordinates `label` (1 or 0) and `group` (shared by
+    twins); returns two arrays over `pair` (the group names, in order of appearance) and the
+    remaining dims. Several rows of one side of a group (samples) are averaged, and so is a
+    `token` dim, over the tokens that exist. A `template` coordinate stays with the pair. Raises
+    ValueError for missing labels, a group with one side only, or rows without any value.
+
+    >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["a/0", "a/0"])}
+    >>> traces = xr.DataArray([[3.0], [1.0]], dims=("prompt", "dim"), coords=rows)
+    >>> positive, negative = pairs(traces)
+    >>> dict((positive - negative).sizes), float((positive - negative).item())
+    ({'pair': 1, 'dim': 1}, 2.0)
+    """
+    label, group = _labels(traces)
+    traces = traces.mean("token", skipna=True) if "token" in traces.dims else traces
+    names = list(dict.fromkeys(group.tolist()))
+    _check_sides(names, label, group)
+    first = [int(np.flatnonzero(group == name)[0]) for name in names]
+    positive, negative = (_side(traces, group, label == side, names) for side in (1, 0))
+    if "template" in traces.coords:
+        template = ("pair", traces["template"].values[first])
+        positive, negative = (
+            side.assign_coords(template=template) for side in (positive, negative)
+        )
+    _check_values(positive, negative)
+    return positive, negative
+
+
+def _labels(traces: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    lacking = [name for name in ("label", "group") if name not in traces.coords]
+    if lacking or "prompt" not in traces.dims:
+        raise ValueError(
+            "Contrast traces need the dim 'prompt' and the coordinates 'label' and 'group'; "
+            f"found dims {tuple(traces.dims)} and no {' or '.join(lacking) or 'prompt dim'}. "
+            "Capture prompts made by ContrastSet.prompts()."
+        )
+    label = traces["label"].values
+    other = sorted(set(np.unique(label).tolist()) - {0, 1})
+    if other:
+        raise ValueError(
+            f"The coordinate 'label' must be 1 (positive) or 0 (negative), and has {other[:5]}. "
+            "Select the rows of one contrast set."
+        )
+    return label, traces["group"].values
+
+
+def _check_sides(names: Sequence[Hashable], label: np.ndarray, group: np.ndarray) -> None:
+    sides = [set(group[label == side].tolist()) for side in (1, 0)]
+    single = [name for name in names if not (name in sides[0] and name in sides[1])]
+    if single:
+        raise ValueError(
+            f"Twins are matched by 'group', and {len(single)} of {len(names)} groups have one "
+            f"side only (first: {single[0]!r}). Capture both sides, or drop these groups."
+        )
+
+
+def _side(
+    traces: xr.DataArray, group: np.ndarray, wanted: np.ndarray, names: Sequence[Hashable]
+) -> xr.DataArray:
+    place = {name: index for index, name in enumerate(names)}
+    rows = np.flatnonzero(wanted)
+    pair = np.array([place[name] for name in group[rows].tolist()])
+    order = np.argsort(pair, kind="stable")
+    side = traces.transpose("prompt", ...).isel(prompt=rows[order])
+    side = side.drop_vars([name for name, coord in side.coords.items() if "prompt" in coord.dims])
+    if len(rows) > len(names):
+        starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
+        counts = np.bincount(pair).reshape(-1, *[1] * (side.ndim - 1)).astype(side.dtype)
+        side = side.isel(prompt=starts).copy(data=np.add.reduceat(side.values, starts) / counts)
+    return side.rename(prompt="pair").assign_coords(pair=np.asarray(names))
+
+
+def _check_values(positive: xr.DataArray, negative: xr.DataArray) -> None:
+    hole = np.zeros(positive.sizes["pair"], bool)
+    for side in (positive, negative):
+        hole |= ~np.isfinite(side.values).reshape(side.sizes["pair"], -1).all(axis=1)
+    if hole.any():
+        raise ValueError(
+            f"{hole.sum()} of {hole.size} pairs have values that are not finite (first: "
+            f"{positive['pair'].values[hole][0]!r}): an empty response, or an overflow. "
+            "Drop these groups, or select tokens that every response has."
+        )
+
+
+def split_pairs(
+    pair: xr.DataArray,
+    generator: np.random.Generator,
+    fractions: Mapping[str, float] = MappingProxyType({"fit": 0.5, "select": 0.2, "report": 0.3}),
+    minimum: int = 8,
+) -> xr.DataArray:
+    """The part that each pair belongs to: a random split by pair, and whole templates together.
+
+    `pair` is the coordinate of one side of `pairs`; with a `template` coordinate, pairs of one
+    template stay in one part. Returns part names over `pair`. Raises ValueError when a part
+    would have fewer than `minimum` pairs.
+
+    >>> pair = xr.DataArray(np.arange(40), dims="pair", coords={"pair": np.arange(40)})
+    >>> part = split_pairs(pair["pair"], np.random.default_rng(0))
+    >>> int((part == "fit").sum()), int((part == "select").sum()), int((part == "report").sum())
+    (20, 8, 12)
+    """
+    units = pair["template"].values if "template" in pair.coords else np.arange(pair.size)
+    _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    order = generator.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    names, wanted = list(fractions), np.array(list(fractions.values()))
+    room = wanted / wanted.sum() * pair.size
+    chosen = np.empty(len(sizes), int)
+    for index in order:
+        chosen[index] = np.argmax(room)
+        room[chosen[index]] -= sizes[index]
+    part = pair.copy(data=np.array(names)[chosen[unit]]).rename("part")
+    _check_parts(part, names, len(sizes), minimum)
+    return part
+
+
+def _check_parts(part: xr.DataArray, names: Sequence[str], units: int, minimum: int) -> None:
+    counts = {name: int((part == name).sum()) for name in names}
+    if min(counts.values()) < minimum:
+        raise ValueError(
+            f"A split into {', '.join(names)} was asked for, each of at least {minimum} pairs; "
+            f"{part.size} pairs in {units} separable units give {counts}. Write more pairs."
+        )

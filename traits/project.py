@@ -1,0 +1,134 @@
+import numpy as np
+import xarray as xr
+
+
+def project(
+    traces: xr.DataArray,
+    vectors: xr.DataArray,
+    kind: str = "scalar",
+    clean: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Projections of traces onto trait vectors, layer by layer.
+
+    `traces` has `layer` and `dim`, `vectors` has `layer`, `dim` and any others (`trait`,
+    `method`); the result has the dims of both without `dim`. The vectors may cover more layers
+    than the traces. Units: residual units along the vector (scalar), -1 to 1 (cosine), or
+    standard deviations over (prompt, token) of the clean model's own projection at that layer
+    and trait (sd; `clean` are the clean model's traces). Dask-backed traces stay lazy; holes stay
+    NaN. Raises ValueError when dims, layers or positions of `dim` do not fit.
+
+    >>> traces = xr.DataArray([[[3.0, 4.0]]], dims=("prompt", "layer", "dim"))
+    >>> vectors = xr.DataArray([[[0.0, 1.0]]], dims=("trait", "layer", "dim"))
+    >>> project(traces, vectors).sizes["trait"], project(traces, vectors, "cosine").item()
+    (1, 0.8)
+    """
+    vectors = _fit(traces, vectors)
+    scalar = xr.dot(traces, vectors, dim="dim")
+    scalar = scalar.transpose(*[dim for dim in traces.dims if dim != "dim"], ...)
+    scalar.attrs = {key: value for key, value in vectors.attrs.items() if key == "provenance"}
+    if kind == "scalar":
+        return scalar
+    if kind == "cosine":
+        return as_cosine(scalar.assign_coords(norm=_norm(traces)), vectors)
+    if kind == "sd":
+        return in_clean_deviations(scalar, None if clean is None else project(clean, vectors))
+    raise ValueError(f"The kind {kind!r} was asked for; there are 'scalar', 'cosine' and 'sd'.")
+
+
+def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) -> xr.DataArray:
+    """Scalar projections divided by the norm of the residual, the coordinate `norm`.
+
+    For projections made inside the trace, onto unit vectors; `vectors` that are not of norm 1
+    are divided out as well. Raises ValueError without `norm`.
+
+    >>> made = xr.DataArray([4.0], dims="prompt", coords={"norm": ("prompt", [5.0])})
+    >>> as_cosine(made).item()
+    0.8
+    """
+    if "norm" not in projections.coords:
+        raise ValueError(
+            "A cosine needs the coordinate 'norm' (the residual's norm), and the projections have "
+            f"{sorted(map(str, projections.coords))}. Project the traces with kind='cosine', or "
+            "capture with vectors=."
+        )
+    norm = projections["norm"] if vectors is None else projections["norm"] * _norm(vectors)
+    return (projections / norm).assign_attrs(projections.attrs).drop_vars("norm")
+
+
+def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -> xr.DataArray:
+    """Projections in standard deviations of the clean model's, per layer and trait.
+
+    The deviation is over the `prompt` and `token` dims of `clean` (projections of the same
+    layers and traits); nothing is subtracted. Raises ValueError when there is no `clean`, when
+    its labels differ or when it does not vary.
+
+    >>> clean = xr.DataArray([1.0, 5.0], dims="prompt")
+    >>> in_clean_deviations(xr.DataArray([6.0], dims="prompt"), clean).item()
+    3.0
+    """
+    if clean is None:
+        raise ValueError(
+            "The kind 'sd' divides by the clean model's deviation, and clean is None. "
+            "Give the clean model's traces of the same layers as clean=."
+        )
+    rows = [dim for dim in clean.dims if dim in ("prompt", "token")]
+    deviation = clean.std(rows, skipna=True)
+    if bool((~(deviation > 0)).any()):
+        raise ValueError(
+            f"The clean projections ({dict(clean.sizes)}) do not vary over {rows} at some layer "
+            "and trait. Use more clean prompts."
+        )
+    with xr.set_options(arithmetic_join="exact"):
+        return (projections / deviation).assign_attrs(projections.attrs)
+
+
+def _norm(array: xr.DataArray) -> xr.DataArray:
+    return (array**2).sum("dim", skipna=False) ** 0.5
+
+
+def _fit(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
+    for name, array in (("traces", traces), ("vectors", vectors)):
+        if "dim" not in array.dims:
+            raise ValueError(
+                f"A projection needs the dim 'dim', and the {name} have {tuple(array.dims)}. "
+                "Projections made inside the trace are already projected."
+            )
+    sizes = traces.sizes["dim"], vectors.sizes["dim"]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"The traces have dim {sizes[0]} and the vectors have dim {sizes[1]}: they come from "
+            "models of different width. Extract vectors from a model of this width."
+        )
+    vectors = _same_layers(traces, vectors)
+    if "dim" in traces.coords and "dim" in vectors.coords:
+        xr.align(traces["dim"], vectors["dim"], join="exact")
+    return vectors
+
+
+def _same_layers(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
+    if "layer" not in vectors.coords and "layer" not in vectors.dims:
+        return vectors
+    if not all("layer" in array.coords for array in (traces, vectors)):
+        sizes = [array.sizes.get("layer") for array in (traces, vectors)]
+        unlabelled = not any("layer" in array.coords for array in (traces, vectors))
+        if unlabelled and sizes[0] == sizes[1]:
+            return vectors
+        raise ValueError(
+            f"Layers are matched by the coordinate 'layer': the traces have {_layers(traces)}, "
+            f"the vectors have {_layers(vectors)}. Label both."
+        )
+    wanted, found = np.atleast_1d(traces["layer"].values), np.atleast_1d(vectors["layer"].values)
+    missing = sorted(set(wanted.tolist()) - set(found.tolist()))
+    if missing:
+        raise ValueError(
+            f"The traces have layers {_layers(traces)} and the vectors have {_layers(vectors)}: "
+            f"no vector for {missing[:8]}. Extract those layers, or select traces.sel(layer=…)."
+        )
+    return vectors.sel(layer=traces["layer"].values) if "layer" in vectors.dims else vectors
+
+
+def _layers(array: xr.DataArray) -> str:
+    if "layer" not in array.coords:
+        return f"no labels over dims {tuple(map(str, array.dims))}"
+    layers = np.atleast_1d(array["layer"].values).tolist()
+    return f"{layers[0]}…{layers[-1]} ({len(layers)})" if len(layers) > 4 else str(layers)

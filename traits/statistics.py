@@ -1,0 +1,81 @@
+import warnings
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Shaped
+from scipy import stats
+
+
+def auroc(
+    scores: xr.DataArray,
+    label: str | xr.DataArray = "label",
+    dim: str = "prompt",
+    within: str | None = None,
+) -> xr.DataArray:
+    """The chance that a row labelled 1 scores higher than a row labelled 0; ties count a half.
+
+    Reduces `dim` and keeps every other dim. `label` is a coordinate or an array over `dim`; with
+    `within` (a coordinate, such as `bias`) it is the mean over strata that have both labels, so
+    that what separates the strata is not counted; the attribute `strata` says how many. Raises
+    ValueError for scores that are not finite or one label only, warns for constant scores.
+    Source: the Mann-Whitney U statistic over n₁n₀.
+
+    >>> scores = xr.DataArray([0.1, 0.4, 0.4, 0.9], dims="prompt")
+    >>> auroc(scores, xr.DataArray([0, 0, 1, 1], dims="prompt")).item()
+    0.875
+    """
+    label = scores[label] if isinstance(label, str) else label
+    _check_scores(scores, label, dim)
+    if within is None:
+        return _area(scores, label, dim)
+    strata = scores[within].values
+    names = list(dict.fromkeys(strata.tolist()))
+    both = [name for name in names if len(np.unique(label.values[strata == name])) == 2]
+    if not both:
+        raise ValueError(
+            f"An AUROC within {within!r} needs strata with both labels, and none of {len(names)} "
+            f"has them ({', '.join(map(str, names[:5]))}). Take more rows, or pool the strata."
+        )
+    rows = [np.flatnonzero(strata == name) for name in both]
+    areas = [_area(scores.isel({dim: row}), label.isel({dim: row}), dim) for row in rows]
+    mean = xr.concat(areas, dim="stratum", coords="minimal", compat="override").mean("stratum")
+    return mean.assign_attrs(strata=f"{len(both)} of {len(names)}")
+
+
+def _area(scores: xr.DataArray, label: xr.DataArray, dim: str) -> xr.DataArray:
+    area = xr.apply_ufunc(
+        _rank_area, scores, label, input_core_dims=[[dim], [dim]], keep_attrs=False
+    )
+    return area.rename("auroc")
+
+
+def _rank_area(
+    scores: Float[np.ndarray, "*other row"], label: Shaped[np.ndarray, "row"]
+) -> Float[np.ndarray, "*other"] | np.float64:
+    positive = label == 1
+    n_positive = int(positive.sum())
+    n_negative = positive.size - n_positive
+    ranks = stats.rankdata(scores, axis=-1)[..., positive].sum(axis=-1)
+    return (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def _check_scores(scores: xr.DataArray, label: xr.DataArray, dim: str) -> None:
+    counts = [int((label == side).sum()) for side in (1, 0)]
+    if min(counts) == 0 or sum(counts) != label.size:
+        raise ValueError(
+            f"An AUROC needs rows labelled 1 and rows labelled 0 along {dim!r}, and found "
+            f"{counts[0]} and {counts[1]} of {label.size}. Select rows that have both labels."
+        )
+    holes = int((~np.isfinite(scores)).sum())
+    if holes:
+        raise ValueError(
+            f"{holes} of {scores.size} scores are not finite. Drop these rows, or average over "
+            "the tokens that exist."
+        )
+    constant = int((scores.max(dim) == scores.min(dim)).sum())
+    if constant:
+        warnings.warn(
+            f"The scores are constant along {dim!r} at {constant} of {scores.max(dim).size} "
+            "places; their AUROC of 0.5 says nothing.",
+            stacklevel=3,
+        )
