@@ -1,0 +1,37 @@
+"""Read, label, compare and edit the internals of language models and their adapters.
+
+prompts → `encode` → transcripts → `generate` → transcripts → `capture` → traces
+"""
+
+from tracekit.capture import capture
+from tracekit.check import check
+from tracekit.compare import difference
+from tracekit.generate import generate
+from tracekit.intervene import ablate, clamp, patch, steer
+from tracekit.model import adapter, load
+from tracekit.readout import logprobs, unembed
+from tracekit.store import open, save
+from tracekit.tensors import inputs, label
+from tracekit.transcript import Prompt, encode, read_prompts
+
+__all__ = [
+    "Prompt",
+    "ablate",
+    "adapter",
+    "capture",
+    "check",
+    "clamp",
+    "difference",
+    "encode",
+    "generate",
+    "inputs",
+    "label",
+    "load",
+    "logprobs",
+    "open",
+    "patch",
+    "read_prompts",
+    "save",
+    "steer",
+    "unembed",
+]

@@ -1,0 +1,237 @@
+"""Proof at load that the names mean what they say: at most six forwards of a two-row probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import nnsight
+import torch
+from jaxtyping import Float
+from nnsight import TransformersModel
+
+from tracekit import sites
+from tracekit.model import (
+    QUANTISED,
+    adapter_name,
+    adapter_tensors,
+    current_adapter,
+    enabled,
+    origin,
+    tuner_layers,
+)
+from tracekit.tensors import Batch
+
+LENGTHS = (7, 4)
+# the largest ‖difference‖ / ‖value‖ of one token that rounding explains
+TOLERANCE: Mapping[str, float] = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2}
+TOLERANCE_16 = 1e-1
+TOLERANCE_QUANTISED = 3e-1
+
+
+def check(model: TransformersModel) -> None:
+    """Raise unless the model's names, padding, edits and adapter do what they promise.
+
+    Shapes; block l's output equals transformers' `hidden_states[l + 1]` for all but the last block
+    and differs there; input + attention + mlp = output; batched equals single, within a tolerance
+    that depends on dtype; changing a value moves the logits; with an adapter: it differs from the
+    bare base, its B is not zero, and the base is bit for bit what it was before attaching.
+
+    Errors: `ValueError` naming the site, the layer and both numbers.
+
+    >>> check(load("smollm2-135m-instruct", check=False))
+    """
+    verify(model)
+    if current_adapter(model) is not None:
+        verify_adapter(model)
+
+
+def reference_logits(model: TransformersModel) -> Float[torch.Tensor, "row column vocabulary"]:
+    """The probe's logits, to know the bare base again."""
+    with torch.no_grad(), model.trace(_probe(model).model_inputs):
+        logits = model.lm_head.output.save()
+    return logits.cpu()
+
+
+def verify(model: TransformersModel) -> None:
+    """Every check that needs no adapter."""
+    batch = _probe(model)
+    seen = _everything(model, batch)
+    _check_shapes(model, seen, batch)
+    _check_hidden_states(model, seen, batch)
+    _check_sum(model, seen, batch)
+    for row in range(len(LENGTHS)):
+        _check_single(model, seen, batch, row)
+    _check_causal(model, seen, batch)
+
+
+def verify_adapter(model: TransformersModel) -> None:
+    """The adapter that is on changes the logits, and switched off leaves no trace."""
+    about, name = origin(model), adapter_name(current_adapter(model) or "")
+    zero = [
+        path
+        for path, tensor in adapter_tensors(model._module).items()
+        if ".lora_B." in f".{path}" and not bool(tensor.any())
+    ]
+    pairs = sum(".lora_B." in f".{p}" for p in adapter_tensors(model._module))
+    if pairs and len(zero) == pairs:
+        raise ValueError(
+            f"The adapter {name!r} has lora_B = 0 in all {pairs} modules, so it changes nothing: "
+            "its weights did not land, or it was never trained."
+        )
+    with_adapter = reference_logits(model)
+    with enabled(model, False):
+        without = reference_logits(model)
+    if torch.equal(with_adapter, without):
+        raise ValueError(f"The adapter {name!r} is on and changes no logit of the probe.")
+    if about.reference is not None and not torch.equal(without, about.reference):
+        off = float((without - about.reference).abs().max())
+        raise ValueError(
+            f"With the adapter {name!r} switched off, the logits differ by up to {off:.3g} from "
+            f"those before it was attached; {len(tuner_layers(model._module))} modules hold it. "
+            "Load the base again and report the adapter."
+        )
+
+
+def _probe(model: TransformersModel) -> Batch:
+    vocabulary = model._module.config.get_text_config().vocab_size
+    width = max(LENGTHS)
+    ids = torch.zeros(len(LENGTHS), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(LENGTHS):
+        ids[row, width - length :] = (torch.arange(length) * 37 + 11 * row + 5) % vocabulary
+        mask[row, width - length :] = 1
+    starts = torch.full((len(LENGTHS),), width)
+    return Batch(ids, mask, starts, tuple(f"probe/{n}" for n in range(len(LENGTHS))))
+
+
+def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
+    depth = len(model.layers)
+    additive = _additive(model)
+    with torch.no_grad(), model.trace(batch.model_inputs, output_hidden_states=True):
+        inputs, attention, mlp, outputs = (nnsight.save([]) for _ in range(4))
+        for layer in range(depth):
+            block = model.layers[layer]
+            inputs.append(sites.first(block.input))
+            if additive:
+                attention.append(sites.read(model, layer, "attention"))
+                mlp.append(sites.read(model, layer, "mlp"))
+            outputs.append(sites.first(block.output))
+        logits = model.lm_head.output.save()
+        hidden = nnsight.save(list(model.output.hidden_states))
+    return {
+        "input": [x.cpu() for x in inputs],
+        "attention": [x.cpu() for x in attention],
+        "mlp": [x.cpu() for x in mlp],
+        "output": [x.cpu() for x in outputs],
+        "logits": logits.cpu(),
+        "hidden": [x.cpu() for x in hidden],
+    }
+
+
+def _check_shapes(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
+    config = model._module.config.get_text_config()
+    expected = (*batch.input_ids.shape, config.hidden_size)
+    for layer, value in enumerate(seen["output"]):
+        if tuple(value.shape) != expected:
+            raise ValueError(
+                f"{origin(model).name}: the output of layers[{layer}] has the shape "
+                f"{tuple(value.shape)}, not {expected} (row, column, dim). Is `layers` the list of "
+                "decoder blocks? Pass rename= if not."
+            )
+
+
+def _check_hidden_states(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
+    states, outputs = seen["hidden"], seen["output"]
+    if len(states) != len(outputs) + 1:
+        raise ValueError(
+            f"{origin(model).name}: {len(outputs)} blocks, but transformers reports "
+            f"{len(states)} hidden states instead of {len(outputs) + 1}. Pass rename= so that "
+            "`layers` is the list of decoder blocks."
+        )
+    real = batch.attention_mask.bool()
+    for layer, value in enumerate(outputs):
+        gap = _gap(value[real], states[layer + 1][real])
+        last = layer == len(outputs) - 1
+        if not last and gap > 0:
+            raise ValueError(
+                f"{origin(model).name}: residual, layer {layer}: ‖output − hidden_states"
+                f"[{layer + 1}]‖ / ‖output‖ is {gap:.3g}, where 0 was expected. The names do not "
+                "mean what they say; pass rename=, or check=False to go on."
+            )
+        if last and gap == 0 and _norms_at_the_end(model):
+            raise ValueError(
+                f"{origin(model).name}: residual, layer {layer}: the last block's output equals "
+                "the final-normed hidden state, so it is not the residual stream. Pass rename=."
+            )
+
+
+def _check_sum(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
+    real = batch.attention_mask.bool()
+    for layer, (attention, mlp) in enumerate(zip(seen["attention"], seen["mlp"], strict=True)):
+        before, after = seen["input"][layer], seen["output"][layer]
+        total = before + attention.reshape(before.shape) + mlp.reshape(before.shape)
+        gap, bound = _gap(total[real], after[real]), _tolerance(model)
+        if gap > bound:
+            raise ValueError(
+                f"{origin(model).name}: layer {layer}: input + attention + mlp differs from the "
+                f"output by {gap:.3g} of its norm (bound {bound:g}): `attn` or `mlp` is not what "
+                "it adds. Pass rename=, or check=False if this block is not additive."
+            )
+
+
+def _check_single(model: TransformersModel, seen: dict[str, Any], batch: Batch, row: int) -> None:
+    length = LENGTHS[row]
+    ids = batch.input_ids[row : row + 1, -length:]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad(), model.trace(inputs) as tracer:
+        outputs = nnsight.save([])
+        for layer in range(len(model.layers)):
+            outputs.append(sites.first(model.layers[layer].output))
+        tracer.stop()
+    for layer, value in enumerate(outputs):
+        gap, bound = _gap(seen["output"][layer][row, -length:], value[0].cpu()), _tolerance(model)
+        if gap > bound:
+            raise ValueError(
+                f"{origin(model).name}: residual, layer {layer}: row {row} batched with padding "
+                f"differs from the row alone by {gap:.3g} of its norm (bound {bound:g}): padding "
+                "or positions are not handled. Capture with batches of one (token_budget=1)."
+            )
+
+
+def _check_causal(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
+    # into every other dim alone: a norm with a mean would take a constant out again
+    middle = len(model.layers) // 2
+    with torch.no_grad(), model.trace(batch.model_inputs):
+        output = model.layers[middle].output
+        hidden = sites.first(output).clone()
+        hidden[..., ::2] += hidden.abs().amax() + 1
+        model.layers[middle].output = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+        logits = model.lm_head.output.save()
+    if torch.equal(logits.cpu(), seen["logits"]):
+        raise ValueError(
+            f"{origin(model).name}: residual, layer {middle}: changing the block's output by its "
+            "largest value moved no logit (largest change 0): edits would do nothing."
+        )
+
+
+def _gap(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest ‖a − b‖ / ‖a‖ over tokens."""
+    a, b = a.double(), b.double()
+    return float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp(min=1e-12)).max())
+
+
+def _tolerance(model: TransformersModel) -> float:
+    dtype = origin(model).dtype
+    if dtype in QUANTISED:
+        return TOLERANCE_QUANTISED
+    return TOLERANCE.get(dtype, TOLERANCE_16)
+
+
+def _additive(model: TransformersModel) -> bool:
+    config = model._module.config
+    return not (config.model_type == "opt" and not config.do_layer_norm_before)
+
+
+def _norms_at_the_end(model: TransformersModel) -> bool:
+    return not isinstance(model.norm._module, torch.nn.Identity)

@@ -1,0 +1,176 @@
+"""Batched generation that keeps the ids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+from tqdm import tqdm
+
+from tracekit import batching, tensors
+from tracekit.intervene import rows_of
+from tracekit.model import model_provenance
+from tracekit.provenance import digest, read
+from tracekit.transcript import Prompt, assemble, context_length, ids_of
+
+
+def generate(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    *,
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    samples: int = 1,
+    seed: int = 0,
+    token_budget: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The transcripts with what the model says next: a Dataset over (prompt, token), ids kept.
+
+    Greedy by default. With `temperature` > 0, `samples` rows a prompt are drawn, named `<id>#<k>`
+    and sharing `group`; `seed` and the batch plan fix them. A response that is there already is
+    kept and continued. Each response ends with its end-of-turn id, or after `max_new_tokens`.
+
+    Errors: `ValueError` for settings out of range, and for a row that would outgrow the model's
+    context.
+
+    >>> runs = generate(model, encode(model, ["Where is Paris?"]), max_new_tokens=20)
+    >>> int(runs.token.max())
+    19
+    """
+    _refuse_settings(max_new_tokens, temperature, samples)
+    rows = _repeated(transcripts, samples)
+    _refuse_outgrown(model, rows, max_new_tokens)
+    lengths = tensors.lengths(rows)
+    budget = token_budget or batching.default_budget(model)
+    plan = batching.plan((lengths + max_new_tokens).tolist(), budget)
+    said: dict[int, list[int]] = {}
+    bar = tqdm(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
+    with bar:
+        for number, batch in enumerate(plan):
+            for part, ids in batching.run(
+                batch,
+                lambda part, n=number: _said(
+                    model, rows, part, max_new_tokens, temperature, seed + n
+                ),
+            ):
+                said.update(zip(part, ids, strict=True))
+                bar.update(len(part))
+    drawn = {"temperature": temperature, "samples": samples, "seed": seed} if temperature else {}
+    made = {
+        "by": {k: v for k, v in model_provenance(model).items() if k != "versions"},
+        "max_new_tokens": max_new_tokens,
+        "batches": {"budget": budget, "plan": digest(plan)},
+        **drawn,
+    }
+    return _extended(model, rows, [said[n] for n in range(len(lengths))], made)
+
+
+def _said(
+    model: TransformersModel,
+    rows: xr.Dataset,
+    part: Sequence[int],
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> list[list[int]]:
+    made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
+    if temperature > 0:
+        options |= {"temperature": temperature, "top_p": 1.0, "top_k": 0}
+    else:
+        options |= {"temperature": None, "top_p": None, "top_k": None}
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.no_grad(), torch.random.fork_rng(devices), rows_of(model, made):
+        torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            # an edit's `for step in tracer.iter[:]` is open-ended on purpose
+            warnings.filterwarnings("ignore", message=".*iter.*")
+            with model.generate(made.model_inputs, **options) as tracer:
+                result = tracer.result.save()
+    new = result[:, made.input_ids.shape[1] :].tolist()
+    ends = _end_ids(model)
+    return [_until_end(ids, ends) for ids in new]
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    for n, token in enumerate(ids):
+        if token in ends:
+            return ids[: n + 1]
+    return ids
+
+
+def _end_ids(model: TransformersModel) -> set[int]:
+    ends = model._module.generation_config.eos_token_id
+    if ends is None:
+        ends = model.tokenizer.eos_token_id
+    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
+def _extended(
+    model: TransformersModel, rows: xr.Dataset, said: list[list[int]], made: dict[str, Any]
+) -> xr.Dataset:
+    raw = read(rows)["template"] == "raw"
+    special = set(model.tokenizer.all_special_ids)
+    ids, roles = rows.token_id.values, rows.role.values
+    before = rows.token.values < 0
+    prompts, responses = [], []
+    for row, new in zip(range(len(ids)), said, strict=True):
+        kinds = ["template" if i in special else "text" if raw else "assistant" for i in new]
+        for where, out in ((before, prompts), (~before, responses)):
+            real = where & (ids[row] >= 0)
+            out.append((ids[row][real].tolist(), roles[row][real].tolist()))
+        responses[-1] = (responses[-1][0] + new, responses[-1][1] + kinds)
+    provenance = {**read(rows), "text": made}
+    extended = assemble(model.tokenizer, _prompts(rows), prompts, responses, provenance)
+    return extended.assign(text=rows.text)
+
+
+def _prompts(rows: xr.Dataset) -> list[Prompt]:
+    fixed = {"prompt", "group", "prompt_length"}
+    labels = [n for n, c in rows.coords.items() if c.dims == ("prompt",) and n not in fixed]
+    return [
+        Prompt(
+            id=name,
+            text=str(rows.text.values[n]) or " ",
+            group=str(rows["group"].values[n]),
+            labels={str(label): rows[label].values[n].item() for label in labels},
+        )
+        for n, name in enumerate(ids_of(rows))
+    ]
+
+
+def _repeated(transcripts: xr.Dataset, samples: int) -> xr.Dataset:
+    if samples == 1:
+        return transcripts
+    order = np.repeat(np.arange(transcripts.sizes["prompt"]), samples)
+    names = [f"{name}#{k}" for name in ids_of(transcripts) for k in range(samples)]
+    return transcripts.isel(prompt=order).assign_coords(prompt=names)
+
+
+def _refuse_settings(max_new_tokens: int, temperature: float, samples: int) -> None:
+    if max_new_tokens < 1 or samples < 1 or temperature < 0:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens}, samples={samples}, temperature={temperature} were "
+            "asked for; the first two must be at least 1 and the last not negative."
+        )
+    if samples > 1 and temperature == 0:
+        raise ValueError(
+            f"samples={samples} at temperature 0 would be {samples} times the same text. "
+            "Give temperature=1.0, or samples=1."
+        )
+
+
+def _refuse_outgrown(model: TransformersModel, rows: xr.Dataset, more: int) -> None:
+    limit, lengths = context_length(model), tensors.lengths(rows)
+    longest = int(lengths.argmax())
+    if lengths[longest] + more > limit:
+        raise ValueError(
+            f"The prompt {ids_of(rows)[longest]!r} has {lengths[longest]} tokens; with "
+            f"{more} new ones it outgrows this model's context of {limit}. Ask for fewer."
+        )

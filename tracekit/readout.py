@@ -1,0 +1,97 @@
+"""What the model's own output head says: log-probabilities of ids, and tokens of directions."""
+
+from __future__ import annotations
+
+import nnsight
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+
+from tracekit import batching, tensors
+from tracekit.intervene import rows_of
+from tracekit.model import model_provenance
+from tracekit.provenance import digest, read, stamp
+from tracekit.transcript import ids_hash, token_texts
+
+
+def logprobs(
+    model: TransformersModel, transcripts: xr.Dataset, token_budget: int | None = None
+) -> xr.DataArray:
+    """The natural log-probability of each token given those before it: (prompt, token), in nats.
+
+    NaN in holes and at each row's first token. `np.exp(-x.sel(token=slice(0, None)).mean("token"))`
+    is the perplexity of the responses.
+
+    >>> logprobs(model, runs).dims
+    ('prompt', 'token')
+    """
+    budget = token_budget or max(batching.default_budget(model) // 2, 256)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    filled = np.full(real.shape, np.nan, np.float32)
+    for rows in plan:
+        for part, values in batching.run(rows, lambda p: _logprobs(model, transcripts, list(p))):
+            for row, scores in zip(part, values, strict=True):
+                filled[row, real[row]] = scores
+    made_with = {
+        **read(transcripts),
+        **model_provenance(model),
+        "ids": ids_hash(transcripts),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    array = tensors.wrap(filled[:, :, None, None], transcripts, [0])
+    array = array.isel(layer=0, dim=0, drop=True).rename("logprob")
+    return stamp(array, made_with)
+
+
+def _logprobs(
+    model: TransformersModel, transcripts: xr.Dataset, rows: list[int]
+) -> list[np.ndarray]:
+    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs):
+        saved = nnsight.save(_of_next(model.lm_head.output, made.input_ids))
+    scores = saved.float().cpu()
+    nan = torch.full((len(rows), 1), torch.nan)
+    whole = torch.cat([nan, scores], 1)
+    first = made.attention_mask.argmax(1)
+    whole[torch.arange(len(rows)), first] = torch.nan
+    mask = made.attention_mask.bool()
+    return [whole[n][mask[n]].numpy() for n in range(len(rows))]
+
+
+def _of_next(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    # one row at a time: a float32 copy of all logits would be the largest tensor of the run
+    ids = ids.to(logits.device)
+    scores = [
+        torch.log_softmax(row[:-1].float(), -1).gather(1, following[1:, None]).squeeze(1)
+        for row, following in zip(logits, ids, strict=True)
+    ]
+    return torch.stack(scores)
+
+
+def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.Dataset:
+    """The tokens that directions or residuals promote: the logit lens.
+
+    `array` (…, dim) goes through the final norm and the output head. Returns a Dataset over
+    (…, rank): `promoted` (text) and `logit`, the `top` largest first.
+    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
+
+    >>> unembed(model, vectors.sel(layer=12)).sizes["rank"]
+    10
+    """
+    outer = [dim for dim in array.dims if dim != "dim"]
+    values = torch.as_tensor(array.transpose(*outer, "dim").values)
+    norm, head = model.norm._module, model.lm_head._module
+    weight = next(norm.parameters())
+    with torch.no_grad():
+        logits = head(norm(values.to(weight.device, weight.dtype))).float().cpu()
+    best = logits.topk(top, dim=-1)
+    texts = token_texts(model.tokenizer, best.indices.numpy())
+    coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
+    coords["rank"] = np.arange(top, dtype=np.int32)
+    return xr.Dataset(
+        {"promoted": ((*outer, "rank"), texts), "logit": ((*outer, "rank"), best.values.numpy())},
+        coords=coords,
+        attrs=dict(array.attrs),
+    )
