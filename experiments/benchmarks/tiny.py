@@ -1,0 +1,102 @@
+"""Tiny random models of every architecture, and LoRA adapters for them, as folders.
+
+Real transformers and peft, no tracekit: what is measured here is also the tests' material.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+DEPTH, WIDTH, HEADS = 4, 32, 4
+ROTARY = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": 2,
+    "head_dim": WIDTH // HEADS,
+    "max_position_embeddings": 512,
+}
+GPT = {"n_embd": WIDTH, "n_layer": DEPTH, "n_head": HEADS, "n_positions": 512}
+MIXED = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
+
+# name → (model_type, what the configuration adds)
+ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "Llama": ("llama", ROTARY),
+    "Mistral": ("mistral", {**ROTARY, "sliding_window": 8}),
+    "Qwen2": ("qwen2", ROTARY),
+    "Qwen3": ("qwen3", ROTARY),
+    "Gemma2": ("gemma2", {**ROTARY, "query_pre_attn_scalar": 8, "sliding_window": 8}),
+    "Gemma3": ("gemma3_text", {**ROTARY, "query_pre_attn_scalar": 8, "sliding_window": 8}),
+    "Phi3": ("phi3", {**ROTARY, "pad_token_id": 0}),
+    "OLMo2": ("olmo2", ROTARY),
+    "GPT-2": ("gpt2", GPT),
+    "GPT-J": ("gptj", {**GPT, "rotary_dim": 4}),
+    "GPT-NeoX": ("gpt_neox", ROTARY),
+    "GPT-NeoX sequential": ("gpt_neox", {**ROTARY, "use_parallel_residual": False}),
+    "OPT": ("opt", {**ROTARY, "ffn_dim": 48, "word_embed_proj_dim": WIDTH}),
+    "Mixtral": ("mixtral", {**ROTARY, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Qwen3-MoE": ("qwen3_moe", {**ROTARY, **MIXED, "num_experts": 4}),
+}
+
+
+def build(name: str, folder: Path, tokenizer: str | Path, seed: int = 0) -> Path:
+    """A random model of an architecture, with a tokenizer, saved in `folder`.
+
+    >>> build("Llama", Path("runs/tiny-llama"), embedded_model())
+    PosixPath('runs/tiny-llama')
+    """
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    kind, settings = ARCHITECTURES[name]
+    ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+    config = AutoConfig.for_model(
+        kind, **{"vocab_size": len(words), "pad_token_id": words.pad_token_id, **ends, **settings}
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    spread(model, torch.Generator().manual_seed(seed))
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def spread(model: PreTrainedModel, generator: torch.Generator) -> None:
+    """Weights large and unlike enough that a wrong site, layer or row shows in the numbers."""
+    for parameter in model.parameters():
+        scale = 0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
+        noise = torch.randn(parameter.shape, generator=generator) * scale
+        parameter.data = parameter.data + noise if parameter.ndim == 1 else noise
+
+
+def linear_names(model: torch.nn.Module) -> list[str]:
+    """The last name of every linear module of the blocks: what a LoRA is put on."""
+    kinds = ("Linear", "Conv1D")
+    found = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if type(module).__name__ in kinds and any(part.isdigit() for part in name.split("."))
+    }
+    return sorted(found)
+
+
+def build_lora(base: Path, folder: Path, seed: int = 1, rank: int = 4) -> Path:
+    """A random LoRA with a B that is not zero, on every linear module of the blocks of `base`."""
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    torch.manual_seed(seed)
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=linear_names(model),
+        init_lora_weights=False,
+        fan_in_fan_out=model.config.model_type == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    get_peft_model(model, settings).save_pretrained(folder)
+    return folder

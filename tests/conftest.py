@@ -1,0 +1,46 @@
+"""Shared fixtures: the embedded model, a tiny random Llama, and a LoRA adapter for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from nnsight import TransformersModel
+
+import tracekit as tk
+from experiments.benchmarks import tiny
+from tracekit.resources import embedded_model
+
+# two cores shared by many jobs: more threads only make them wait for one another
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> TransformersModel:
+    """The embedded SmolLM2-135M-Instruct, float32."""
+    return tk.load("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 4 blocks, dim 32, with the embedded model's tokenizer."""
+    return tiny.build("Llama", tmp_path_factory.mktemp("models") / "tiny-llama", embedded_model())
+
+
+@pytest.fixture(scope="session")
+def tiny_lora(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA with a B that is not zero, for `tiny_folder`."""
+    return tiny.build_lora(tiny_folder, tmp_path_factory.mktemp("adapters") / "tiny-lora")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_folder: Path) -> TransformersModel:
+    """`tiny_folder`, loaded. Shared by all tests: leave its weights and adapters as they were."""
+    return tk.load(tiny_folder, dtype="float32")
+
+
+@pytest.fixture
+def fresh_llama(tiny_folder: Path) -> TransformersModel:
+    """`tiny_folder`, loaded for this test alone: its weights may be changed."""
+    return tk.load(tiny_folder, dtype="float32")
