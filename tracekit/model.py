@@ -89,6 +89,7 @@ def load(
     loaded = _build(source, name, rename, settings, revision=revision, remote=remote)
     _require_names(loaded, name)
     _freeze(loaded)
+    _keep_nf4_as_stored(loaded._module)
     loaded._module.tracekit_origin = _origin(loaded, name, dtype, revision, remote)
     if check and not remote:
         from tracekit.check import reference_logits, verify
@@ -278,6 +279,14 @@ def _require_names(model: TransformersModel, name: str) -> None:
             f"Its module lists are {', '.join(lists[:5]) or 'none'}. "
             'Pass the mapping, for example load(…, rename={"backbone.blocks": "layers"}).'
         )
+
+
+def _keep_nf4_as_stored(module: torch.nn.Module) -> None:
+    # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first forward, and
+    # the next state_dict() (attaching an adapter calls it) does not restore them: the base changes.
+    for layer in module.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _freeze(model: TransformersModel) -> None:
