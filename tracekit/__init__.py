@@ -3,12 +3,13 @@
 prompts → `encode` → transcripts → `generate` → transcripts → `capture` → traces
 """
 
+from tracekit.adapters import adapter
 from tracekit.capture import capture
 from tracekit.check import check
 from tracekit.compare import difference
 from tracekit.generate import generate
 from tracekit.intervene import ablate, clamp, patch, steer
-from tracekit.model import adapter, load
+from tracekit.model import load
 from tracekit.readout import logprobs, unembed
 from tracekit.store import open, save
 from tracekit.tensors import inputs, label

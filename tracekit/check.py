@@ -1,4 +1,4 @@
-"""Proof at load that the names mean what they say: at most six forwards of a two-row probe."""
+"""Proof at load that the names mean what they say: at most seven forwards of a two-row probe."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from jaxtyping import Float
 from nnsight import TransformersModel
 
 from tracekit import sites
-from tracekit.model import (
-    QUANTISED,
-    adapter_name,
-    adapter_tensors,
-    current_adapter,
-    enabled,
-    origin,
-    tuner_layers,
-)
+from tracekit.origin import QUANTISED, origin
 from tracekit.tensors import Batch
+from tracekit.tuners import adapter_name, adapter_tensors, current_adapter, tuner_layers, turned
 
 LENGTHS = (7, 4)
 # the largest ‖difference‖ / ‖value‖ of one token that rounding explains
@@ -48,14 +41,14 @@ def check(model: TransformersModel) -> None:
 
 def reference_logits(model: TransformersModel) -> Float[torch.Tensor, "row column vocabulary"]:
     """The probe's logits, to know the bare base again."""
-    with torch.no_grad(), model.trace(_probe(model).model_inputs):
+    with torch.no_grad(), model.trace(probe(model).model_inputs):
         logits = model.lm_head.output.save()
     return logits.cpu()
 
 
 def verify(model: TransformersModel) -> None:
     """Every check that needs no adapter."""
-    batch = _probe(model)
+    batch = probe(model)
     seen = _everything(model, batch)
     _check_shapes(model, seen, batch)
     _check_hidden_states(model, seen, batch)
@@ -80,7 +73,7 @@ def verify_adapter(model: TransformersModel) -> None:
             "its weights did not land, or it was never trained."
         )
     with_adapter = reference_logits(model)
-    with enabled(model, False):
+    with turned(model, False):
         without = reference_logits(model)
     if torch.equal(with_adapter, without):
         raise ValueError(f"The adapter {name!r} is on and changes no logit of the probe.")
@@ -93,7 +86,8 @@ def verify_adapter(model: TransformersModel) -> None:
         )
 
 
-def _probe(model: TransformersModel) -> Batch:
+def probe(model: TransformersModel) -> Batch:
+    """Two rows of unequal length, left-padded: what every check runs on."""
     vocabulary = model._module.config.get_text_config().vocab_size
     width = max(LENGTHS)
     ids = torch.zeros(len(LENGTHS), width, dtype=torch.long)
@@ -106,27 +100,31 @@ def _probe(model: TransformersModel) -> Batch:
 
 
 def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
-    depth = len(model.layers)
-    additive = _additive(model)
+    summed = [n for n in range(len(model.layers)) if _is_sum(model, n)]
     with torch.no_grad(), model.trace(batch.model_inputs, output_hidden_states=True):
-        inputs, attention, mlp, outputs = (nnsight.save([]) for _ in range(4))
-        for layer in range(depth):
-            block = model.layers[layer]
-            inputs.append(sites.first(block.input))
-            if additive:
-                attention.append(sites.read(model, layer, "attention"))
-                mlp.append(sites.read(model, layer, "mlp"))
-            outputs.append(sites.first(block.output))
+        embedding = nnsight.save(sites.first(model.layers[0].input))
+        sums, outputs = nnsight.save({}), nnsight.save([])
+        for layer in range(len(model.layers)):
+            before = sites.first(model.layers[layer].input)
+            if layer in summed:
+                attention = sites.read(model, layer, "attention").reshape(before.shape)
+                mlp = sites.read(model, layer, "mlp").reshape(before.shape)
+                sums[layer] = before + attention + mlp.to(before.device)
+            outputs.append(sites.first(model.layers[layer].output))
         logits = model.lm_head.output.save()
         hidden = nnsight.save(list(model.output.hidden_states))
     return {
-        "input": [x.cpu() for x in inputs],
-        "attention": [x.cpu() for x in attention],
-        "mlp": [x.cpu() for x in mlp],
+        "embedding": embedding.cpu(),
+        "sum": {layer: x.cpu() for layer, x in sums.items()},
         "output": [x.cpu() for x in outputs],
         "logits": logits.cpu(),
         "hidden": [x.cpu() for x in hidden],
     }
+
+
+def _is_sum(model: TransformersModel, layer: int) -> bool:
+    parts = hasattr(model.layers[layer], "attn") and hasattr(model.layers[layer], "mlp")
+    return parts and sites.unsummed(model) is None
 
 
 def _check_shapes(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
@@ -150,6 +148,12 @@ def _check_hidden_states(model: TransformersModel, seen: dict[str, Any], batch: 
             "`layers` is the list of decoder blocks."
         )
     real = batch.attention_mask.bool()
+    gap = _gap(seen["embedding"][real], states[0][real])
+    if gap > 0:
+        raise ValueError(
+            f"{origin(model).name}: residual, layer -1: ‖input of layers[0] − hidden_states[0]‖ / "
+            f"‖input‖ is {gap:.3g}, where 0 was expected. Pass rename=, or check=False to go on."
+        )
     for layer, value in enumerate(outputs):
         gap = _gap(value[real], states[layer + 1][real])
         last = layer == len(outputs) - 1
@@ -167,17 +171,22 @@ def _check_hidden_states(model: TransformersModel, seen: dict[str, Any], batch: 
 
 
 def _check_sum(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
-    real = batch.attention_mask.bool()
-    for layer, (attention, mlp) in enumerate(zip(seen["attention"], seen["mlp"], strict=True)):
-        before, after = seen["input"][layer], seen["output"][layer]
-        total = before + attention.reshape(before.shape) + mlp.reshape(before.shape)
-        gap, bound = _gap(total[real], after[real]), _tolerance(model)
-        if gap > bound:
+    about, real, bound = origin(model), batch.attention_mask.bool(), _tolerance(model)
+    for layer, total in seen["sum"].items():
+        gap = _gap(seen["output"][layer][real], total[real])
+        if gap <= bound:
+            continue
+        found = (
+            f"layer {layer}: input + attention + mlp differs from the output by {gap:.3g} of its "
+            f"norm (bound {bound:g}), so `attn` or `mlp` is not what it adds."
+        )
+        if not about.guessed:
             raise ValueError(
-                f"{origin(model).name}: layer {layer}: input + attention + mlp differs from the "
-                f"output by {gap:.3g} of its norm (bound {bound:g}): `attn` or `mlp` is not what "
-                "it adds. Pass rename=, or check=False if this block is not additive."
+                f"{about.name}: {found} Pass rename=, or check=False for the residual stream alone."
             )
+        # found by structure: the residual stream is known to be right, these two are refused
+        about.refused |= {"attention": found, "mlp": found}
+        return
 
 
 def _check_single(model: TransformersModel, seen: dict[str, Any], batch: Batch, row: int) -> None:
@@ -226,11 +235,6 @@ def _tolerance(model: TransformersModel) -> float:
     if dtype in QUANTISED:
         return TOLERANCE_QUANTISED
     return TOLERANCE.get(dtype, TOLERANCE_16)
-
-
-def _additive(model: TransformersModel) -> bool:
-    config = model._module.config
-    return not (config.model_type == "opt" and not config.do_layer_norm_before)
 
 
 def _norms_at_the_end(model: TransformersModel) -> bool:

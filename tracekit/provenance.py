@@ -20,12 +20,18 @@ MUST_AGREE = (
     "revision",
     "weights",
     "dtype",
+    "quantisation",
     "tokenizer",
     "template",
     "ids",
     "site",
+    "vectors",
+    "reduce",
+    "round_to",
     "batches",
 )
+# what made an array: two arrays that both lack one of these may not be compared
+MUST_BE_KNOWN = ("weights", "ids")
 _PACKAGES = ("tracekit", "torch", "transformers", "nnsight", "peft", "bitsandbytes", "xarray")
 
 
@@ -53,8 +59,15 @@ def read(array: xr.DataArray | xr.Dataset) -> dict[str, Any]:
 def disagreements(
     a: Mapping[str, Any], b: Mapping[str, Any], fields: tuple[str, ...] = MUST_AGREE
 ) -> dict[str, tuple[Any, Any]]:
-    """The fields of two provenances that should agree and do not, with both values."""
-    return {name: (a.get(name), b.get(name)) for name in fields if a.get(name) != b.get(name)}
+    """The fields of two provenances that should agree and do not, with both values.
+
+    A field that says what made the arrays (weights, ids) and that neither knows counts as well.
+    """
+    return {
+        name: (a.get(name), b.get(name))
+        for name in fields
+        if a.get(name) != b.get(name) or (name in MUST_BE_KNOWN and a.get(name) is None)
+    }
 
 
 def refuse_disagreement(
@@ -93,6 +106,31 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
         for name, tensor in sorted(tensors.items())
     ]
     return digest(parts)
+
+
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """The fingerprint of a model's parameters, wherever they lie.
+
+    Parameters that accelerate offloaded are read from where it put them; those that are split over
+    ranks are hashed by each, and the ranks' hashes together.
+    """
+    own = fingerprint({name: _here(module, name, p) for name, p in module.named_parameters()})
+    if getattr(module, "_tp_size", None) in (None, 1):
+        return own
+    import torch.distributed as ranks
+
+    everyone: list[Any] = [None] * ranks.get_world_size()
+    ranks.all_gather_object(everyone, own)
+    return digest(everyone)
+
+
+def _here(module: torch.nn.Module, name: str, parameter: torch.Tensor) -> torch.Tensor:
+    if not parameter.is_meta:
+        return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    owner, _, own = name.rpartition(".")
+    # accelerate keeps what it took off the device in its hook on the owning module
+    held = getattr(getattr(module.get_submodule(owner), "_hf_hook", None), "weights_map", None)
+    return parameter if held is None else held[own]
 
 
 def _sums(tensor: torch.Tensor, columns: int = 4096) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
 
+from tracekit.origin import origin
+
 Site = str | Callable[[Any], Any]
 SITES = ("residual", "attention", "mlp")
+# the norms that Gemma2/3, OLMo2 (and GLM4) put on what a part adds, before it is added
+POST_NORMS = {
+    "attention": ("post_self_attn_layernorm", "post_attention_layernorm"),
+    "mlp": ("post_mlp_layernorm", "post_feedforward_layernorm"),
+}
 
 
 def first(value: Any) -> torch.Tensor:
@@ -35,18 +43,16 @@ def read(model: TransformersModel, layer: int, site: Site) -> torch.Tensor:
 
 
 def _contribution(block: Any, site: str) -> torch.Tensor:
-    inner, post = (
-        (block.attn, "post_attention_layernorm")
-        if site == "attention"
-        else (block.mlp, "post_feedforward_layernorm")
-    )
-    normed = post_normed(block) and hasattr(block, post)
-    return first(getattr(block, post).output if normed else inner.output)
+    for name in POST_NORMS[site]:
+        if hasattr(block, name) and _post_normed(block):
+            return first(getattr(block, name).output)
+    return first((block.attn if site == "attention" else block.mlp).output)
 
 
-def post_normed(block: Any) -> bool:
-    """Whether the block norms what it adds (its `post_attention_layernorm` comes after attn)."""
-    return hasattr(block, "post_feedforward_layernorm")
+def _post_normed(block: Any) -> bool:
+    # Llama has a `post_attention_layernorm` too, which norms the mlp's input
+    marks = ("post_feedforward_layernorm", "post_mlp_layernorm")
+    return any(hasattr(block, mark) for mark in marks)
 
 
 def check_layers(model: TransformersModel, layers: Sequence[int], site: Site) -> list[int]:
@@ -71,26 +77,39 @@ def check_layers(model: TransformersModel, layers: Sequence[int], site: Site) ->
         )
     if -1 in wanted and site != "residual":
         raise ValueError("Layer -1 is the embedding output, which only site='residual' has.")
-    if site in ("attention", "mlp"):
-        _refuse_normed_stream(model, site)
+    if isinstance(site, str) and site != "residual":
+        _refuse_lacking(model, wanted, site)
     return sorted(wanted)
 
 
-def _refuse_normed_stream(model: TransformersModel, site: Site) -> None:
+def _refuse_lacking(model: TransformersModel, layers: Sequence[int], site: str) -> None:
+    refused = unsummed(model) or origin(model).refused.get(site)
+    if refused is not None:
+        raise ValueError(f"site={site!r} was asked for, but {refused} Use site='residual'.")
+    name = {"attention": "attn"}.get(site, site)
+    for layer in layers:
+        block = model.layers[layer]
+        if not hasattr(block, name):
+            parts = ", ".join(child for child, _ in block._module.named_children())
+            raise ValueError(
+                f"site={site!r} was asked for, but layers[{layer}] of {origin(model).name} has no "
+                f"module known as {name!r}; it has {parts}. Pass rename= to load, or a function "
+                "of the block, or use site='residual'."
+            )
+
+
+def unsummed(model: TransformersModel) -> str | None:
+    """Why this architecture's blocks are not input + attention + mlp; `None` where they are."""
     config = model._module.config
     if config.model_type == "opt" and not config.do_layer_norm_before:
-        raise ValueError(
-            f"site={site!r} was asked for, but this OPT norms the residual stream itself after "
-            "each addition, so nothing is added to it as it is. Use site='residual'."
-        )
+        return "this OPT norms the residual stream itself after each addition."
+    return None
 
 
 def site_name(site: Site) -> str:
     """The site as provenance names it; a function goes by its name and its code."""
     if not callable(site):
         return site
-    import hashlib
-
     code = site.__code__ if hasattr(site, "__code__") else None
     text = repr((code.co_code, code.co_names, code.co_consts)) if code else repr(site)
     return (

@@ -118,7 +118,7 @@ def wrap(
     """A DataArray over (prompt, token, layer, `last`) with every label of the transcripts."""
     riding = {name: transcripts[name] for name in ALONG_TOKENS if name in transcripts}
     coords: dict[str, Any] = {
-        **{name: c for name, c in transcripts.coords.items() if set(c.dims) <= {"prompt", "token"}},
+        **{str(n): c for n, c in transcripts.coords.items() if set(c.dims) <= {"prompt", "token"}},
         **riding,
         "layer": np.asarray(layers, np.int32),
     }

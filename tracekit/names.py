@@ -1,0 +1,102 @@
+"""The standard names, on architectures known by name and on others by their structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from nnsight import TransformersModel
+from transformers import PreTrainedModel
+
+# Module paths of known architectures → the standard names. A path that a model lacks is skipped.
+STANDARD_NAMES: Mapping[str, str] = {
+    "model.layers": "layers",
+    "model.language_model.layers": "layers",
+    "model.decoder.layers": "layers",
+    "transformer.h": "layers",
+    "gpt_neox.layers": "layers",
+    "self_attn": "attn",
+    "attention": "attn",
+    "fc2": "mlp",  # OPT has no mlp module: fc2's output is what its mlp adds
+    "model.embed_tokens": "embed",
+    "model.language_model.embed_tokens": "embed",
+    "model.decoder.embed_tokens": "embed",
+    "transformer.wte": "embed",
+    "gpt_neox.embed_in": "embed",
+    "model.norm": "norm",
+    "model.language_model.norm": "norm",
+    "model.decoder.final_layer_norm": "norm",
+    "transformer.ln_f": "norm",
+    "gpt_neox.final_layer_norm": "norm",
+    "embed_out": "lm_head",
+}
+WHOLE = ("layers", "embed", "norm", "lm_head")
+_ATTENTION = ("attn", "attention")
+_MLP = ("mlp", "ffn", "feed_forward", "feedforward")
+
+
+def missing(model: TransformersModel) -> list[str]:
+    """The standard names of the whole model that it does not have."""
+    return [name for name in WHOLE if not hasattr(model, name)]
+
+
+def by_structure(module: PreTrainedModel) -> dict[str, str]:
+    """A `rename` mapping read off the structure of an architecture that is not known by name.
+
+    `layers` is the one ModuleList as long as `num_hidden_layers`; `embed` and `lm_head` are what
+    transformers calls the input and output embeddings; `norm` is the last norm beside the blocks.
+    A name that the structure does not settle is left out.
+    """
+    lists = block_lists(module)
+    if len(lists) != 1:
+        return {}
+    (path, blocks), found = lists[0], {lists[0][0]: "layers"}
+    parent = path.rpartition(".")[0]
+    beside = module.get_submodule(parent).named_children()
+    norms = [f"{parent}.{name}" for name, child in beside if "norm" in type(child).__name__.lower()]
+    found |= {norm.removeprefix("."): "norm" for norm in norms[-1:]}
+    for name, part in (
+        ("embed", module.get_input_embeddings()),
+        ("lm_head", module.get_output_embeddings()),
+    ):
+        found |= {path: name for path, inner in module.named_modules() if inner is part}
+    for name, words in (("attn", _ATTENTION), ("mlp", _MLP)):
+        inside = [n for n, c in blocks[0].named_children() if _is_part(n, c, words)]
+        found |= {inside[0]: name} if len(inside) == 1 and inside[0] != name else {}
+    return {path: name for path, name in found.items() if path != name}
+
+
+def block_lists(module: PreTrainedModel) -> list[tuple[str, torch.nn.ModuleList]]:
+    """The module lists as long as the model is deep."""
+    depth = getattr(module.config.get_text_config(), "num_hidden_layers", 0)
+    return [
+        (path, child)
+        for path, child in module.named_modules()
+        if isinstance(child, torch.nn.ModuleList) and len(child) == depth
+    ]
+
+
+def require(model: TransformersModel, name: str) -> None:
+    """Raise `ValueError` naming what the model lacks, what it has, and the mapping to pass."""
+    lacks = missing(model)
+    if not lacks:
+        return
+    module = model._module
+    lists = [
+        f"{path} ({len(child)})"
+        for path, child in module.named_modules()
+        if isinstance(child, torch.nn.ModuleList)
+    ]
+    raise ValueError(
+        f"{name}: {type(module).__name__} has no module known as {', '.join(lacks)}, and its "
+        f"structure does not settle which it is. Its children are "
+        f"{', '.join(n for n, _ in module.named_children())}; its module lists are "
+        f"{', '.join(lists[:5]) or 'none'}. "
+        f'Pass the mapping, for example load(…, rename={{"backbone.blocks": "{lacks[0]}"}}).'
+    )
+
+
+def _is_part(name: str, module: torch.nn.Module, words: tuple[str, ...]) -> bool:
+    norm = "norm" in type(module).__name__.lower() or "norm" in name.lower()
+    dropout = isinstance(module, torch.nn.Dropout)
+    return not norm and not dropout and any(word in name.lower() for word in words)

@@ -1,0 +1,80 @@
+"""What a loaded model is: recorded once by `load`, read by provenance, adapters and edits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nnsight import TransformersModel
+
+QUANTISED = ("nf4", "fp4", "int4", "int8")
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass
+class Origin:
+    """Kept on the torch module, so that edited copies and plain nnsight code share it.
+
+    `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
+    `guessed` says that the names were found by structure; `refused` maps a site that this
+    architecture turned out to lack to the reason.
+    """
+
+    root: Any
+    name: str
+    revision: str | None
+    dtype: str
+    weights: str
+    quantisation: dict[str, Any] | None = None
+    remote: bool | str = False
+    adapters: dict[str, str] = field(default_factory=dict)
+    reference: torch.Tensor | None = None
+    guessed: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def origin(model: TransformersModel) -> Origin:
+    """What `load` recorded about a model.
+
+    Errors: `TypeError` for a model that `load` did not make.
+    """
+    found = getattr(getattr(model, "_module", None), "tracekit_origin", None)
+    if found is None:
+        raise TypeError(
+            f"A model made by tracekit.load is needed; this is a {type(model).__name__}. "
+            "Use tracekit.load(name, folder or module)."
+        )
+    return found
+
+
+def remote_options(model: TransformersModel) -> dict[str, Any]:
+    """What a trace or a generation of this model needs to run where the model is."""
+    where = origin(model).remote
+    return {"remote": where} if where else {}
+
+
+def parallel_degree(module: torch.nn.Module) -> int:
+    """The number of ranks that the weights are split over."""
+    return int(getattr(module, "_tp_size", None) or 1)
+
+
+def described_quantisation(module: torch.nn.Module) -> dict[str, Any] | None:
+    """How a quantised model holds its weights, as its configuration says; `None` for floats."""
+    config = getattr(module.config, "quantization_config", None)
+    if config is None:
+        return None
+    made = dict(config) if isinstance(config, dict) else config.to_dict()
+    return {str(k): v for k, v in made.items() if isinstance(v, str | int | float | bool) and v}
+
+
+def held_dtype(module: torch.nn.Module) -> str:
+    """What the weights are held as: `nf4`, `int8`, another quantiser's name, or a float type."""
+    made = described_quantisation(module)
+    if made is None:
+        return str(module.dtype).removeprefix("torch.")
+    if made.get("load_in_4bit") or made.get("_load_in_4bit"):
+        return str(made.get("bnb_4bit_quant_type", "fp4"))
+    if made.get("load_in_8bit") or made.get("_load_in_8bit"):
+        return "int8"
+    return str(made.get("quant_method", "quantised"))
