@@ -1,49 +1,10 @@
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from sklearn.linear_model import LogisticRegression
 
 from tracekit.provenance import read, stamp
+from traits.methods import METHODS, Method
 from traits.pairs import pairs
-
-Pairs = Float[np.ndarray, "pair layer dim"]
-Vector = Float[np.ndarray, "layer dim"]
-Method = Callable[[Pairs, Pairs], Vector]
-
-
-def mean_diff(positive: Pairs, negative: Pairs) -> Vector:
-    """The mean of the pair differences, at every layer.
-
-    Takes and returns residual units, any scale. Source: Turner et al. 2023, Panickssery et al.
-    2023 (contrastive activation addition).
-
-    >>> mean_diff(np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
-    (2, 3)
-    """
-    return (positive - negative).mean(axis=0, dtype=np.float64)
-
-
-def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> Vector:
-    """The weights of an L2-penalised logistic regression on standardised dims, at every layer.
-
-    Equal to `make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with the
-    scaling divided out of the weights. The weights lie in the span of the data, so the fit is
-    made there, in `2 pairs` coordinates instead of `dim`. Source: Alain & Bengio 2016; issue 5.
-
-    >>> generator = np.random.default_rng(0)
-    >>> probe(*generator.normal(size=(2, 8, 2, 3))).shape
-    (2, 3)
-    """
-    label = np.repeat([1, 0], [len(positive), len(negative)])
-    both = np.concatenate([positive, negative])
-    layers = [_logistic(both[:, k], label, inverse_penalty) for k in range(both.shape[1])]
-    return np.stack(layers)
-
-
-METHODS: Mapping[str, Method] = MappingProxyType({"mean_diff": mean_diff, "probe": probe})
 
 
 def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.DataArray:
@@ -122,18 +83,3 @@ def _stamp(vector: xr.DataArray, traces: xr.DataArray, pair_count: int) -> xr.Da
     source = read(traces) if "provenance" in traces.attrs else None
     made |= {"made_by": "traits.extract", "pairs": pair_count, "source": source}
     return stamp(vector, made)
-
-
-def _logistic(
-    data: Float[np.ndarray, "row dim"], label: np.ndarray, inverse_penalty: float
-) -> Float[np.ndarray, "dim"]:
-    data = data.astype(np.float64)
-    scale = data.std(axis=0)
-    scale[scale == 0] = 1.0
-    data = (data - data.mean(axis=0)) / scale
-    value, left = np.linalg.eigh(data @ data.T)
-    kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
-    singular, left = np.sqrt(value[kept]), left[:, kept]
-    model = LogisticRegression(C=inverse_penalty, solver="newton-cholesky", tol=1e-8)
-    weight = model.fit(left * singular, label).coef_[0]
-    return (data.T @ (left @ (weight / singular))) / scale

@@ -1,8 +1,11 @@
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
+
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
 def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -91,6 +94,41 @@ def _check_values(positive: xr.DataArray, negative: xr.DataArray) -> None:
         )
 
 
+def windowed_pairs(
+    traces: xr.DataArray, windows: Mapping[str, slice] | None = None
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Both sides of contrast traces over (pair, window, layer, dim), each window a mean.
+
+    `windows` maps a name to a slice of token labels; None is one window "all".
+
+    >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["a/0", "a/0"])}
+    >>> traces = xr.DataArray(np.ones((2, 3, 4)), dims=("prompt", "layer", "dim"), coords=rows)
+    >>> windowed_pairs(traces)[0].sizes["window"]
+    1
+    """
+    if windows is not None and "token" not in traces.dims:
+        raise ValueError(
+            f"Token windows {list(windows)} were asked for, and the traces have dims "
+            f"{tuple(traces.dims)}. Capture without reduce, or leave windows out."
+        )
+    cuts = [traces] if windows is None else [traces.sel(token=cut) for cut in windows.values()]
+    sides = zip(*[pairs(cut) for cut in cuts], strict=True)
+    positive, negative = (joined(side, "window", windows or ["all"]) for side in sides)
+    order = ("pair", "window", "layer", "dim")
+    return positive.transpose(*order), negative.transpose(*order)
+
+
+def joined(arrays: Iterable[Labelled], dim: str, names: Iterable[str]) -> Labelled:
+    """Arrays of the same labels, joined along a new dim whose coordinate is `names`.
+
+    >>> joined([xr.DataArray(1.0), xr.DataArray(2.0)], "trait", ["a", "b"]).sizes["trait"]
+    2
+    """
+    # a pandas index of strings would become a type that netCDF files cannot hold
+    index = xr.DataArray(np.array(list(names)), dims=dim, name=dim)
+    return xr.concat(list(arrays), index, join="exact", combine_attrs="drop")
+
+
 def split_pairs(
     pair: xr.DataArray,
     generator: np.random.Generator,
@@ -121,6 +159,18 @@ def split_pairs(
     part = pair.copy(data=np.array(names)[chosen[unit]]).rename("part")
     _check_parts(part, names, len(sizes), minimum)
     return part
+
+
+def select_part(traces: xr.DataArray, part: xr.DataArray, name: str) -> xr.DataArray:
+    """The rows of contrast traces whose pair is in one part of a split.
+
+    >>> rows = {"group": ("prompt", ["a/0", "a/1"])}
+    >>> traces = xr.DataArray([1.0, 2.0], dims="prompt", coords=rows)
+    >>> part = xr.DataArray(["fit", "report"], dims="pair", coords={"pair": ["a/0", "a/1"]})
+    >>> select_part(traces, part, "report").values
+    array([2.])
+    """
+    return traces.isel(prompt=np.isin(traces["group"].values, part["pair"].values[part == name]))
 
 
 def _check_parts(part: xr.DataArray, names: Sequence[str], units: int, minimum: int) -> None:

@@ -29,7 +29,7 @@ def project(
     if kind == "scalar":
         return scalar
     if kind == "cosine":
-        return as_cosine(scalar.assign_coords(norm=_norm(traces)), vectors)
+        return as_cosine(scalar.assign_coords(norm=norm(traces)), vectors)
     if kind == "sd":
         return in_clean_deviations(scalar, None if clean is None else project(clean, vectors))
     raise ValueError(f"The kind {kind!r} was asked for; there are 'scalar', 'cosine' and 'sd'.")
@@ -51,8 +51,8 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
             f"{sorted(map(str, projections.coords))}. Project the traces with kind='cosine', or "
             "capture with vectors=."
         )
-    norm = projections["norm"] if vectors is None else projections["norm"] * _norm(vectors)
-    return (projections / norm).assign_attrs(projections.attrs).drop_vars("norm")
+    length = projections["norm"] if vectors is None else projections["norm"] * norm(vectors)
+    return (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
 
 
 def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -> xr.DataArray:
@@ -82,7 +82,12 @@ def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -
         return (projections / deviation).assign_attrs(projections.attrs)
 
 
-def _norm(array: xr.DataArray) -> xr.DataArray:
+def norm(array: xr.DataArray) -> xr.DataArray:
+    """The Euclidean norm along `dim`; NaN where a value is missing.
+
+    >>> norm(xr.DataArray([3.0, 4.0], dims="dim")).item()
+    5.0
+    """
     return (array**2).sum("dim", skipna=False) ** 0.5
 
 

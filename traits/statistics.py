@@ -5,6 +5,22 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from scipy import stats
 
+from traits.bootstrap import cluster_bootstrap
+from traits.permutation import against_null, max_statistic, sign_flip
+
+__all__ = [
+    "against_null",
+    "auroc",
+    "benjamini_hochberg",
+    "cluster_bootstrap",
+    "max_statistic",
+    "paired_auroc",
+    "paired_effect",
+    "rank_auroc",
+    "rank_differences",
+    "sign_flip",
+]
+
 
 def auroc(
     scores: xr.DataArray,
@@ -40,6 +56,78 @@ def auroc(
     areas = [_area(scores.isel({dim: row}), label.isel({dim: row}), dim) for row in rows]
     mean = xr.concat(areas, dim="stratum", coords="minimal", compat="override").mean("stratum")
     return mean.assign_attrs(strata=f"{len(both)} of {len(names)}")
+
+
+def paired_auroc(positive: xr.DataArray, negative: xr.DataArray, dim: str = "pair") -> xr.DataArray:
+    """The AUROC of twins: every positive score against every negative one, over `dim`.
+
+    >>> positive = xr.DataArray([0.4, 0.9], dims="pair")
+    >>> paired_auroc(positive, xr.DataArray([0.1, 0.4], dims="pair")).item()
+    0.875
+    """
+    return 0.5 + rank_differences(positive, negative, dim).mean(dim)
+
+
+def rank_auroc(
+    positive: Float[np.ndarray, "*other pair"], negative: Float[np.ndarray, "*other pair"]
+) -> Float[np.ndarray, "*other"] | np.float64:
+    """`paired_auroc` of plain arrays along the last axis, for loops over many draws.
+
+    >>> rank_auroc(np.array([0.4, 0.9]), np.array([0.1, 0.4])).item()
+    0.875
+    """
+    label = np.repeat([1, 0], [positive.shape[-1], negative.shape[-1]])
+    return _rank_area(np.concatenate([positive, negative], axis=-1), label)
+
+
+def rank_differences(
+    positive: xr.DataArray, negative: xr.DataArray, dim: str = "pair"
+) -> xr.DataArray:
+    """What each pair adds to the AUROC: its mean over `dim` is the AUROC minus a half.
+
+    Exchanging the twins of a pair changes its sign and nothing else, so `sign_flip` on these is
+    the permutation test of the AUROC.
+
+    >>> positive = xr.DataArray([0.4, 0.9], dims="pair")
+    >>> rank_differences(positive, xr.DataArray([0.1, 0.4], dims="pair")).values.tolist()
+    [0.375, 0.375]
+    """
+    ranks = xr.apply_ufunc(
+        lambda *sides: stats.rankdata(np.concatenate(sides, axis=-1), axis=-1),
+        *(side.drop_vars(dim, errors="ignore") for side in (positive, negative)),
+        input_core_dims=[[dim], [dim]],
+        output_core_dims=[["row"]],
+    )
+    count = positive.sizes[dim]
+    above = ranks.isel(row=slice(None, count)) - ranks.isel(row=slice(count, None))
+    made = (above / (2 * count)).rename(row=dim).transpose(*positive.dims)
+    return made.assign_coords({dim: positive[dim]}) if dim in positive.coords else made
+
+
+def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
+    """The mean of paired differences in units of their standard deviation (Cohen's d_z).
+
+    >>> paired_effect(xr.DataArray([1.0, 2.0, 3.0], dims="pair")).item()
+    2.0
+    """
+    return differences.mean(dim) / differences.std(dim, ddof=1)
+
+
+def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:
+    """q-values: the false discovery rate at which each p would just be called, over all of `p`.
+
+    Raises ValueError for p outside 0 to 1, NaN included. Source: Benjamini & Hochberg 1995.
+
+    >>> benjamini_hochberg(xr.DataArray([0.01, 0.02, 0.5], dims="trait")).values.tolist()
+    [0.03, 0.03, 0.5]
+    """
+    outside = int((~((p >= 0) & (p <= 1))).sum())
+    if outside:
+        raise ValueError(
+            f"{outside} of {p.size} p-values are not between 0 and 1. Leave out what could not be "
+            "tested, and say so."
+        )
+    return p.copy(data=stats.false_discovery_control(p.values, axis=None)).rename("q")
 
 
 def _area(scores: xr.DataArray, label: xr.DataArray, dim: str) -> xr.DataArray:

@@ -1,0 +1,141 @@
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.linear_model import LogisticRegression
+
+Pairs = Float[np.ndarray, "pair layer dim"]
+Vector = Float[np.ndarray, "layer dim"]
+Method = Callable[[Pairs, Pairs], Vector]
+
+
+def mean_diff(positive: Pairs, negative: Pairs) -> Vector:
+    """The mean of the pair differences, at every layer.
+
+    Takes and returns residual units, any scale. Source: Turner et al. 2023, Panickssery et al.
+    2023 (contrastive activation addition).
+
+    >>> mean_diff(np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
+    (2, 3)
+    """
+    return (positive - negative).mean(axis=0, dtype=np.float64)
+
+
+def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> Vector:
+    """The weights of an L2-penalised logistic regression on standardised dims, at every layer.
+
+    Equal to `make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with the
+    scaling divided out of the weights. The weights lie in the span of the data, so the fit is
+    made there, in `2 pairs` coordinates instead of `dim`. Source: Alain & Bengio 2016; issue 5.
+
+    >>> generator = np.random.default_rng(0)
+    >>> probe(*generator.normal(size=(2, 8, 2, 3))).shape
+    (2, 3)
+    """
+    label = np.repeat([1, 0], [len(positive), len(negative)])
+    both = np.concatenate([positive, negative])
+    layers = [_logistic(both[:, k], label, inverse_penalty) for k in range(both.shape[1])]
+    return np.stack(layers)
+
+
+def whitened(positive: Pairs, negative: Pairs) -> Vector:
+    """The mean difference whitened by the within-side covariance (LDA), at every layer.
+
+    Each side's covariance of standardised dims is shrunk towards the identity by as much as
+    Ledoit and Wolf's formula says: equal to `LinearDiscriminantAnalysis("lsqr",
+    shrinkage="auto")`, but solved in `2 pairs` equations instead of `dim`, which is exact because
+    the covariance is diagonal outside the span of the data. At least two pairs. Source: Ledoit &
+    Wolf 2004; issue 5.
+
+    >>> generator = np.random.default_rng(0)
+    >>> whitened(*generator.normal(size=(2, 8, 2, 3))).shape
+    (2, 3)
+    """
+    layers = range(positive.shape[1])
+    return np.stack([_discriminant(positive[:, k], negative[:, k]) for k in layers])
+
+
+def first_component(positive: Pairs, negative: Pairs) -> Vector:
+    """The first principal component of the pair differences, at every layer.
+
+    About zero and not about their mean, so that it does not matter which twin is called
+    positive; the sign comes from the pairs afterwards. Source: Zou et al. 2023 (RepE).
+
+    >>> first_component(np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
+    (2, 3)
+    """
+    differences = np.moveaxis(positive.astype(np.float64) - negative, 1, 0)
+    _, left = np.linalg.eigh(differences @ differences.transpose(0, 2, 1))
+    components = np.einsum("kn,knd->kd", left[..., -1], differences)
+    return oriented(components, positive, negative)
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "mean_diff": mean_diff,
+        "probe": probe,
+        "whitened": whitened,
+        "first_component": first_component,
+    }
+)
+
+
+def oriented(vector: Vector, positive: Pairs, negative: Pairs) -> Vector:
+    """The vector, or minus it, so that the positive side projects higher on average.
+
+    Methods orient themselves, so that a null made of shuffled pairs is oriented by those.
+
+    >>> oriented(np.array([[-1.0, 0.0]]), np.ones((4, 1, 2)), np.zeros((4, 1, 2))).tolist()
+    [[1.0, -0.0]]
+    """
+    along = np.einsum("kd,kd->k", mean_diff(positive, negative), vector)
+    return vector * np.where(along < 0, -1.0, 1.0)[:, None]
+
+
+def _logistic(
+    data: Float[np.ndarray, "row dim"], label: np.ndarray, inverse_penalty: float
+) -> Float[np.ndarray, "dim"]:
+    data = data.astype(np.float64)
+    scale = _deviation(data)
+    data = (data - data.mean(axis=0)) / scale
+    value, left = np.linalg.eigh(data @ data.T)
+    kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
+    singular, left = np.sqrt(value[kept]), left[:, kept]
+    model = LogisticRegression(C=inverse_penalty, solver="newton-cholesky", tol=1e-8)
+    weight = model.fit(left * singular, label).coef_[0]
+    return (data.T @ (left @ (weight / singular))) / scale
+
+
+def _discriminant(
+    positive: Float[np.ndarray, "pair dim"], negative: Float[np.ndarray, "pair dim"]
+) -> Float[np.ndarray, "dim"]:
+    diagonal, rows = np.zeros(positive.shape[1]), []
+    for side in (positive, negative):
+        centred = side - side.mean(axis=0, dtype=np.float64)
+        scale = _deviation(centred)
+        standard = centred / scale
+        shrinkage, level = _ledoit_wolf(standard @ standard.T, len(scale))
+        diagonal += shrinkage * level * scale**2 / 2
+        rows.append(centred * np.sqrt((1 - shrinkage) / (2 * len(side))))
+    low_rank = np.concatenate(rows)  # covariance = diag(diagonal) + low_rank.T @ low_rank
+    difference = positive.mean(axis=0, dtype=np.float64) - negative.mean(axis=0, dtype=np.float64)
+    scaled = low_rank / diagonal
+    inner = np.eye(len(low_rank)) + scaled @ low_rank.T
+    return difference / diagonal - scaled.T @ np.linalg.solve(inner, scaled @ difference)
+
+
+def _ledoit_wolf(gram: Float[np.ndarray, "row row"], dim: int) -> tuple[float, float]:
+    count = len(gram)
+    energy = np.diag(gram)
+    level = energy.sum() / count / dim
+    second = (gram**2).sum() / count**2
+    distance = (second - dim * level**2) / dim
+    error = min(((energy**2).sum() / count - second) / (dim * count), distance)
+    return (error / distance if error > 0 else 0.0), level
+
+
+def _deviation(data: Float[np.ndarray, "row dim"]) -> Float[np.ndarray, "dim"]:
+    scale = data.std(axis=0)
+    scale[scale == 0] = 1.0
+    return scale

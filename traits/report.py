@@ -1,0 +1,73 @@
+import numpy as np
+import xarray as xr
+
+
+def findings(result: xr.Dataset) -> list[str]:
+    """What a reader of one trait's `evaluate` must know, in sentences with their numbers.
+
+    Ceiling and floor, the wrong sign, a null band not exceeded, a layer at the edge of those
+    searched, a null too small for its p. An empty list is a clean result.
+    """
+    area, low, high = (_at(result[name], "auroc") for name in ("estimate", "low", "high"))
+    count = int(result["n_report"])
+    said = {
+        f"ceiling: AUROC {area:.3f} on {count} pairs; see the lint's lexical AUROC": area >= 0.995,
+        f"floor: the interval of the AUROC, {low:.2f} to {high:.2f}, holds 0.5": low <= 0.5 < high,
+        f"wrong sign: AUROC {area:.2f} on the report pairs, its interval below 0.5": high < 0.5,
+        f"edge: the selected layer {result['selected_layer'].item()} is the first or last "
+        "searched": _at_edge(result),
+    }
+    said |= {text: failed for name in result["null"].values for text, failed in _null(result, name)}
+    return [text for text, true in said.items() if true]
+
+
+def summary(result: xr.Dataset) -> str:
+    """One trait's evaluation in a few lines, no number without its interval, null or n.
+
+    >>> estimate = xr.DataArray([0.8], dims="measure", coords={"measure": ["auroc"]})
+    >>> print(interval(xr.Dataset({"estimate": estimate, "low": 0.7, "high": 0.9}), "auroc"))
+    auroc 0.80 [0.70, 0.90]
+    """
+    path = ", ".join(
+        f"{dim} {result[f'selected_{dim}'].item()}" for dim in ("method", "window", "layer")
+    )
+    counts = ", ".join(f"{name} {int(result[f'n_{name}'])}" for name in ("fit", "select", "report"))
+    measures = "; ".join(interval(result, str(name)) for name in result["measure"].values)
+    nulls = "; ".join(
+        f"{name} 95 % {_at_null(result, name):.2f}, p {float(result['null_p'].sel(null=name)):.3g} "
+        f"({int(result['null_draws'].sel(null=name))} draws)"
+        for name in result["null"].values
+    )
+    return (
+        f"{result['trait'].item()}: {path} (pairs: {counts})\n"
+        f"  {measures}\n  permutation p {float(result['p']):.3g}; nulls: {nulls}"
+    )
+
+
+def interval(result: xr.Dataset, measure: str) -> str:
+    """One measure with its interval, as text."""
+    bounds = [_at(result[name], measure) for name in ("estimate", "low", "high")]
+    return f"{measure} {bounds[0]:.2f} [{bounds[1]:.2f}, {bounds[2]:.2f}]"
+
+
+def _null(result: xr.Dataset, name: str) -> list[tuple[str, bool]]:
+    area, band = _at(result["estimate"], "auroc"), _at_null(result, name)
+    draws = int(result["null_draws"].sel(null=name))
+    return [
+        (f"not above the {name} band: {area:.2f} against its 95 %, {band:.2f}", area <= band),
+        (f"few draws: {draws} of {name} allow no p below {1 / (draws + 1):.2g}", draws < 19),
+    ]
+
+
+def _at(values: xr.DataArray, measure: str) -> float:
+    return float(values.sel(measure=measure) if "measure" in values.dims else values)
+
+
+def _at_null(result: xr.Dataset, name: str) -> float:
+    return float(result["null_quantile"].sel(null=name, quantile=0.95))
+
+
+def _at_edge(result: xr.Dataset) -> bool:
+    curve = result["curve"]
+    layers = curve["layer"].values if "layer" in curve.coords else np.arange(curve.sizes["layer"])
+    return len(layers) > 2 and result["selected_layer"].item() in (layers[0], layers[-1])
