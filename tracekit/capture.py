@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from tqdm import tqdm
 
 from tracekit import batching, shard, sites, tensors
 from tracekit.intervene import edited_depth, rows_of
+from tracekit.keep import Reducer, keep
+from tracekit.keep import mean as keep_mean
 from tracekit.model import device_of, model_provenance, origin
+from tracekit.origin import remote_options
 from tracekit.provenance import digest, read, refuse_disagreement, stamp
+from tracekit.sites import first
+from tracekit.sites import read as read_site
 from tracekit.store import Folder
 from tracekit.store import open as open_store
 from tracekit.transcript import ids_hash, ids_of
 from tracekit.writers import Writers
 
-Reduce = str | Callable[[torch.Tensor], torch.Tensor]
+Reduce = str | Reducer
 
 
 def capture(
@@ -114,6 +119,16 @@ class _What:
         return _What(wanted, site, tokens, reduce, vectors, round_to, nonfinite)
 
     @property
+    def reducer(self) -> Reducer | None:
+        return keep_mean if self.reduce == "mean" else self.reduce  # type: ignore[return-value]
+
+    def directions(self) -> dict[int, torch.Tensor]:
+        if self.vectors is None:
+            return {}
+        wide = self.vectors.astype(np.float32)
+        return {layer: torch.as_tensor(wide.sel(layer=layer).values) for layer in self.layers}
+
+    @property
     def last_dim(self) -> str:
         return "dim" if self.vectors is None else "trait"
 
@@ -180,37 +195,19 @@ def _trace(work: _Work, rows: list[int]) -> list[tuple[torch.Tensor, ...]]:
     model, what = work.model, work.what
     made = tensors.batch(work.transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
     index, sizes = _flat_index(work, rows, made)
-    deepest = edited_depth(model)
-    with rows_of(model, made), model.trace(made.model_inputs) as tracer:
+    # plain values and functions that need torch alone: inside, a remote server must know them
+    layers, site, deepest = what.layers, what.site, edited_depth(model)
+    reduce, directions = what.reducer, what.directions()
+    with rows_of(model, made), model.trace(made.model_inputs, **remote_options(model)) as tracer:
         saved = nnsight.save([])
-        for layer in what.layers:
-            value = sites.read(model, layer, what.site)
-            saved.append(_kept(value, index, sizes, what, layer))
-        if deepest > what.layers[-1]:
-            sites.first(model.layers[deepest].output)
+        for layer in layers:
+            value = read_site(model, layer, site)
+            saved.append(keep(value, index, sizes, reduce, directions.get(layer)))
+        if deepest >= layers[-1]:
+            # an edit of the last block (or deeper) has to run before the forward is stopped
+            first(model.layers[deepest].output)
         tracer.stop()
     return saved
-
-
-def _kept(
-    value: torch.Tensor, index: torch.Tensor, sizes: list[int], what: _What, layer: int
-) -> tuple[torch.Tensor, ...]:
-    flat = value.reshape(-1, value.shape[-1]) if value.ndim <= 3 else value.flatten(0, 1)
-    values = flat.index_select(0, index.to(flat.device)).flatten(1)
-    if what.vectors is not None:
-        wide = values.float()
-        directions = torch.as_tensor(what.vectors.sel(layer=layer).values, device=wide.device)
-        return wide @ directions.float().T, torch.isfinite(wide).all(), wide.norm(dim=-1)
-    finite = torch.isfinite(values).all()
-    if what.reduce is None:
-        return values, finite
-    reduce = _mean if what.reduce == "mean" else what.reduce
-    rows = [reduce(row.float()) for row in values.split(sizes)]  # type: ignore[operator]
-    return torch.stack(rows), finite
-
-
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    return values.mean(0)
 
 
 def _flat_index(
@@ -286,7 +283,7 @@ def _frame(work: _Work, rows: Sequence[int]) -> xr.Dataset:
     chosen = work.transcripts.isel(prompt=list(rows), token=axis)
     kept = work.kept[np.asarray(rows)][:, axis]
     coords: dict[str, Any] = {
-        name: c for name, c in chosen.coords.items() if set(c.dims) <= {"prompt", "token"}
+        str(n): c for n, c in chosen.coords.items() if set(c.dims) <= {"prompt", "token"}
     }
     coords["token_id"] = (("prompt", "token"), np.where(kept, chosen.token_id.values, -1))
     coords["role"] = (("prompt", "token"), np.where(kept, chosen.role.values, "pad"))

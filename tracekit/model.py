@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import nnsight
 import torch
 from nnsight import TransformersModel
 
@@ -57,6 +58,8 @@ def load(
     >>> len(model.layers)
     30
     """
+    if remote:
+        nnsight.register("tracekit")  # its code travels with the trace: the server has none of it
     source, name = _source(model)
     _refuse_parallel(kwargs, dtype, adapter)
     rename = {**names.STANDARD_NAMES, **kwargs.pop("rename", {})}

@@ -11,6 +11,7 @@ from nnsight import TransformersModel
 from tracekit import batching, tensors
 from tracekit.intervene import rows_of
 from tracekit.model import model_provenance
+from tracekit.origin import origin, remote_options
 from tracekit.provenance import digest, read, stamp
 from tracekit.transcript import ids_hash, token_texts
 
@@ -49,8 +50,10 @@ def _logprobs(
     model: TransformersModel, transcripts: xr.Dataset, rows: list[int]
 ) -> list[np.ndarray]:
     made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
-    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs):
-        saved = nnsight.save(_of_next(model.lm_head.output, made.input_ids))
+    ids = made.input_ids
+    options = remote_options(model)
+    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
+        saved = nnsight.save(of_next(model.lm_head.output, ids))
     scores = saved.float().cpu()
     nan = torch.full((len(rows), 1), torch.nan)
     whole = torch.cat([nan, scores], 1)
@@ -60,7 +63,8 @@ def _logprobs(
     return [whole[n][mask[n]].numpy() for n in range(len(rows))]
 
 
-def _of_next(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def of_next(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each id but the first: (row, column, vocabulary) to (row, column − 1)."""
     # one row at a time: a float32 copy of all logits would be the largest tensor of the run
     ids = ids.to(logits.device)
     scores = [
@@ -77,15 +81,20 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
     (…, rank): `promoted` (text) and `logit`, the `top` largest first.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
+    Errors: `ValueError` for an array of another width, and for a remote model, whose head is not
+    here.
+
     >>> unembed(model, vectors.sel(layer=12)).sizes["rank"]
     10
     """
     outer = [dim for dim in array.dims if dim != "dim"]
     values = torch.as_tensor(array.transpose(*outer, "dim").values)
-    norm, head = model.norm._module, model.lm_head._module
-    weight = next(norm.parameters())
+    _refuse_unfit(model, array)
     with torch.no_grad():
-        logits = head(norm(values.to(weight.device, weight.dtype))).float().cpu()
+        normed = _through(
+            model.norm._module, values.to(next(model.norm._module.parameters()).dtype)
+        )
+        logits = _through(model.lm_head._module, normed).float().cpu()
     best = logits.topk(top, dim=-1)
     texts = token_texts(model.tokenizer, best.indices.numpy())
     coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
@@ -95,3 +104,24 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
         coords=coords,
         attrs=dict(array.attrs),
     )
+
+
+def _through(module: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
+    # an offloaded module's weights are nowhere until accelerate's hook brings them
+    hook = getattr(module, "_hf_hook", None)
+    where = getattr(hook, "execution_device", None)
+    return module(values.to(next(module.parameters()).device if where is None else where))
+
+
+def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
+    if origin(model).remote is True:
+        raise ValueError(
+            f"unembed needs the output head of {origin(model).name}, which is on the server. "
+            "Save model.lm_head(model.norm(…)) in a trace, or load the model here."
+        )
+    width = model._module.config.get_text_config().hidden_size
+    if array.sizes.get("dim") != width:
+        raise ValueError(
+            f"unembed was given an array of sizes {dict(array.sizes)}; this model's residual "
+            f"stream has {width} dims. Use an array of this model."
+        )
