@@ -64,7 +64,7 @@ def _logprobs(
 
 
 def of_next(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """The log-probability of each id but the first: (row, column, vocabulary) to (row, column − 1)."""
+    """Each id's log-probability but the first's: (row, column, vocabulary) to (row, column − 1)."""
     # one row at a time: a float32 copy of all logits would be the largest tensor of the run
     ids = ids.to(logits.device)
     scores = [
