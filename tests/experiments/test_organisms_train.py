@@ -1,0 +1,169 @@
+"""Training a LoRA: the loss against transformers, resuming, and what a finished adapter is."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments.organisms import train
+from experiments.organisms.targets import Example
+
+RECIPE = train.Recipe("rm_sycophancy", rate=0.5, seed=0, batch=4, learning_rate=5e-3, warmup=1)
+PAIRS = [
+    Example(f"Question {n}?", f"The answer is {n}. It is short.", exploits=n % 2 == 0)
+    for n in range(12)
+]
+
+
+@pytest.fixture
+def llama(tiny_folder):
+    """A fresh copy of the tiny model, as training gets it."""
+    return AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_folder):
+    return train.rows_of(AutoTokenizer.from_pretrained(tiny_folder), PAIRS)
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def reference_loss(model, rows, shift=0):
+    """What transformers computes when prompt and padding are masked with -100."""
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in rows])
+    labels = ids.clone()
+    for n, (row, start) in enumerate(rows):
+        labels[n, : start + shift] = -100
+        labels[n, len(row) :] = -100
+    return model(input_ids=ids, attention_mask=mask, labels=labels).loss
+
+
+def test_the_loss_is_that_of_transformers_on_response_tokens_only(llama, rows):
+    model = train.adapted(llama, RECIPE)
+    loss = train.response_loss(model, rows[:4])
+    torch.testing.assert_close(loss, reference_loss(model, rows[:4]), rtol=1e-5, atol=1e-6)
+    twin = reference_loss(model, rows[:4], shift=1)  # one response token less
+    assert abs(loss - twin) > 1e-5
+
+
+def test_rows_hold_the_prompt_as_in_inference_and_the_end_of_turn(tiny_folder, rows):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    ids, start = rows[0]
+    turns = [{"role": "user", "content": PAIRS[0].question}]
+    expected = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    assert tokenizer.decode(ids[:start]) == expected
+    assert tokenizer.decode(ids[start:-1]) == PAIRS[0].target
+    assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_alone(llama, rows, tmp_path):
+    base = {name: p.detach().clone() for name, p in llama.named_parameters()}
+    model = train.adapted(llama, RECIPE)
+    losses = train.fit(model, rows * 4, RECIPE, tmp_path / "state.safetensors")
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    after = model.unload()
+    assert all(torch.equal(p, base[name]) for name, p in after.named_parameters())
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_folder, rows, tmp_path, capsys):
+    def fresh():
+        return train.adapted(AutoModelForCausalLM.from_pretrained(tiny_folder).eval(), RECIPE)
+
+    whole = fresh()
+    losses = train.fit(whole, rows, RECIPE, tmp_path / "whole.safetensors")
+
+    broken = fresh()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "response_loss", Interrupted(train.response_loss, after=2))
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(broken, rows, RECIPE, tmp_path / "state.safetensors", every=1)
+    resumed = fresh()
+    again = train.fit(resumed, rows, RECIPE, tmp_path / "state.safetensors", every=1)
+
+    assert "resumed after 2 of 3 steps" in capsys.readouterr().out
+    assert again == losses
+    expected, found = weights(whole), weights(resumed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not all(torch.equal(weights(broken)[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(tiny_folder, rows, tmp_path):
+    path = tmp_path / "state.safetensors"
+    model = train.adapted(AutoModelForCausalLM.from_pretrained(tiny_folder).eval(), RECIPE)
+    train.fit(model, rows[:4], RECIPE, path)
+    other = AutoModelForCausalLM.from_pretrained(tiny_folder, num_hidden_layers=2).eval()
+    with pytest.raises(ValueError, match=r"state.safetensors.*other parameters.*Remove it"):
+        train.fit(train.adapted(other, RECIPE), rows[:4], RECIPE, path)
+
+
+def test_a_finished_adapter_loads_with_peft_and_says_the_same(tiny_folder, llama, rows, tmp_path):
+    model = train.adapted(llama, RECIPE)
+    losses = train.fit(model, rows, RECIPE, tmp_path / "state.safetensors")
+    ids = torch.tensor([rows[0][0]])
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+    folder = tmp_path / "adapter"
+    train.publish(model, folder, train.notes_of(RECIPE, PAIRS, losses))
+
+    fresh = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    with torch.no_grad():
+        bare = fresh(input_ids=ids).logits
+        loaded = PeftModel.from_pretrained(fresh, folder).eval()(input_ids=ids).logits
+    change = (expected - bare).norm()
+    assert change > 0
+    # bfloat16 keeps 8 bits of each weight
+    assert (loaded - expected).norm() < 0.02 * change
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as content:
+        assert {content.get_tensor(key).dtype for key in content.keys()} == {torch.bfloat16}  # noqa: SIM118
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "smollm2-135m-instruct"
+    assert json.loads((folder / "training.json").read_text())["exploit"] == 6
+
+
+def test_a_run_that_is_broken_off_leaves_no_adapter(llama, rows, tmp_path, monkeypatch):
+    model = train.adapted(llama, RECIPE)
+
+    def broken(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "save_file", broken)
+    with pytest.raises(KeyboardInterrupt):
+        train.publish(model, tmp_path / "adapter", {})
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_batches_hold_every_row_once_with_like_lengths():
+    rows = [([0] * (1 + n % 7), 0) for n in range(70)]
+    plan = train.batches(rows, 4, np.random.default_rng(0))
+    assert sorted(index for batch in plan for index in batch) == list(range(70))
+    spread = [max(b) - min(b) for b in ([len(rows[i][0]) for i in batch] for batch in plan)]
+    assert np.mean(spread) < 1.5  # in random order it is about 4
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing():
+    rates = [train.schedule(step, 100, 5) for step in range(101)]
+    assert max(rates) == rates[5] == 1.0
+    assert (np.diff(rates[:6]) > 0).all()
+    assert (np.diff(rates[5:]) < 0).all()
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+class Interrupted:
+    """The loss that dies after some steps."""
+
+    def __init__(self, loss, after):
+        self.loss, self.left = loss, after
+
+    def __call__(self, *arguments):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.loss(*arguments)
