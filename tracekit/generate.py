@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +13,9 @@ from nnsight import TransformersModel
 from tqdm import tqdm
 
 from tracekit import batching, tensors
-from tracekit.intervene import rows_of
 from tracekit.model import model_provenance
+from tracekit.origin import remote_options
+from tracekit.positions import rows_of
 from tracekit.provenance import digest, read
 from tracekit.transcript import Prompt, assemble, context_length, ids_of
 
@@ -55,9 +56,7 @@ def generate(
         for number, batch in enumerate(plan):
             for part, ids in batching.run(
                 batch,
-                lambda part, n=number: _said(
-                    model, rows, part, max_new_tokens, temperature, seed + n
-                ),
+                functools.partial(_said, model, rows, max_new_tokens, temperature, seed + number),
             ):
                 said.update(zip(part, ids, strict=True))
                 bar.update(len(part))
@@ -74,13 +73,14 @@ def generate(
 def _said(
     model: TransformersModel,
     rows: xr.Dataset,
-    part: Sequence[int],
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    part: Sequence[int],
 ) -> list[list[int]]:
     made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
+    options |= remote_options(model)
     if temperature > 0:
         options |= {"temperature": temperature, "top_p": 1.0, "top_k": 0}
     else:
@@ -88,11 +88,8 @@ def _said(
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.no_grad(), torch.random.fork_rng(devices), rows_of(model, made):
         torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            # an edit's `for step in tracer.iter[:]` is open-ended on purpose
-            warnings.filterwarnings("ignore", message=".*iter.*")
-            with model.generate(made.model_inputs, **options) as tracer:
-                result = tracer.result.save()
+        with model.generate(made.model_inputs, **options) as tracer:
+            result = tracer.result.save()
     new = result[:, made.input_ids.shape[1] :].tolist()
     ends = _end_ids(model)
     return [_until_end(ids, ends) for ids in new]
@@ -119,7 +116,8 @@ def _extended(
     special = set(model.tokenizer.all_special_ids)
     ids, roles = rows.token_id.values, rows.role.values
     before = rows.token.values < 0
-    prompts, responses = [], []
+    prompts: list[tuple[list[int], list[str]]] = []
+    responses: list[tuple[list[int], list[str]]] = []
     for row, new in zip(range(len(ids)), said, strict=True):
         kinds = ["template" if i in special else "text" if raw else "assistant" for i in new]
         for where, out in ((before, prompts), (~before, responses)):

@@ -1,0 +1,159 @@
+"""What an edit adds and how much of it: a direction a layer, an amount a row and layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from nnsight import TransformersModel
+
+from tracekit.fit import require_blocks, require_layers
+from tracekit.positions import Rows
+from tracekit.provenance import digest
+
+Amount = float | xr.DataArray
+
+
+class Direction:
+    """A float32 tensor, and its copies on the devices where it was needed."""
+
+    def __init__(self, values: np.ndarray | float) -> None:
+        self.values = torch.tensor(values, dtype=torch.float32)
+        self._copies = {self.values.device: self.values}
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The tensor on a device; the first call copies it there."""
+        if device not in self._copies:
+            self._copies[device] = self.values.to(device)
+        return self._copies[device]
+
+
+def directions(
+    model: TransformersModel,
+    vector: xr.DataArray,
+    layers: int | Sequence[int] | None,
+    unit: bool = True,
+) -> dict[int, Direction]:
+    """The direction at each layer asked for (by default the vector's own), of norm 1 if `unit`.
+
+    Errors: `ValueError` for dims other than (dim) or (layer, dim), for layers that the vector or
+    the model lacks, and for a direction that is zero or not finite.
+    """
+    extra = [dim for dim in vector.dims if dim not in ("layer", "dim")]
+    if extra:
+        raise ValueError(
+            f"The vector has the dims {vector.dims}; an edit needs (dim) or (layer, dim). "
+            f"Choose one with .sel({', '.join(f'{dim}={_first(vector, dim)}' for dim in extra)})."
+        )
+    if layers is None and "layer" not in vector.coords:
+        raise ValueError("The vector has no layer coordinate; name the layers with layers=.")
+    chosen = [int(x) for x in np.atleast_1d(vector["layer"].values if layers is None else layers)]
+    require_blocks(model, chosen)
+    if "layer" in vector.dims:
+        require_layers(vector, chosen)
+    return {layer: Direction(_at(vector, layer, unit)) for layer in chosen}
+
+
+class Amounts:
+    """A number for all rows, or one each by `prompt`, by `layer`, or by both.
+
+    Errors: `ValueError` for other dims, repeated labels, layers that it lacks, and values that are
+    not finite (`finite=False`: not a number).
+    """
+
+    def __init__(
+        self, name: str, value: Amount, layers: Collection[int], finite: bool = True
+    ) -> None:
+        self.name, self.value = name, value
+        values = np.asarray(value, dtype=float)
+        if not (np.isfinite(values) if finite else ~np.isnan(values)).all():
+            raise ValueError(f"{name}={values.tolist()} was asked for; it must be finite.")
+        self._rows: dict[str, int] = {}
+        if isinstance(value, xr.DataArray):
+            self._table = self._labelled(value, layers)
+        else:
+            self._table = dict.fromkeys(layers, Direction(float(value)))
+
+    def at(
+        self, layer: int, rows: Rows | None, device: torch.device
+    ) -> Float[torch.Tensor, "*row_column_dim"]:
+        """The amounts at a layer: a scalar, or (row, 1, 1)."""
+        values = self._table[layer].on(device)
+        if not self._rows:
+            return values
+        if rows is None:
+            raise ValueError(
+                f"{self.name} has a value per prompt, and this is a raw model.trace, which knows "
+                "no prompts. Use tk.generate or tk.capture."
+            )
+        return values[[self._place(name) for name in rows.prompts]][:, None, None]
+
+    def described(self) -> Any:
+        """The amounts as provenance records them: a number, or the range and a hash of a table."""
+        if not isinstance(self.value, xr.DataArray):
+            return _recorded(float(self.value))
+        labels = [[str(dim), self.value[dim].values.tolist()] for dim in self.value.dims]
+        values = self.value.values.astype(float)
+        return {
+            "by": [str(dim) for dim in self.value.dims],
+            "range": [_recorded(values.min()), _recorded(values.max())],
+            "hash": digest([labels, np.vectorize(str)(values).tolist()]),
+        }
+
+    def _labelled(self, value: xr.DataArray, layers: Collection[int]) -> dict[int, Direction]:
+        other = [dim for dim in value.dims if dim not in ("prompt", "layer")]
+        unlabelled = [dim for dim in value.dims if dim not in value.indexes]
+        repeated = [dim for dim, index in value.indexes.items() if not index.is_unique]
+        if other or unlabelled or repeated:
+            raise ValueError(
+                f"{self.name} has the dims {value.dims} (without labels: {unlabelled}, with "
+                f"repeated labels: {repeated}); it may have prompt and layer, each label once."
+            )
+        if "layer" in value.dims:
+            require_layers(value, sorted(layers))
+        if "prompt" in value.dims:
+            self._rows = {str(name): n for n, name in enumerate(value["prompt"].values)}
+        by_layer = "layer" in value.dims
+        return {n: Direction((value.sel(layer=n) if by_layer else value).values) for n in layers}
+
+    def _place(self, prompt: str) -> int:
+        sampled = prompt.rpartition("#")[0]  # the k-th sample of one prompt
+        for name in (prompt, sampled):
+            if name in self._rows:
+                return self._rows[name]
+        raise ValueError(
+            f"{self.name} names {len(self._rows)} prompts and not {prompt!r}; give a value for "
+            "every row."
+        )
+
+
+def hashed(at: Mapping[int, Direction]) -> str:
+    """A short hash of the directions and their layers."""
+    whole = hashlib.sha256()
+    for layer in sorted(at):
+        whole.update(f"{layer}:".encode() + at[layer].values.numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
+def _at(vector: xr.DataArray, layer: int, unit: bool) -> np.ndarray:
+    here = vector.sel(layer=layer) if "layer" in vector.dims else vector
+    values = np.asarray(here.values, np.float32)
+    norm = np.linalg.norm(values.astype(float))
+    if not np.isfinite(norm) or norm == 0:
+        raise ValueError(
+            f"The vector at layer {layer} has the norm {norm}; a direction is finite and not zero."
+        )
+    return (values / norm).astype(np.float32) if unit else values
+
+
+def _first(vector: xr.DataArray, dim: Any) -> str:
+    return repr(vector[dim].values.tolist()[0]) if dim in vector.coords else "0"
+
+
+def _recorded(value: float) -> float | str:
+    return float(value) if np.isfinite(value) else str(value)  # JSON has no infinity

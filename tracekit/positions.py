@@ -1,0 +1,134 @@
+"""Which tokens an edit acts on: labels within the batch whose forward is running."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from nnsight import TransformersModel
+
+from tracekit.tensors import Batch
+
+Tokens = str | slice
+DEFAULT_TOKENS = slice(-1, None)
+
+
+class Rows:
+    """The rows of the forward that is running, and the label of each of its columns."""
+
+    def __init__(self, batch: Batch, step: int) -> None:
+        width = batch.input_ids.shape[1]
+        columns = torch.arange(width) if step == 0 else torch.tensor([width + step - 1])
+        self.prompts = batch.prompts
+        self.labels: Int[torch.Tensor, "row column"] = columns[None] - batch.starts[:, None]
+        self.real = batch.attention_mask.bool() if step == 0 else torch.ones_like(self.labels) > 0
+        # a generated token is known to the model alone
+        self.ids = batch.input_ids if step == 0 else None
+
+
+class Running:
+    """A batch on its way through the model, and what its edits report."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.overflows: dict[str, Bool[torch.Tensor, row]] = {}
+        self._rows: tuple[int, Rows] | None = None
+        self._chosen: dict[Any, Bool[torch.Tensor, "row column 1"]] = {}
+
+    def rows(self, step: int) -> Rows:
+        """The rows of forward `step`: 0 is the prompt, later ones a generated token each."""
+        if self._rows is None or self._rows[0] != step:
+            self._rows = (step, Rows(self.batch, step))
+            self._chosen.clear()
+        return self._rows[1]
+
+    def chosen(self, tokens: Tokens, step: int, device: torch.device) -> torch.Tensor:
+        """Whether an edit at `tokens` acts, by row and column, made once a forward."""
+        rows, key = self.rows(step), (str(tokens), device)
+        if key not in self._chosen:
+            self._chosen[key] = _within(rows, tokens)[..., None].to(device)
+        return self._chosen[key]
+
+    def report(self, edit: str, overflowed: Bool[torch.Tensor, row]) -> None:
+        """Rows whose values an edit made infinite; read when the batch is through."""
+        before = self.overflows.get(edit)
+        self.overflows[edit] = overflowed if before is None else before | overflowed
+
+    def refuse_overflow(self) -> None:
+        """Errors: `ValueError` when an edit reported a row."""
+        for edit, flags in self.overflows.items():
+            if bool(flags.any()):
+                names = [
+                    name
+                    for name, bad in zip(self.batch.prompts, flags.tolist(), strict=True)
+                    if bad
+                ]
+                raise ValueError(overflow(edit, f"{len(names)} rows, such as {names[0]!r}"))
+
+
+def overflow(edit: str, where: str) -> str:
+    """The message about an edit whose values are not finite."""
+    return (
+        f"{edit} made values that are not finite, or too large for a norm, in {where}. "
+        "Use a smaller coefficient; tk.residual_norm gives the scale of a layer."
+    )
+
+
+@contextmanager
+def rows_of(model: TransformersModel, batch: Batch) -> Iterator[None]:
+    """Hands each row's response start to the edits of whatever runs inside.
+
+    Errors: `ValueError` when an edit made values that are not finite.
+    """
+    module = model._module
+    before, running = running_in(module), Running(batch)
+    module.tracekit_rows = running
+    try:
+        with warnings.catch_warnings():
+            # an edit's `for step in tracer.iter[:]` is open-ended on purpose
+            warnings.filterwarnings("ignore", message=r".*the loop asked for a step the run did")
+            yield
+    finally:
+        module.tracekit_rows = before
+        running.refuse_overflow()
+
+
+def running_in(module: torch.nn.Module) -> Running | None:
+    """The batch that is going through a module; `None` in a raw trace."""
+    return getattr(module, "tracekit_rows", None)
+
+
+def require_tokens(tokens: Tokens) -> None:
+    """Errors: `ValueError` for anything but "all" and slices of token labels."""
+    if tokens == "all":
+        return
+    if not isinstance(tokens, slice):
+        raise ValueError(
+            f"tokens={tokens!r} was asked for; there are 'all' and slices of token labels such as "
+            "slice(-1, None)."
+        )
+    ends = [tokens.start, tokens.stop]
+    whole = all(end is None or isinstance(end, int) for end in ends)
+    if not whole or tokens.step is not None or (None not in ends and ends[0] > ends[1]):
+        raise ValueError(
+            f"tokens={tokens!r} was asked for; both ends are token labels (included, the first "
+            "not after the last) and there is no step. 0 is the first response token."
+        )
+
+
+def named(tokens: Tokens) -> str:
+    """The positions as provenance names them."""
+    return f"{tokens.start}:{tokens.stop}" if isinstance(tokens, slice) else tokens
+
+
+def _within(rows: Rows, tokens: Tokens) -> Bool[torch.Tensor, "row column"]:
+    chosen = rows.real
+    if isinstance(tokens, slice) and tokens.start is not None:
+        chosen = chosen & (rows.labels >= tokens.start)
+    if isinstance(tokens, slice) and tokens.stop is not None:
+        chosen = chosen & (rows.labels <= tokens.stop)
+    return chosen
