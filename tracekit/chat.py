@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 Message = tuple[str, str]
 ROLES = ("system", "user", "assistant", "template", "text", "pad")
 # Templates that print today's date are given this one, so that a run can be repeated.
@@ -17,10 +19,11 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]
     """The chat template applied to `messages`, ready for the answer, as (text, role) pieces.
 
     The pieces join to exactly what the template renders; whatever is not a message's own
-    content (markup, a default system prompt) has the role `template`.
+    content (markup, a default system prompt) has the role `template`. They are found by what the
+    template puts around marks in place of the contents.
 
-    Errors: `ValueError` when the tokenizer has no template, or when the template rewrites the
-    contents so that they cannot be found in its output.
+    Errors: `ValueError` when the tokenizer has no template, when the template refuses a role, or
+    when it rewrites the contents so that they cannot be found in its output.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
@@ -28,12 +31,16 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]
             "Use template='raw' for a base model, or set tokenizer.chat_template."
         )
     whole = _apply(tokenizer, messages)
-    for clean in (str, str.strip):
-        contents = [clean(content) for _, content in messages]
-        pieces = _between(_skeleton(tokenizer, messages), contents, messages)
-        if pieces is not None and "".join(text for text, _ in pieces) == whole:
-            return pieces
-    return _search(whole, messages)
+    marks = [f"Xq{index}qX" for index in range(len(messages))]
+    rest = _apply(tokenizer, [(r, m) for (r, _), m in zip(messages, marks, strict=True)])
+    gaps = []
+    for mark in marks:
+        before, found, rest = rest.partition(mark)
+        gaps.append(before)
+        if not found:
+            raise _rewritten(messages[len(gaps) - 1])
+    gaps.append(rest)
+    return _filled(whole, gaps, messages)
 
 
 def token_pieces(tokenizer: Any, pieces: Sequence[tuple[str, str]]) -> tuple[list[int], list[str]]:
@@ -64,52 +71,56 @@ def template_hash(tokenizer: Any, template: str) -> str:
 
 
 def _apply(tokenizer: Any, messages: Sequence[Message]) -> str:
-    return tokenizer.apply_chat_template(
-        [{"role": role, "content": content} for role, content in messages],
-        tokenize=False,
-        add_generation_prompt=True,
-        date_string=PINNED_DATE.strftime("%d %b %Y"),
-        strftime_now=PINNED_DATE.strftime,
+    try:
+        return tokenizer.apply_chat_template(
+            [{"role": role, "content": content} for role, content in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=PINNED_DATE.strftime("%d %b %Y"),
+            strftime_now=PINNED_DATE.strftime,
+        )
+    except TemplateError as error:
+        roles = ", ".join(role for role, _ in messages)
+        raise ValueError(
+            f"This model's chat template refuses the roles {roles}: {error}. "
+            "Leave out what it refuses (such as system=), or use template='raw'."
+        ) from error
+
+
+def _filled(whole: str, gaps: Sequence[str], messages: Sequence[Message]) -> list[tuple[str, str]]:
+    pieces, at = [(gaps[0], "template")], len(gaps[0])
+    if not whole.startswith(gaps[0]):
+        raise _rewritten(messages[0])
+    for message, gap in zip(messages, gaps[1:], strict=True):
+        role, content = message
+        # templates trim what they like: the role, all of it, or one side
+        forms = (content, content.strip(), content.lstrip(), content.rstrip())
+        fitting = [form for form in forms if whole.startswith(form + gap, at)]
+        if not fitting:
+            raise _rewritten(message)
+        pieces += [(fitting[0], role), (gap, "template")]
+        at += len(fitting[0]) + len(gap)
+    if at != len(whole):
+        raise _rewritten(messages[-1])
+    return [(text, role) for text, role in pieces if text]
+
+
+def _rewritten(message: Message) -> ValueError:
+    role, content = message
+    return ValueError(
+        f"The chat template rewrites the {role} message {content[:60]!r}, so its tokens cannot be "
+        "told from the template's. Use template='raw' with the rendered text."
     )
-
-
-def _skeleton(tokenizer: Any, messages: Sequence[Message]) -> str:
-    marked = [(role, f"Xq{index}qX") for index, (role, _) in enumerate(messages)]
-    return _apply(tokenizer, marked)
-
-
-def _between(
-    skeleton: str, contents: Sequence[str], messages: Sequence[Message]
-) -> list[tuple[str, str]] | None:
-    pieces, rest = [], skeleton
-    for index, (content, (role, _)) in enumerate(zip(contents, messages, strict=True)):
-        before, mark, rest = rest.partition(f"Xq{index}qX")
-        if not mark:
-            return None
-        pieces += [(before, "template"), (content, role)]
-    return [(text, role) for text, role in [*pieces, (rest, "template")] if text]
-
-
-def _search(whole: str, messages: Sequence[Message]) -> list[tuple[str, str]]:
-    pieces, rest = [], whole
-    for role, content in messages:
-        before, found, rest = rest.partition(content.strip())
-        if not found:
-            raise ValueError(
-                f"The chat template rewrites the {role} message {content[:60]!r}, so its tokens "
-                "cannot be told from the template's. Use template='raw' with the rendered text."
-            )
-        pieces += [(before, "template"), (found, role)]
-    return [(text, role) for text, role in [*pieces, (rest, "template")] if text]
 
 
 def _single_bos(tokenizer: Any, ids: list[int], roles: list[str]) -> tuple[list[int], list[str]]:
     bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
-    if not adds_bos:
+    if bos is None:
         return ids, roles
+    # a template may print a BOS, and a text may begin with one
     while ids[:2] == [bos, bos]:
         ids, roles = ids[1:], roles[1:]
-    if ids[:1] != [bos]:
+    adds_bos = list(tokenizer("a")["input_ids"])[:1] == [bos]
+    if adds_bos and ids[:1] != [bos]:
         ids, roles = [bos, *ids], ["template", *roles]
-    return ids, ["template", *roles[1:]]
+    return (ids, ["template", *roles[1:]]) if ids[:1] == [bos] else (ids, roles)

@@ -14,6 +14,7 @@ from nnsight import TransformersModel
 from tracekit import names
 from tracekit.adapters import switch
 from tracekit.check import reference_logits, verify
+from tracekit.guard import GuardedModel
 from tracekit.origin import (
     FLOATS,
     QUANTISED,
@@ -196,7 +197,7 @@ def _build(
 ) -> TransformersModel:
     given = {} if revision is None else {"revision": revision}
     try:
-        return TransformersModel(
+        return GuardedModel(
             source,
             task="text-generation",
             rename=rename,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
+from nnsight import TransformersModel
 
 from tracekit.provenance import read, stamp
 from tracekit.transcript import ids_of
@@ -71,12 +72,14 @@ def label(
     values: torch.Tensor | Sequence[torch.Tensor],
     transcripts: xr.Dataset,
     layer: int | Sequence[int] | None = None,
+    model: TransformersModel | None = None,
 ) -> xr.DataArray:
     """The labels back onto what a trace of `inputs(transcripts)` saved.
 
     One tensor (row, column, dim) gives (prompt, token, dim); one tensor or a stack of them per
     layer, with `layer` a sequence, gives (prompt, token, layer, dim). Values become float32, holes
-    NaN.
+    NaN. Give the `model` that was traced, so that the provenance knows it: `difference` refuses
+    arrays whose weights it does not know.
 
     Errors: `ValueError` when rows, columns or layers do not match the transcripts.
 
@@ -96,11 +99,14 @@ def label(
     columns = made.attention_mask.bool()
     kept = stack[:, columns].transpose(0, 1).float().cpu().numpy()
     filled = scatter(kept, transcripts.token_id.transpose("prompt", "token").values >= 0)
-    layers = list(layer) if many else [0 if layer is None else layer]  # type: ignore[arg-type]
+    layers = [int(n) for n in np.atleast_1d(0 if layer is None else layer)]
     array = wrap(filled, transcripts, layers)
-    if not many:
-        array = array.isel(layer=0, drop=layer is None)
-    return array
+    if model is not None:
+        from tracekit.model import model_provenance
+
+        made_by = {"batches": {"plan": "one"}, **model_provenance(model)}
+        array = stamp(array, {**read(transcripts), **made_by})
+    return array if many else array.isel(layer=0, drop=layer is None)
 
 
 def scatter(

@@ -35,7 +35,14 @@ class Prompt:
     def conversation(self, system: str | None = None) -> tuple[chat.Message, ...]:
         """The turns of the prompt, after an optional system message."""
         turns = self.messages or (("user", self.text or ""),)
-        return turns if system is None else (("system", system), *turns)
+        if system is None:
+            return turns
+        if turns[0][0] == "system":
+            raise ValueError(
+                f"system={system[:40]!r} was asked for, but the prompt {self.id!r} has a system "
+                "message of its own. Leave system= out, or take that message out."
+            )
+        return (("system", system), *turns)
 
 
 def read_prompts(path: str | Path, limit: int | None = None, by: str = "bias") -> list[Prompt]:
@@ -219,7 +226,8 @@ def _prompt_ids(
     tokenizer: Any, prompt: Prompt, template: str, system: str | None
 ) -> tuple[list[int], list[str]]:
     turns = prompt.conversation(system)
-    if not all(content for _, content in turns):
+    # an empty system message is a wish: it keeps a template's default one out
+    if not all(content for role, content in turns if role != "system"):
         raise ValueError(f"The prompt {prompt.id!r} has an empty text; give it at least a word.")
     if template == "raw" and len(turns) > 1:
         raise ValueError(
