@@ -99,13 +99,20 @@ def _attach(root: TransformersModel, path: str) -> None:
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             root.load_adapter(path)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())
         raise ValueError(
             f"The adapter {adapter_name(path)!r} does not fit {origin(root).name}: "
-            f"{reason[:400]} Use an adapter trained for this model."
+            f"{_reason(error)} Use an adapter trained for this model."
         ) from error
     _keep_stored_precision(root._module, path)
     freeze(root._module)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    _, lost, names = text.partition("Weights with no place: ")
+    if lost:
+        return f"these of its weights match no module, or modules got none: {names}."
+    return text if len(text) <= 400 else f"{text[:400]} …"
 
 
 def _restore(root: TransformersModel, before: str | None, on: bool) -> None:
@@ -137,12 +144,38 @@ def _refuse_unfit(root: TransformersModel, path: str) -> None:
             "changes the prompt and not the layers, so it cannot be switched on loaded weights. "
             "Use a LoRA-like adapter."
         )
+    _refuse_other_architecture(root, path, config.base_model_name_or_path)
     degree = parallel_degree(root._module)
     if degree > 1:
         raise ValueError(
             f"The adapter {adapter_name(path)!r} was asked for on a tensor-parallel model "
             f"({degree} ranks): peft does not shard its weights. Use device_map='auto' instead."
         )
+
+
+def _refuse_other_architecture(root: TransformersModel, path: str, base: str | None) -> None:
+    # names and shapes of two architectures may agree (Qwen3 and Llama); the base's own
+    # configuration knows, where it is at hand
+    from transformers import AutoConfig
+
+    if not base or not _at_hand(base):
+        return
+    trained = AutoConfig.from_pretrained(base, local_files_only=True).model_type
+    here = root._module.config.model_type
+    if trained != here:
+        raise ValueError(
+            f"The adapter {adapter_name(path)!r} was trained on {base}, a {trained}, and "
+            f"{origin(root).name} is a {here}. Use an adapter trained for this model."
+        )
+
+
+def _at_hand(base: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    if (Path(base) / "config.json").is_file():
+        return True
+    hub_id = base.count("/") == 1 and not base.startswith((".", "/"))
+    return hub_id and isinstance(try_to_load_from_cache(base, "config.json"), str)
 
 
 def _keep_stored_precision(module: torch.nn.Module, path: str) -> None:
