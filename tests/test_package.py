@@ -1,0 +1,82 @@
+"""What a stranger gets from `pip install .`, and which way imports point."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "tracekit": r"^\s*(from|import) (traits|experiments)\b",
+    "traits": r"^\s*(from|import) (experiments|nnsight)\b",
+    "experiments": r"^\s*(from|import) nnsight\b",
+}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel, unpacked where nothing of the checkout can be seen."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(folder), str(ROOT)], check=True)
+    return folder
+
+
+def test_data_files_are_found_outside_the_checkout(installed, tmp_path):
+    code = (
+        "from tracekit.resources import datasets; import tracekit.resources as r;"
+        "print(r.__file__); print(len(list(datasets('traits', 'alignment').iterdir())));"
+        "print(datasets('prompts', 'embedded_calibration.json').is_file())"
+    )
+    environment = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where, traits, prompts = done.stdout.split("\n")[:3]
+    assert where.startswith(str(installed))
+    assert int(traits) >= 2
+    assert prompts == "True"
+
+
+def _violations(package: str, pattern: str) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "benchmarks" not in path.parts
+        for line in path.read_text().splitlines()
+        if re.match(pattern, line)
+    ]
+
+
+@pytest.mark.parametrize(("package", "pattern"), FORBIDDEN.items())
+def test_imports_point_one_way(package, pattern):
+    assert _violations(package, pattern) == []
+
+
+def test_the_import_check_sees_a_violation(tmp_path, monkeypatch):
+    (tmp_path / "tracekit").mkdir()
+    (tmp_path / "tracekit" / "bad.py").write_text("from traits import extract\n")
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert _violations("tracekit", FORBIDDEN["tracekit"]) == [
+        "tracekit/bad.py: from traits import extract"
+    ]
+
+
+def test_importing_changes_no_global_option():
+    code = (
+        "import torch, numpy, xarray, warnings\n"
+        "def state(): return (torch.get_default_dtype(), torch.get_num_threads(),"
+        " torch.is_grad_enabled(), dict(xarray.get_options()), numpy.geterr(),"
+        " len(warnings.filters))\n"
+        "import nnsight, transformers, peft\n"
+        "before = state(); import tracekit, traits; after = state(); print(before == after)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("True")
