@@ -41,7 +41,9 @@ def covariance_matched(
     """
 
     def matched(positive: Pairs, negative: Pairs) -> Vector:
-        sides = (positive, negative) if samples is None else (_fitting(samples, positive),)
+        if samples is not None:
+            _check_fit(samples.shape[1:], positive.shape[1:])
+        sides = (positive, negative) if samples is None else (samples,)
         rows = np.concatenate([side - side.mean(axis=0, dtype=np.float64) for side in sides])
         return np.einsum("n,nkd->kd", generator.normal(size=len(rows)) / np.sqrt(len(rows)), rows)
 
@@ -72,10 +74,9 @@ def principal_component(number: int) -> Method:
     return component
 
 
-def _fitting(samples: Pairs, positive: Pairs) -> Pairs:
-    if samples.shape[1:] != positive.shape[1:]:
+def _check_fit(samples: tuple[int, ...], pairs: tuple[int, ...]) -> None:
+    if samples != pairs:
         raise ValueError(
-            f"The samples have (layer, dim) {samples.shape[1:]} and the pairs have "
-            f"{positive.shape[1:]}. Take the covariance from the same layers of the same model."
+            f"The samples have (layer, dim) {samples} and the pairs have {pairs}. "
+            "Take the covariance from the same layers of the same model."
         )
-    return samples

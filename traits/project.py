@@ -1,6 +1,8 @@
 import numpy as np
 import xarray as xr
 
+from tracekit.provenance import read, stamp
+
 
 def project(
     traces: xr.DataArray,
@@ -25,7 +27,7 @@ def project(
     vectors = _fit(traces, vectors)
     scalar = xr.dot(traces, vectors, dim="dim")
     scalar = scalar.transpose(*[dim for dim in traces.dims if dim != "dim"], ...)
-    scalar.attrs = {key: value for key, value in vectors.attrs.items() if key == "provenance"}
+    scalar = _stamp(scalar, traces, vectors, kind)
     if kind == "scalar":
         return scalar
     if kind == "cosine":
@@ -89,6 +91,17 @@ def norm(array: xr.DataArray) -> xr.DataArray:
     5.0
     """
     return (array**2).sum("dim", skipna=False) ** 0.5
+
+
+def _stamp(
+    made: xr.DataArray, traces: xr.DataArray, vectors: xr.DataArray, kind: str
+) -> xr.DataArray:
+    made.attrs = {}
+    if "provenance" not in traces.attrs:
+        return made
+    of = read(vectors) if "provenance" in vectors.attrs else None
+    # the fields of the traces stay on top, where tracekit.difference compares them
+    return stamp(made, {**read(traces), "projection": kind, "vectors": of})
 
 
 def _fit(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:

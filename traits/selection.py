@@ -75,7 +75,8 @@ def null_candidates(
 
     >>> draw = np.random.default_rng(0)
     >>> fit = draw.normal(size=(9, 1, 2, 3)), draw.normal(size=(9, 1, 2, 3))
-    >>> [next(null).shape for null in null_candidates(list(METHODS.values()), fit, draw, 5).values()]
+    >>> nulls = null_candidates(list(METHODS.values()), fit, draw, 5)
+    >>> [next(null).shape for null in nulls.values()]
     [(4, 1, 2, 3), (1, 1, 2, 3)]
     """
     rows = None if samples is None else np.tile(samples, (1, fit[0].shape[1], 1))

@@ -127,7 +127,8 @@ def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:
             f"{outside} of {p.size} p-values are not between 0 and 1. Leave out what could not be "
             "tested, and say so."
         )
-    return p.copy(data=stats.false_discovery_control(p.values, axis=None)).rename("q")
+    q = stats.false_discovery_control(p.values.ravel())
+    return p.copy(data=q.reshape(p.shape)).rename("q")
 
 
 def _area(scores: xr.DataArray, label: xr.DataArray, dim: str) -> xr.DataArray:

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from planted import contrast_traces
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from traits.extract import METHODS, extract, mean_diff, probe
+from traits.extract import extract
+from traits.methods import METHODS, first_component, mean_diff, probe, whitened
 
 
 def cosine(one, other):
@@ -32,6 +34,29 @@ def test_the_probe_is_scikit_learns_plain_fit(dim):
         data[0, 0] += 5
         other = plain.fit(data, label)[1].coef_[0] / plain[0].scale_
         assert cosine(probe(positive, negative)[layer], other) < 1 - 1e-7
+
+
+@pytest.mark.parametrize(("dim", "pairs"), [(120, 30), (12, 80)])
+def test_the_whitened_difference_is_scikit_learns_shrunken_discriminant(dim, pairs):
+    positive, negative = sides(0, dim=dim, pairs=pairs)
+    plain = LinearDiscriminantAnalysis("lsqr", shrinkage="auto")
+    label = np.repeat([1, 0], pairs)
+    for layer in range(2):
+        data = np.concatenate([positive, negative])[:, layer]
+        found = whitened(positive, negative)[layer]
+        np.testing.assert_allclose(found, plain.fit(data, label).coef_[0], rtol=1e-6, atol=1e-9)
+        data[0, 0] += 5
+        assert not np.allclose(found, plain.fit(data, label).coef_[0], rtol=1e-6, atol=1e-9)
+
+
+def test_the_first_component_is_the_leading_singular_vector_of_the_differences():
+    positive, negative = sides(3)
+    for layer in range(2):
+        _, _, right = np.linalg.svd((positive - negative)[:, layer])
+        found = first_component(positive, negative)[layer]
+        assert abs(cosine(found, right[0])) > 1 - 1e-10
+        assert abs(cosine(found, right[1])) < 1e-6
+        assert found @ mean_diff(positive, negative)[layer] > 0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -81,7 +106,9 @@ def test_any_function_of_the_alias_is_a_method():
 
 def test_what_cannot_be_extracted_is_refused():
     traces = contrast_traces(np.random.default_rng(0))
-    with pytest.raises(ValueError, match="'means' was asked for; there are mean_diff, probe"):
+    with pytest.raises(
+        ValueError, match="'means' was asked for; there are mean_diff, probe, whitened"
+    ):
         extract(traces, "means")
     other = contrast_traces(np.random.default_rng(0), trait="alignment/other")
     with pytest.raises(ValueError, match="2 contrast sets"):
@@ -95,3 +122,19 @@ def test_what_cannot_be_extracted_is_refused():
 def test_the_mean_difference_of_float32_is_summed_in_float64():
     positive = np.full((1, 1, 1), 1.0, np.float32).repeat(5000, axis=0) + 30000
     assert mean_diff(positive, positive - 1).item() == 1.0
+
+
+@pytest.mark.parametrize("effect", [0.8, 4.0])
+def test_recovery_is_as_good_as_theory_allows(effect):
+    pairs, dim = 120, 576
+    theory = effect / np.sqrt(effect**2 + 2 * dim / pairs)
+    found = [
+        extract(
+            contrast_traces(np.random.default_rng(seed), pairs, 2, dim, effect=effect), "mean_diff"
+        )
+        .sel(layer=1, dim=0)
+        .item()
+        for seed in range(12)
+    ]
+    assert abs(np.mean(found) - theory) < 0.03
+    assert abs(np.mean(found) - effect / np.sqrt(effect**2 + dim / pairs)) > 0.03  # another theory

@@ -1,3 +1,5 @@
+import json
+
 import dask.array
 import numpy as np
 import pytest
@@ -91,6 +93,17 @@ def test_misfits_are_refused_naming_both_sides():
 def test_one_layer_of_many_is_found_by_its_label():
     alone = project(traces().sel(layer=4), vectors())
     xr.testing.assert_allclose(alone, project(traces(), vectors()).sel(layer=4))
+
+
+def test_the_provenance_of_both_is_kept():
+    known = traces().assign_attrs(provenance='{"weights": "w"}')
+    found = project(known, vectors().assign_attrs(provenance='{"method": "probe"}'), "cosine")
+    assert json.loads(found.attrs["provenance"]) == {
+        "weights": "w",
+        "projection": "cosine",
+        "vectors": {"method": "probe"},
+    }
+    assert project(traces(), vectors().assign_attrs(provenance="{}")).attrs == {}
 
 
 def test_a_70b_sized_capture_stays_lazy():

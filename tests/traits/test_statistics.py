@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
-from traits.statistics import auroc
+from traits.statistics import (
+    auroc,
+    benjamini_hochberg,
+    paired_auroc,
+    paired_effect,
+    rank_auroc,
+    rank_differences,
+)
 
 
 def brute_force(scores, label):
@@ -54,3 +62,46 @@ def test_auroc_refuses_or_warns_with_numbers():
         auroc(scores, xr.DataArray([1, 0, 1, 0], dims="prompt"))
     with pytest.warns(UserWarning, match="constant along 'prompt' at 1 of 1"):
         auroc(xr.ones_like(scores), xr.DataArray([1, 0, 1, 0], dims="prompt"))
+
+
+def test_the_paired_auroc_is_the_same_count():
+    generator = np.random.default_rng(0)
+    positive, negative = generator.integers(0, 9, size=(2, 25, 3)).astype(float)
+    dims = ("pair", "layer")
+    sides = xr.DataArray(positive, dims=dims), xr.DataArray(negative, dims=dims)
+    label = np.repeat([1, 0], 25)
+    wanted = [brute_force(np.r_[positive[:, k], negative[:, k]], label) for k in range(3)]
+    np.testing.assert_allclose(paired_auroc(*sides), wanted, rtol=1e-12)
+    np.testing.assert_allclose(rank_auroc(positive.T, negative.T), wanted, rtol=1e-12)
+    np.testing.assert_allclose(paired_auroc(*sides[::-1]), 1 - np.array(wanted), rtol=1e-12)
+    assert not np.allclose(paired_auroc(sides[0] + 1, sides[1]), wanted)
+
+
+def test_exchanging_twins_changes_the_sign_of_their_rank_difference_only():
+    generator = np.random.default_rng(1)
+    positive, negative = (xr.DataArray(row, dims="pair") for row in generator.normal(size=(2, 12)))
+    plain = rank_differences(positive, negative)
+    swap = xr.DataArray(generator.integers(0, 2, 12).astype(bool), dims="pair")
+    other = rank_differences(xr.where(swap, negative, positive), xr.where(swap, positive, negative))
+    np.testing.assert_allclose(other, xr.where(swap, -plain, plain))
+    swapped = paired_auroc(xr.where(swap, negative, positive), xr.where(swap, positive, negative))
+    np.testing.assert_allclose(0.5 + other.mean(), swapped)
+
+
+def test_q_values_hold_the_false_discovery_rate():
+    generator = np.random.default_rng(0)
+    shares = []
+    for _ in range(200):
+        effect = np.repeat([0.0, 3.5], [80, 20])
+        p = stats.norm.sf(generator.normal(effect))
+        called = benjamini_hochberg(xr.DataArray(p.reshape(4, 25), dims=("trait", "layer"))) <= 0.2
+        shares.append((called.values.ravel() & (effect == 0)).sum() / max(called.sum(), 1))
+    assert 0.12 < np.mean(shares) < 0.2
+    with pytest.raises(ValueError, match="1 of 2 p-values"):
+        benjamini_hochberg(xr.DataArray([0.5, np.nan], dims="trait"))
+
+
+def test_the_paired_effect_is_the_t_statistic_over_root_n():
+    values = np.random.default_rng(0).normal(0.4, 1, 30)
+    found = paired_effect(xr.DataArray(values, dims="pair"))
+    np.testing.assert_allclose(found, stats.ttest_1samp(values, 0).statistic / np.sqrt(30))
