@@ -8,8 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from tracekit.model import device_of
+
 Result = TypeVar("Result")
 CPU_BUDGET = 2048
+SHARD_BYTES = 1 << 28
 
 
 def plan(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -36,19 +39,23 @@ def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> floa
     return sum(lengths) / computed
 
 
-def default_budget(model: Any, per_token: int | None = None) -> int:
-    """Tokens a batch: 2,048 on CPU (more is not faster); on a GPU, what a quarter of the free
-    memory holds at `per_token` bytes (by default a generous bound on one block's activations)."""
-    from tracekit.model import device_of
+def default_budget(model: Any, kept_bytes: int = 0) -> int:
+    """Tokens a batch: 2,048 on CPU (more is not faster); on a GPU, what the free memory holds.
 
+    A quarter of that memory is for a generous bound on one block's activations, and for what is
+    kept of two batches (`kept_bytes` a token). What is kept of one batch is one shard, and stays
+    under 256 MB, since a few shards at a time lie in memory to be written.
+    """
+    most = max(SHARD_BYTES // max(kept_bytes, 1), 1)
     device = device_of(model)
     if device.type != "cuda":
-        return CPU_BUDGET
+        return min(CPU_BUDGET, most)
     free, _ = torch.cuda.mem_get_info(device)
     config = model._module.config.get_text_config()
     wide = max(getattr(config, "intermediate_size", 0) or 0, 4 * config.hidden_size)
-    need = per_token or 4 * (4 * wide + 8 * config.hidden_size)
-    return int(min(max(free // 4 // need, 1024), 32768)) // 256 * 256
+    need = 4 * (4 * wide + 8 * config.hidden_size) + 2 * kept_bytes
+    fitting = int(min(max(free // 4 // need, 1024), 32768)) // 256 * 256
+    return min(fitting, most)
 
 
 def run(

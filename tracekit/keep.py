@@ -13,27 +13,26 @@ def keep(
     value: torch.Tensor,
     index: torch.Tensor,
     sizes: list[int],
-    reduce: Reducer | None,
+    reduce: str | Reducer | None,
     directions: torch.Tensor | None,
-) -> tuple[torch.Tensor, ...]:
-    """(values, whether all are finite[, norms]) of the kept tokens, on the value's device.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is kept of one layer, and one number a kept token that is finite if the token is.
 
     `value` is (row, column, …) or already flat over rows and columns; `index` holds the kept
-    places among rows × columns, `sizes` how many of them each row has. With `directions`
-    (trait, dim) the values are dot products; with `reduce` there is one value a row.
+    places among rows × columns, `sizes` how many of them each row has. Kept are the values of
+    those tokens, with `reduce` one a row, with `directions` (trait, dim) the dot products; the
+    number is the sum over dims, and with `directions` the norm.
     """
     flat = value.reshape(-1, value.shape[-1]) if value.ndim <= 3 else value.flatten(0, 1)
     values = flat.index_select(0, index.to(flat.device)).flatten(1)
     if directions is not None:
         wide = values.float()
-        projected = wide @ directions.to(wide.device).T
-        return projected, torch.isfinite(wide).all(), wide.norm(dim=-1)
-    finite = torch.isfinite(values).all()
+        return wide @ directions.to(wide.device).T, torch.linalg.vector_norm(wide, dim=-1)
+    # a sum is one pass without a copy; isfinite makes a table of booleans first
+    sums = values.sum(-1, dtype=torch.float32)
     if reduce is None:
-        return values, finite
-    return torch.stack([reduce(row.float()) for row in values.split(sizes)]), finite
-
-
-def mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean over a row's kept tokens: (token, dim) to (dim,)."""
-    return values.mean(0)
+        return values, sums
+    if reduce == "mean":
+        lengths = torch.tensor(sizes, device=values.device)
+        return torch.segment_reduce(values.float(), "mean", lengths=lengths, axis=0), sums
+    return torch.stack([reduce(row.float()) for row in values.split(sizes)]), sums  # type: ignore[operator]

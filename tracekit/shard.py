@@ -6,55 +6,137 @@ they neither import torch nor run the user's script again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import math
 import os
+import shutil
 import sys
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import netCDF4
 import numpy as np
 import xarray as xr
+from xarray.backends import NetCDF4DataStore
 
 CODECS: dict[str, dict[str, Any]] = {
     "none": {},
     "zlib": {"compression": "zlib", "complevel": 1, "shuffle": True},
-    "blosc_lz4": {"compression": "blosc_lz4", "complevel": 1, "blosc_shuffle": 1},
     "blosc_zstd": {"compression": "blosc_zstd", "complevel": 1, "blosc_shuffle": 1},
 }
+DEFAULT_CODEC = "blosc_zstd"
+# values; a smaller chunk costs more to find than to read
+TINY_CHUNK = 1 << 14
+SAMPLE = 1 << 16
 
 
-def write(dataset: xr.Dataset, path: Path, compression: str) -> dict[str, Any]:
-    """Write under a temporary name, then rename; the file's size, mtime and sha256."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def require_codec(compression: str) -> None:
+    """Errors: `ValueError` for a compression that is not among `CODECS`."""
+    if compression not in CODECS:
+        raise ValueError(
+            f"compression={compression!r} was asked for; there are {', '.join(CODECS)}."
+        )
+
+
+# blosc, and the whole write with it, fails on a chunk that it cannot make smaller: short noise
+SHORTEST_BLOSC = 1 << 13
+
+
+def commit(content: bytes | memoryview, path: Path) -> dict[str, Any]:
+    """A finished file's bytes under its name, whole or not at all; size, mtime and sha256.
+
+    Errors: `OSError` for a disk that is full.
+    """
+    part = part_of(path)
     try:
-        dataset.to_netcdf(part, engine="netcdf4", encoding=encodings(dataset, compression))
-        hashed = sha256(part)
-        with part.open("rb") as file:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise disk_full(path, len(content)) from error
     finally:
         part.unlink(missing_ok=True)
-    state = path.stat()
+    hashed, state = hashlib.sha256(content).hexdigest(), path.stat()
     return {"file": path.name, "size": state.st_size, "mtime": state.st_mtime_ns, "sha256": hashed}
 
 
+def part_of(path: Path) -> Path:
+    """The temporary name of a file that this process is writing."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def disk_full(path: Path, needed: int) -> OSError:
+    """The error for a file that did not fit."""
+    free = shutil.disk_usage(path.parent).free
+    return OSError(
+        errno.ENOSPC,
+        f"The disk is full: {path.name} in {str(path.parent)!r} needs {needed:,} bytes and "
+        f"{free:,} are free. What is finished there is intact; make space and run the same again.",
+    )
+
+
 def encodings(dataset: xr.Dataset, compression: str) -> dict[str, dict[str, Any]]:
-    """Chunks of one prompt and one layer for the values; strings as compressed characters."""
+    """How each variable is stored: floats in chunks of a prompt and a layer, strings as text."""
     made: dict[str, dict[str, Any]] = {}
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "U":
             made[str(name)] = {"dtype": "S1"}
         elif name in dataset.data_vars and variable.dtype.kind == "f" and variable.size:
-            sizes = [1 if dim in ("prompt", "layer") else n for dim, n in variable.sizes.items()]
-            made[str(name)] = {**CODECS[compression], "_FillValue": None}
+            chunks = chunk_sizes(dict(variable.sizes))
+            lazy = variable.chunks is not None
+            safe = not lazy and shrinks(variable.values, math.prod(chunks))
+            made[str(name)] = {**codec(compression, safe), "_FillValue": None}
             if variable.ndim:
-                made[str(name)]["chunksizes"] = tuple(sizes)
+                made[str(name)]["chunksizes"] = chunks
         elif variable.dtype.kind in "iu":
             made[str(name)] = {"_FillValue": None}
     return made
+
+
+def chunk_sizes(sizes: Mapping[Any, int]) -> tuple[int, ...]:
+    """One prompt and one layer a chunk, so that this is one read; more layers where it is tiny."""
+    one = math.prod(n for dim, n in sizes.items() if dim not in ("prompt", "layer"))
+    layers = min(max(TINY_CHUNK // max(one, 1), 1), sizes.get("layer", 1))
+    few = {"prompt": 1, "layer": layers}
+    return tuple(few.get(str(dim), n) for dim, n in sizes.items())
+
+
+def codec(compression: str, shrinking: bool) -> dict[str, Any]:
+    """The settings of a compression: zlib in the place of blosc for data that may not shrink."""
+    return CODECS["zlib" if compression == "blosc_zstd" and not shrinking else compression]
+
+
+def shrinks(values: np.ndarray, chunk: int) -> bool:
+    """Whether blosc is sure to make every chunk of `chunk` values smaller.
+
+    netCDF's blosc filter crashes the process where it does not (netCDF4 1.7.5: "Buffer is
+    uncompressible"). Values of 16-bit origin shrink; others if their highest bytes (sign and
+    exponent) vary so little that the entropy of all bytes, the rest taken as noise, is below 7.75
+    bits of 8. A sample is looked at.
+    """
+    if chunk < TINY_CHUNK:
+        return False
+    if values.dtype in (np.uint16, np.float16):
+        return True
+    if values.dtype != np.float32:
+        return False
+    flat = np.ascontiguousarray(values).view(np.uint32).reshape(-1)
+    bits = flat[:: max(len(flat) // SAMPLE, 1)]
+    if not np.any(bits & np.uint32(0xFFFF)):
+        return True
+    top = np.bincount(bits >> np.uint32(24), minlength=256) / len(bits)
+    mixed = 0.75 / 256 + 0.25 * top
+    return float(-(mixed * np.log2(mixed)).sum()) < 7.75
 
 
 def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
@@ -81,31 +163,67 @@ def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to write: labels, and the values of its real tokens as they left the device."""
+    """One shard to write: labels, and per layer the values as they left the device.
+
+    The values are (kept token or row, dim or trait), the kept tokens in the order of the labels.
+    """
 
     path: Path
     frame: xr.Dataset
     name: str
     dims: tuple[str, ...]
-    attrs: dict[str, str]
-    raw: np.ndarray
+    raw: tuple[np.ndarray, ...]
     dtype: str
     compression: str
     round_to: str | None
 
 
 def finish(job: Job) -> dict[str, Any]:
-    """Place the values among the labels (NaN in holes), round if asked, and write."""
-    values = widen(job.raw, job.dtype)
-    if "token" in job.dims:
-        where = job.frame["token_id"].values >= 0
-        placed = np.full((*where.shape, *values.shape[1:]), np.nan, np.float32)
-        placed[where] = values
-        values = placed
-    if job.round_to == "bfloat16":
-        values = round_to_bfloat16(values)
-    dataset = job.frame.assign({job.name: (job.dims, values, job.attrs)})
-    return write(dataset, job.path, job.compression)
+    """Write a job's file; what `commit` returns, with who wrote it in how many seconds."""
+    begun = time.perf_counter()
+    done = commit(build(job), job.path)
+    return {**done, "writer": os.getpid(), "seconds": round(time.perf_counter() - begun, 3)}
+
+
+def build(job: Job) -> memoryview:
+    """A job's netCDF file, in memory: a full disk must not fail inside HDF5.
+
+    Values go in one prompt at a time, so that no float32 copy of the whole is ever held.
+    """
+    file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
+    labels = encodings(job.frame, job.compression)
+    job.frame.dump_to_store(NetCDF4DataStore(file), encoding=labels)
+    sizes = {**job.frame.sizes, job.dims[-1]: job.raw[0].shape[-1]}
+    chunks = chunk_sizes({dim: sizes[dim] for dim in job.dims})
+    safe = all(shrinks(layer, math.prod(chunks)) for layer in job.raw)
+    variable = file.createVariable(
+        job.name,
+        "f4",
+        job.dims,
+        chunksizes=chunks,
+        fill_value=False,
+        **codec(job.compression, safe),
+    )
+    variable.set_auto_maskandscale(False)
+    for row, block in enumerate(_blocks(job)):
+        variable[row] = round_to_bfloat16(block) if job.round_to == "bfloat16" else block
+    return file.close()
+
+
+def _blocks(job: Job) -> Iterator[np.ndarray]:
+    """Each prompt's values, float32: (token, layer, dim) with NaN in holes, or (layer, dim)."""
+    if "token" not in job.dims:
+        for row in range(len(job.raw[0])):
+            yield np.stack([widen(layer[row], job.dtype) for layer in job.raw])
+        return
+    start = 0
+    for where in job.frame["token_id"].values >= 0:
+        stop = start + int(where.sum())
+        block = np.full((len(where), len(job.raw), job.raw[0].shape[-1]), np.nan, np.float32)
+        for n, layer in enumerate(job.raw):
+            block[where, n] = widen(layer[start:stop], job.dtype)
+        yield block
+        start = stop
 
 
 def dump(job: Job, stream: BinaryIO) -> None:
@@ -116,14 +234,14 @@ def dump(job: Job, stream: BinaryIO) -> None:
         "path": str(job.path),
         "coords": {str(name): list(c.dims) for name, c in job.frame.coords.items()},
         "frame_attrs": job.frame.attrs,
-        **{key: getattr(job, key) for key in ("name", "dims", "attrs", "dtype")},
-        **{key: getattr(job, key) for key in ("compression", "round_to")},
-        "raw": [list(job.raw.shape), str(job.raw.dtype)],
+        **{key: getattr(job, key) for key in ("name", "dims", "dtype", "compression", "round_to")},
+        "raw": [len(job.raw), list(job.raw[0].shape), str(job.raw[0].dtype)],
         "bytes": labels.tell(),
     }
     stream.write(json.dumps(header).encode() + b"\n")
     stream.write(labels.getbuffer())
-    stream.write(np.ascontiguousarray(job.raw).view(np.uint8).reshape(-1).data)
+    for layer in job.raw:
+        stream.write(np.ascontiguousarray(layer).view(np.uint8).reshape(-1).data)
     stream.flush()
 
 
@@ -134,9 +252,9 @@ def parse(stream: BinaryIO) -> Job | None:
         return None
     header = json.loads(line)
     labels = np.load(io.BytesIO(stream.read(header.pop("bytes"))))
-    shape, kind = header.pop("raw")
+    count, shape, kind = header.pop("raw")
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    raw = np.frombuffer(stream.read(size), kind).reshape(shape)
+    raw = tuple(np.frombuffer(stream.read(size), kind).reshape(shape) for _ in range(count))
     coords = {name: (dims, labels[name]) for name, dims in header.pop("coords").items()}
     frame = xr.Dataset(coords=coords, attrs=header.pop("frame_attrs"))
     path, dims = Path(header.pop("path")), tuple(header.pop("dims"))
@@ -144,11 +262,19 @@ def parse(stream: BinaryIO) -> Job | None:
 
 
 def _serve() -> None:
+    parent = os.getppid()
     while (job := parse(sys.stdin.buffer)) is not None:
+        begun = time.perf_counter()
         try:
-            answer = finish(job)
+            content = build(job)
+            if os.getppid() != parent:
+                return  # the capture was killed, and another one may be writing this shard
+            done = commit(content, job.path)
+            answer = {**done, "writer": os.getpid(), "seconds": time.perf_counter() - begun}
         except Exception as error:  # handed to the parent, which raises it
             answer = {"error": f"{type(error).__name__}: {error}"}
+            if isinstance(error, OSError) and error.errno is not None:
+                answer |= {"errno": error.errno, "error": error.strerror}
         print(json.dumps(answer), flush=True)
 
 

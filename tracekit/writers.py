@@ -78,6 +78,8 @@ class Writers:
         self._idle.put(process)
         answer = json.loads(line)
         if "error" in answer:
+            if "errno" in answer:
+                raise OSError(answer["errno"], answer["error"])
             raise OSError(f"Writing {job.path.name} failed: {answer['error']}")
         return answer
 

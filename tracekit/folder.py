@@ -1,0 +1,184 @@
+"""A capture's folder: the settings it was made with, and a log of the shards that are complete."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from tracekit import shard
+from tracekit.provenance import digest
+from tracekit.transcript import ids_of
+
+SETTINGS, SHARDS = "capture.json", "shards.jsonl"
+
+
+def row_hashes(transcripts: xr.Dataset) -> dict[str, str]:
+    """A hash of each row's token ids, by prompt id."""
+    ids = transcripts.token_id.transpose("prompt", "token").values
+    rows = zip(ids_of(transcripts), ids, strict=True)
+    return {name: digest(row[row >= 0].tolist())[:8] for name, row in rows}
+
+
+class Folder:
+    """Settings, rows and number of shards in `capture.json`; a line a shard in `shards.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One capture at a time writes here.
+
+        Errors: `ValueError` when another one does, or when the path holds anything else.
+        """
+        self._refuse_foreign()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"A capture into {str(self.path)!r} was asked for, and another process is "
+                    "capturing into it. Wait for it to end, or give another path."
+                ) from error
+            yield
+
+    def begin(self, settings: Mapping[str, Any], count: int, rows: Mapping[str, str]) -> None:
+        """Take the folder for these settings, or go on with the ones it has.
+
+        Errors: `ValueError` when it holds another capture.
+        """
+        if (self.path / SETTINGS).is_file():
+            self._refuse_other(settings, rows)
+        else:
+            content = {"settings": settings, "shards": count, "rows": rows}
+            text = json.dumps(content, indent=1, sort_keys=True)
+            shard.commit(text.encode(), self.path / SETTINGS)
+        for part in self.path.glob(".*.part"):
+            part.unlink(missing_ok=True)
+        self._drop_torn_line()
+
+    def budget(self) -> int | None:
+        """The token budget of the capture that is here; `None` when there is none.
+
+        A default budget comes from free memory, which is another one when a capture is resumed.
+        """
+        if not (self.path / SETTINGS).is_file():
+            return None
+        return self._content()["settings"]["batches"]["budget"]
+
+    def planned(self) -> list[str]:
+        """The names of all shards, once complete, in the order of the batch plan."""
+        return [f"{n:05d}.nc" for n in range(self._content()["shards"])]
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The complete shards' sizes, times and hashes, by file name, in the plan's order."""
+        log = self.path / SHARDS
+        # what follows the last newline was being written when a run was killed
+        lines = log.read_text().split("\n")[:-1] if log.is_file() else []
+        found = {record["file"]: record for record in map(json.loads, lines)}
+        return {name: found[name] for name in sorted(found) if (self.path / name).is_file()}
+
+    def record(self, done: Mapping[str, Any]) -> None:
+        """Log a complete shard."""
+        with (self.path / SHARDS).open("a") as file:
+            file.write(json.dumps(done) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def verify(self, partial: bool) -> list[Path]:
+        """The complete shards' paths, each as long and as old as when it was written.
+
+        A shard with another date is hashed: a copied one passes, an edited one does not.
+
+        Errors: `ValueError` naming a shard that was truncated or edited, or shards that are not
+        there (which `partial` allows, as long as there is one).
+        """
+        records = self.records()
+        for name, record in records.items():
+            self._refuse_changed(name, record)
+        missing = [name for name in self.planned() if name not in records]
+        if missing and not (partial and records):
+            raise ValueError(
+                f"The capture in {str(self.path)!r} has {len(records)} of "
+                f"{len(self.planned())} shards; {_few(missing)} is not there. "
+                "Run the same capture again to finish it, or open it with partial=True."
+            )
+        return [self.path / name for name in records]
+
+    def _refuse_changed(self, name: str, record: Mapping[str, Any]) -> None:
+        state = (self.path / name).stat()
+        same = state.st_size == record["size"] and (
+            state.st_mtime_ns == record["mtime"]
+            or shard.sha256(self.path / name) == record["sha256"]
+        )
+        if not same:
+            raise ValueError(
+                f"The shard {name} of {str(self.path)!r} was truncated or edited since it was "
+                f"captured ({state.st_size:,} bytes now, {record['size']:,} then). "
+                "Delete it and run the same capture again."
+            )
+
+    def _content(self) -> dict[str, Any]:
+        if not (self.path / SETTINGS).is_file():
+            raise ValueError(
+                f"The folder {str(self.path)!r} holds no capture (no {SETTINGS}). "
+                "Give the folder that capture(path=…) wrote."
+            )
+        return json.loads((self.path / SETTINGS).read_text())
+
+    def _drop_torn_line(self) -> None:
+        log = self.path / SHARDS
+        if log.is_file():
+            whole = log.read_bytes().rfind(b"\n") + 1
+            os.truncate(log, whole)
+
+    def _refuse_foreign(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(
+                f"A capture into {str(self.path)!r} was asked for, which is a file of "
+                f"{self.path.stat().st_size:,} bytes. Give an empty or a new folder."
+            )
+        if not self.path.is_dir() or (self.path / SETTINGS).is_file():
+            return
+        foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        if foreign:
+            raise ValueError(
+                f"A capture into {str(self.path)!r} was asked for, which holds {_few(foreign)} "
+                "and no capture. Give an empty or a new folder."
+            )
+
+    def _refuse_other(self, settings: Mapping[str, Any], rows: Mapping[str, str]) -> None:
+        content = self._content()
+        there, wanted = content["settings"], json.loads(json.dumps(settings))
+        differ = [key for key in sorted({*there, *wanted}) if there.get(key) != wanted.get(key)]
+        if not differ:
+            return
+        shown = [f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} now" for key in differ]
+        if "ids" in differ:
+            shown.append(_changed_rows(content["rows"], rows))
+        raise ValueError(
+            f"{str(self.path)!r} holds a capture with other settings ({'; '.join(shown)}). "
+            "Give another path, or delete that one."
+        )
+
+
+def _changed_rows(there: Mapping[str, str], now: Mapping[str, str]) -> str:
+    kinds = {
+        "with other token ids": [name for name in now if there.get(name, now[name]) != now[name]],
+        "not there": [name for name in now if name not in there],
+        "no longer asked for": [name for name in there if name not in now],
+    }
+    return "prompts " + ", ".join(f"{kind}: {_few(names)}" for kind, names in kinds.items())
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3]) or "none"
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
