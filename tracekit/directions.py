@@ -16,14 +16,15 @@ from tracekit.fit import require_blocks, require_layers
 from tracekit.positions import Rows
 from tracekit.provenance import digest
 
-Amount = float | xr.DataArray
+Amount = float | int | xr.DataArray
 
 
 class Direction:
     """A float32 tensor, and its copies on the devices where it was needed."""
 
     def __init__(self, values: np.ndarray | float) -> None:
-        self.values = torch.tensor(values, dtype=torch.float32)
+        # contiguous: torch refuses a view with negative strides, such as vector[::-1]
+        self.values = torch.tensor(np.array(values, np.float32, order="C"))
         self._copies = {self.values.device: self.values}
 
     def on(self, device: torch.device) -> torch.Tensor:
@@ -46,9 +47,11 @@ def directions(
     """
     extra = [dim for dim in vector.dims if dim not in ("layer", "dim")]
     if extra:
+        # as a dictionary: xarray's own keyword `method` is in the way of the dim of that name
+        choice = ", ".join(f"{dim!r}: {_first(vector, dim)}" for dim in extra)
         raise ValueError(
             f"The vector has the dims {vector.dims}; an edit needs (dim) or (layer, dim). "
-            f"Choose one with .sel({', '.join(f'{dim}={_first(vector, dim)}' for dim in extra)})."
+            f"Choose one, such as .sel({{{choice}}})."
         )
     if layers is None and "layer" not in vector.coords:
         raise ValueError("The vector has no layer coordinate; name the layers with layers=.")

@@ -319,7 +319,7 @@ BAD = {
     "trait left": (
         lambda v: v.sel(layer=1).expand_dims(trait=["alignment/honesty"]),
         {},
-        r"sel\(trait='alignment/honesty'\)",
+        r"sel\(\{'trait': 'alignment/honesty'\}\)",
     ),
     "infinite": (lambda v: v.sel(layer=1), {"coefficient": np.inf}, r"coefficient=inf"),
     "tokens": (lambda v: v.sel(layer=1), {"tokens": "last"}, r"tokens='last'"),
