@@ -145,6 +145,7 @@ def _refuse_unfit(root: TransformersModel, path: str) -> None:
             "Use a LoRA-like adapter."
         )
     _refuse_other_architecture(root, path, config.base_model_name_or_path)
+    _refuse_offloaded(root, path)
     degree = parallel_degree(root._module)
     if degree > 1:
         raise ValueError(
@@ -166,6 +167,16 @@ def _refuse_other_architecture(root: TransformersModel, path: str, base: str | N
         raise ValueError(
             f"The adapter {adapter_name(path)!r} was trained on {base}, a {trained}, and "
             f"{origin(root).name} is a {here}. Use an adapter trained for this model."
+        )
+
+
+def _refuse_offloaded(root: TransformersModel, path: str) -> None:
+    away = [name for name, p in root._module.named_parameters() if p.is_meta]
+    if away and origin(root).remote is not True:
+        raise ValueError(
+            f"The adapter {adapter_name(path)!r} was asked for on a model of which {len(away)} "
+            f"parameters are offloaded (such as {away[0]}): peft's weights would not land there. "
+            "Load with a device_map that keeps all blocks in memory, or with dtype='nf4'."
         )
 
 

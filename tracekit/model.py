@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def load(
     source, name = _source(model)
     _refuse_parallel(kwargs, dtype, adapter)
     rename = {**names.STANDARD_NAMES, **kwargs.pop("rename", {})}
-    settings = {**_precision(dtype, source, "tp_plan" in kwargs), **kwargs}
+    settings = {**_precision(dtype, source, _is_parallel(kwargs)), **kwargs}
     loaded, guessed = _named(source, name, rename, settings, revision, remote)
     if remote is not True:
         freeze(loaded._module)
@@ -130,20 +131,22 @@ def _source(model: Any) -> tuple[Any, str]:
     )
 
 
-def _refuse_parallel(kwargs: dict[str, Any], dtype: Any, adapter: Any) -> None:
-    if "tp_plan" not in kwargs:
-        return
+def _is_parallel(kwargs: Mapping[str, Any]) -> bool:
+    return kwargs.get("tp_plan") is not None or kwargs.get("distributed_config") is not None
+
+
+def _refuse_parallel(kwargs: Mapping[str, Any], dtype: Any, adapter: Any) -> None:
     name = str(dtype).removeprefix("torch.")
-    if name in QUANTISED:
+    if _is_parallel(kwargs) and name in QUANTISED:
         raise ValueError(
-            f"dtype={name!r} was asked for with tp_plan={kwargs['tp_plan']!r}: bitsandbytes "
-            "weights are packed and cannot be split by rows or columns. "
+            f"dtype={name!r} was asked for with tensor parallelism: bitsandbytes weights are "
+            "packed and cannot be split by rows or columns. "
             "Use device_map='auto', or dtype='bfloat16'."
         )
-    if adapter is not None:
+    if _is_parallel(kwargs) and adapter is not None:
         raise ValueError(
-            f"The adapter {os.fspath(adapter)!r} was asked for with tp_plan="
-            f"{kwargs['tp_plan']!r}: peft does not split its weights. Use device_map='auto'."
+            f"The adapter {os.fspath(adapter)!r} was asked for with tensor parallelism: peft does "
+            "not split its weights. Use device_map='auto'."
         )
 
 

@@ -96,7 +96,9 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
         )
         logits = _through(model.lm_head._module, normed).float().cpu()
     best = logits.topk(top, dim=-1)
-    texts = token_texts(model.tokenizer, best.indices.numpy())
+    # a hole promotes nothing
+    ids = best.indices.masked_fill(best.values.isnan(), -1)
+    texts = token_texts(model.tokenizer, ids.numpy())
     coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
     coords["rank"] = np.arange(top, dtype=np.int32)
     return xr.Dataset(

@@ -25,6 +25,15 @@ ROTARY = {
 GPT = {"n_embd": WIDTH, "n_layer": DEPTH, "n_head": HEADS, "n_positions": 512}
 MIXED = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
 
+WIDTHS = (
+    "hidden_size",
+    "intermediate_size",
+    "head_dim",
+    "n_embd",
+    "ffn_dim",
+    "word_embed_proj_dim",
+    "moe_intermediate_size",
+)
 # name → (model_type, what the configuration adds)
 ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Llama": ("llama", ROTARY),
@@ -45,14 +54,17 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def build(name: str, folder: Path, tokenizer: str | Path, seed: int = 0) -> Path:
+def build(name: str, folder: Path, tokenizer: str | Path, seed: int = 0, widen: int = 1) -> Path:
     """A random model of an architecture, with a tokenizer, saved in `folder`.
+
+    `widen` multiplies every width (4-bit weights come in blocks of 64).
 
     >>> build("Llama", Path("runs/tiny-llama"), embedded_model())
     PosixPath('runs/tiny-llama')
     """
     words = AutoTokenizer.from_pretrained(tokenizer)
-    kind, settings = ARCHITECTURES[name]
+    kind, narrow = ARCHITECTURES[name]
+    settings = {key: v * widen if key in WIDTHS else v for key, v in narrow.items()}
     ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
     config = AutoConfig.for_model(
         kind, **{"vocab_size": len(words), "pad_token_id": words.pad_token_id, **ends, **settings}
@@ -98,5 +110,5 @@ def build_lora(base: Path, folder: Path, seed: int = 1, rank: int = 4) -> Path:
         fan_in_fan_out=model.config.model_type == "gpt2",
         task_type="CAUSAL_LM",
     )
-    get_peft_model(model, settings).save_pretrained(folder)
+    get_peft_model(model, settings).save_pretrained(str(folder))
     return folder
