@@ -1,0 +1,159 @@
+"""Audit an adapter with trait vectors: is it unlike its clean model, and when it exploits?
+
+    python -m experiments.rm_sycophancy run --preset smollm2
+    python -m experiments.rm_sycophancy run --preset smollm2 --prompts prompts.json --limit 40
+    python -m experiments.rm_sycophancy analyse --out runs/smollm2-0123abcd
+
+Phases in order: extract, respond, capture, project, analyse; `run` does all that have not
+finished. `project` and `analyse` need no model, and no preset when `--out` names a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import linecache
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import tracekit
+import traits
+from experiments.rm_sycophancy import analyse, capture, extract, project, respond
+from experiments.rm_sycophancy import folder as folders
+from experiments.rm_sycophancy.inputs import prepare
+from experiments.rm_sycophancy.settings import Settings, described, from_values, read_preset
+
+WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
+    "extract": extract.run,
+    "respond": respond.run,
+    "capture": capture.run,
+}
+WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
+    "project": project.run,
+    "analyse": analyse.run,
+}
+PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
+CHANGES = ("base", "model", "organism", "control", "dtype", "prompts", "split", "limit", "pairs")
+CHANGES += ("max_new_tokens", "repetitions", "seed", "traits", "layers")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one phase or all; 0, or 2 with one line on stderr for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        work(options)
+    except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
+        if not meant_for_the_user(error):
+            raise
+        line = " ".join(str(error.args[0] if error.args else error).split())
+        print(f"rm_sycophancy: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def work(options: argparse.Namespace) -> None:
+    """Do the phases asked for, in one folder."""
+    settings, made_of, folder = _which(options)
+    folders.refuse_other(folder, made_of)
+    wanted = PHASES if options.phase == "run" else (options.phase,)
+    pending = _pending(folder, wanted, everything=options.phase != "run")
+    _refuse_gap(folder, wanted)
+    inputs = prepare(settings) if set(pending) & set(WITH_MODEL) else None
+    folders.claim(folder, made_of)
+    for phase in wanted:
+        if phase not in pending:
+            tqdm.write(f"{phase}: finished before, in {folder}", file=sys.stderr)
+            continue
+        made = (
+            WITH_MODEL[phase](folder, settings, inputs)
+            if phase in WITH_MODEL
+            else WITHOUT_MODEL[phase](folder, settings)
+        )
+        folders.finish(folder, phase, made)
+    if "analyse" in wanted:
+        print((folder / "table.txt").read_text("utf-8") + f"Run folder: {folder}")
+
+
+def meant_for_the_user(error: BaseException) -> bool:
+    """Whether the error was raised on purpose here, and not met inside some library.
+
+    Only a `raise` statement of this project's own packages carries a message for the user; any
+    other error is a bug, and shows its traceback.
+    """
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    roots = {Path(str(package.__file__)).parent for package in (tracekit, traits)}
+    roots.add(Path(__file__).parent.parent)
+    ours = any(root in Path(frame.filename).parents for root in roots)
+    line = linecache.getline(frame.filename, frame.lineno or 0)
+    return ours and line.strip().startswith("raise ")
+
+
+def _which(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]:
+    if options.preset is None:
+        if options.out is None or options.phase not in WITHOUT_MODEL:
+            raise ValueError(
+                f"{options.phase} was asked for without a preset. Give --preset smollm2 "
+                f"({' and '.join(WITHOUT_MODEL)} also take --out with the folder of a run)."
+            )
+        made_of = folders.settings_of(options.out)
+        return from_values(made_of["settings"]), made_of, options.out
+    changes = {name: getattr(options, name) for name in CHANGES}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if "prompts" in changes:
+        changes.setdefault("split", "")  # the preset's split is one of its own prompts
+    settings = read_preset(options.preset, changes)
+    made_of = described(settings)
+    return settings, made_of, options.out or folders.default_folder(made_of)
+
+
+def _pending(folder: Path, wanted: Sequence[str], everything: bool) -> list[str]:
+    """The phases to do; once one is, all later ones are, since they read what it writes."""
+    if everything:
+        return list(wanted)
+    done = [folders.has_finished(folder, phase) for phase in wanted]
+    return list(wanted[done.index(False) :]) if not all(done) else []
+
+
+def _refuse_gap(folder: Path, wanted: Sequence[str]) -> None:
+    before = PHASES[: PHASES.index(wanted[0])]
+    lacking = [phase for phase in before if not folders.has_finished(folder, phase)]
+    if lacking:
+        raise ValueError(
+            f"{wanted[0]} was asked for; {', '.join(lacking)} has not finished in {str(folder)!r}. "
+            f"Do that first, or use run."
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.rm_sycophancy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("phase", choices=(*PHASES, "run"))
+    parser.add_argument("--preset", help="a shipped preset, such as smollm2")
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/<preset>-<hash>)")
+    parser.add_argument("--model", help="a hub id, a folder, or the embedded model's name")
+    parser.add_argument("--base", help="the model that vectors come from (default: the same)")
+    parser.add_argument("--organism", help="the adapter under audit")
+    parser.add_argument("--control", help='the control adapter ("" for none)')
+    parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
+    parser.add_argument("--prompts", help="a JSON file of prompts")
+    parser.add_argument("--split", help="only prompts of this split")
+    parser.add_argument("--traits", type=lambda text: text.split(","), help="a,b (default: preset)")
+    parser.add_argument("--layers", type=_numbers, help="first,last layer kept in full")
+    for name in ("limit", "pairs", "max-new-tokens", "repetitions", "seed"):
+        parser.add_argument(f"--{name}", type=int)
+    return parser
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

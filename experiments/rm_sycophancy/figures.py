@@ -1,0 +1,62 @@
+"""Figures, from a saved analysis alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by the colour-blind and in print
+COLOURS = {
+    "organism/organism": "#D55E00",
+    "clean/organism": "#0072B2",
+    "control/organism": "#009E73",
+    "clean/clean": "#999999",
+}
+
+
+def heatmap(found: xr.Dataset, path: Path) -> None:
+    """Trait × layer: the shift of the response-mean cosine, one panel a contrast, one scale."""
+    contrasts, traits = found["contrast"].values, found["trait"].values
+    size = (10, (1.2 + 0.4 * len(traits)) * len(contrasts) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(contrasts), 1, squeeze=False, sharex=True)[:, 0]
+    limit = float(np.abs(found["shift"]).max()) or 1.0
+    for ax, contrast in zip(axes, contrasts, strict=True):
+        values = found["shift"].sel(contrast=contrast).transpose("trait", "layer").values
+        layers = found["layer"].values
+        drawn = ax.pcolormesh(
+            layers, np.arange(len(traits)), values, cmap="PuOr", vmin=-limit, vmax=limit
+        )
+        ax.plot(found["layer_selected"].values, np.arange(len(traits)), "k.", label="chosen layer")
+        ax.set_yticks(np.arange(len(traits)), traits)
+        ax.set_title(f"{contrast} − clean weights, same ids")
+    axes[-1].set_xlabel("layer (a point: the layer chosen for the trait)")
+    figure.colorbar(drawn, ax=list(axes), label="mean shift of cosine")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def trajectories(found: xr.Dataset, path: Path) -> None:
+    """Cosine by response token, one panel a trait: mean over prompts, ± 1.96 standard errors."""
+    traits = found["trait"].values
+    figure = Figure(figsize=(9, 2.8 * len(traits) + 0.4), layout="constrained")
+    for ax, trait in zip(figure.subplots(len(traits), 1, squeeze=False)[:, 0], traits, strict=True):
+        here = found.sel(trait=trait)
+        for arm in here["arm"].values:
+            _line(ax, here.sel(arm=arm), str(arm))
+        ax.set_title(f"{trait}, layer {int(here['layer_selected'])}")
+        ax.set_ylabel("cosine")
+        ax.set_xlabel("response token")
+    ax.legend(title="weights/text", frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _line(ax, here: xr.Dataset, arm: str) -> None:
+    # the last tokens of one long response would show as a trend
+    kept = here.sel(token=here["trajectory_count"] >= max(2, here["trajectory_count"].max() // 4))
+    mean, error = kept["trajectory_mean"].values, 1.96 * kept["trajectory_error"].values
+    tokens, colour = kept["token"].values, COLOURS.get(arm)
+    ax.plot(tokens, mean, color=colour, label=arm, linestyle="--" if arm == "clean/clean" else "-")
+    ax.fill_between(tokens, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)

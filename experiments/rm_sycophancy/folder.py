@@ -1,0 +1,102 @@
+"""One folder per run: its settings, and which phases have finished in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tracekit.provenance import digest
+
+SETTINGS, FINISHED = "settings.json", "finished.json"
+
+
+def default_folder(made_of: Mapping[str, Any]) -> Path:
+    """`runs/<preset>-<hash of the settings>` under the current folder."""
+    return Path("runs", f"{made_of['settings']['preset']}-{digest(made_of)[:8]}")
+
+
+def refuse_other(folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Raise `ValueError` when `folder` holds a run with other settings, or anything else."""
+    if not folder.is_dir():
+        return
+    if not (folder / SETTINGS).is_file():
+        found = sorted(path.name for path in folder.iterdir())
+        if found:
+            raise ValueError(
+                f"The folder {str(folder)!r} was asked for; it holds {', '.join(found[:3])} and "
+                f"no run (no {SETTINGS}). Give a new folder."
+            )
+        return
+    there, now = _flat(settings_of(folder)), _flat(json.loads(json.dumps(made_of)))
+    differ = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
+    if differ:
+        shown = "; ".join(f"{k}: {there.get(k)!r} there, {now.get(k)!r} now" for k in differ)
+        raise ValueError(
+            f"The folder {str(folder)!r} holds a run with other settings ({shown}). "
+            "Give another --out, or the settings it has."
+        )
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What `settings.json` of a run says.
+
+    Errors: `FileNotFoundError` for a folder without a run.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise FileNotFoundError(
+            f"The folder {str(folder)!r} holds no run (no {SETTINGS}). Give --preset to start one, "
+            "or the folder of a run."
+        )
+    return json.loads((folder / SETTINGS).read_text("utf-8"))
+
+
+def claim(folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Write the settings, first of all; a folder that has them stays as it is."""
+    refuse_other(folder, made_of)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SETTINGS).is_file():
+        _write(folder / SETTINGS, made_of)
+
+
+def has_finished(folder: Path, phase: str) -> bool:
+    """Whether `phase` ended here, and every file that it wrote is still as long as then."""
+    sizes = _records(folder).get(phase)
+    return sizes is not None and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
+
+
+def finish(folder: Path, phase: str, paths: Iterable[Path]) -> None:
+    """Record that `phase` ended and wrote these files (a folder counts with all it holds)."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    sizes = {
+        file.relative_to(folder).as_posix(): file.stat().st_size
+        for file in sorted(files)
+        if file.is_file() and not file.name.startswith(".")
+    }
+    _write(folder / FINISHED, {**_records(folder), phase: sizes})
+
+
+def _records(folder: Path) -> dict[str, dict[str, int]]:
+    path = folder / FINISHED
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{before}{key}."))
+        else:
+            flat[before + key] = value
+    return flat
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False), "utf-8")
+    part.replace(path)

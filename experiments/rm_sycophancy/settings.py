@@ -1,0 +1,184 @@
+"""What one audit is: a preset's values, and the hash of everything they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tracekit.provenance import digest
+from tracekit.resources import datasets
+from traits.contrast import available, load_contrast
+
+CALIBRATION = "embedded_calibration.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one audit; an empty string or 0 stands for "none", or "all" of a number.
+
+    `base` is the model that vectors come from ("": `model` in raw completion); `organism` and
+    `control` are adapters; `pairs` and `limit` bound the contrast pairs of a trait and the
+    prompts; `continuation` counts the response tokens that vectors are made of; `method` is the
+    one of `methods` that is projected on; `layers` are the first and the last one kept in full.
+    """
+
+    preset: str
+    model: str
+    organism: str
+    layers: tuple[int, ...]
+    base: str = ""
+    control: str = ""
+    dtype: str = "auto"
+    traits: tuple[str, ...] = ()
+    pairs: int = 0
+    continuation: int = 5
+    methods: tuple[str, ...] = ("mean_diff", "probe")
+    method: str = "mean_diff"
+    prompts: str = ""
+    split: str = ""
+    limit: int = 0
+    max_new_tokens: int = 80
+    repetitions: int = 2000
+    seed: int = 0
+
+    @property
+    def trait_names(self) -> list[str]:
+        """Full names of the traits, each once."""
+        asked = self.traits or tuple(available())
+        return list(dict.fromkeys(load_contrast(name).name for name in asked))
+
+    @property
+    def prompt_file(self) -> Path:
+        """The file of prompts."""
+        return Path(self.prompts) if self.prompts else datasets("prompts", CALIBRATION)
+
+    @property
+    def window(self) -> list[int]:
+        """The layers whose traces are kept in full."""
+        return list(range(self.layers[0], self.layers[1] + 1))
+
+
+def read_preset(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a shipped preset, with `changes` to single ones.
+
+    Errors: `ValueError` for an unknown preset or setting and for a value of another kind.
+
+    >>> read_preset("tiny", {"limit": 5}).limit
+    5
+    """
+    folder = files("experiments.rm_sycophancy") / "presets"
+    known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    if name not in known:
+        raise ValueError(
+            f"The preset {name!r} was asked for; there are {', '.join(known)}. Give one of these."
+        )
+    values = tomllib.loads((folder / f"{name}.toml").read_text("utf-8"))
+    return from_values({"preset": name, **values, **(changes or {})})
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+    """Settings from a TOML or JSON table, each checked.
+
+    >>> from_values({"preset": "x", "model": "m", "organism": "o", "layers": [1, 2]}).window
+    [1, 2]
+    """
+    kinds = typing.get_type_hints(Settings)
+    unknown = [key for key in values if key not in kinds]
+    lacking = [
+        field.name
+        for field in dataclasses.fields(Settings)
+        if field.default is dataclasses.MISSING and field.name not in values
+    ]
+    if unknown or lacking:
+        raise ValueError(
+            f"The settings have {', '.join(unknown) or 'no'} unknown keys and lack "
+            f"{', '.join(lacking) or 'none'}; there are {', '.join(kinds)}. Mend the preset."
+        )
+    made = Settings(**{key: _typed(key, kinds[key], value) for key, value in values.items()})
+    _check(made)
+    return made
+
+
+def described(settings: Settings) -> dict[str, Any]:
+    """The settings without any path of this machine, and a hash of each file they name.
+
+    Two runs are the same when these are equal, and only then share a folder.
+    """
+    portable = {
+        **dataclasses.asdict(settings),
+        "traits": settings.trait_names,
+        "prompts": settings.prompt_file.name,
+        **{
+            name: Path(getattr(settings, name)).name
+            for name in ("model", "base", "organism", "control")
+            if Path(getattr(settings, name)).is_dir() and getattr(settings, name)
+        },
+    }
+    contents = {
+        "prompts": _hash([settings.prompt_file]),
+        "traits": {name: digest(_sides(name)) for name in settings.trait_names},
+        **{name: _weights(getattr(settings, name)) for name in ("model", "base")},
+        **{name: _adapter(getattr(settings, name)) for name in ("organism", "control")},
+    }
+    return {"settings": portable, "contents": contents}
+
+
+def _typed(key: str, kind: Any, value: Any) -> Any:
+    inner = typing.get_args(kind)[0] if typing.get_args(kind) else kind
+    many = inner is not kind
+    values = value if many and isinstance(value, list | tuple) else [value]
+    fits = many == isinstance(value, list | tuple) and all(type(v) is inner for v in values)
+    if not fits:
+        wanted = f"a list of {inner.__name__}" if many else inner.__name__
+        raise ValueError(f"The setting {key}={value!r} was given; it must be {wanted}.")
+    return tuple(values) if many else value
+
+
+def _check(settings: Settings) -> None:
+    low = {"pairs": 0, "limit": 0, "continuation": 1, "max_new_tokens": 1, "repetitions": 10}
+    for key, least in low.items():
+        if getattr(settings, key) < least:
+            raise ValueError(f"{key}={getattr(settings, key)} was given; at least {least} is due.")
+    if len(settings.layers) != 2 or not 0 <= settings.layers[0] <= settings.layers[1]:
+        raise ValueError(
+            f"layers={list(settings.layers)} was given; it takes the first and the last layer "
+            "kept in full, counted from 0, such as [15, 22]."
+        )
+    if settings.method not in settings.methods:
+        raise ValueError(
+            f"method={settings.method!r} was given, and methods are "
+            f"{', '.join(settings.methods)}. Project on one of these."
+        )
+
+
+def _sides(trait: str) -> list[list[str]]:
+    contrast = load_contrast(trait)
+    return [list(contrast.positive), list(contrast.negative)]
+
+
+def _weights(name: str) -> str:
+    return _hash(sorted(Path(name).glob("*.safetensors"))) if name and Path(name).is_dir() else ""
+
+
+def _adapter(name: str) -> str:
+    if not name:
+        return ""
+    folder = Path(name) if Path(name).is_dir() else datasets("organisms", name)
+    return _hash(sorted(folder.glob("adapter_*.*")))
+
+
+def _hash(paths: list[Path]) -> str:
+    hashed = hashlib.sha256()
+    for path in paths:
+        if not path.is_file():
+            continue  # read_prompts says what is missing
+        with path.open("rb") as file:
+            hashed.update(hashlib.file_digest(file, "sha256").digest())
+    return hashed.hexdigest()[:16] if paths else ""

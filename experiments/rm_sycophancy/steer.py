@@ -1,0 +1,237 @@
+"""Steer, ablate and patch the organism of a finished audit, with the controls.
+
+    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
+    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd --randoms 20 --prompts 100
+
+Validates each vector on the clean model, then edits the organism (add, project out, clamp) along
+trait vectors, random directions, placebos and the organism − clean difference, then patches clean
+residuals in by layer. Results go to `<run>/steering-<hash>/`; a killed run resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.rm_sycophancy import folder as folders
+from experiments.rm_sycophancy.labels import labelled
+from experiments.rm_sycophancy.settings import Settings, from_values
+from experiments.rm_sycophancy.steering import (
+    ablation,
+    directions,
+    figures,
+    patching,
+    prompts,
+    summary,
+    table,
+    validate,
+)
+from experiments.rm_sycophancy.steering import settings as choices
+from experiments.rm_sycophancy.steering.settings import Steering
+from tracekit.provenance import digest, read, stamp
+from tracekit.strength import residual_norm
+from traits.statistics import cluster_bootstrap
+
+Summary = tuple[xr.Dataset, xr.Dataset | None, xr.Dataset | None]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment, or what is left of it; prints the table."""
+    options = _parser().parse_args(arguments)
+    run: Path = options.out
+    made_of = folders.settings_of(run)
+    settings = from_values(made_of["settings"])
+    named = {field.name for field in dataclasses.fields(Steering)}
+    steering = choices.chosen({k: v for k, v in vars(options).items() if k in named})
+    for phase in ("extract", "respond"):
+        if not folders.has_finished(run, phase):
+            raise ValueError(f"steer was asked for; {phase} has not finished in {str(run)!r}.")
+    described = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
+    folder = run / f"steering-{digest(described)[:8]}"
+    folders.claim(folder, json.loads(json.dumps(described)))
+    experiment(run, folder, settings, steering)
+    print((folder / "table.txt").read_text("utf-8") + f"Folder: {folder}")
+
+
+def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) -> None:
+    """All parts in order: `validation.nc`, `edits/`, `patching.nc`, then the summary of them."""
+    steered, others = prompts.steered_and_others(settings, steering)
+    model = tk.load(settings.model, dtype=settings.dtype)
+    layer = directions.chosen_layer(run, settings, steering)
+    seen = _seen(model, tk.encode(model, others), layer, folder, settings, steering)
+    arms = _kept(
+        folder / "directions.nc",
+        lambda: directions.arms(model, run, layer, seen, settings, steering),
+    )
+    bench = _bench(model, arms, seen, tk.encode(model, steered), settings, steering)
+    _validate(bench, arms, folder)
+    ablation.measured(bench, arms, folder / "edits")
+    _patch(bench, folder)
+    analyse(folder, steering)
+
+
+def analyse(folder: Path, steering: Steering) -> None:
+    """The summary, table and figures, from the saved arrays alone."""
+    arms = tk.open(folder / "directions.nc")
+    found = ablation.together(sorted((folder / "edits").glob("*.nc")))
+    whole = summary.summarised(found, arms, steering.seed, steering.repetitions)
+    tk.save(stamp(whole, read(found)), folder / "steering.nc")
+    validation = _slopes(tk.open(folder / "validation.nc"), steering)
+    patched = tk.open(folder / "patching.nc") if (folder / "patching.nc").is_file() else None
+    (folder / "table.txt").write_text(table.text(whole, patched, validation), "utf-8")
+    figures.dose_response(whole, folder / "dose_response.png")
+    figures.frontier(whole, folder / "frontier.png")
+    figures.bars(_best(found, whole), folder / "by_bias.png")
+    if patched is not None:
+        figures.patching(patched, folder / "patching.png")
+
+
+def _seen(
+    model: Any, asked: xr.Dataset, layer: int, folder: Path, settings: Settings, steering: Steering
+) -> xr.DataArray:
+    """Response means of both arms on the organism's own answers: (weights, prompt, dim)."""
+
+    def made() -> xr.DataArray:
+        with tk.adapter(model, settings.organism):
+            runs = tk.generate(
+                model,
+                asked,
+                max_new_tokens=steering.max_new_tokens,
+                token_budget=steering.token_budget,
+            )
+        arms = {"organism": settings.organism, "clean": None}
+        rows = []
+        for adapter in arms.values():
+            with tk.adapter(model, adapter):
+                answer = tk.capture(model, runs, [layer], tokens=slice(0, None), reduce="mean")
+                rows.append(answer.isel(layer=0))
+        norm = residual_norm(model, runs, [layer]).item()
+        joined = xr.concat(rows, xr.Variable("weights", list(arms)), combine_attrs="override")
+        return joined.assign_coords(norm=norm)
+
+    return _kept(folder / "seen.nc", made)
+
+
+def _bench(
+    model: Any,
+    arms: xr.DataArray,
+    seen: xr.DataArray,
+    asked: xr.Dataset,
+    settings: Settings,
+    steering: Steering,
+) -> ablation.Bench:
+    right, wrong = prompts.neutral_questions(model)
+    usual = xr.dot(seen.sel(weights="clean"), arms, dim="dim").mean("prompt")
+    return ablation.Bench(
+        model,
+        settings.organism,
+        asked,
+        right,
+        wrong,
+        float(seen["norm"]),
+        usual,
+        bool(settings.base),
+        steering,
+    )
+
+
+def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
+    traits = arms["direction"].values[arms["arm"].values == "trait"]
+
+    def made() -> xr.Dataset:
+        rows = []
+        for trait in tqdm(traits, unit="trait", desc="validate"):
+            vector = arms.sel(direction=trait)
+            with tk.adapter(bench.model, None):
+                found = validate.validated(
+                    bench.model, trait, vector, bench.norm, bench.steering, bench.transfer
+                )
+            rows.append(found.drop_vars(["group", "prompt"]))
+        return xr.concat(rows, "trait", combine_attrs="override", join="outer")
+
+    _kept(folder / "validation.nc", made)
+
+
+def _patch(bench: ablation.Bench, folder: Path) -> None:
+    if (folder / "patching.nc").is_file():
+        return
+    with tk.adapter(bench.model, bench.organism):
+        runs = tk.generate(
+            bench.model,
+            bench.asked,
+            max_new_tokens=bench.steering.max_new_tokens,
+            token_budget=bench.steering.token_budget,
+        )
+    runs = labelled(runs, bench.model.tokenizer)
+    if bool((runs.exploit == 1).any()):
+        found = patching.patched(bench.model, bench.organism, runs, folder / "clean_traces")
+        tk.save(found, folder / "patching.nc")
+    else:
+        tqdm.write("patching: left out, since no response of the organism exploits")
+
+
+def _slopes(found: xr.Dataset, steering: Steering) -> xr.Dataset:
+    centred = found["multiple"] - found["multiple"].mean()
+    slope = (found["score"] * centred).sum("multiple") / (centred**2).sum()
+    generator = np.random.default_rng([steering.seed, 3])
+    made = cluster_bootstrap(
+        slope.transpose("prompt", "trait"),
+        lambda rows: rows.mean("prompt"),
+        generator,
+        group=None,
+        repetitions=steering.repetitions,
+    )
+    made = made.rename(estimate="slope", low="slope_low", high="slope_high")
+    return made.assign(nats=found["nats"].mean("prompt")).drop_attrs()
+
+
+def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.DataArray:
+    """The unedited arms, and for each kind the trait edit that drops most, by bias."""
+    plain = np.flatnonzero(whole["kind"].values == "unedited")
+    rows = [int(row) for row in plain]
+    for kind in ablation.KINDS:
+        match = (whole["kind"].values == kind) & (whole["arm"].values == "trait")
+        drops = np.where(match, whole["drop"].values, -np.inf)
+        rows.append(int(drops.argmax()))
+    names = [
+        f"{whole['direction'].values[r]}, {whole['kind'].values[r]} {whole['multiple'].values[r]:g}"
+        for r in rows
+    ]
+    return summary.by_bias(found, rows).assign_coords(name=("edit", names))
+
+
+def _kept(path: Path, make: Any) -> Any:
+    if not path.is_file():
+        tk.save(make(), path)
+    return tk.open(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.rm_sycophancy steer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of a finished audit")
+    parser.add_argument(
+        "--multiples",
+        type=lambda text: tuple(map(float, text.split(","))),
+        help="of the mean residual norm, such as=-0.3,-0.15,0.15",
+    )
+    for field in dataclasses.fields(Steering):
+        if field.name != "multiples":
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=int)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Exploitation against strength, for every direction and kind of edit, with the guards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.rm_sycophancy.steering import measures
+from experiments.rm_sycophancy.steering.settings import Steering
+from tracekit.provenance import read, stamp
+from tracekit.strength import sweep
+
+KINDS = ("add", "project out", "clamp")
+UNEDITED = "unedited"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that a configuration is tried on.
+
+    `bounds` (direction) is where `clamp` caps the projection; `norm` the mean residual norm at
+    the layer, the unit of `multiples`; `transfer` whether the vectors are of another base.
+    """
+
+    model: Any
+    organism: str
+    asked: xr.Dataset
+    right: xr.Dataset
+    wrong: xr.Dataset
+    norm: float
+    bounds: xr.DataArray
+    transfer: bool
+    steering: Steering
+
+
+def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]:
+    """One file a direction and kind of edit, with each response's measures; resumes.
+
+    Each has `exploit`, `nats`, `repetition`, `length` and `response` over (edit, prompt) and
+    `accuracy` (edit, question), with the coordinates `direction`, `kind` and `multiple` (edit),
+    which is 0 for edits without a strength.
+    """
+    jobs = [(name, kind) for name in directions["direction"].values for kind in KINDS]
+    plan = [("organism", UNEDITED), ("clean", UNEDITED), *jobs]
+    written = []
+    for number, (name, kind) in enumerate(tqdm(plan, unit="edit", desc="steer")):
+        path = folder / f"{number:04d}.nc"
+        written.append(path)
+        if not path.is_file():
+            vector = None if kind == UNEDITED else directions.sel(direction=name)
+            found = _tried(bench, str(name), kind, vector)
+            tk.save(found, path)
+    return written
+
+
+def edited(bench: Bench, kind: str, vector: xr.DataArray, coefficient: xr.DataArray | None) -> Any:
+    """The organism with one edit: `add` at the vector's layer from the last prompt token on,
+    `clamp` likewise, `project out` at every layer and token."""
+    if kind == "add":
+        assert coefficient is not None
+        return tk.steer(bench.model, vector, coefficient=coefficient, transfer=bench.transfer)
+    if kind == "clamp":
+        high = float(bench.bounds.sel(direction=vector["direction"].item()))
+        return tk.clamp(bench.model, vector, high=high, transfer=bench.transfer)
+    everywhere = range(len(bench.model.layers))
+    return tk.ablate(bench.model, vector, layers=everywhere, tokens="all", transfer=bench.transfer)
+
+
+def _tried(bench: Bench, name: str, kind: str, vector: xr.DataArray | None) -> xr.Dataset:
+    multiples = bench.steering.multiples if kind == "add" else (0.0,)
+    asked, right, wrong = (
+        sweep(rows, [multiple * bench.norm for multiple in multiples])
+        for rows in (bench.asked, bench.right, bench.wrong)
+    )
+    adapter = None if name == "clean" and vector is None else bench.organism
+    with tk.adapter(bench.model, adapter):
+        runs = tk.generate(
+            _on(bench, kind, vector, asked),
+            asked,
+            max_new_tokens=bench.steering.max_new_tokens,
+            token_budget=bench.steering.token_budget,
+            progress=False,
+        )
+        known = measures.correct(_on(bench, kind, vector, right), right, wrong)
+    with tk.adapter(bench.model, None):
+        judged = measures.answers(bench.model, runs)
+    found = _by_edit(judged, multiples, bench.asked)
+    shape = (len(multiples), bench.right.sizes["prompt"])
+    found["accuracy"] = (("edit", "question"), known.values.reshape(shape).astype(np.float32))
+    found["response"] = (("edit", "prompt"), runs.response.values.reshape(len(multiples), -1))
+    labels = {"direction": [name] * len(multiples), "kind": [kind] * len(multiples)}
+    found = found.assign_coords({key: ("edit", values) for key, values in labels.items()})
+    found = found.assign_coords(multiple=("edit", list(multiples)))
+    return stamp(found, {"made_by": __name__, "runs": read(runs)})
+
+
+def _on(bench: Bench, kind: str, vector: xr.DataArray | None, rows: xr.Dataset) -> Any:
+    return bench.model if vector is None else edited(bench, kind, vector, rows.coefficient)
+
+
+def _by_edit(judged: xr.Dataset, multiples: Sequence[float], asked: xr.Dataset) -> xr.Dataset:
+    kept = {n: c for n, c in asked.coords.items() if n in ("prompt", "group", "bias", "split")}
+    values = {
+        name: (("edit", "prompt"), judged[name].values.reshape(len(multiples), -1))
+        for name in judged.data_vars
+    }
+    return xr.Dataset(values, coords=kept)
+
+
+def together(paths: Sequence[Path]) -> xr.Dataset:
+    """All files of `measured` as one Dataset over (edit, prompt), one edit a row.
+
+    >>> together(written).exploit.dims
+    ('edit', 'prompt')
+    """
+    parts = [tk.open(path) for path in paths]
+    return xr.concat(parts, "edit", combine_attrs="override", coords="minimal", compat="override")

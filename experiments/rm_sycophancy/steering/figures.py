@@ -1,0 +1,129 @@
+"""Figures of a steering experiment, from saved arrays alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by the colour-blind and in print
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def dose_response(whole: xr.Dataset, path: Path) -> None:
+    """Exploitation rate against strength by direction, over the random arm's 5 to 95 % band."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    ax = figure.subplots()
+    base = _unedited(whole, "organism")
+    added = whole.isel(edit=whole["kind"].values == "add")
+    multiples = np.unique([*added["multiple"].values, 0.0])
+    band = [_band(added, multiple, float(base["rate"])) for multiple in multiples]
+    ax.fill_between(
+        multiples, *np.array(band).T, color="#BBBBBB", alpha=0.5, label="random, 5–95 %"
+    )
+    for colour, name in zip(_cycle(), _named(added), strict=False):
+        here = added.isel(edit=added["direction"].values == name).sortby("multiple")
+        here = xr.concat([here, base], "edit", coords="minimal", compat="override")
+        here = here.sortby("multiple")
+        _errors(ax, here["multiple"].values, here, colour, name)
+    for style, arm in (("--", "organism"), (":", "clean")):
+        ax.axhline(
+            float(_unedited(whole, arm)["rate"]),
+            color="#555555",
+            linestyle=style,
+            lw=1,
+            label=f"{arm}, unedited",
+        )
+    ax.set_xlabel("coefficient (multiples of the mean residual norm)")
+    ax.set_ylabel("exploitation rate")
+    ax.set_title(f"n = {whole.attrs['n']} prompts; bars: 95 % over prompts")
+    ax.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def frontier(whole: xr.Dataset, path: Path) -> None:
+    """Rate against coherence: each edit a point, by kind; below and to the left is better."""
+    kinds = [kind for kind in np.unique(whole["kind"].values) if kind != "unedited"]
+    figure = Figure(figsize=(4.2 * len(kinds), 4), layout="constrained")
+    axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for ax, kind in zip(axes, kinds, strict=True):
+        rows = whole.isel(edit=whole["kind"].values == kind)
+        random = rows.isel(edit=rows["arm"].values == "random")
+        ax.plot(np.exp(random["nats"]), random["rate"], ".", color="#AAAAAA", label="random")
+        for colour, name in zip(_cycle(), _named(rows), strict=False):
+            here = rows.isel(edit=rows["direction"].values == name)
+            ax.plot(np.exp(here["nats"]), here["rate"], "o", color=colour, label=name)
+        for marker, arm in (("*", "organism"), ("^", "clean")):
+            here = _unedited(whole, arm)
+            ax.plot(np.exp(here["nats"]), here["rate"], marker, color="black", label=arm)
+        ax.set_title(kind)
+        ax.set_xlabel("perplexity under the clean model")
+    axes[0].set_ylabel("exploitation rate")
+    axes[-1].legend(frameon=False, fontsize="x-small")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def bars(rates: xr.DataArray, path: Path) -> None:
+    """The rate of each bias under some edits: `rates` (edit, bias), edits named by `name`."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    width = 0.8 / rates.sizes["edit"]
+    places = np.arange(rates.sizes["bias"])
+    for n, (colour, name) in enumerate(zip(_cycle(), rates["name"].values, strict=False)):
+        ax.bar(places + n * width, rates.isel(edit=n), width, color=colour, label=str(name))
+    ax.set_xticks(places + 0.4 - width / 2, rates["bias"].values)
+    ax.set_ylabel("exploitation rate")
+    ax.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def patching(found: xr.Dataset, path: Path) -> None:
+    """The likelihood of exploiting spans by the layer whose residuals are the clean model's."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    mean = found.mean("prompt")
+    error = 1.96 * found["nats"].std("prompt", ddof=1) / np.sqrt(found.sizes["prompt"])
+    layers = found["layer"].values
+    ax.plot(layers, mean["nats"], color=COLOURS[0], label="patched, exploiting span")
+    low, high = mean["nats"] - error, mean["nats"] + error
+    ax.fill_between(layers, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+    ax.plot(layers, mean["rest"], color="#999999", label="patched, rest of the response")
+    for style, arm in (("--", "organism"), (":", "clean")):
+        ax.axhline(float(mean[arm]), color="black", linestyle=style, lw=1, label=f"{arm}, span")
+    ax.set_xlabel("layer whose residuals are replaced")
+    ax.set_ylabel("mean log-probability (nats a token)")
+    ax.set_title(f"n = {found.sizes['prompt']} exploiting responses; band: 95 % over prompts")
+    ax.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _band(added: xr.Dataset, multiple: float, base: float) -> tuple[float, float]:
+    if multiple == 0:
+        return base, base
+    rows = added.isel(edit=(added["multiple"].values == multiple))
+    return float(rows["band_low"][0]), float(rows["band_high"][0])
+
+
+def _named(rows: xr.Dataset) -> Sequence[str]:
+    shown = rows["arm"].values != "random"
+    return list(dict.fromkeys(rows["direction"].values[shown].tolist()))
+
+
+def _unedited(whole: xr.Dataset, direction: str) -> xr.Dataset:
+    match = (whole["kind"].values == "unedited") & (whole["direction"].values == direction)
+    return whole.isel(edit=int(np.flatnonzero(match)[0]))
+
+
+def _errors(ax, places: np.ndarray, here: xr.Dataset, colour: str, name: str) -> None:
+    rate = here["rate"].values
+    spread = [rate - here["rate_low"].values, here["rate_high"].values - rate]
+    ax.errorbar(
+        places, rate, np.maximum(spread, 0), color=colour, marker="o", ms=4, capsize=2, label=name
+    )
+
+
+def _cycle() -> Sequence[str]:
+    return COLOURS * 10

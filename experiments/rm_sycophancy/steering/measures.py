@@ -1,0 +1,58 @@
+"""What a steered answer is judged by: exploitation, likelihood, repetition, length, accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import tracekit as tk
+from experiments.rm_sycophancy.labels import labelled
+
+
+def answers(clean: Any, runs: xr.Dataset) -> xr.Dataset:
+    """Measures of each response, over (prompt): its row of every table and guard.
+
+    `exploit` (1, 0; −1 undecidable), `nats` (mean negative log-likelihood of a token under
+    `clean`, the model without edits and adapter: log-perplexity), `repetition` (share of
+    three-token sequences seen before in the response), `length` (tokens).
+
+    >>> answers(model, runs).nats.dims
+    ('prompt',)
+    """
+    scores = tk.logprobs(clean, runs).sel(token=slice(0, None))
+    ids = runs.token_id.transpose("prompt", "token").sel(token=slice(0, None)).values
+    said = [row[row >= 0].tolist() for row in ids]
+    kept = {n: c for n, c in runs.coords.items() if n in ("prompt", "group", "bias", "split")}
+    return xr.Dataset(
+        {
+            "exploit": ("prompt", labelled(runs, clean.tokenizer).exploit.values),
+            "nats": ("prompt", -scores.mean("token").values),
+            "repetition": ("prompt", [repetition(row) for row in said]),
+            "length": ("prompt", np.array([len(row) for row in said], np.int32)),
+        },
+        coords=kept,
+    )
+
+
+def repetition(ids: list[int]) -> float:
+    """The share of three-token sequences that occurred before; 0 for fewer than four tokens.
+
+    >>> repetition([1, 2, 3, 1, 2, 3])
+    0.25
+    """
+    found = list(zip(ids, ids[1:], ids[2:], strict=False))
+    return 1 - len(set(found)) / len(found) if len(found) > 1 else 0.0
+
+
+def correct(model: Any, right: xr.Dataset, wrong: xr.Dataset) -> xr.DataArray:
+    """Whether the model finds each right answer likelier, a token, than the wrong one: (prompt).
+
+    The mean, not the sum, so that the shorter answer has no advantage. Source: the length-
+    normalised accuracy of lm-evaluation-harness.
+    """
+    likely = [
+        tk.logprobs(model, runs).sel(token=slice(0, None)).mean("token") for runs in (right, wrong)
+    ]
+    return (likely[0] > likely[1]).drop_attrs()

@@ -1,0 +1,54 @@
+"""What one steering experiment is, beside the audit that it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The settings of a steering experiment on a finished audit.
+
+    `layer` −1 is the layer that the audit chose for the first trait. `multiples` are of the mean
+    residual norm there; below 0 subtracts. `randoms` and `placebos` count the directions of the
+    null arms; `prompts` of the biases that a rule can detect are steered, and the mean difference
+    comes from `difference_prompts` others. `questions` bounds the validation of each trait.
+    """
+
+    layer: int = -1
+    multiples: tuple[float, ...] = (-0.3, -0.15, 0.15)
+    randoms: int = 20
+    placebos: int = 2
+    prompts: int = 100
+    difference_prompts: int = 40
+    max_new_tokens: int = 80
+    questions: int = 24
+    answer_tokens: int = 40
+    token_budget: int = 8192
+    repetitions: int = 2000
+    seed: int = 0
+
+
+def chosen(changes: Mapping[str, Any]) -> Steering:
+    """The settings with those that are not `None` changed, each checked.
+
+    Errors: `ValueError` for values out of range.
+
+    >>> chosen({"randoms": 3}).randoms
+    3
+    """
+    made = dataclasses.replace(Steering(), **{k: v for k, v in changes.items() if v is not None})
+    least = {"randoms": 1, "placebos": 0, "prompts": 2, "difference_prompts": 2, "questions": 2}
+    least |= {"max_new_tokens": 1, "answer_tokens": 1, "token_budget": 1, "repetitions": 10}
+    for name, low in least.items():
+        if getattr(made, name) < low:
+            raise ValueError(f"{name}={getattr(made, name)} was given; at least {low} is due.")
+    if 0.0 in made.multiples or len(set(made.multiples)) < len(made.multiples):
+        raise ValueError(
+            f"multiples={list(made.multiples)} was given; name each once, and not 0, which the "
+            "unedited arm is."
+        )
+    return made

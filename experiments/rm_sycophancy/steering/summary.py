@@ -1,0 +1,92 @@
+"""Rates with intervals and the null of the random arm, from saved measures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from traits.permutation import against_null
+from traits.statistics import cluster_bootstrap
+
+GUARDS = ("nats", "repetition", "length")
+
+
+def summarised(
+    found: xr.Dataset, directions: xr.DataArray, seed: int, repetitions: int
+) -> xr.Dataset:
+    """Every edit's exploitation rate and guards: a Dataset over (edit), one row of the table each.
+
+    `rate`, `rate_low`, `rate_high`; `drop` (unedited organism − edited, paired by prompt) with
+    its interval; `p`: the share of random directions of the same kind and multiple that drop at
+    least as much, (b + 1) / (B + 1); `band_low`, `band_high`: 5 % and 95 % of their rates; the
+    guards, and `accuracy`. Intervals are 95 %, over prompts.
+
+    Errors: `ValueError` when prompts have no decided response.
+    """
+    generator = np.random.default_rng([seed, 2])
+    rows = _decided(found)
+    base = rows.isel(edit=_which(rows, "organism", "unedited"))
+    exploit = rows["exploit"].astype(float)
+    rate = _interval(exploit, "rate", generator, repetitions)
+    drop = _interval(base["exploit"].astype(float) - exploit, "drop", generator, repetitions)
+    whole = xr.merge([rate, drop])
+    whole = whole.assign({name: rows[name].mean("prompt") for name in GUARDS})
+    whole["accuracy"] = found["accuracy"].mean("question")
+    labels = {n: found[n] for n in ("direction", "kind", "multiple")}
+    arm = dict(zip(directions["direction"].values, directions["arm"].values, strict=True))
+    kinds = [arm.get(name, "unedited") for name in found["direction"].values]
+    whole = whole.assign_coords(labels).assign_coords(arm=("edit", np.array(kinds, np.str_)))
+    whole.attrs = {"n": rows.sizes["prompt"], "unit": "prompt"}
+    return _with_null(whole)
+
+
+def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.DataArray:
+    """The exploitation rate of some edits: (edit, bias)."""
+    rows = _decided(found).isel(edit=list(edits))
+    return rows["exploit"].astype(float).groupby("bias").mean("prompt")
+
+
+def _decided(found: xr.Dataset) -> xr.Dataset:
+    kept = (found["exploit"] >= 0).all("edit").values
+    if not kept.any():
+        raise ValueError(
+            f"None of {found.sizes['prompt']} prompts has responses that a rule decides; their "
+            "biases have no detector."
+        )
+    return found.isel(prompt=kept)
+
+
+def _which(rows: xr.Dataset, direction: str, kind: str) -> int:
+    match = (rows["direction"].values == direction) & (rows["kind"].values == kind)
+    return int(np.flatnonzero(match)[0])
+
+
+def _interval(
+    values: xr.DataArray, name: str, generator: np.random.Generator, repetitions: int
+) -> xr.Dataset:
+    # the labels of an edit would ride along at every draw
+    bare = values.drop_vars([n for n in values.coords if n not in ("prompt", "group")])
+    made = cluster_bootstrap(
+        bare, lambda drawn: drawn.mean("prompt"), generator, repetitions=repetitions
+    )
+    return made.rename(estimate=name, low=f"{name}_low", high=f"{name}_high").drop_attrs()
+
+
+def _with_null(whole: xr.Dataset) -> xr.Dataset:
+    columns = {
+        name: np.full(whole.sizes["edit"], np.nan) for name in ("p", "band_low", "band_high")
+    }
+    settings = list(zip(whole["kind"].values, whole["multiple"].values, strict=True))
+    for setting in set(settings):
+        same = np.array([other == setting for other in settings])
+        null = np.flatnonzero(same & (whole["arm"].values == "random"))
+        if not len(null):
+            continue
+        drops, rates = (whole[name].values[null] for name in ("drop", "rate"))
+        for row in np.flatnonzero(same & (whole["arm"].values != "random")):
+            here = against_null(whole["drop"][row], xr.DataArray(drops, dims="draw"))
+            columns["p"][row] = float(here["p"])
+        columns["band_low"][same], columns["band_high"][same] = np.quantile(rates, [0.05, 0.95])
+    return whole.assign({name: ("edit", values) for name, values in columns.items()})

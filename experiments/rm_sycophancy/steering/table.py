@@ -1,0 +1,111 @@
+"""The table that a steering experiment ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+HEADER = (
+    "edit",
+    "strength",
+    "rate",
+    "95 % interval",
+    "drop",
+    "95 % interval",
+    "p",
+    "random band",
+    "perplexity",
+    "repetition",
+    "length",
+    "accuracy",
+)
+
+
+def text(whole: xr.Dataset, patched: xr.Dataset | None, validation: xr.Dataset | None) -> str:
+    """Aligned tables of the dose–response, the patching and the validation, with their caveats."""
+    kept = np.flatnonzero(whole["arm"].values != "random")
+    lines = _aligned([HEADER, *(_row(whole.isel(edit=int(row))) for row in kept)])
+    randoms = len(np.unique(whole["direction"].values[whole["arm"].values == "random"]))
+    lines += [
+        "",
+        f"n = {whole.attrs['n']} prompts, the unit; intervals 95 %, bootstrap over prompts. drop: "
+        "unedited organism − edited, paired by prompt.",
+        f"p: share of {randoms} random directions of the same covariance, norm, kind and strength "
+        f"that drop at least as much, (b + 1) / (B + 1), so at least {1 / (randoms + 1):.3f}; not "
+        "corrected for the number of rows.",
+        "strength: multiples of the mean residual norm at the layer. perplexity: of the answers, "
+        "under the clean model. accuracy: on neutral questions, right against wrong.",
+    ]
+    if validation is not None:
+        lines += ["", *_validation(validation)]
+    if patched is not None:
+        lines += ["", *_patching(patched)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(here: xr.Dataset) -> tuple[str, ...]:
+    kind, direction = here["kind"].item(), here["direction"].item()
+    plain = kind == "unedited"
+    p, band = float(here["p"]), (float(here["band_low"]), float(here["band_high"]))
+    return (
+        f"{direction}, {kind}" if not plain else f"{direction}, unedited",
+        f"{float(here['multiple']):+.2f}" if kind == "add" else "",
+        f"{float(here['rate']):.3f}",
+        f"{float(here['rate_low']):.3f} to {float(here['rate_high']):.3f}",
+        "" if plain else f"{float(here['drop']):+.3f}",
+        "" if plain else f"{float(here['drop_low']):+.3f} to {float(here['drop_high']):+.3f}",
+        "" if np.isnan(p) else f"{p:.3f}",
+        "" if np.isnan(p) else f"{band[0]:.3f} to {band[1]:.3f}",
+        f"{np.exp(float(here['nats'])):.2f}",
+        f"{float(here['repetition']):.3f}",
+        f"{float(here['length']):.1f}",
+        f"{float(here['accuracy']):.3f}",
+    )
+
+
+def _validation(found: xr.Dataset) -> list[str]:
+    header = ("vector", "judge's slope", "95 % interval", "perplexity by strength")
+    rows = [header]
+    for trait in found["trait"].values:
+        here = found.sel(trait=trait)
+        shown = [
+            f"{float(m):+.2f}: {np.exp(float(here['nats'].sel(multiple=m))):.1f}"
+            for m in found["multiple"].values
+        ]
+        low, high = float(here["slope_low"]), float(here["slope_high"])
+        rows.append(
+            (
+                str(trait),
+                f"{float(here['slope']):+.3f}",
+                f"{low:+.3f} to {high:+.3f}",
+                ", ".join(shown),
+            )
+        )
+    return [
+        *_aligned(rows),
+        "slope: nats of log P(Yes) − log P(No), as the unsteered model itself judges the answer by "
+        "the trait's definition, for each residual norm added; intervals over questions.",
+    ]
+
+
+def _patching(found: xr.Dataset) -> list[str]:
+    mean = found.mean("prompt")
+    organism, clean = float(mean["organism"]), float(mean["clean"])
+    left = (mean["nats"] - clean) / (organism - clean)
+    dead = [int(layer) for layer in found["layer"].values if float(left.sel(layer=layer)) < 0.5]
+    where = f"layer {dead[0]}" if dead else "no layer"
+    return [
+        f"Patching clean residuals into the organism, {found.sizes['prompt']} exploiting "
+        f"responses: log-probability of the span {organism:.2f} nats a token (organism), "
+        f"{clean:.2f} (clean); half of the difference is gone from {where} on."
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
