@@ -40,10 +40,11 @@ def sign_flip(
     means = (flips @ flat).reshape(len(flips), *mean.shape) / count
     null = xr.DataArray(means, dims=("draw", *mean.dims), coords=mean.coords)
     scale = _t_scale((rows**2).mean(dim), count)
-    result = against_null(scale(mean), scale(null), alternative=alternative, exact=exact)
+    observed, drawn = scale(mean), scale(null)
+    result = against_null(observed, drawn, alternative=alternative, exact=exact)
     if family:
         result["p_family"] = max_statistic(
-            scale(mean), scale(null), family, alternative=alternative, exact=exact
+            observed, drawn, family, alternative=alternative, exact=exact
         )
     result = result.rename(estimate="statistic").assign(
         estimate=mean, null_quantile=_quantiles(null)

@@ -54,7 +54,7 @@ def _null(result: xr.Dataset, name: str) -> list[tuple[str, bool]]:
     area, band = _at(result["estimate"], "auroc"), _at_null(result, name)
     draws = int(result["null_draws"].sel(null=name))
     return [
-        (f"not above the {name} band: {area:.2f} against its 95 %, {band:.2f}", area <= band),
+        (f"not above the {name} band: {area:.2f} against its 95 %, {band:.2f}", area < band + 1e-9),
         (f"few draws: {draws} of {name} allow no p below {1 / (draws + 1):.2g}", draws < 19),
     ]
 

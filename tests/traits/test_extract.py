@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import xarray as xr
-from planted import contrast_traces
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from experiments.benchmarks.planted import contrast_traces
 from traits.extract import extract
 from traits.methods import METHODS, first_component, mean_diff, probe, whitened
 

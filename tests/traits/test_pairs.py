@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import xarray as xr
-from planted import contrast_traces
 
+from experiments.benchmarks.planted import contrast_traces
 from traits.pairs import pairs, split_pairs
 
 

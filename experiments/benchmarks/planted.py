@@ -1,4 +1,4 @@
-"""Contrast traces with a known direction in them."""
+"""Contrast traces with a known direction in them, for tests and benchmarks."""
 
 import numpy as np
 import xarray as xr
@@ -13,23 +13,26 @@ def contrast_traces(
     trait: str = "alignment/planted",
     massive: int = 0,
 ) -> xr.DataArray:
-    """Noise of sd 1 shared by no one, plus `effect` along the first dim on the positive side.
+    """Noise of sd 1, plus `effect` along the first dim on the positive side.
 
-    The last `massive` dims have a sd of 300. Layer k carries the effect times k / (layers - 1).
+    Dims (prompt, layer, dim). The last `massive` dims have sd 300. The effect grows with depth:
+    none at the first layer, `effect` at the last.
+
+    >>> contrast_traces(np.random.default_rng(0), pairs=10).sizes["prompt"]
+    20
     """
     values = generator.normal(size=(2, pairs, layers, dim))
     values[..., dim - massive :] *= 300
     values[0, :, :, 0] += effect * np.linspace(0, 1, layers)
     numbers = np.tile(np.arange(pairs), 2)
+    sides = np.repeat(["positive", "negative"], pairs)
     return xr.DataArray(
         values.reshape(-1, layers, dim).astype(np.float32),
         dims=("prompt", "layer", "dim"),
         coords={
-            "prompt": [
-                f"{trait}/{side}/{n}" for side in ("positive", "negative") for n in range(pairs)
-            ],
+            "prompt": [f"{trait}/{side}/{n}" for side, n in zip(sides, numbers, strict=True)],
             "group": ("prompt", [f"{trait}/{n}" for n in numbers]),
-            "label": ("prompt", np.repeat([1, 0], pairs)),
+            "label": ("prompt", (sides == "positive").astype(int)),
             "layer": np.arange(layers),
         },
     )
