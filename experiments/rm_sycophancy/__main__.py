@@ -37,8 +37,6 @@ WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
     "analyse": analyse.run,
 }
 PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
-CHANGES = ("base", "model", "organism", "control", "dtype", "prompts", "split", "limit", "pairs")
-CHANGES += ("max_new_tokens", "repetitions", "seed", "traits", "layers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,8 +99,8 @@ def _which(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]
             )
         made_of = folders.settings_of(options.out)
         return from_values(made_of["settings"]), made_of, options.out
-    changes = {name: getattr(options, name) for name in CHANGES}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    changes = {name: given[name] for name in given if name not in ("phase", "preset", "out")}
     if "prompts" in changes:
         changes.setdefault("split", "")  # the preset's split is one of its own prompts
     settings = read_preset(options.preset, changes)

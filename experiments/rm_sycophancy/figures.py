@@ -30,8 +30,9 @@ def heatmap(found: xr.Dataset, path: Path) -> None:
         drawn = ax.pcolormesh(
             layers, np.arange(len(traits)), values, cmap="PuOr", vmin=-limit, vmax=limit
         )
-        ax.plot(found["layer_selected"].values, np.arange(len(traits)), "k.", label="chosen layer")
+        ax.plot(found["layer_selected"].values, np.arange(len(traits)), "k.")
         ax.set_yticks(np.arange(len(traits)), traits)
+        ax.invert_yaxis()
         ax.set_title(f"{contrast} − clean weights, same ids")
     axes[-1].set_xlabel("layer (a point: the layer chosen for the trait)")
     figure.colorbar(drawn, ax=list(axes), label="mean shift of cosine")
@@ -49,13 +50,15 @@ def trajectories(found: xr.Dataset, path: Path) -> None:
         ax.set_title(f"{trait}, layer {int(here['layer_selected'])}")
         ax.set_ylabel("cosine")
         ax.set_xlabel("response token")
-    ax.legend(title="weights/text", frameon=False, fontsize="small")
+    lines = ax.get_legend_handles_labels()
+    figure.legend(*lines, title="weights/text", frameon=False, loc="outside right upper")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _line(ax, here: xr.Dataset, arm: str) -> None:
     # the last tokens of one long response would show as a trend
-    kept = here.sel(token=here["trajectory_count"] >= max(2, here["trajectory_count"].max() // 4))
+    enough = max(2, int(here["trajectory_count"].max()) // 4)
+    kept = here.sel(token=here["trajectory_count"] >= enough)
     mean, error = kept["trajectory_mean"].values, 1.96 * kept["trajectory_error"].values
     tokens, colour = kept["token"].values, COLOURS.get(arm)
     ax.plot(tokens, mean, color=colour, label=arm, linestyle="--" if arm == "clean/clean" else "-")

@@ -16,7 +16,7 @@ from tracekit.resources import EMBEDDED, embedded_model
 from tracekit.sites import check_layers
 from tracekit.tensors import lengths
 from tracekit.transcript import context_length, ids_of, take
-from traits import METHODS, ContrastSet, load_contrast
+from traits import METHODS, ContrastSet
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def prepare(settings: Settings) -> Inputs:
     Errors: `ValueError`, `KeyError`, `FileNotFoundError` for a trait, method, prompt file, model,
     base, adapter or layer that does not exist or does not fit, for a prompt that is too long.
     """
-    contrasts = tuple(load_contrast(name) for name in settings.trait_names)
+    contrasts = tuple(settings.contrasts.values())
     _refuse_methods(settings)
     prompts = read(settings)
     model = tk.load(settings.model, dtype=settings.dtype)

@@ -11,6 +11,7 @@ import tracekit as tk
 from experiments.organisms.detectors import has_detector
 from traits.statistics import auroc, cluster_bootstrap
 
+LABELS = ("group", "bias", "exploit")
 LEAST = 2  # responses of each kind that a bias needs before it says anything
 
 
@@ -41,7 +42,7 @@ def shift(
     found = cluster_bootstrap(bare, _mean, generator, repetitions=repetitions)
     found = found.rename(estimate="shift", low="shift_low", high="shift_high")
     found["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
-    found["prompt_shift"] = _bare(moved)
+    found["prompt_shift"] = _bare(moved, keep=("prompt", "layer", "trait", *LABELS))
     return found.drop_attrs()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tracekit.provenance import digest
 from tracekit.resources import datasets
-from traits.contrast import available, load_contrast
+from traits.contrast import ContrastSet, available, load_contrast
 
 CALIBRATION = "embedded_calibration.json"
 
@@ -49,10 +49,15 @@ class Settings:
     seed: int = 0
 
     @property
+    def contrasts(self) -> dict[str, ContrastSet]:
+        """The contrast set of each trait, by its full name."""
+        found = [load_contrast(name) for name in self.traits or available()]
+        return {contrast.name: contrast for contrast in found}
+
+    @property
     def trait_names(self) -> list[str]:
         """Full names of the traits, each once."""
-        asked = self.traits or tuple(available())
-        return list(dict.fromkeys(load_contrast(name).name for name in asked))
+        return list(self.contrasts)
 
     @property
     def prompt_file(self) -> Path:
@@ -111,6 +116,7 @@ def described(settings: Settings) -> dict[str, Any]:
 
     Two runs are the same when these are equal, and only then share a folder.
     """
+    contrasts = settings.contrasts
     portable = {
         **dataclasses.asdict(settings),
         "traits": settings.trait_names,
@@ -123,7 +129,7 @@ def described(settings: Settings) -> dict[str, Any]:
     }
     contents = {
         "prompts": _hash([settings.prompt_file]),
-        "traits": {name: digest(_sides(name)) for name in settings.trait_names},
+        "traits": {name: digest([c.positive, c.negative]) for name, c in contrasts.items()},
         **{name: _weights(getattr(settings, name)) for name in ("model", "base")},
         **{name: _adapter(getattr(settings, name)) for name in ("organism", "control")},
     }
@@ -156,11 +162,6 @@ def _check(settings: Settings) -> None:
             f"method={settings.method!r} was given, and methods are "
             f"{', '.join(settings.methods)}. Project on one of these."
         )
-
-
-def _sides(trait: str) -> list[list[str]]:
-    contrast = load_contrast(trait)
-    return [list(contrast.positive), list(contrast.negative)]
 
 
 def _weights(name: str) -> str:
