@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ Message = tuple[str, str]
 ROLES = ("system", "user", "assistant", "template", "text", "pad")
 # Templates that print today's date are given this one, so that a run can be repeated.
 PINNED_DATE = datetime.date(2024, 7, 26)
+_CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]:
@@ -74,10 +76,10 @@ def _apply(tokenizer: Any, messages: Sequence[Message]) -> str:
     try:
         return tokenizer.apply_chat_template(
             [{"role": role, "content": content} for role, content in messages],
+            chat_template=_pinned(tokenizer.get_chat_template()),
             tokenize=False,
             add_generation_prompt=True,
             date_string=PINNED_DATE.strftime("%d %b %Y"),
-            strftime_now=PINNED_DATE.strftime,
         )
     except TemplateError as error:
         roles = ", ".join(role for role, _ in messages)
@@ -85,6 +87,17 @@ def _apply(tokenizer: Any, messages: Sequence[Message]) -> str:
             f"This model's chat template refuses the roles {roles}: {error}. "
             "Leave out what it refuses (such as system=), or use template='raw'."
         ) from error
+
+
+def _pinned(template: str) -> str:
+    # transformers lets no function of ours into a template, so the calls are replaced in its text
+    fixed = _CLOCK.sub(lambda call: repr(PINNED_DATE.strftime(call[2])), template)
+    if "strftime_now(" in fixed:
+        raise ValueError(
+            "This model's chat template prints today's date in a format it computes, so a run "
+            "could not be repeated. Set tokenizer.chat_template to one with a fixed date."
+        )
+    return fixed
 
 
 def _filled(whole: str, gaps: Sequence[str], messages: Sequence[Message]) -> list[tuple[str, str]]:
