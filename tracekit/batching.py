@@ -13,24 +13,31 @@ from tracekit.model import device_of
 Result = TypeVar("Result")
 CPU_BUDGET = 2048
 SHARD_BYTES = 1 << 28
+ALIKE, WORTHWHILE = 0.9, 1 / 16
 
 
 def plan(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Rows in batches of similar length; a batch's rows × its longest row stay within `budget`.
 
     Deterministic: longest first, ties in the order given. A row longer than the budget gets a
-    batch of its own.
+    batch of its own. A batch that has a sixteenth of the budget takes no row shorter than nine
+    tenths of its longest: a large budget would otherwise pad a ragged set to one width.
 
-    >>> plan([3, 10, 4, 9], budget=20)
-    [[1, 3], [2, 0]]
+    >>> plan([5, 10, 5, 9], budget=20)
+    [[1, 3], [0, 2]]
     """
     batches: list[list[int]] = []
     for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+        if batches and _joins(lengths[row], lengths[batches[-1][0]], len(batches[-1]), budget):
             batches[-1].append(row)
         else:
             batches.append([row])
     return batches
+
+
+def _joins(length: int, longest: int, rows: int, budget: int) -> bool:
+    alike = length >= ALIKE * longest or rows * longest < budget * WORTHWHILE
+    return alike and (rows + 1) * longest <= budget
 
 
 def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:

@@ -19,6 +19,7 @@ from tracekit.forward import Values, Work, batches
 from tracekit.model import device_of, model_provenance
 from tracekit.provenance import digest, read, refuse_disagreement, stamp, tokenizer_hash
 from tracekit.store import open as open_store
+from tracekit.store import storable
 from tracekit.transcript import ids_hash
 from tracekit.writers import Writers
 
@@ -200,7 +201,8 @@ def _frame(work: Work, rows: Sequence[int]) -> xr.Dataset:
     coords["layer"] = np.asarray(work.asked.layers, np.int32)
     if work.asked.vectors is not None:
         coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
-    return stamp(xr.Dataset(coords=coords), work.made_with)
+    # labels read from a file carry its encoding, and strings as objects
+    return stamp(storable(xr.Dataset(coords=coords)), work.made_with)
 
 
 def _with_dim(frame: xr.Dataset, width: int, norm: np.ndarray | None) -> xr.Dataset:

@@ -81,9 +81,11 @@ def _trace(
     model, asked = work.model, work.asked
     made = tensors.batch(work.transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
     index, sizes = _flat_index(work, rows, made)
+    # nothing is generated, so no keys and values need keeping
+    options = {"use_cache": False, **remote_options(model)}
     # plain values and functions that need torch alone: inside, a remote server must know them
     layers, site, reduce, deepest = asked.layers, asked.site, asked.reduce, edited_depth(model)
-    with rows_of(model, made), model.trace(made.model_inputs, **remote_options(model)) as tracer:
+    with rows_of(model, made), model.trace(made.model_inputs, **options) as tracer:
         saved = nnsight.save([])
         for layer in layers:
             value = read_site(model, layer, site)

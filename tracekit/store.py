@@ -44,7 +44,7 @@ def save(
         array = array.to_dataset(name=name, promote_attrs=True)
     _require_provenance(array.attrs, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(_storable(array), path, compression)
+    _write(storable(array), path, compression)
     return path
 
 
@@ -85,21 +85,27 @@ def _open_folder(folder: Folder, partial: bool) -> Any:
 
 
 def open_shards(paths: Sequence[Path]) -> xr.Dataset:
-    """Shards as one lazy Dataset along `prompt`, with chunks of one layer."""
+    """Shards as one lazy Dataset along `prompt`, a chunk a shard and layer; labels are read."""
     chunks = _chunks_of(paths[0])
-    dataset = xr.open_mfdataset(
-        [str(path) for path in paths],
-        combine="nested",
-        concat_dim="prompt",
-        chunks=chunks,
+    return xr.concat(
+        [_open_shard(path, chunks) for path in paths],
+        "prompt",
         data_vars="minimal",
         coords="minimal",
         compat="override",
         join="exact",
         combine_attrs="override",
     )
-    # labels are small and wanted at once; only the values stay on disk
-    return dataset.assign_coords({name: c.compute() for name, c in dataset.coords.items()})
+
+
+def _open_shard(path: Path, chunks: Mapping[Any, int]) -> xr.Dataset:
+    dataset = xr.open_dataset(path, engine="netcdf4")
+    dataset = dataset.assign_coords({name: c.load() for name, c in dataset.coords.items()})
+    values = {
+        name: variable.chunk(chunks, token=f"{path.resolve()}:{path.stat().st_mtime_ns}")
+        for name, variable in dataset.data_vars.items()
+    }
+    return dataset.assign(values)
 
 
 def _chunks_of(path: Path) -> dict[Any, int]:
@@ -144,7 +150,12 @@ def _require_provenance(attrs: Mapping[Any, Any], path: Path) -> None:
         )
 
 
-def _storable(dataset: xr.Dataset) -> xr.Dataset:
+def storable(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset as netCDF can hold it: strings as fixed-width text, no encoding of old files.
+
+    Errors: `TypeError` naming each variable of a dtype that netCDF cannot hold.
+    """
+    dataset = dataset.drop_encoding()
     texts = {
         name: v.astype(np.str_)
         for name, v in dataset.variables.items()

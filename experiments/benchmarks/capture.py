@@ -1,0 +1,194 @@
+"""Capture against a bare forward of the same batches, and against the research plan's way.
+
+    python -m experiments.benchmarks.capture --prompts rm_sycophancy_train.json
+    python -m experiments.benchmarks.capture --prompts … --model some/model --limit 500
+
+Rivals, in the same run on the same padded batches: the decoder alone, cut after the last layer
+asked for (no output head, no cache); the whole decoder; and the plan's way, forward hooks on the
+whole model and one .pt a prompt. Responses are generated once and kept in --runs. Ratios are
+medians over rounds, each round running every arm once. `cpu` is this process's CPU time, which a
+busy machine disturbs less. Works unchanged where CUDA is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import tracekit as tk
+from experiments.benchmarks.paired import median, paired, ratio, report
+from tracekit import batching, tensors
+from tracekit.asked import kept_tokens
+from tracekit.model import device_of
+from tracekit.provenance import read
+from tracekit.sites import first
+
+BARE, FULL = "bare forward to the last layer", "bare forward, whole decoder"
+DISK, PROJECTED, PLAN = "capture to disk", "capture vectors=, all layers", "the plan's way"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    settings = _settings(arguments)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    model = tk.load(settings.model, dtype=settings.dtype, check=False)
+    runs = _runs(model, settings)
+    depth = len(model.layers)
+    layers = list(range(depth * 2 // 5, depth * 4 // 5))
+    with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
+        bench = _Bench(model, runs, layers, Path(scratch), settings.budget)
+        timings = paired(bench.arms(), settings.rounds)
+        report(bench.table(timings), "capture", Path(settings.out))
+
+
+class _Bench:
+    def __init__(
+        self, model: Any, runs: xr.Dataset, layers: list[int], scratch: Path, budget: int | None
+    ) -> None:
+        self.model, self.runs, self.layers, self.scratch = model, runs, layers, scratch
+        self.budget = budget
+        once = self.disk()
+        self.plan_budget = read(once)["batches"]["budget"]
+        self.plan = batching.plan(tensors.lengths(runs).tolist(), self.plan_budget)
+        pad = model.tokenizer.pad_token_id or 0
+        self.batches = [tensors.batch(runs, rows, pad) for rows in self.plan]
+        self.vectors = _vectors(model)
+
+    def arms(self) -> dict[str, Any]:
+        return {
+            BARE: lambda: self.bare(self.layers[-1] + 1),
+            DISK: self.disk,
+            PLAN: self.hooks,
+            FULL: lambda: self.bare(len(self.model.layers)),
+            PROJECTED: self.projected,
+        }
+
+    def bare(self, depth: int) -> None:
+        decoder, config = self.model._module.base_model, self.model._module.config
+        before, config.num_hidden_layers = config.num_hidden_layers, depth
+        try:
+            with torch.no_grad():
+                for batch in self.batches:
+                    decoder(**_inputs(self.model, batch), use_cache=False)
+        finally:
+            config.num_hidden_layers = before
+
+    def disk(self) -> xr.DataArray:
+        path = self.scratch / "capture"
+        shutil.rmtree(path, ignore_errors=True)
+        return self._capture(self.layers, path=path)
+
+    def projected(self) -> xr.DataArray:
+        return self._capture(None, vectors=self.vectors)
+
+    def _capture(self, layers: list[int] | None, **how: Any) -> xr.DataArray:
+        settings = {"token_budget": self.budget, "progress": False, **how}
+        return tk.capture(self.model, self.runs, layers, **settings)
+
+    def hooks(self) -> None:
+        kept = kept_tokens(self.runs, "response")
+        real = self.runs.token_id.values >= 0
+        caught: dict[int, torch.Tensor] = {}
+        handles = [
+            self.model.layers[n]._module.register_forward_hook(
+                lambda _, __, output, n=n: caught.__setitem__(n, first(output).detach().cpu())
+            )
+            for n in self.layers
+        ]
+        with torch.no_grad():
+            for rows, batch in zip(self.plan, self.batches, strict=True):
+                self.model._module(**_inputs(self.model, batch))
+                for n, row in enumerate(rows):
+                    where = batch.attention_mask[n].bool()
+                    values = {k: v[n][where][kept[row][real[row]]] for k, v in caught.items()}
+                    torch.save(values, self.scratch / f"{row}.pt")
+        for handle in handles:
+            handle.remove()
+
+    def table(self, timings: Any) -> list[str]:
+        lengths = tensors.lengths(self.runs)
+        share = batching.efficiency(lengths.tolist(), self.plan)
+        lines = [
+            f"# Capture: {len(lengths)} prompts, {lengths.sum():,} tokens, layers "
+            f"{self.layers[0]}-{self.layers[-1]} of {len(self.model.layers)}, "
+            f"{self.model._module.dtype}",
+            "",
+            f"tokens computed that are not padding: {share:.1%} at a budget of {self.plan_budget}",
+            "",
+            "| arm | seconds | tokens/s |",
+            "| --- | --- | --- |",
+        ]
+        for arm in timings:
+            seconds = median(timings, arm)
+            lines.append(f"| {arm} | {seconds:.2f} | {lengths.sum() / seconds:,.0f} |")
+        pairs = ((DISK, BARE, "≤ 1.15"), (PROJECTED, FULL, "≤ 1.05"), (PLAN, DISK, "≥ 1.5"))
+        lines += ["", "| ratio | wall | cpu | wanted |", "| --- | --- | --- | --- |"]
+        for arm, rival, wanted in pairs:
+            wall, cpu = (ratio(timings, arm, rival, clock) for clock in ("wall", "cpu"))
+            lines.append(f"| {arm} / {rival} | {wall:.3f} | {cpu:.3f} | {wanted} |")
+        return [*lines, "", self.bound(timings)]
+
+    def bound(self, timings: Any) -> str:
+        log = (self.scratch / "capture" / "shards.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in log]
+        writers = len({record["writer"] for record in records})
+        busy = sum(record["seconds"] for record in records) / median(timings, DISK) / writers
+        size = sum(record["size"] for record in records)
+        by = "the writer" if busy > 0.85 else "the forward"
+        return (
+            f"full traces: {size / 1e9:.2f} GB in {len(records)} shards by {writers} writer(s), "
+            f"busy {busy:.0%} of the time: bound by {by}"
+        )
+
+
+def _inputs(model: Any, batch: tensors.Batch) -> dict[str, torch.Tensor]:
+    positions = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    made = {**batch.model_inputs, "position_ids": positions}
+    return {name: value.to(device_of(model)) for name, value in made.items()}
+
+
+def _vectors(model: Any) -> xr.DataArray:
+    depth, width = len(model.layers), model._module.config.get_text_config().hidden_size
+    values = np.random.default_rng(0).standard_normal((9, depth, width)).astype(np.float32)
+    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    coords = {"trait": [f"random/{n}" for n in range(9)], "layer": range(depth)}
+    return xr.DataArray(values, dims=("trait", "layer", "dim"), coords=coords)
+
+
+def _runs(model: Any, settings: argparse.Namespace) -> xr.Dataset:
+    if settings.runs and Path(settings.runs).is_file():
+        return tk.open(settings.runs)
+    prompts = tk.read_prompts(settings.prompts, limit=settings.limit)
+    runs = tk.generate(model, tk.encode(model, prompts), max_new_tokens=100)
+    if settings.runs:
+        tk.save(runs, settings.runs)
+    return runs
+
+
+def _settings(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--prompts", required=True)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--limit", type=int, default=40, help="prompts, the same number a bias")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--budget", type=int, help="tokens a batch (default: capture's own)")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--runs", help="a .nc file to keep the generated transcripts in")
+    parser.add_argument("--scratch", help="the folder on whose disk captures are written")
+    parser.add_argument("--out", default="results/benchmarks")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
