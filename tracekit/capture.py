@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit import batching, shard, sites, tensors
+from tracekit import batching, frame, shard, sites, tensors
 from tracekit.asked import Asked, Reduce, ask, kept_tokens
 from tracekit.folder import Folder, row_hashes
 from tracekit.forward import Values, Work, batches
 from tracekit.model import device_of, model_provenance
 from tracekit.provenance import digest, read, refuse_disagreement, stamp, tokenizer_hash
 from tracekit.store import open as open_store
-from tracekit.store import storable
 from tracekit.transcript import ids_hash
 from tracekit.writers import Writers
 
@@ -93,7 +91,7 @@ def _default_budget(model: TransformersModel, asked: Asked) -> int:
 
 
 def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
-    asked, axis = work.asked, _axis(work)
+    asked, axis = work.asked, frame.axis(work)
     kept = work.kept[:, axis]
     filled: dict[str, np.ndarray] = {}
     for batch in batches(work, plan):
@@ -105,8 +103,10 @@ def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
     values = filled["values"]
     if asked.round_to:
         values = shard.round_to_bfloat16(values)
-    frame = _with_dim(_frame(work, range(len(kept))), values.shape[-1], filled.get("norm"))
-    array = xr.DataArray(values, dims=asked.dims, coords=frame.coords, name=asked.name)
+    named = frame.with_last(
+        frame.labels(work, range(len(kept))), values.shape[-1], filled.get("norm")
+    )
+    array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
     return stamp(array, work.made_with)
 
 
@@ -157,14 +157,14 @@ def _writer_processes(model: TransformersModel) -> int:
 
 
 def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:
-    frame, asked = _frame(work, batch.rows), work.asked
+    named, asked = frame.labels(work, batch.rows), work.asked
     norm = None
     if asked.vectors is not None:
-        where = frame["token_id"].values >= 0
+        where = named["token_id"].values >= 0
         norm = tensors.scatter(torch.stack(batch.checks, 1).numpy(), where)
     return shard.Job(
         path=path,
-        frame=_with_dim(frame, batch.layers[0].shape[-1], norm),
+        frame=frame.with_last(named, batch.layers[0].shape[-1], norm),
         name=asked.name,
         dims=asked.dims,
         raw=tuple(_bits(layer) for layer in batch.layers),
@@ -177,35 +177,3 @@ def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:
 def _bits(values: torch.Tensor) -> np.ndarray:
     # numpy has no bfloat16
     return (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
-
-
-def _axis(work: Work) -> np.ndarray:
-    """The token columns that any row keeps: one axis for all shards."""
-    columns = np.flatnonzero(work.kept.any(0))
-    return np.arange(columns[0], columns[-1] + 1)
-
-
-def _frame(work: Work, rows: Sequence[int]) -> xr.Dataset:
-    """The labels of these rows, without values; what is not kept is a hole."""
-    axis = _axis(work)
-    chosen = work.transcripts.isel(prompt=list(rows), token=axis)
-    kept = work.kept[np.asarray(rows)][:, axis]
-    coords: dict[str, Any] = {
-        str(n): c for n, c in chosen.coords.items() if set(c.dims) <= {"prompt", "token"}
-    }
-    for name, hole in (("token_id", -1), ("role", "pad"), ("token_text", "")):
-        values = chosen[name].transpose("prompt", "token").values
-        coords[name] = (("prompt", "token"), np.where(kept, values, hole))
-    if work.asked.reduce is not None:
-        coords = {n: c for n, c in coords.items() if n not in (*tensors.ALONG_TOKENS, "token")}
-    coords["layer"] = np.asarray(work.asked.layers, np.int32)
-    if work.asked.vectors is not None:
-        coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
-    # labels read from a file carry its encoding, and strings as objects
-    return stamp(storable(xr.Dataset(coords=coords)), work.made_with)
-
-
-def _with_dim(frame: xr.Dataset, width: int, norm: np.ndarray | None) -> xr.Dataset:
-    if norm is not None:
-        return frame.assign_coords(norm=(("prompt", "token", "layer"), norm))
-    return frame.assign_coords(dim=np.arange(width, dtype=np.int32))

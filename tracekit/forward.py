@@ -142,7 +142,7 @@ def _arrived(work: Work, parts: Sequence[tuple[Values, list[Any]]]) -> Values:
         for event in events:
             event.synchronize()
         if work.asked.nonfinite == "raise":
-            _refuse_nonfinite(work, values)
+            refuse_nonfinite(work, values.rows, values.checks)
     found = [values for values, _ in parts]
     if len(found) == 1:
         return found[0]
@@ -153,15 +153,16 @@ def _arrived(work: Work, parts: Sequence[tuple[Values, list[Any]]]) -> Values:
     )
 
 
-def _refuse_nonfinite(work: Work, values: Values) -> None:
-    for layer, checks in zip(work.asked.layers, values.checks, strict=True):
+def refuse_nonfinite(work: Work, rows: Sequence[int], found: Sequence[torch.Tensor]) -> None:
+    """Errors: `ValueError` naming prompt, token and layer of the first check that is not finite."""
+    for layer, checks in zip(work.asked.layers, found, strict=True):
         wrong = ~torch.isfinite(checks)
         if not bool(wrong.any()):
             continue
-        row, column = np.argwhere(work.kept[values.rows])[int(wrong.nonzero()[0])]
+        row, column = np.argwhere(work.kept[list(rows)])[int(wrong.nonzero()[0])]
         raise ValueError(
             "A value that is not finite was captured: prompt "
-            f"{ids_of(work.transcripts)[values.rows[row]]!r}, token "
+            f"{ids_of(work.transcripts)[rows[row]]!r}, token "
             f"{work.transcripts.token.values[column]}, layer {layer} "
             f"(dtype {origin(work.model).dtype}; float16 overflows on outlier dimensions). "
             "Load with dtype='bfloat16', or capture with nonfinite='mark' to keep such values."

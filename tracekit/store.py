@@ -48,40 +48,61 @@ def save(
     return path
 
 
-def open(path: str | os.PathLike[str], *, partial: bool = False) -> Any:
+def open(
+    path: str | os.PathLike[str], *, layers: Sequence[int] | None = None, partial: bool = False
+) -> Any:
     """What `save` or `capture` wrote, checked once: a DataArray (one variable) or a Dataset.
 
     A file up to 256 MB is read at once; a larger one, and a capture's folder, stay on disk and
-    are read as they are needed, layer by layer (dask). `partial=True` also opens a capture that
-    has not finished.
+    are read as they are needed, layer by layer (dask). `layers` keeps those alone. `partial=True`
+    also opens a capture that has not finished.
 
     Errors: `FileNotFoundError`; `ValueError` for a file that tracekit did not write, a shard that
-    is missing, truncated or edited (named), and an unfinished capture.
+    is missing, truncated or edited (named), an unfinished capture, and layers it does not have.
 
     >>> open("traces/organism").sel(layer=50).dims
     ('prompt', 'token', 'dim')
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(Folder(path), partial)
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} does not exist. Give a file or a capture's folder.")
-    try:
-        lazy = path.stat().st_size > EAGER_BYTES
-        dataset = xr.open_dataset(path, engine="netcdf4", chunks=_chunks_of(path) if lazy else None)
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} is not a readable netCDF file: {error}.") from error
-    if not lazy:
-        with dataset:
-            dataset = dataset.load()
+        dataset = open_shards(Folder(path).verify(partial))
+    elif path.is_file():
+        dataset = _open_file(path)
+    else:
+        raise FileNotFoundError(
+            f"{str(path)!r} was asked for and does not exist. Give a file or a capture's folder."
+        )
     _require_provenance(dataset.attrs, path)
-    return _single(dataset)
+    if layers is None:
+        return _single(dataset)
+    _require_layers(dataset, layers, path)
+    return _single(dataset.sel(layer=list(layers)))
 
 
-def _open_folder(folder: Folder, partial: bool) -> Any:
-    dataset = open_shards(folder.verify(partial))
-    _require_provenance(dataset.attrs, folder.path)
-    return _single(dataset)
+def _open_file(path: Path) -> xr.Dataset:
+    lazy = path.stat().st_size > EAGER_BYTES
+    try:
+        chunks = _chunks_of(path) if lazy else None
+        dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks)
+    except OSError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a readable netCDF file: {error}. It may be truncated or of "
+            "another kind; make it again."
+        ) from error
+    if lazy:
+        return dataset
+    with dataset:
+        return dataset.load()
+
+
+def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> None:
+    there = np.atleast_1d(dataset["layer"].values).tolist() if "layer" in dataset.coords else []
+    missing = [layer for layer in layers if layer not in there]
+    if missing:
+        raise ValueError(
+            f"Layers {missing} of {str(path)!r} were asked for; it has {there or 'no layers'}. "
+            "Choose among those, or capture again."
+        )
 
 
 def open_shards(paths: Sequence[Path]) -> xr.Dataset:

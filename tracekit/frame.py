@@ -1,0 +1,47 @@
+"""The labels of captured values, cut to what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tracekit import tensors
+from tracekit.forward import Work
+from tracekit.provenance import stamp
+from tracekit.store import storable
+
+
+def axis(work: Work) -> np.ndarray:
+    """The token columns that any row keeps: one axis for all shards."""
+    columns = np.flatnonzero(work.kept.any(0))
+    return np.arange(columns[0], columns[-1] + 1)
+
+
+def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
+    """The labels of these rows, without values; what is not kept is a hole."""
+    columns = axis(work)
+    chosen = work.transcripts.isel(prompt=list(rows), token=columns)
+    kept = work.kept[np.asarray(rows)][:, columns]
+    coords: dict[str, Any] = {
+        str(n): c for n, c in chosen.coords.items() if set(c.dims) <= {"prompt", "token"}
+    }
+    for name, hole in (("token_id", -1), ("role", "pad"), ("token_text", "")):
+        values = chosen[name].transpose("prompt", "token").values
+        coords[name] = (("prompt", "token"), np.where(kept, values, hole))
+    if work.asked.reduce is not None:
+        coords = {n: c for n, c in coords.items() if n not in (*tensors.ALONG_TOKENS, "token")}
+    coords["layer"] = np.asarray(work.asked.layers, np.int32)
+    if work.asked.vectors is not None:
+        coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
+    # labels read from a file carry its encoding, and strings as objects
+    return stamp(storable(xr.Dataset(coords=coords)), work.made_with)
+
+
+def with_last(frame: xr.Dataset, width: int, norm: np.ndarray | None) -> xr.Dataset:
+    """The labels with those of the last dim: `dim` itself, or `norm` beside projections."""
+    if norm is not None:
+        return frame.assign_coords(norm=(("prompt", "token", "layer"), norm))
+    return frame.assign_coords(dim=np.arange(width, dtype=np.int32))
