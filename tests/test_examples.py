@@ -1,0 +1,90 @@
+"""Every example runs as its docstring says, is short, and prints what it promises."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import tracekit as tk
+from tracekit.provenance import read, stamp
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def _run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama):
+    return tk.generate(tiny_llama, tk.encode(tiny_llama, ["One?", "A longer two?"]), max_new_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_llama, runs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("capture") / "traces"
+    tk.capture(tiny_llama, runs, layers=[1, 2], path=path, token_budget=40, progress=False)
+    return path
+
+
+def test_no_example_is_longer_than_25_lines():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert len(lengths) >= 3
+    assert {name: n for name, n in lengths.items() if n > 25} == {}
+
+
+def test_three_variants_names_each_and_they_differ():
+    printed = _run("three_variants.py")
+    figures = [float(x) for x in re.findall(r"\d+\.\d+", printed)]
+    assert len(figures) >= 2
+    assert len(set(figures)) == len(figures)
+
+
+def test_steering_from_a_saved_vector_changes_what_is_said(embedded, tmp_path):
+    said = tk.encode(embedded, ["I like it.", "I doubt it."], template="raw")
+    traces = tk.capture(embedded, said, layers=[15], reduce="mean", tokens="all", progress=False)
+    direction = traces.isel(prompt=0) - traces.isel(prompt=1)
+    vectors = (direction / np.sqrt((direction**2).sum("dim"))).drop_vars(
+        [name for name in direction.coords if name not in ("layer", "dim")]
+    )
+    vectors = vectors.expand_dims(trait=["alignment/sycophancy"], method=["mean_diff"])
+    path = tk.save(stamp(vectors.rename("vector"), read(traces)), tmp_path / "vectors.nc")
+    rows = [line.split(None, 1) for line in _run("steer_saved_vector.py", str(path)).splitlines()]
+    by_coefficient: dict[str, list[str]] = {}
+    for row in rows:
+        if re.fullmatch(r"[+-]\d+\.\d", row[0]):
+            by_coefficient.setdefault(row[0], []).append(row[-1])
+    assert len(by_coefficient) == 3
+    assert len({tuple(texts) for texts in by_coefficient.values()}) == 3
+
+
+def test_a_capture_opens_with_xarray_alone(folder):
+    code = (
+        "import runpy, sys; sys.modules['tracekit'] = None;"
+        f"sys.argv = ['x', {str(folder)!r}];"
+        f"runpy.run_path({str(EXAMPLES / 'open_with_xarray.py')!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "float32 ids: int32" in done.stdout
+
+
+def test_stock_xarray_reads_every_label_and_value(tiny_llama, runs, folder):
+    dataset = xr.open_mfdataset(f"{folder}/*.nc", combine="nested", concat_dim="prompt")
+    traces = dataset["residual"]
+    assert traces.dims == ("prompt", "token", "layer", "dim")
+    assert traces.dtype == np.float32
+    for name in ("token_id", "token_text", "role", "prompt_length", "group"):
+        assert name in traces.coords
+    assert traces.token_id.dtype == np.int32
+    assert traces.prompt_length.dtype.kind == "i"
+    memory = tk.capture(tiny_llama, runs, layers=[1, 2], token_budget=40, progress=False)
+    stored = traces.sel(prompt=memory.prompt.values).values
+    np.testing.assert_array_equal(stored, memory.values)
+    assert not np.array_equal(np.nan_to_num(stored), np.nan_to_num(memory.values + 1e-3))
