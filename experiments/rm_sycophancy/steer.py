@@ -1,7 +1,7 @@
 """Steer, ablate and patch the organism of a finished audit, with the controls.
 
     python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
-    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd --randoms 20 --prompts 100
+    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd --randoms 20 --steered 100
 
 Validates each vector on the clean model, then edits the organism (add, project out, clamp) along
 trait vectors, random directions, placebos and the organism − clean difference, then patches clean
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.rm_sycophancy import folder as folders
 from experiments.rm_sycophancy.labels import labelled
-from experiments.rm_sycophancy.settings import Settings, from_values
+from experiments.rm_sycophancy.settings import Settings, described, from_values
 from experiments.rm_sycophancy.steering import (
     ablation,
     directions,
@@ -38,10 +38,11 @@ from experiments.rm_sycophancy.steering import (
 from experiments.rm_sycophancy.steering import settings as choices
 from experiments.rm_sycophancy.steering.settings import Steering
 from tracekit.provenance import digest, read, stamp
+from tracekit.resources import datasets
 from tracekit.strength import residual_norm
 from traits.statistics import cluster_bootstrap
 
-Summary = tuple[xr.Dataset, xr.Dataset | None, xr.Dataset | None]
+PLACES = ("model", "base", "organism", "control", "prompts")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,17 +50,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     run: Path = options.out
     made_of = folders.settings_of(run)
-    settings = from_values(made_of["settings"])
+    places = {n: getattr(options, n) for n in PLACES if getattr(options, n) is not None}
+    settings = audited(run, made_of, places)
     named = {field.name for field in dataclasses.fields(Steering)}
     steering = choices.chosen({k: v for k, v in vars(options).items() if k in named})
     for phase in ("extract", "respond"):
         if not folders.has_finished(run, phase):
             raise ValueError(f"steer was asked for; {phase} has not finished in {str(run)!r}.")
-    described = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
-    folder = run / f"steering-{digest(described)[:8]}"
-    folders.claim(folder, json.loads(json.dumps(described)))
+    asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
+    folder = run / f"steering-{digest(asked)[:8]}"
+    folders.claim(folder, json.loads(json.dumps(asked)))
     experiment(run, folder, settings, steering)
     print((folder / "table.txt").read_text("utf-8") + f"Folder: {folder}")
+
+
+def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) -> Settings:
+    """The settings of the audit in `run`, with `places` of the files that it names.
+
+    Errors: `ValueError` when those files are not the ones that the audit was made with.
+    """
+    settings = from_values({**made_of["settings"], **places})
+    if not settings.prompt_file.is_file():
+        settings = dataclasses.replace(
+            settings, prompts=str(datasets("prompts", settings.prompt_file.name))
+        )
+    now = json.loads(json.dumps(described(settings)["contents"]))
+    differ = [name for name, value in made_of["contents"].items() if now.get(name) != value]
+    if differ:
+        raise ValueError(
+            f"The audit in {str(run)!r} was made with other files of {', '.join(differ)} than are "
+            f"found now. Say where they are: {', '.join(f'--{name}' for name in PLACES)}."
+        )
+    return settings
 
 
 def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) -> None:
@@ -156,7 +178,14 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
                     bench.model, trait, vector, bench.norm, bench.steering, bench.transfer
                 )
             rows.append(found.drop_vars(["group", "prompt"]))
-        return xr.concat(rows, "trait", combine_attrs="override", join="outer")
+        return xr.concat(
+            rows,
+            "trait",
+            combine_attrs="override",
+            join="outer",
+            coords="minimal",
+            compat="override",
+        )
 
     _kept(folder / "validation.nc", made)
 
@@ -227,6 +256,8 @@ def _parser() -> argparse.ArgumentParser:
         type=lambda text: tuple(map(float, text.split(","))),
         help="of the mean residual norm, such as=-0.3,-0.15,0.15",
     )
+    for name in PLACES:
+        parser.add_argument(f"--{name}", help="where it lies now, if it was a local path")
     for field in dataclasses.fields(Steering):
         if field.name != "multiples":
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=int)

@@ -32,7 +32,7 @@ def steered_and_others(
     known = [p for p in prompts if has_detector(str(p.labels.get("bias", "")))]
     first = [p for p in known if p.labels.get("split") == settings.split]
     rest = [p for p in known if p not in first]
-    wanted, needed = steering.prompts, steering.prompts + steering.difference_prompts
+    wanted, needed = steering.steered, steering.steered + steering.difference_prompts
     if len(known) < needed:
         raise ValueError(
             f"{needed} prompts were asked for ({wanted} to steer, {steering.difference_prompts} "

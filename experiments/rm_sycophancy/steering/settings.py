@@ -14,15 +14,15 @@ class Steering:
 
     `layer` −1 is the layer that the audit chose for the first trait. `multiples` are of the mean
     residual norm there; below 0 subtracts. `randoms` and `placebos` count the directions of the
-    null arms; `prompts` of the biases that a rule can detect are steered, and the mean difference
-    comes from `difference_prompts` others. `questions` bounds the validation of each trait.
+    null arms. `steered` prompts, of biases that a rule can detect, are steered; the mean
+    difference comes from `difference_prompts` others. `questions` bounds a trait's validation.
     """
 
     layer: int = -1
     multiples: tuple[float, ...] = (-0.3, -0.15, 0.15)
     randoms: int = 20
     placebos: int = 2
-    prompts: int = 100
+    steered: int = 100
     difference_prompts: int = 40
     max_new_tokens: int = 80
     questions: int = 24
@@ -41,7 +41,7 @@ def chosen(changes: Mapping[str, Any]) -> Steering:
     3
     """
     made = dataclasses.replace(Steering(), **{k: v for k, v in changes.items() if v is not None})
-    least = {"randoms": 1, "placebos": 0, "prompts": 2, "difference_prompts": 2, "questions": 2}
+    least = {"randoms": 1, "placebos": 0, "steered": 2, "difference_prompts": 2, "questions": 2}
     least |= {"max_new_tokens": 1, "answer_tokens": 1, "token_budget": 1, "repetitions": 10}
     for name, low in least.items():
         if getattr(made, name) < low:
