@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from nnsight import TransformersModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import tracekit as tk
 from experiments.benchmarks import tiny
@@ -20,6 +21,12 @@ torch.set_num_threads(2)
 def embedded() -> TransformersModel:
     """The embedded SmolLM2-135M-Instruct, float32."""
     return tk.load("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def words() -> PreTrainedTokenizerBase:
+    """The embedded model's tokenizer, loaded once."""
+    return AutoTokenizer.from_pretrained(embedded_model())
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +48,6 @@ def tiny_llama(tiny_folder: Path) -> TransformersModel:
 
 
 @pytest.fixture
-def fresh_llama(tiny_folder: Path) -> TransformersModel:
+def fresh_llama(tiny_folder: Path, words: PreTrainedTokenizerBase) -> TransformersModel:
     """`tiny_folder`, loaded for this test alone: its weights may be changed."""
-    return tk.load(tiny_folder, dtype="float32")
+    return tk.load(tiny_folder, dtype="float32", tokenizer=words)

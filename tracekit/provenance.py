@@ -92,7 +92,14 @@ def digest(value: Any) -> str:
 def tokenizer_hash(tokenizer: Any) -> str:
     """A short hash of the vocabulary and the special ids."""
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    return digest([sorted(tokenizer.get_vocab().items()), special])
+    return digest([_vocabulary_hash(tokenizer, len(tokenizer)), special])
+
+
+@functools.lru_cache(maxsize=8)
+def _vocabulary_hash(tokenizer: Any, size: int) -> str:
+    # 130,000 entries take a tenth of a second, and every capture asks; `size` is what adding
+    # tokens to the same object changes
+    return digest(sorted(tokenizer.get_vocab().items()))
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:

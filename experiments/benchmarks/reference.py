@@ -59,9 +59,10 @@ def load(
     return model.eval()
 
 
-def padded(folder: Path, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Left-padded ids, mask and positions of texts, longest first."""
-    words = AutoTokenizer.from_pretrained(folder)
+def padded(tokenizer: Any, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Left-padded ids, mask and positions of texts, longest first; the tokenizer or its folder."""
+    by_folder = isinstance(tokenizer, str | Path)
+    words = AutoTokenizer.from_pretrained(tokenizer) if by_folder else tokenizer
     rows = sorted((words(text)["input_ids"] for text in texts), key=len, reverse=True)
     width = len(rows[0])
     ids = torch.tensor([[words.pad_token_id or 0] * (width - len(r)) + r for r in rows])

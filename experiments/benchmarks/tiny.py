@@ -54,15 +54,17 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def build(name: str, folder: Path, tokenizer: str | Path, seed: int = 0, widen: int = 1) -> Path:
-    """A random model of an architecture, with a tokenizer, saved in `folder`.
+def build(name: str, folder: Path, tokenizer: Any, seed: int = 0, widen: int = 1) -> Path:
+    """A random model of an architecture, saved in `folder`.
 
+    `tokenizer` is a folder, whose tokenizer is saved as well, or a loaded one, which is not.
     `widen` multiplies every width (4-bit weights come in blocks of 64).
 
     >>> build("Llama", Path("runs/tiny-llama"), embedded_model())
     PosixPath('runs/tiny-llama')
     """
-    words = AutoTokenizer.from_pretrained(tokenizer)
+    by_folder = isinstance(tokenizer, str | Path)
+    words = AutoTokenizer.from_pretrained(tokenizer) if by_folder else tokenizer
     kind, narrow = ARCHITECTURES[name]
     settings = {key: v * widen if key in WIDTHS else v for key, v in narrow.items()}
     ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
@@ -73,7 +75,8 @@ def build(name: str, folder: Path, tokenizer: str | Path, seed: int = 0, widen: 
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     spread(model, torch.Generator().manual_seed(seed))
     model.save_pretrained(folder)
-    words.save_pretrained(folder)
+    if by_folder:
+        words.save_pretrained(folder)
     return folder
 
 
