@@ -3,9 +3,11 @@
     python -m experiments.rm_sycophancy run --preset smollm2
     python -m experiments.rm_sycophancy run --preset smollm2 --prompts prompts.json --limit 40
     python -m experiments.rm_sycophancy analyse --out runs/smollm2-0123abcd
+    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
 
 Phases in order: extract, respond, capture, project, analyse; `run` does all that have not
-finished. `project` and `analyse` need no model, and no preset when `--out` names a run.
+finished. `project` and `analyse` need no model, and no preset when `--out` names a run. `steer`
+edits the organism of a finished run, with options of its own (`steer --help`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from tqdm import tqdm
 
 import tracekit
 import traits
-from experiments.rm_sycophancy import analyse, capture, extract, project, respond
+from experiments.rm_sycophancy import analyse, capture, extract, project, respond, steer
 from experiments.rm_sycophancy import folder as folders
 from experiments.rm_sycophancy.inputs import prepare
 from experiments.rm_sycophancy.settings import Settings, described, from_values, read_preset
@@ -41,9 +43,12 @@ PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one phase or all; 0, or 2 with one line on stderr for bad input."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        work(options)
+        if given[:1] == ["steer"]:
+            steer.main(given[1:])
+        else:
+            work(_parser().parse_args(given))
     except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
         if not meant_for_the_user(error):
             raise
