@@ -273,7 +273,7 @@ def _serve() -> None:
             answer = {**done, "writer": os.getpid(), "seconds": time.perf_counter() - begun}
         except Exception as error:  # handed to the parent, which raises it
             answer = {"error": f"{type(error).__name__}: {error}"}
-            if isinstance(error, OSError) and error.errno is not None:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 answer |= {"errno": error.errno, "error": error.strerror}
         print(json.dumps(answer), flush=True)
 

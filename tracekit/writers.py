@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
@@ -45,8 +46,9 @@ class Writers:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
             for process in self.processes:
-                if process.stdin is not None:
-                    process.stdin.close()
+                # what a writer that died had not read yet is lost with it
+                with suppress(BrokenPipeError):
+                    cast(BinaryIO, process.stdin).close()
                 process.wait()
 
     def submit(self, job: shard.Job) -> None:
