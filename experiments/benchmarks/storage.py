@@ -1,6 +1,6 @@
 """What captures take on disk and how fast they are written and read, on real residuals.
 
-    python -m experiments.benchmarks.storage --runs runs.nc [--limit 16]
+    python -m experiments.benchmarks.storage --runs runs.nc [--limit 40]
 
 `--runs` are transcripts kept by experiments.benchmarks.capture. The residuals of ten layers, from
 a bfloat16 and from a float32 model, go through the shard writer uncompressed and compressed, in
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--runs", required=True)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", default="results/benchmarks")
     settings = parser.parse_args(arguments)
@@ -89,11 +89,9 @@ def _require_exact(job: shard.Job) -> None:
 
 
 def _reading(path: Path, name: str) -> dict[str, Any]:
-    def read(**chosen: Any) -> None:
-        with xr.open_dataset(path) as found:
-            found[name].isel(**chosen).load()
-
-    return {"all": read, "one": lambda: read(layer=4)}
+    # opened once: what is compared is reading
+    values = xr.open_dataset(path, cache=False)[name]
+    return {"all": lambda: values.copy().load(), "one": lambda: values.isel(layer=4).load()}
 
 
 if __name__ == "__main__":
