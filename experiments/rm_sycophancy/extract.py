@@ -23,8 +23,8 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     """Write `contrast/*.nc` (prompt, layer, dim), `vectors.nc` and `evaluation.nc`.
 
     Vectors (trait, method, layer, dim) are fitted on one part of the pairs, the layer is chosen
-    on a second, and the AUROC reported on a third. Traces are the mean over the first
-    `continuation` tokens that the base model itself writes after each raw prefix.
+    on a second, and the AUROC reported on a third. Traces are the mean over the last
+    `prefix` tokens of each raw story and the `continuation` that the base model itself adds.
     """
     base = tk.load(settings.base, dtype=settings.dtype) if settings.base else inputs.model
     fitted = []
@@ -43,10 +43,12 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
 
 def contrast_traces(model: Any, contrast: ContrastSet, settings: Settings) -> xr.DataArray:
-    """What the model goes through while it continues each side: (prompt, layer, dim)."""
-    asked = tk.encode(model, contrast_prompts(contrast, settings.pairs), template="raw")
-    runs = tk.generate(model, asked, max_new_tokens=settings.continuation)
-    return tk.capture(model, runs, tokens=slice(0, settings.continuation - 1), reduce="mean")
+    """What the model goes through at the end of each side's story: (prompt, layer, dim)."""
+    runs = tk.encode(model, contrast_prompts(contrast, settings.pairs), template="raw")
+    if settings.continuation:
+        runs = tk.generate(model, runs, max_new_tokens=settings.continuation)
+    window = slice(-settings.prefix, settings.continuation - 1)
+    return tk.capture(model, runs, tokens=window, reduce="mean")
 
 
 def fit(traces: xr.DataArray, settings: Settings) -> tuple[xr.DataArray, xr.Dataset]:
@@ -111,7 +113,8 @@ def _joined(fitted: Sequence[Any], what: str, settings: Settings) -> Any:
     made = {
         **read(fitted[0]),
         "what": what,
-        "tokens": f"the first {settings.continuation} that the base model continues with",
+        "tokens": f"the last {settings.prefix} of the story and the first "
+        f"{settings.continuation} that the base model continues with",
         # the same weights play both roles where no base is given (DESIGN, decision 10)
         "transfer": bool(settings.base),
     }

@@ -25,8 +25,9 @@ class Settings:
 
     `base` is the model that vectors come from ("": `model` in raw completion); `organism` and
     `control` are adapters; `pairs` and `limit` bound the contrast pairs of a trait and the
-    prompts; `continuation` counts the response tokens that vectors are made of; `method` is the
-    one of `methods` that is projected on; `layers` are the first and the last one kept in full.
+    prompts; vectors are made of the last `prefix` tokens of a contrast story and the first
+    `continuation` tokens that the base model adds to it; `method` is the one of `methods` that is
+    projected on; `layers` are the first and the last one kept in full.
     """
 
     preset: str
@@ -38,7 +39,8 @@ class Settings:
     dtype: str = "auto"
     traits: tuple[str, ...] = ()
     pairs: int = 0
-    continuation: int = 5
+    prefix: int = 12
+    continuation: int = 0
     methods: tuple[str, ...] = ("mean_diff", "probe")
     method: str = "mean_diff"
     prompts: str = ""
@@ -148,7 +150,14 @@ def _typed(key: str, kind: Any, value: Any) -> Any:
 
 
 def _check(settings: Settings) -> None:
-    low = {"pairs": 0, "limit": 0, "continuation": 1, "max_new_tokens": 1, "repetitions": 10}
+    low = {
+        "pairs": 0,
+        "limit": 0,
+        "prefix": 0,
+        "continuation": 0,
+        "max_new_tokens": 1,
+        "repetitions": 10,
+    }
     for key, least in low.items():
         if getattr(settings, key) < least:
             raise ValueError(f"{key}={getattr(settings, key)} was given; at least {least} is due.")
@@ -156,6 +165,11 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             f"layers={list(settings.layers)} was given; it takes the first and the last layer "
             "kept in full, counted from 0, such as [15, 22]."
+        )
+    if settings.prefix + settings.continuation == 0:
+        raise ValueError(
+            "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
+            "Give at least one token of either."
         )
     if settings.method not in settings.methods:
         raise ValueError(
