@@ -238,4 +238,4 @@ def _tolerance(model: TransformersModel) -> float:
 
 
 def _norms_at_the_end(model: TransformersModel) -> bool:
-    return not isinstance(model.norm._module, torch.nn.Identity)
+    return hasattr(model, "norm") and not isinstance(model.norm._module, torch.nn.Identity)

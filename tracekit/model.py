@@ -180,14 +180,15 @@ def _named(
 ) -> tuple[TransformersModel, bool]:
     """The model, and whether its names had to be found by structure."""
     loaded = _build(source, name, rename, settings, *where)
-    found = names.by_structure(loaded._module) if names.missing(loaded) else {}
-    if found:
+    lacks = names.missing(loaded)
+    found = names.by_structure(loaded._module) if lacks else {}
+    if not set(lacks).isdisjoint(found.values()):
         again = source if where[1] is True else loaded._module
         kept = settings if where[1] is True else {}
         settings = {**kept, "tokenizer": loaded.tokenizer}
         loaded = _build(again, name, {**found, **rename}, settings, *where)
     names.require(loaded, name)
-    return loaded, bool(found)
+    return loaded, not set(lacks).isdisjoint(found.values())
 
 
 def _build(

@@ -91,10 +91,9 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
     values = torch.as_tensor(array.transpose(*outer, "dim").values)
     _refuse_unfit(model, array)
     with torch.no_grad():
-        normed = _through(
-            model.norm._module, values.to(next(model.norm._module.parameters()).dtype)
-        )
-        logits = _through(model.lm_head._module, normed).float().cpu()
+        for module in [model.norm, model.lm_head] if hasattr(model, "norm") else [model.lm_head]:
+            values = _through(module._module, values)
+    logits = values.float().cpu()
     best = logits.topk(top, dim=-1)
     # a hole promotes nothing
     ids = best.indices.masked_fill(best.values.isnan(), -1)
@@ -112,7 +111,8 @@ def _through(module: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
     # an offloaded module's weights are nowhere until accelerate's hook brings them
     hook = getattr(module, "_hf_hook", None)
     where = getattr(hook, "execution_device", None)
-    return module(values.to(next(module.parameters()).device if where is None else where))
+    weight = next(module.parameters())
+    return module(values.to(weight.device if where is None else where, weight.dtype))
 
 
 def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:

@@ -48,7 +48,7 @@ def compare(
     theirs = reference.read(
         reference.load(folder, dtype, lora, repack), reference.padded(folder, TEXTS)
     )
-    runs = tk.encode(model, sorted(TEXTS, key=len, reverse=True), template="raw")
+    runs = tk.encode(model, TEXTS, template="raw")
     gaps = {}
     for site in SITES:
         layers = sorted(layer for s, layer in theirs if s == site)

@@ -7,7 +7,14 @@ import torch
 from transformers import LlamaForCausalLM
 
 import tracekit as tk
-from tracekit import check
+from tracekit.check import (
+    _check_hidden_states,
+    _check_shapes,
+    _check_single,
+    _check_sum,
+    _everything,
+    probe,
+)
 from tracekit.origin import origin
 
 BOUND = 8
@@ -44,57 +51,57 @@ def test_a_load_with_an_adapter_takes_at_most_eight_forwards(tiny_folder, tiny_l
 
 
 def seen_by(model):
-    batch = check.probe(model)
-    return check._everything(model, batch), batch
+    batch = probe(model)
+    return _everything(model, batch), batch
 
 
 def test_an_off_by_one_layer_is_found_and_named(tiny_llama):
     seen, batch = seen_by(tiny_llama)
-    check._check_hidden_states(tiny_llama, seen, batch)
+    _check_hidden_states(tiny_llama, seen, batch)
     shifted = {**seen, "output": [*seen["output"][1:], seen["output"][0]]}
     with pytest.raises(ValueError, match=r"residual, layer 0: .* is [\d.]+, where 0 was expected"):
-        check._check_hidden_states(tiny_llama, shifted, batch)
+        _check_hidden_states(tiny_llama, shifted, batch)
 
 
 def test_one_changed_value_is_found(tiny_llama):
     seen, batch = seen_by(tiny_llama)
     seen["output"][2][0, 3, 5] += 1e-4
     with pytest.raises(ValueError, match="residual, layer 2"):
-        check._check_hidden_states(tiny_llama, seen, batch)
+        _check_hidden_states(tiny_llama, seen, batch)
 
 
 def test_a_last_layer_that_is_final_normed_is_found(tiny_llama):
     seen, batch = seen_by(tiny_llama)
     seen["output"][-1] = seen["hidden"][-1]
     with pytest.raises(ValueError, match="the last block's output equals the final-normed"):
-        check._check_hidden_states(tiny_llama, seen, batch)
+        _check_hidden_states(tiny_llama, seen, batch)
 
 
 def test_a_wrong_embedding_is_found(tiny_llama):
     seen, batch = seen_by(tiny_llama)
     seen["embedding"][0, -1] *= 2
     with pytest.raises(ValueError, match="residual, layer -1"):
-        check._check_hidden_states(tiny_llama, seen, batch)
+        _check_hidden_states(tiny_llama, seen, batch)
 
 
 def test_output_that_is_not_row_column_dim_is_found(tiny_llama):
     seen, batch = seen_by(tiny_llama)
     seen["output"][1] = seen["output"][1][0]
     with pytest.raises(ValueError, match=r"layers\[1\] has the shape \(7, 32\), not \(2, 7, 32\)"):
-        check._check_shapes(tiny_llama, seen, batch)
+        _check_shapes(tiny_llama, seen, batch)
 
 
 def test_parts_that_do_not_add_up_are_found_with_both_numbers(tiny_llama):
     seen, batch = seen_by(tiny_llama)
-    check._check_sum(tiny_llama, seen, batch)
+    _check_sum(tiny_llama, seen, batch)
     seen["sum"][1] = seen["sum"][1] * 1.01
     with pytest.raises(ValueError, match=r"layer 1: .* by 0\.01.* of its norm \(bound 0\.0001\)"):
-        check._check_sum(tiny_llama, seen, batch)
+        _check_sum(tiny_llama, seen, batch)
 
 
 def test_padding_that_leaks_into_the_row_is_found(tiny_llama):
     seen, batch = seen_by(tiny_llama)
-    check._check_single(tiny_llama, seen, batch, 1)
+    _check_single(tiny_llama, seen, batch, 1)
     # the short row as it would be without its mask
     with torch.no_grad():
         unmasked = tiny_llama._module.model(
@@ -104,7 +111,7 @@ def test_padding_that_leaks_into_the_row_is_found(tiny_llama):
         )
     wrong = {**seen, "output": [*unmasked.hidden_states[1:-1], seen["output"][-1]]}
     with pytest.raises(ValueError, match=r"layer 0: row 1 batched with padding .* \(bound 0\.0001"):
-        check._check_single(tiny_llama, wrong, batch, 1)
+        _check_single(tiny_llama, wrong, batch, 1)
 
 
 def test_a_change_that_moves_nothing_is_found(tiny_folder, words):
@@ -129,6 +136,6 @@ def test_a_messages_three_parts(tiny_llama):
     seen, batch = seen_by(tiny_llama)
     seen["output"][0] = seen["output"][0] + 1
     with pytest.raises(ValueError, match=re.escape(origin(tiny_llama).name)) as caught:
-        check._check_hidden_states(tiny_llama, seen, batch)
+        _check_hidden_states(tiny_llama, seen, batch)
     assert "where 0 was expected" in str(caught.value)
     assert "pass rename=, or check=False" in str(caught.value)

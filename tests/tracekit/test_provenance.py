@@ -1,14 +1,12 @@
 """What made an array: fingerprints that any change shows in, and what must agree."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracekit as tk
@@ -46,6 +44,7 @@ def test_one_changed_bit_changes_the_fingerprint(size, dtype):
     assert provenance.fingerprint({"v": values}) != before
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**15 - 1), st.integers(0, 2**15 - 1))
 def test_two_swapped_values_change_the_fingerprint(i, j):
     values = torch.arange(2**16, dtype=torch.float32)
@@ -67,15 +66,3 @@ def test_adding_a_token_changes_the_tokenizers_hash(words):
     assert provenance.tokenizer_hash(other) == provenance.tokenizer_hash(words)
     other.add_tokens(["zzzz"])
     assert provenance.tokenizer_hash(other) != provenance.tokenizer_hash(words)
-
-
-def test_the_weights_fingerprint_is_the_same_in_another_process(tiny_folder, tiny_llama):
-    from tracekit.origin import origin
-
-    code = (
-        "import sys, tracekit as tk; from tracekit.origin import origin;"
-        "print(origin(tk.load(sys.argv[1], dtype='float32', check=False)).weights)"
-    )
-    command = [sys.executable, "-c", code, str(tiny_folder)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.split()[-1] == origin(tiny_llama).weights
