@@ -25,6 +25,7 @@ def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """
     label, group = _labels(traces)
     traces = traces.mean("token", skipna=True) if "token" in traces.dims else traces
+    traces = traces if traces.chunks is None else traces.compute()  # one pass over the files
     names = list(dict.fromkeys(group.tolist()))
     _check_sides(names, label, group)
     first = [int(np.flatnonzero(group == name)[0]) for name in names]

@@ -1,6 +1,6 @@
 """How often `traits.evaluate` finds a trait in noise, and how often one that is there.
 
-    python -m experiments.benchmarks.statistics_size --repetitions 500
+    python -m experiments.benchmarks.statistics_size --repetitions 500 --power 200
 
 Size: the whole procedure (fit, select, report) on noise with three massive dims. Power: a planted
 direction of d standard deviations in isotropic noise, D = 576, 120 pairs; the recovery by the mean
@@ -84,11 +84,12 @@ def _rate(p: Sequence[float]) -> Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: runs both parts, prints and saves the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=500)
+    parser.add_argument("--repetitions", type=int, default=500, help="of the size")
+    parser.add_argument("--power", type=int, default=200, help="repetitions of each power")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "statistics_size.csv")
     asked = parser.parse_args(arguments)
-    rows = size(asked.repetitions, asked.seed) + power(asked.repetitions, asked.seed + 1)
+    rows = size(asked.repetitions, asked.seed) + power(asked.power, asked.seed + 1)
     save(rows, asked.output)
     print(asked.output.read_text())
 

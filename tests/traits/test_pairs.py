@@ -1,3 +1,4 @@
+import dask.array
 import numpy as np
 import pytest
 import xarray as xr
@@ -69,3 +70,18 @@ def test_a_small_set_is_refused_with_its_numbers():
     positive, _ = pairs(contrast_traces(np.random.default_rng(0), pairs=20))
     with pytest.raises(ValueError, match=r"20 pairs.*'select': 4"):
         split_pairs(positive["pair"], np.random.default_rng(0))
+
+
+def test_lazy_traces_are_read_once():
+    traces = contrast_traces(np.random.default_rng(0), pairs=5).expand_dims(token=[0, 1])
+    reads = []
+
+    def read(block):
+        reads.append(block.shape)
+        return block
+
+    lazy = traces.chunk(prompt=10).copy(data=dask.array.from_array(traces.values).map_blocks(read))
+    reads.clear()
+    for one, other in zip(pairs(lazy), pairs(traces), strict=True):
+        xr.testing.assert_allclose(one, other)
+    assert len(reads) == 1
