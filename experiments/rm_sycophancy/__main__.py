@@ -13,9 +13,8 @@ edits the organism of a finished run, with options of its own (`steer --help`).
 from __future__ import annotations
 
 import argparse
-import linecache
+import dis
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,12 +86,16 @@ def meant_for_the_user(error: BaseException) -> bool:
     Only a `raise` statement of this project's own packages carries a message for the user; any
     other error is a bug, and shows its traceback.
     """
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return False
+    code = place.tb_frame.f_code
     roots = {Path(str(package.__file__)).parent for package in (tracekit, traits)}
     roots.add(Path(__file__).parent.parent)
-    ours = any(root in Path(frame.filename).parents for root in roots)
-    line = linecache.getline(frame.filename, frame.lineno or 0)
-    return ours and line.strip().startswith("raise ")
+    ours = any(root in Path(code.co_filename).parents for root in roots)
+    return ours and code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _which(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]:
