@@ -12,7 +12,7 @@ import tracekit as tk
 from tracekit.provenance import read
 from tracekit.strength import sweep
 
-NEW, LAYER = 8, 2
+NEW, LAYER = 5, 2
 
 
 @pytest.fixture(scope="module")
