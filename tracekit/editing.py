@@ -44,7 +44,7 @@ def edit(
     Errors: `ValueError` for a remote model and for tokens that are no labels.
     """
     about = origin(model)
-    if about.weights == "remote":
+    if about.remote:
         raise ValueError(
             f"{kind} was asked for on the remote model {about.name}: edits do not travel. "
             "Load the model here (remote=False)."
