@@ -53,10 +53,11 @@ def switch(model: TransformersModel, name: str | os.PathLike[str] | None) -> Non
     about = origin(model)
     root, path = about.root, None if name is None else _adapter_path(os.fspath(name))
     if path is not None and root.peft != path:
-        _replace(root, path)
+        _refuse_unfit(root, path)
+        if about.remote is not True:
+            _replace(root, path)
     if about.remote is True:
-        # the server attaches and detaches by name: there is no module here to switch off
-        root.load_adapter(path)
+        _name_for_server(root, path)
     elif root.peft is not None:
         turn(root._module, path is not None)
 
@@ -77,11 +78,6 @@ def _adapter_path(name: str) -> str:
 
 def _replace(root: TransformersModel, path: str) -> None:
     about, before, on = origin(root), root.peft, current_adapter(root) is not None
-    _refuse_unfit(root, path)
-    if about.remote is True:
-        root.load_adapter(path)
-        about.adapters[path] = "remote"
-        return
     try:
         _attach(root, path)
         about.adapters[path] = fingerprint(adapter_tensors(root._module))
@@ -91,6 +87,15 @@ def _replace(root: TransformersModel, path: str) -> None:
         # nothing of a refused adapter stays behind, and the former one is as it was
         _restore(root, before, on)
         raise
+
+
+def _name_for_server(root: TransformersModel, path: str | None) -> None:
+    # the server attaches and detaches by name; here nnsight builds another skeleton
+    about = origin(root)
+    root.load_adapter(path)
+    root._module.tracekit_origin = about
+    if path is not None:
+        about.adapters[path] = "remote"
 
 
 def _attach(root: TransformersModel, path: str) -> None:
