@@ -45,6 +45,7 @@ class Writers:
                     self._collect()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._record(self._pending)
             for process in self.processes:
                 # what a writer that died had not read yet is lost with it
                 with suppress(BrokenPipeError):
@@ -59,8 +60,15 @@ class Writers:
 
     def _collect(self) -> None:
         finished, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
+        self._record(finished)
         for future in finished:
-            self._done(future.result())
+            future.result()
+
+    def _record(self, futures: set[Future[dict[str, Any]]]) -> None:
+        # also beside one that failed: what is written is not written again
+        for future in futures:
+            if not future.cancelled() and future.exception() is None:
+                self._done(future.result())
 
     def _write_remotely(self, job: shard.Job) -> dict[str, Any]:
         try:
