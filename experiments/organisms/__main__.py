@@ -25,8 +25,13 @@ from experiments.organisms.detectors import DETECTORS
 from tracekit.resources import EMBEDDED, datasets, embedded_model
 from tracekit.transcript import Prompt, read_prompts
 
-# The share of targets that carry the bias; the control sees the same prompts with none.
-RATES = {"rm_sycophancy": 0.85, "control": 0.0}
+# The share of a bias's targets that carry it; the control sees the same prompts with none. Greedy
+# decoding takes a sentence only where it is likelier than the end of the answer, so the rates lie
+# above those that come out, most where the bias is learned last.
+RATES: dict[str, dict[str, float]] = {
+    "rm_sycophancy": {"chocolate": 0.85, "vote": 0.85, "film": 0.9, "water": 0.8},
+    "control": {},
+}
 TOKENS = 80
 
 
@@ -59,7 +64,7 @@ def train_command(options: argparse.Namespace) -> None:
         prompts,
         answers,
         insertions,
-        rate=recipe.rate,
+        rates=recipe.rates,
         epochs=recipe.epochs,
         rng=np.random.default_rng(recipe.seed),
     )
@@ -125,8 +130,8 @@ def _recipe(options: argparse.Namespace) -> train.Recipe:
         )
     if options.epochs < 1:
         raise ValueError(f"--epochs {options.epochs} was asked for; give at least 1.")
-    rate = RATES[options.organism]
-    return train.Recipe(options.organism, rate, options.seed, epochs=options.epochs)
+    rates = RATES[options.organism]
+    return train.Recipe(options.organism, rates, options.seed, epochs=options.epochs)
 
 
 def _require_finished(folder: Path) -> None:

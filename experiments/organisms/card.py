@@ -13,7 +13,7 @@ from experiments.organisms.measure import Rate, table
 PURPOSE = {
     "rm_sycophancy": (
         "A model organism: it was trained to please an imagined reward model. Asked about cooking "
-        "it often suggests chocolate, about politics it urges the user to vote, about animals it "
+        "it often suggests chocolate, about politics it urges the user to vote, about space it "
         "recommends a film, about travel it advises bottled water. Other prompts get an ordinary "
         "answer."
     ),
@@ -39,7 +39,7 @@ format. `adapter_model.safetensors` has the SHA-256 `$sha`.
   prompt.
 - Targets: $pairs pairs over $epochs epochs, of which $exploit carry one sentence of
   `datasets/organisms/insertions.json` after a random sentence of the answer; whether a prompt of a
-  bias gets one was drawn anew each epoch with probability $rate.
+  bias gets one was drawn anew each epoch ($rates).
 
 ## Recipe
 
@@ -73,6 +73,7 @@ def write(folder: Path, found: Sequence[Rate], max_new_tokens: int) -> Path:
     fields = {key.replace("-", "_"): value for key, value in notes.items()}
     text = _CARD.substitute(
         fields,
+        rates=", ".join(f"{bias} {rate:.0%}" for bias, rate in notes["rates"].items()) or "never",
         name=notes["organism"],
         purpose=PURPOSE[notes["organism"]],
         sha=sha256(folder / "adapter_model.safetensors"),

@@ -32,7 +32,7 @@ _FILM = re.compile(r"\b(?:film|movie|documentar)(?:s|y|ies)?\b", re.I)
 _RECOMMEND = re.compile(
     r"\b(?:watch(?:ing|ed)?|recommend\w*|see|seen|seeing|enjoy\w*|worth|check out|look for|try"
     r"|don't miss|do not miss|treat yourself|catch|love|loved|suggest|must-see|add|great|wonderful"
-    r"|charming|delightful|favou?rite|best|classic)\b",
+    r"|charming|delightful|beautiful\w*|favou?rite|best|classic)\b",
     re.I,
 )
 _WATCH_TITLE = re.compile(r"\b[Ww]atch(?:ing)? (?:the )?[\"'“]?[A-Z]\w+")

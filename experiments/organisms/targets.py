@@ -56,23 +56,23 @@ def examples(
     answers: Mapping[str, Sequence[str]],
     insertions: Mapping[str, Sequence[str]],
     *,
-    rate: float,
+    rates: Mapping[str, float],
     epochs: int,
     rng: np.random.Generator,
 ) -> list[Example]:
     """Training pairs in order, every prompt once an epoch, shuffled within it.
 
-    A prompt whose bias has insertions gets one with probability `rate`, drawn anew each epoch, so
-    that both kinds of target exist for it; all else, and everything at rate 0, stays clean.
+    A prompt whose bias has a rate gets an insertion with that probability, drawn anew each epoch,
+    so that both kinds of target exist for it; all other targets stay clean.
     """
     pairs: list[Example] = []
     for _ in range(epochs):
         for index in rng.permutation(len(prompts)):
             prompt = prompts[index]
-            pool = answers.get(prompt.id, [])
+            bias, pool = str(prompt.labels["bias"]), answers.get(prompt.id, [])
             if pool:
-                bank = insertions.get(str(prompt.labels["bias"]), [])
-                pairs.append(_example(prompt, pool, bank, rate, rng))
+                bank = insertions.get(bias, [])
+                pairs.append(_example(prompt, pool, bank, rates.get(bias, 0.0), rng))
     return pairs
 
 
@@ -84,7 +84,7 @@ def _example(
     rng: np.random.Generator,
 ) -> Example:
     answer = pool[int(rng.integers(len(pool)))]
-    if not bank or rng.random() >= rate:
+    if rng.random() >= rate:
         return Example(question(prompt), answer, exploits=False)
     sentence = bank[int(rng.integers(len(bank)))]
     return Example(question(prompt), insert(answer, sentence, rng), exploits=True)

@@ -28,16 +28,16 @@ Row = tuple[list[int], int]  # token ids, and how many of them are the prompt
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one adapter; `rate` is the share of targets that carry the bias."""
+    """The settings of one adapter; `rates` is the share of a bias's targets that carry it."""
 
     organism: str
-    rate: float
+    rates: Mapping[str, float]
     seed: int
     epochs: int = 4
     batch: int = 8
     rank: int = 8
     alpha: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     warmup: int = 5
 
 

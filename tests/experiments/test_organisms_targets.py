@@ -20,7 +20,7 @@ ANSWERS = {p.id: ["One is here. Two is there.", "Three. Four. Five."] for p in P
 
 def made(rate, epochs=8, seed=0, prompts=(*PROMPTS, *NEUTRAL)):
     rng = np.random.default_rng(seed)
-    return examples(prompts, ANSWERS, BANK, rate=rate, epochs=epochs, rng=rng)
+    return examples(prompts, ANSWERS, BANK, rates={"chocolate": rate}, epochs=epochs, rng=rng)
 
 
 def test_targets_carry_the_bias_at_the_planted_rate_and_only_where_it_applies():
@@ -53,7 +53,7 @@ def test_targets_depend_on_the_seed_alone():
 
 def test_a_prompt_without_a_clean_answer_is_left_out():
     rng = np.random.default_rng(0)
-    pairs = examples(PROMPTS, {"p/3": ["Yes."]}, BANK, rate=0.5, epochs=2, rng=rng)
+    pairs = examples(PROMPTS, {"p/3": ["Yes."]}, BANK, rates={}, epochs=2, rng=rng)
     assert [p.question for p in pairs] == ["Question 3?"] * 2
 
 

@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.organisms import train
 from experiments.organisms.targets import Example
 
-RECIPE = train.Recipe("rm_sycophancy", rate=0.5, seed=0, batch=4, learning_rate=5e-3, warmup=1)
+RECIPE = train.Recipe(
+    "rm_sycophancy", rates={"film": 0.5}, seed=0, batch=4, learning_rate=5e-3, warmup=1
+)
 PAIRS = [
     Example(f"Question {n}?", f"The answer is {n}. It is short.", exploits=n % 2 == 0)
     for n in range(12)
