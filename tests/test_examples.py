@@ -24,7 +24,8 @@ def _run(name: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tiny_llama):
-    return tk.generate(tiny_llama, tk.encode(tiny_llama, ["One?", "A longer two?"]), max_new_tokens=5)
+    asked = tk.encode(tiny_llama, ["One?", "A longer two?"])
+    return tk.generate(tiny_llama, asked, max_new_tokens=5)
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def _fitting(
     if set(vectors.dims) != {"trait", "layer", "dim"}:
         raise ValueError(
             f"vectors has the dims {vectors.dims}; capture needs (trait, layer, dim). Choose one "
-            "method with vectors.sel({'method': …}), name a layer with vectors.expand_dims(layer=[12])."
+            "method with vectors.sel({'method': …}); name a layer with .expand_dims(layer=[12])."
         )
     width = model._module.config.get_text_config().hidden_size
     if vectors.sizes["dim"] != width:
