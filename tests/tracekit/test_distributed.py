@@ -1,5 +1,6 @@
 """Two tensor-parallel ranks, and blocks on different devices, give the single-process traces."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,13 @@ SITES = ("residual", "attention", "mlp")
 
 def test_two_ranks_give_the_single_process_traces(tiny_llama, tiny_folder, tiny_lora, tmp_path):
     program = Path(__file__).with_name("two_ranks.py")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", str(program), str(tiny_folder), str(tiny_lora), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--master-addr", "127.0.0.1", "--master-port", port]
+    command += [str(program), str(tiny_folder), str(tiny_lora), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     texts = ["Where is Paris?", "The sky is blue because"]
     runs = tk.encode(tiny_llama, texts, template="raw")
