@@ -89,8 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "statistics_size.csv")
     asked = parser.parse_args(arguments)
-    rows = size(asked.repetitions, asked.seed) + power(asked.power, asked.seed + 1)
+    rows = size(asked.repetitions, asked.seed)
     save(rows, asked.output)
+    save(rows + power(asked.power, asked.seed + 1), asked.output)
     print(asked.output.read_text())
 
 
