@@ -57,11 +57,10 @@ def test_steering_from_a_saved_vector_changes_what_is_said(embedded, tmp_path):
     )
     vectors = vectors.expand_dims(trait=["alignment/sycophancy"], method=["mean_diff"])
     path = tk.save(stamp(vectors.rename("vector"), read(traces)), tmp_path / "vectors.nc")
-    rows = [line.split(None, 1) for line in _run("steer_saved_vector.py", str(path)).splitlines()]
+    printed = _run("steer_saved_vector.py", str(path))
     by_coefficient: dict[str, list[str]] = {}
-    for row in rows:
-        if re.fullmatch(r"[+-]\d+\.\d", row[0]):
-            by_coefficient.setdefault(row[0], []).append(row[-1])
+    for coefficient, text in re.findall(r"^ *([+-]\d+\.\d)  (.*)$", printed, re.MULTILINE):
+        by_coefficient.setdefault(coefficient, []).append(text)
     assert len(by_coefficient) == 3
     assert len({tuple(texts) for texts in by_coefficient.values()}) == 3
 
