@@ -44,7 +44,8 @@ def analysis(
     """Every number of the audit, from cosine projections (prompt, token, layer, trait) by arm.
 
     Over (contrast, layer, trait): `shift` of the response mean, `contrast` − clean weights, with
-    its interval, and `prompt_shift`; `auroc` of exploiting against other organism responses where
+    its interval, and `prompt_shift`; `clean_deviation` (layer, trait), the spread over prompts of
+    the clean weights' response means; `auroc` of exploiting against other organism responses where
     that can be decided, with `undecidable` (bias) saying why not; `trajectory_*` (arm, token,
     trait) at the chosen layer; `hits` and `responses` (arm, bias). Intervals are 95 %, over
     prompts.
@@ -58,6 +59,7 @@ def analysis(
         for arm in tqdm(weights, unit="arm", desc="analyse", leave=False)
     ]
     found = xr.concat(shifts, xr.Variable("contrast", weights))
+    found["clean_deviation"] = measures.bare(clean).std("prompt", ddof=1)
     detected = measures.detection(means["organism/organism"], generator, settings.repetitions)
     found = xr.merge([found, evaluated(evaluation), *([] if detected is None else [detected])])
     found = xr.merge([found, _labels(means["organism/organism"], texts)])

@@ -18,14 +18,19 @@ COLOURS = {
 
 
 def heatmap(found: xr.Dataset, path: Path) -> None:
-    """Trait × layer: the shift of the response-mean cosine, one panel a contrast, one scale."""
+    """Trait × layer: the shift of the response-mean cosine, one panel a contrast, one scale.
+
+    In units of the clean weights' spread over prompts at that layer and trait, so that layers
+    whose cosines vary more do not outshine the others.
+    """
+    shifts = found["shift"] / found["clean_deviation"]
     contrasts, traits = found["contrast"].values, found["trait"].values
     size = (10, (1.2 + 0.4 * len(traits)) * len(contrasts) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(contrasts), 1, squeeze=False, sharex=True)[:, 0]
-    limit = float(np.abs(found["shift"]).max()) or 1.0
+    limit = float(np.abs(shifts).max()) or 1.0
     for ax, contrast in zip(axes, contrasts, strict=True):
-        values = found["shift"].sel(contrast=contrast).transpose("trait", "layer").values
+        values = shifts.sel(contrast=contrast).transpose("trait", "layer").values
         layers = found["layer"].values
         drawn = ax.pcolormesh(
             layers, np.arange(len(traits)), values, cmap="PuOr", vmin=-limit, vmax=limit
@@ -35,7 +40,7 @@ def heatmap(found: xr.Dataset, path: Path) -> None:
         ax.invert_yaxis()
         ax.set_title(f"{contrast} − clean weights, same ids")
     axes[-1].set_xlabel("layer (a point: the layer chosen for the trait)")
-    figure.colorbar(drawn, ax=list(axes), label="mean shift of cosine")
+    figure.colorbar(drawn, ax=list(axes), label="shift / sd of clean over prompts")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 

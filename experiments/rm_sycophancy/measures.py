@@ -38,11 +38,11 @@ def shift(
     ('layer', 'trait')
     """
     moved = tk.difference(arm, clean)
-    bare = _bare(moved).assign_coords(group=("prompt", moved["group"].values))
-    found = cluster_bootstrap(bare, _mean, generator, repetitions=repetitions)
+    rows = bare(moved).assign_coords(group=("prompt", moved["group"].values))
+    found = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
     found = found.rename(estimate="shift", low="shift_low", high="shift_high")
     found["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
-    found["prompt_shift"] = _bare(moved, keep=("prompt", "layer", "trait", *LABELS))
+    found["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
     return found.drop_attrs()
 
 
@@ -85,11 +85,11 @@ def detection(
         return None
     rows = scores.isel(prompt=np.isin(scores["bias"].values, kept))
     strata = [f"{b}|{e}" for b, e in zip(rows["bias"].values, rows["exploit"].values, strict=True)]
-    bare = _bare(rows).assign_coords(
+    plain = bare(rows).assign_coords(
         {name: ("prompt", rows[name].values) for name in ("bias", "exploit", "group")}
     )
     found = cluster_bootstrap(
-        bare.assign_coords(stratum=("prompt", strata)),
+        plain.assign_coords(stratum=("prompt", strata)),
         lambda drawn: auroc(drawn, "exploit", within="bias").drop_attrs(),
         generator,
         strata="stratum",
@@ -109,7 +109,7 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """
     found = []
     for array in projections.values():
-        said = _bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
+        said = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
         count = said.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
         # one prompt has no spread
         spread = said.std("prompt", ddof=1).where(count > 1) if said.sizes["prompt"] > 1 else np.nan
@@ -153,8 +153,10 @@ def _mean(rows: xr.DataArray) -> xr.DataArray:
     return rows.mean("prompt")
 
 
-def _bare(
-    array: xr.DataArray, keep: tuple[str, ...] = ("prompt", "layer", "trait")
-) -> xr.DataArray:
-    """Without the labels that a bootstrap would carry along at every draw."""
+def bare(array: xr.DataArray, keep: tuple[str, ...] = ("prompt", "layer", "trait")) -> xr.DataArray:
+    """Without the labels that a bootstrap would carry along at every draw.
+
+    >>> set(bare(scores).coords)
+    {'prompt', 'layer', 'trait'}
+    """
     return array.drop_vars([name for name in array.coords if name not in keep]).drop_attrs()
