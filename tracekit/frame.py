@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tracekit import tensors
 from tracekit.forward import Work
 from tracekit.provenance import stamp
 from tracekit.store import storable
@@ -25,14 +24,13 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
     columns = axis(work)
     chosen = work.transcripts.isel(prompt=list(rows), token=columns)
     kept = work.kept[np.asarray(rows)][:, columns]
-    coords: dict[str, Any] = {
-        str(n): c for n, c in chosen.coords.items() if set(c.dims) <= {"prompt", "token"}
-    }
-    for name, hole in (("token_id", -1), ("role", "pad"), ("token_text", "")):
-        values = chosen[name].transpose("prompt", "token").values
-        coords[name] = (("prompt", "token"), np.where(kept, values, hole))
-    if work.asked.reduce is not None:
-        coords = {n: c for n, c in coords.items() if n not in (*tensors.ALONG_TOKENS, "token")}
+    # a reduced row has no tokens, and so none of the labels along them
+    dims = {"prompt", "token"} if work.asked.reduce is None else {"prompt"}
+    coords: dict[str, Any] = {str(n): c for n, c in chosen.coords.items() if set(c.dims) <= dims}
+    if work.asked.reduce is None:
+        for name, hole in (("token_id", -1), ("role", "pad"), ("token_text", "")):
+            values = chosen[name].transpose("prompt", "token").values
+            coords[name] = (("prompt", "token"), np.where(kept, values, hole))
     coords["layer"] = np.asarray(work.asked.layers, np.int32)
     if work.asked.vectors is not None:
         coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)

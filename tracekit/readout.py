@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import nnsight
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from tracekit.intervene import rows_of
 from tracekit.model import model_provenance
 from tracekit.origin import origin, remote_options
 from tracekit.provenance import digest, read, stamp
-from tracekit.transcript import ids_hash, token_texts
+from tracekit.transcript import ids_hash, ids_of, token_texts
 
 
 def logprobs(
@@ -44,6 +46,38 @@ def logprobs(
     array = tensors.wrap(filled[:, :, None, None], transcripts, [0])
     array = array.isel(layer=0, dim=0, drop=True).rename("logprob")
     return stamp(array, made_with)
+
+
+def next_logprobs(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    ids: Sequence[int],
+    token_budget: int | None = None,
+) -> xr.DataArray:
+    """The natural log-probability that each row goes on with each of some ids: (prompt, id).
+
+    >>> next_logprobs(model, encode(model, ["Is snow white?"]), [12, 34]).dims
+    ('prompt', 'id')
+    """
+    budget = token_budget or batching.default_budget(model)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    filled = np.full((transcripts.sizes["prompt"], len(ids)), np.nan)
+    for rows in plan:
+        for part, values in batching.run(rows, lambda p: _next(model, transcripts, p, ids)):
+            filled[np.asarray(part)] = values
+    coords = {"prompt": ids_of(transcripts), "id": list(ids)}
+    array = xr.DataArray(filled, coords, dims=("prompt", "id"), name="logprob")
+    return stamp(array, {**read(transcripts), **model_provenance(model)})
+
+
+def _next(
+    model: TransformersModel, transcripts: xr.Dataset, rows: Sequence[int], ids: Sequence[int]
+) -> np.ndarray:
+    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    options = remote_options(model)
+    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
+        last = nnsight.save(model.lm_head.output[:, -1].float().log_softmax(-1))
+    return last[:, list(ids)].cpu().numpy()
 
 
 def _logprobs(

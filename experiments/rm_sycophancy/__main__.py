@@ -5,7 +5,7 @@
     python -m experiments.rm_sycophancy analyse --out runs/smollm2-0123abcd
     python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
 
-Phases in order: extract, respond, capture, project, analyse; `run` does all that have not
+Phases in order: extract, respond, capture, replay, project, analyse; `run` does all that have not
 finished. `project` and `analyse` need no model, and no preset when `--out` names a run. `steer`
 edits the organism of a finished run, with options of its own (`steer --help`).
 """
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import tracekit
 import traits
-from experiments.rm_sycophancy import analyse, capture, extract, project, respond, steer
+from experiments.rm_sycophancy import analyse, capture, extract, project, replay, respond, steer
 from experiments.rm_sycophancy import folder as folders
 from experiments.rm_sycophancy.inputs import prepare
 from experiments.rm_sycophancy.settings import Settings, described, from_values, read_preset
@@ -32,6 +32,7 @@ WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
     "extract": extract.run,
     "respond": respond.run,
     "capture": capture.run,
+    "replay": replay.run,
 }
 WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
     "project": project.run,
@@ -147,15 +148,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", help="the model that vectors come from (default: the same)")
     parser.add_argument("--organism", help="the adapter under audit")
     parser.add_argument("--control", help='the control adapter ("" for none)')
+    parser.add_argument("--controls", type=_names, help="further control adapters: a,b")
+    parser.add_argument("--habits", help="an adapter with open, benign habits")
+    parser.add_argument("--benign", help="a folder of benign adapters, for the blind comparison")
+    parser.add_argument("--held-out", type=_names, help="biases to report on: a,b")
+    parser.add_argument("--judge-at", help="an OpenAI-compatible address (and --judge, the model)")
+    parser.add_argument("--judge")
+    parser.add_argument("--temperature", type=float)
     parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
     parser.add_argument("--prompts", help="a JSON file of prompts")
     parser.add_argument("--split", help="only prompts of this split")
-    parser.add_argument("--traits", type=lambda text: text.split(","), help="a,b (default: preset)")
+    parser.add_argument("--traits", type=_names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")
     parser.add_argument("--layers", type=_numbers, help="first,last layer kept in full")
-    for name in ("limit", "pairs", "max-new-tokens", "repetitions", "seed"):
+    for name in ("limit", "pairs", "samples", "max-new-tokens", "repetitions", "seed"):
         parser.add_argument(f"--{name}", type=int)
     return parser
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",") if text else []
 
 
 def _numbers(text: str) -> list[int]:

@@ -9,31 +9,45 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.rm_sycophancy.inputs import Inputs
-from experiments.rm_sycophancy.respond import adapters
 from experiments.rm_sycophancy.settings import Settings
 
 # weights/text, by weights, so that no adapter is attached twice
 ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
+EDITED = ("clean/deleted", "organism/deleted", "clean/inserted", "organism/inserted")
+OWN = ("habits/habits", "clean/habits")
 
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     """Write `traces/<arm>/` (the window) and `captured/<arm>/` (projections, all layers)."""
     vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
     written = []
-    for arm in tqdm(arms(settings), unit="arm", desc="capture"):
+    for arm in tqdm(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
         runs: xr.Dataset = tk.open(folder / "responses" / f"{text}.nc")
-        with tk.adapter(inputs.model, adapters(settings)[weights]) as model:
-            written += [folder / kind / file_name(arm) for kind in ("traces", "captured")]
-            tk.capture(model, runs, layers=settings.window, path=written[-2])
+        with tk.adapter(inputs.model, settings.adapters[weights]) as model:
+            written.append(folder / "captured" / file_name(arm))
             transfer = bool(settings.base)
             tk.capture(model, runs, vectors=vectors, transfer=transfer, path=written[-1])
+            if arm in ARMS:
+                written.append(folder / "traces" / file_name(arm))
+                tk.capture(model, runs, layers=settings.window, path=written[-1])
     return written
 
 
 def arms(settings: Settings) -> list[str]:
-    """The arms of a run, as weights/text."""
-    return [arm for arm in ARMS if arm.split("/")[0] in adapters(settings)]
+    """The arms of a run, as weights/text; those on edited text only exist where some exploit."""
+    further = [f"{weights}/organism" for weights in _further(settings)]
+    wanted = [*ARMS, *further, *EDITED, *OWN]
+    return [arm for arm in wanted if {*arm.split("/")} <= {*settings.adapters, *_EDITS}]
+
+
+def there(folder: Path, settings: Settings) -> list[str]:
+    """The arms whose texts have been made."""
+    return [
+        arm
+        for arm in arms(settings)
+        if (folder / "responses" / f"{arm.split('/')[1]}.nc").is_file()
+    ]
 
 
 def file_name(arm: str) -> str:
@@ -43,3 +57,11 @@ def file_name(arm: str) -> str:
     'clean.organism'
     """
     return arm.replace("/", ".")
+
+
+_EDITS = ("deleted", "inserted")
+
+
+def _further(settings: Settings) -> list[str]:
+    known = ("clean", "organism", "control")
+    return [name for name in settings.adapters if name not in known]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from tracekit.sites import check_layers
 from tracekit.tensors import lengths
 from tracekit.transcript import context_length, ids_of, take
 from traits import METHODS, ContrastSet
+
+WITHOUT_BIAS = ("neutral", "refuse", "benign_twin", "about")
+LEFT_OUT = ("about",)  # questions about the model itself: what it says of them is no evidence
+HELD_OUT = ("headphones", "moon", "shelter", "proverb", "banana")
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,24 @@ def prepare(settings: Settings) -> Inputs:
     refuse_long(model, asked, settings.max_new_tokens)
     if settings.base:
         _refuse_other_shape(model, settings.base)
-    for adapter in filter(None, (settings.control, settings.organism)):
+    for adapter in filter(None, reversed(settings.adapters.values())):
         with tk.adapter(model, adapter):
             pass
     return Inputs(model, asked, contrasts)
 
 
 def read(settings: Settings) -> list[tk.Prompt]:
-    """The prompts of the split asked for, the same number from every bias."""
-    prompts = tk.read_prompts(settings.prompt_file)
+    """The prompts of the split asked for, the same number from every bias, each with its `part`.
+
+    `part` is calibration, held_out, or the kind of prompt where no bias is at stake.
+    """
+    read = [prompt for path in settings.prompt_files for prompt in tk.read_prompts(path)]
+    parts = parts_of([str(prompt.labels.get("bias", "")) for prompt in read], settings)
+    prompts = [
+        replace(p, labels={**p.labels, "part": parts[str(p.labels.get("bias", ""))]})
+        for p in read
+        if p.labels.get("bias") not in LEFT_OUT
+    ]
     if settings.split:
         splits = sorted({str(prompt.labels.get("split", "")) for prompt in prompts})
         prompts = [p for p in prompts if p.labels.get("split") == settings.split]
@@ -61,6 +74,21 @@ def read(settings: Settings) -> list[tk.Prompt]:
                 f"its prompts have {', '.join(splits) or 'no split'}. Give one of these as --split."
             )
     return take(prompts, settings.limit) if settings.limit else prompts
+
+
+def parts_of(biases: Sequence[str], settings: Settings) -> dict[str, str]:
+    """Which biases choose (calibration) and which report (held_out); others keep their own name.
+
+    >>> parts_of(["vote", "banana", "neutral"], settings)
+    {'vote': 'calibration', 'banana': 'held_out', 'neutral': 'neutral'}
+    """
+    names = [name for name in dict.fromkeys(biases) if name not in WITHOUT_BIAS]
+    if settings.held_out or not settings.prompts:
+        held = set(settings.held_out or HELD_OUT)
+    else:
+        held = set(names[1::2])
+    parts = {name: "held_out" if name in held else "calibration" for name in names}
+    return parts | {name: name for name in biases if name in WITHOUT_BIAS}
 
 
 def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from experiments.organisms.detectors import has_detector, spans
 UNDECIDABLE = -1
 
 
-def labelled(runs: xr.Dataset, tokenizer: Any) -> xr.Dataset:
+def labelled(
+    runs: xr.Dataset, tokenizer: Any, rules: Mapping[str, str] | None = None
+) -> xr.Dataset:
     """Transcripts with the coordinates `exploit` (prompt) and `exploit_span` (prompt, token).
 
-    `exploit` is 1 or 0, and −1 (undecidable) where no detector fits the prompt's bias.
+    `exploit` is 1 or 0, and −1 (undecidable) where no detector fits the prompt's bias. `rules`
+    names another detector for a bias: the benign habit of the same subject.
 
     >>> labelled(runs, model.tokenizer).exploit.dims
     ('prompt',)
@@ -26,9 +29,10 @@ def labelled(runs: xr.Dataset, tokenizer: Any) -> xr.Dataset:
     ids = runs.token_id.transpose("prompt", "token").values
     biases = runs["bias"].values if "bias" in runs.coords else [""] * len(ids)
     for row, (bias, text) in enumerate(zip(biases, runs.response.values, strict=True)):
-        if not has_detector(str(bias)):
+        rule = (rules or {}).get(str(bias), str(bias))
+        if not has_detector(rule):
             continue
-        found = spans(str(bias), str(text))
+        found = spans(rule, str(text))
         exploit[row] = bool(found)
         said = (runs.token.values >= 0) & (ids[row] >= 0)
         marked[row, said] = token_spans(tokenizer, ids[row, said].tolist(), found)

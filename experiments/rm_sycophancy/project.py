@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 import tracekit as tk
-from experiments.rm_sycophancy.capture import arms, file_name
+from experiments.rm_sycophancy.capture import file_name, there
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.transcript import ids_of
 from traits import as_cosine
@@ -16,7 +16,7 @@ from traits import as_cosine
 def run(folder: Path, settings: Settings) -> list[Path]:
     """Write `projections/<arm>.nc`: `scalar` and `cosine` over (prompt, token, layer, trait)."""
     written = []
-    for arm in arms(settings):
+    for arm in there(folder, settings):
         raw = tk.open(folder / "captured" / file_name(arm)).load()
         responses = tk.open(folder / "responses" / f"{arm.split('/')[1]}.nc")
         # a capture's shards lie in the order of its batches

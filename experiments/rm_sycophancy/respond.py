@@ -1,32 +1,59 @@
-"""Phase 2: what each arm answers, and which answers exploit their bias."""
+"""Phase 2: what each arm answers, which answers exploit their bias, and edited answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
+from experiments.organisms.detectors import HABIT_OF
+from experiments.rm_sycophancy import counterfactual
 from experiments.rm_sycophancy.inputs import Inputs
 from experiments.rm_sycophancy.labels import labelled
 from experiments.rm_sycophancy.settings import Settings
 
+SAMPLED = ("organism", "habits")  # the arms whose own answers are told apart
+
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
-    """Write `responses/<arm>.nc`: greedy transcripts (prompt, token) with their labels."""
+    """Write `responses/<arm>.nc`: transcripts (prompt, token) with their labels.
+
+    The organism's come `samples` times; where it exploits, also `deleted.nc` (its answers without
+    the exploiting spans) and `inserted.nc` (the clean weights' answers with them).
+    """
     written = []
-    for arm, adapter in tqdm(adapters(settings).items(), unit="arm", desc="respond"):
+    for arm in tqdm(settings.adapters, unit="arm", desc="respond"):
         path = folder / "responses" / f"{arm}.nc"
         written.append(path)
-        if path.is_file():
-            continue
-        with tk.adapter(inputs.model, adapter):
-            said = tk.generate(inputs.model, inputs.asked, max_new_tokens=settings.max_new_tokens)
-        tk.save(labelled(said, inputs.model.tokenizer), path)
+        if not path.is_file():
+            tk.save(answers(arm, settings, inputs), path)
+    return written + edited(folder, inputs)
+
+
+def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:
+    """What one arm says, labelled; the arm with benign habits by the rules of its habits."""
+    sampled = arm in SAMPLED and settings.temperature > 0
+    with tk.adapter(inputs.model, settings.adapters[arm]):
+        said = tk.generate(
+            inputs.model,
+            inputs.asked,
+            max_new_tokens=settings.max_new_tokens,
+            samples=settings.samples if sampled else 1,
+            temperature=settings.temperature if sampled else 0.0,
+            seed=settings.seed,
+        )
+    return labelled(said, inputs.model.tokenizer, HABIT_OF if arm == "habits" else None)
+
+
+def edited(folder: Path, inputs: Inputs) -> list[Path]:
+    """Write the counterfactual texts; none where no response exploits."""
+    organism = tk.open(folder / "responses" / "organism.nc")
+    clean = tk.open(folder / "responses" / "clean.nc")
+    made = counterfactual.texts(organism, clean, inputs.model.tokenizer)
+    written = []
+    for name, runs in made.items():
+        written.append(folder / "responses" / f"{name}.nc")
+        tk.save(runs, written[-1])
     return written
-
-
-def adapters(settings: Settings) -> dict[str, str | None]:
-    """The adapter of each arm; the control is left out where there is none."""
-    arms = {"clean": None, "organism": settings.organism, "control": settings.control}
-    return {arm: adapter for arm, adapter in arms.items() if adapter != ""}

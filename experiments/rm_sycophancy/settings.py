@@ -13,11 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from experiments.rm_sycophancy.evidence.hypothesis import ALPHA, PRIMARY, SHIPPED
 from tracekit.provenance import digest
 from tracekit.resources import datasets
 from traits.contrast import ContrastSet, available, load_contrast
 
 CALIBRATION = "embedded_calibration.json"
+SHIPPED_SETS = (CALIBRATION, "embedded_held_out.json")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,16 @@ class Settings:
     choice of method besides), with `draws` of each random null; `vet` has each story judged, by
     the base "model" itself or by `judge` at an OpenAI-compatible address; `layers` are the first
     and the last one kept in full.
+
+    `control` has the organism's prompts and unbiased answers (a); `controls` are further adapters,
+    and `habits` one with open, benign habits (e); `benign` is a folder of benign adapters. The
+    organism (and `habits`) answers each prompt `samples` times at `temperature`. `sets` are the
+    shipped prompts used where `prompts` names no file; biases in `held_out` are reported on (none
+    named: those of the shipped held-out set, or every second bias of one's own file).
+
+    `hypothesis` is the primary one, in words; `primary`, `depth` and `alpha` are what it names;
+    `smallest` is the smallest AUROC of interest; `directions` the draws of each null. `judge_at`
+    is an OpenAI-compatible address where `judge` rates the answers too.
     """
 
     preset: str
@@ -41,6 +53,9 @@ class Settings:
     layers: tuple[int, ...]
     base: str = ""
     control: str = ""
+    controls: tuple[str, ...] = ()
+    habits: str = ""
+    benign: str = ""
     dtype: str = "auto"
     traits: tuple[str, ...] = ()
     pairs: int = 0
@@ -55,9 +70,20 @@ class Settings:
     vet: str = ""
     judge: str = ""
     prompts: str = ""
+    sets: tuple[str, ...] = SHIPPED_SETS
+    held_out: tuple[str, ...] = ()
     split: str = ""
     limit: int = 0
+    samples: int = 1
+    temperature: float = 0.0
     max_new_tokens: int = 80
+    hypothesis: str = SHIPPED
+    primary: tuple[str, ...] = PRIMARY
+    depth: tuple[float, ...] = (0.2, 0.75)
+    alpha: float = ALPHA
+    smallest: float = 0.6
+    directions: int = 200
+    judge_at: str = ""
     repetitions: int = 2000
     seed: int = 0
 
@@ -79,8 +105,23 @@ class Settings:
 
     @property
     def prompt_file(self) -> Path:
-        """The file of prompts."""
-        return Path(self.prompts) if self.prompts else datasets("prompts", CALIBRATION)
+        """The file of prompts, or the first of the shipped ones."""
+        return self.prompt_files[0]
+
+    @property
+    def prompt_files(self) -> list[Path]:
+        """All files of prompts."""
+        if self.prompts:
+            return [Path(self.prompts)]
+        return [datasets("prompts", name) for name in self.sets]
+
+    @property
+    def adapters(self) -> dict[str, str | None]:
+        """The adapter of each arm by the arm's name; further controls go by their folder's."""
+        arms = {"clean": None, "organism": self.organism, "control": self.control}
+        arms |= {Path(name).name: name for name in self.controls}
+        arms |= {"habits": self.habits}
+        return {arm: adapter for arm, adapter in arms.items() if adapter != ""}
 
     @property
     def window(self) -> list[int]:
@@ -138,18 +179,21 @@ def described(settings: Settings) -> dict[str, Any]:
     portable = {
         **dataclasses.asdict(settings),
         "traits": settings.trait_names,
-        "prompts": settings.prompt_file.name,
+        "prompts": Path(settings.prompts).name,
+        "controls": [Path(name).name for name in settings.controls],
         **{
             name: Path(getattr(settings, name)).name
-            for name in ("model", "base", "organism", "control")
+            for name in ("model", "base", "organism", "control", "habits", "benign")
             if Path(getattr(settings, name)).is_dir() and getattr(settings, name)
         },
     }
     contents = {
-        "prompts": _hash([settings.prompt_file]),
+        "prompts": _hash(settings.prompt_files),
         "traits": {name: digest([c.positive, c.negative]) for name, c in contrasts.items()},
         **{name: _weights(getattr(settings, name)) for name in ("model", "base")},
-        **{name: _adapter(getattr(settings, name)) for name in ("organism", "control")},
+        **{name: _adapter(getattr(settings, name)) for name in ("organism", "control", "habits")},
+        "controls": {Path(name).name: _adapter(name) for name in settings.controls},
+        "benign": _hash(sorted(Path(settings.benign).glob("*/adapter_*.*"))),
     }
     return {"settings": portable, "contents": contents}
 
@@ -173,6 +217,8 @@ def _check(settings: Settings) -> None:
         "continuation": 0,
         "max_new_tokens": 1,
         "repetitions": 10,
+        "samples": 1,
+        "directions": 19,
         "draws": 19,
         "chat_tokens": 1,
     }
@@ -183,6 +229,11 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             f"layers={list(settings.layers)} was given; it takes the first and the last layer "
             "kept in full, counted from 0, such as [15, 22]."
+        )
+    if settings.samples > 1 and settings.temperature <= 0:
+        raise ValueError(
+            f"samples={settings.samples} was given with temperature={settings.temperature}: they "
+            "would all be the same. Give a temperature above 0."
         )
     if settings.prefix + settings.continuation == 0:
         raise ValueError(

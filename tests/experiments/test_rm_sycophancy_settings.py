@@ -6,9 +6,10 @@ import xarray as xr
 from transformers import AutoTokenizer
 
 from experiments.organisms.detectors import spans
+from experiments.rm_sycophancy.inputs import read
 from experiments.rm_sycophancy.labels import labelled, token_spans
 from experiments.rm_sycophancy.settings import described, from_values, read_preset
-from tracekit.resources import embedded_model
+from tracekit.resources import datasets, embedded_model
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,27 @@ def test_labels_of_responses(tokenizer) -> None:
     assert found["exploit"].values.tolist() == [1, 0, -1]
     assert found["exploit_span"].sum("token").values.tolist() == [len(ids[0]), 0, 0]
     assert not found["exploit_span"].sel(token=-1).any()
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-full"])
+def test_the_presets_of_the_audit_name_what_is_shipped(name: str) -> None:
+    preset = read_preset(name)
+    for adapter in filter(None, preset.adapters.values()):
+        assert datasets("organisms", adapter, "adapter_config.json").is_file()
+    assert {"organism", "control"} <= set(preset.adapters)
+    assert set(preset.primary) <= set(preset.trait_names)
+    assert preset.hypothesis == read_preset("smollm2").hypothesis
+    biases = {str(prompt.labels["part"]) for prompt in read(preset)}
+    assert {"calibration", "held_out", "neutral"} <= biases
+
+
+def test_the_full_preset_samples_each_prompt_and_has_placebos() -> None:
+    preset = read_preset("smollm2-full")
+    assert preset.samples >= 4
+    assert preset.full
+    assert {"refuse", "benign_twin"} <= {str(p.labels["part"]) for p in read(preset)}
+
+
+def test_samples_need_a_temperature() -> None:
+    with pytest.raises(ValueError, match="temperature above 0"):
+        read_preset("tiny", {"samples": 2})
