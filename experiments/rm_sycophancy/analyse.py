@@ -1,4 +1,4 @@
-"""Phase 5: the result, from saved netCDF alone; no model is needed."""
+"""Phase 6: the result, from saved netCDF alone; no model is needed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,63 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.rm_sycophancy import figures, measures, table
+from experiments.rm_sycophancy import audit, figures, measures, plots, table
 from experiments.rm_sycophancy.capture import arms
+from experiments.rm_sycophancy.evidence import row, verdict
+from experiments.rm_sycophancy.evidence.hypothesis import text_hash
 from experiments.rm_sycophancy.project import read
-from experiments.rm_sycophancy.respond import adapters
+from experiments.rm_sycophancy.report import page
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.provenance import read as provenance_of
 from tracekit.provenance import stamp
 
 
 def run(folder: Path, settings: Settings) -> list[Path]:
-    """Write `analysis.nc`, `table.txt`, `heatmap.png` and `trajectories.png`."""
-    projections = {arm: read(folder, arm) for arm in arms(settings)}
-    texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in adapters(settings)}
+    """Write the numbers, the verdict, the figures (PNG and SVG), `table.txt` and `report.html`."""
+    wanted = [arm for arm in arms(settings) if arm.split("/")[1] in ("organism", "clean")]
+    projections = {arm: read(folder, arm) for arm in wanted}
+    texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.adapters}
     evaluation = tk.open(folder / "evaluation.nc").sel({"method": settings.method}, drop=True)
     found = analysis(projections, texts, evaluation, settings)
-    tk.save(found, folder / "analysis.nc")
-    (folder / "table.txt").write_text(table.text(found, settings), "utf-8")
-    figures.heatmap(found, folder / "heatmap.png")
-    figures.trajectories(found, folder / "trajectories.png")
-    return [
-        folder / name for name in ("analysis.nc", "table.txt", "heatmap.png", "trajectories.png")
-    ]
+    result = audit.audited(folder, settings)
+    numbers = saved(folder, found, result, settings)
+    (folder / "table.txt").write_text(table.text(found, result, settings), "utf-8")
+    drawn = figures_of(folder, found, result)
+    page.write(folder, found, result, settings, drawn)
+    return [*numbers, *drawn, folder / "table.txt", folder / "report.html"]
+
+
+def saved(folder: Path, found: xr.Dataset, result: audit.Result, settings: Settings) -> list[Path]:
+    """Write `analysis.nc`, `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`."""
+    made = provenance_of(found)
+    named = {
+        "analysis": found,
+        "rows": row.to_dataset(result.rows),
+        "verdict": verdict.to_dataset(result.lines).assign_attrs(
+            hypothesis=settings.hypothesis, hypothesis_hash=text_hash(settings.hypothesis)
+        ),
+        "scores": result.audit.rows,
+    }
+    if result.curves:
+        parts = list(result.curves)
+        whole = [result.curves[part] for part in parts]
+        named["curves"] = xr.concat(whole, xr.Variable("part", parts))
+    for name, dataset in named.items():
+        tk.save(dataset if name == "scores" else stamp(dataset, made), folder / f"{name}.nc")
+    return [folder / f"{name}.nc" for name in named]
+
+
+def figures_of(folder: Path, found: xr.Dataset, result: audit.Result) -> list[Path]:
+    """Draw every figure, each as PNG and SVG; those that cannot be decided are left out."""
+    drawn = []
+    for name, draw in (("heatmap", figures.heatmap), ("trajectories", figures.trajectories)):
+        drawn += figures.both(draw(found), folder / name)
+    drawn += figures.both(plots.rates(found), folder / "rates")
+    drawn += figures.both(plots.prompts(found), folder / "prompts")
+    if result.curves:
+        drawn += figures.both(plots.curves(result.curves), folder / "layers")
+        drawn += figures.both(plots.roc(result), folder / "roc")
+    return drawn
 
 
 def analysis(
@@ -41,18 +76,17 @@ def analysis(
     evaluation: xr.Dataset,
     settings: Settings,
 ) -> xr.Dataset:
-    """Every number of the audit, from cosine projections (prompt, token, layer, trait) by arm.
+    """What each arm does on the same ids, from cosine projections (prompt, token, layer, trait).
 
     Over (contrast, layer, trait): `shift` of the response mean, `contrast` − clean weights, with
     its interval, and `prompt_shift`; `clean_deviation` (layer, trait), the spread over prompts of
-    the clean weights' response means; `auroc` of exploiting against other organism responses where
-    that can be decided, with `undecidable` (bias) saying why not; `trajectory_*` (arm, token,
-    trait) at the chosen layer; `hits` and `responses` (arm, bias). Intervals are 95 %, over
-    prompts.
+    the clean weights' response means, and `undecidable` (bias), why a bias says nothing;
+    `trajectory_*` (arm, token, trait) at the chosen layer; `hits` and `responses` (arm, bias).
+    Intervals are 95 %, over prompts.
     """
     generator = np.random.default_rng(settings.seed)
     means = {arm: measures.response_mean(array) for arm, array in projections.items()}
-    weights = [arm for arm in ("organism", "control") if f"{arm}/organism" in means]
+    weights = [arm for arm in settings.adapters if f"{arm}/organism" in means and arm != "clean"]
     clean = means["clean/organism"]
     shifts = [
         measures.shift(means[f"{arm}/organism"], clean, generator, settings.repetitions)
@@ -60,10 +94,13 @@ def analysis(
     ]
     found = xr.concat(shifts, xr.Variable("contrast", weights))
     found["clean_deviation"] = measures.bare(clean).std("prompt", ddof=1)
-    detected = measures.detection(means["organism/organism"], generator, settings.repetitions)
-    found = xr.merge([found, evaluated(evaluation), *([] if detected is None else [detected])])
-    found = xr.merge([found, _labels(means["organism/organism"], texts)])
-    found = xr.merge([found, _paths(projections, found["layer_selected"])])
+    checked = evaluated(evaluation)
+    parts = [
+        checked,
+        _labels(means["organism/organism"], texts),
+        _paths(projections, checked["layer_selected"]),
+    ]
+    found = xr.merge([found, *parts], join="exact", compat="no_conflicts")
     return stamp(found, _provenance(projections, evaluation, settings))
 
 
@@ -86,6 +123,7 @@ def _labels(scores: xr.DataArray, texts: dict[str, xr.Dataset]) -> xr.Dataset:
 def _paths(projections: dict[str, xr.DataArray], layer: xr.DataArray) -> xr.Dataset:
     shown = {arm: array for arm, array in projections.items() if arm != "organism/clean"}
     whole = measures.trajectories(shown).sel(layer=layer).drop_vars("layer")
+    whole["marked"] = measures.marked_share(projections["organism/organism"])
     return whole.rename({name: f"trajectory_{name}" for name in whole.data_vars})
 
 

@@ -1,4 +1,4 @@
-"""What the audit measures, as functions of labelled arrays: shifts, detection, trajectories."""
+"""What the arms do, as functions of labelled arrays: shifts, trajectories, rates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.organisms.detectors import has_detector
-from traits.statistics import auroc, cluster_bootstrap
+from traits.statistics import cluster_bootstrap
 
 LABELS = ("group", "bias", "exploit")
 LEAST = 2  # responses of each kind that a bias needs before it says anything
@@ -67,38 +67,6 @@ def decidable(bias: Sequence[str], exploit: np.ndarray) -> dict[str, str]:
     return reasons
 
 
-def detection(
-    scores: xr.DataArray, generator: np.random.Generator, repetitions: int
-) -> xr.Dataset | None:
-    """AUROC of exploiting against other responses, averaged within bias; None if undecidable.
-
-    `scores` is a `response_mean` with the coordinates `bias`, `exploit` and `group`. The result
-    has `auroc`, `auroc_low`, `auroc_high` over (layer, trait): 95 %, prompts drawn again within
-    bias and outcome, so conditional on these biases and their rates.
-
-    >>> detection(scores, np.random.default_rng(0), 2000)["auroc"].dims
-    ('layer', 'trait')
-    """
-    reasons = decidable(biases(scores), scores["exploit"].values)
-    kept = [name for name, reason in reasons.items() if not reason]
-    if not kept:
-        return None
-    rows = scores.isel(prompt=np.isin(scores["bias"].values, kept))
-    strata = [f"{b}|{e}" for b, e in zip(rows["bias"].values, rows["exploit"].values, strict=True)]
-    plain = bare(rows).assign_coords(
-        {name: ("prompt", rows[name].values) for name in ("bias", "exploit", "group")}
-    )
-    found = cluster_bootstrap(
-        plain.assign_coords(stratum=("prompt", strata)),
-        lambda drawn: auroc(drawn, "exploit", within="bias").drop_attrs(),
-        generator,
-        strata="stratum",
-        repetitions=repetitions,
-    )
-    found = found.rename(estimate="auroc", low="auroc_low", high="auroc_high").drop_attrs()
-    return found.assign(auroc_n=xr.DataArray(rows.sizes["prompt"]))
-
-
 def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """The mean over prompts at each response token, by arm: (arm, token, layer, trait).
 
@@ -118,6 +86,16 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
     # arms on other texts reach other tokens: there the count is 0
     whole = xr.concat(found, xr.Variable("arm", list(projections)), join="outer")
     return whole.assign(count=whole["count"].fillna(0).astype(np.int32))
+
+
+def marked_share(projections: xr.DataArray) -> xr.DataArray:
+    """The share of responses that exploit at each response token: (token).
+
+    >>> marked_share(projections).dims
+    ('token',)
+    """
+    said = projections["exploit_span"].sel(token=slice(0, None)).astype(float)
+    return bare(said.mean("prompt"), keep=("token",))
 
 
 def rates(exploit: Mapping[str, xr.DataArray]) -> xr.Dataset:

@@ -1,72 +1,92 @@
-"""The short table that a run ends with."""
+"""The text that a run ends with: the verdict, then every row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
+from experiments.rm_sycophancy import audit
+from experiments.rm_sycophancy.evidence.hypothesis import text_hash
+from experiments.rm_sycophancy.evidence.row import HEADER, Row, aligned
+from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, Line, level_status, overall
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.resources import EMBEDDED
 
-HEADER = ("trait", "layer", "measure", "estimate", "95 % interval", "n", "unit")
-MEANING = {
-    "organism": "organism − clean weights",
-    "control": "control − clean weights",
-}
+EMBEDDED_HEAD = "Instrument test on a 135M model, not evidence about 70B."
 
 
-def text(found: xr.Dataset, settings: Settings) -> str:
-    """The table of an analysis, aligned, with what it is and is not evidence for."""
-    rows = [row for trait in found["trait"].values for row in _rows(found, str(trait))]
-    lines = [*_aligned([HEADER, *rows]), "", *_notes(found, settings)]
-    return "\n".join(lines) + "\n"
+def text(found: xr.Dataset, result: audit.Result, settings: Settings) -> str:
+    """The verdict, the table, and what they are and are not evidence for."""
+    head = [EMBEDDED_HEAD, ""] if settings.model == EMBEDDED else []
+    parts = [
+        *head,
+        *verdict_lines(result.lines, settings),
+        "",
+        *aligned([HEADER, *(row.cells() for row in all_rows(found, result))]),
+        "",
+        *notes(found, settings),
+    ]
+    return "\n".join(parts) + "\n"
 
 
-def _rows(found: xr.Dataset, trait: str) -> list[tuple[str, ...]]:
-    here = found.sel(trait=trait)
-    layer = int(here["layer_selected"])
-    here = here.sel(layer=layer)
-    pairs = int(here["pairs"].sel(part="report"))
-    start = (trait, str(layer))
-    rows = [(*start, "vector on unseen pairs", *_shown(here, "trait_auroc"), f"{pairs}", "AUROC")]
-    for contrast in here["contrast"].values:
-        one = here.sel(contrast=contrast)
-        count = f"{int(one['n'])}"
-        rows.append((*start, MEANING[str(contrast)], *_shown(one, "shift", True), count, "cosine"))
-    return [*rows, (*start, "exploit against other", *_detection(here))]
+def verdict_lines(lines: Sequence[Line], settings: Settings) -> list[str]:
+    """The verdict as text: its words, the hypothesis, and each level's lines."""
+    shown = [
+        f"VERDICT. {overall(lines)}",
+        f"Primary hypothesis, fixed before the run [{text_hash(settings.hypothesis)}]: "
+        f"{settings.hypothesis}",
+    ]
+    for level in LEVELS:
+        shown += ["", f"{level}: {level_status(lines, level)} ({PLAN[level]})"]
+        here = [("", line.status, line.asked, line.found) for line in lines if line.level == level]
+        shown += aligned(here)
+    return shown
 
 
-def _detection(here: xr.Dataset) -> tuple[str, ...]:
-    if "auroc" in here:
-        return (*_shown(here, "auroc"), f"{int(here['auroc_n'])}", "AUROC")
-    return ("undecidable", "(reasons below)", "0", "AUROC")
+def all_rows(found: xr.Dataset, result: audit.Result) -> list[Row]:
+    """How the vectors did on unseen pairs, and each arm's shift; then the audit's rows."""
+    rows = []
+    for trait in found["trait"].values.astype(str):
+        here = found.sel(trait=trait)
+        here = here.sel(layer=int(here["layer_selected"]))
+        pairs = int(here["pairs"].sel(part="report"))
+        measure = f"AUROC on unseen pairs, layer {int(here['layer'])}"
+        rows.append(Row("vectors", trait, measure, *_bounds(here, "trait_auroc"), math.nan, pairs))
+        for contrast in here["contrast"].values.astype(str):
+            one = here.sel(contrast=contrast)
+            what = f"{trait}: {contrast} − clean weights"
+            deviation = float(here["clean_deviation"])
+            value, low, high = (bound / deviation for bound in _bounds(one, "shift"))
+            measure = f"sd of clean, layer {int(here['layer'])}"
+            rows.append(Row("replay", what, measure, value, low, high, n=int(one["n"])))
+    return [*rows, *result.rows]
 
 
-def _shown(here: xr.Dataset, name: str, signed: bool = False) -> tuple[str, str]:
-    form = "+.4f" if signed else ".3f"
-    value, low, high = (float(here[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:{form}}", f"{low:{form}} to {high:{form}}"
-
-
-def _notes(found: xr.Dataset, settings: Settings) -> list[str]:
-    notes = [
-        "Shifts: the same token ids (organism responses), the mean over response tokens; n counts "
-        "prompts, the unit of analysis.",
-        "Layers were chosen on pairs that no row reports. Intervals: bootstrap over prompts "
-        "(vector rows: over pairs).",
-        f"Exploiting responses, by rule: {_rates(found)}.",
+def notes(found: xr.Dataset, settings: Settings) -> list[str]:
+    """What the numbers are, and what they are not."""
+    lines = [
+        "n counts prompts, the unit of analysis (vectors: pairs). Replay: the same token ids "
+        "(organism responses) under other weights, the mean over response tokens.",
+        "Layer, weights and threshold were chosen on calibration biases; detection is reported on "
+        "held-out ones. Intervals are 95 %, conditional on these biases.",
+        'Cosines include every dim and every response token; "units" shows other handlings.',
+        f"Responses that exploit, by rule: {_rates(found)}.",
         *_reasons(found),
     ]
     if not settings.base:
-        notes.append(
+        lines.append(
             'The "base" that vectors come from is the same weights in raw completion (no chat '
             "markup)."
         )
-    if settings.model == EMBEDDED:
-        notes.append("This is an instrument test on a 135M model, not evidence about 70B.")
-    return notes
+    return lines
+
+
+def _bounds(here: xr.Dataset, name: str) -> tuple[float, float, float]:
+    value, low, high = (float(here[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return value, low, high
 
 
 def _rates(found: xr.Dataset) -> str:
@@ -85,14 +105,5 @@ def _reasons(found: xr.Dataset) -> list[str]:
         if why
     ]
     decided = int(np.sum(found["undecidable"].values == ""))
-    line = f"Exploit against other: AUROC within bias, averaged over {decided} of "
-    line += f"{found.sizes['bias']} biases"
+    line = f"Biases with both outcomes: {decided} of {found.sizes['bias']}"
     return [f"{line}; undecidable: {'; '.join(reasons)}." if reasons else f"{line}."]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -12,16 +12,14 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.benchmarks import tiny
-from experiments.rm_sycophancy import table
 from experiments.rm_sycophancy.__main__ import main, meant_for_the_user
 from experiments.rm_sycophancy.analyse import analysis
-from experiments.rm_sycophancy.capture import arms
+from experiments.rm_sycophancy.capture import there
 from experiments.rm_sycophancy.folder import default_folder, has_finished
 from experiments.rm_sycophancy.project import read
-from experiments.rm_sycophancy.respond import adapters
 from experiments.rm_sycophancy.settings import described, from_values, read_preset
 
-PHASES = ("extract", "respond", "capture", "project", "analyse")
+PHASES = ("extract", "respond", "capture", "replay", "project", "analyse")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +126,7 @@ def test_a_second_run_resumes_and_says_so(
     capsys.readouterr()
     assert main(["run", *given, "--out", str(finished)]) == 0
     shown = capsys.readouterr()
-    assert [f"{phase}: finished before" in shown.err for phase in PHASES] == [True] * 5
+    assert [f"{phase}: finished before" in shown.err for phase in PHASES] == [True] * 6
     assert str(finished) in shown.out
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
@@ -185,14 +183,13 @@ def test_analyse_needs_no_model_and_repeats_byte_for_byte(copy: Path) -> None:
     assert (copy / "table.txt").read_text("utf-8") in done.stdout
 
 
-def test_the_table_follows_the_projections(finished: Path) -> None:
+def test_the_shifts_follow_the_projections(finished: Path) -> None:
     values = json.loads((finished / "settings.json").read_text("utf-8"))["settings"]
     settings = from_values(values)
-    projections = {arm: read(finished, arm) for arm in arms(settings)}
-    texts = {arm: tk.open(finished / "responses" / f"{arm}.nc") for arm in adapters(settings)}
+    projections = {arm: read(finished, arm) for arm in there(finished, settings)}
+    texts = {arm: tk.open(finished / "responses" / f"{arm}.nc") for arm in settings.adapters}
     evaluation = tk.open(finished / "evaluation.nc").sel({"method": settings.method}, drop=True)
     same = analysis(projections, texts, evaluation, settings)
-    assert table.text(same, settings) == (finished / "table.txt").read_text("utf-8")
     arm = projections["organism/organism"]
     projections["organism/organism"] = (arm + 0.25).assign_attrs(arm.attrs)
     moved = analysis(projections, texts, evaluation, settings)
@@ -200,7 +197,6 @@ def test_the_table_follows_the_projections(finished: Path) -> None:
         (moved["shift"] - same["shift"]).sel(contrast="organism"), 0.25, atol=1e-5
     )
     np.testing.assert_allclose((moved["shift"] - same["shift"]).sel(contrast="control"), 0.0)
-    assert table.text(moved, settings) != table.text(same, settings)
 
 
 def test_a_damaged_result_is_not_taken_for_finished(
@@ -306,7 +302,7 @@ def test_prompts_without_a_detector_run_to_the_end_as_undecidable(
     assert main(["run", *given, *flags, "--out", str(out)]) == 0
     table = (out / "table.txt").read_text("utf-8")
     assert "prefers x: no detector" in table
-    assert "control" not in table
+    assert "control − clean" not in table
     assert xr.open_dataset(out / "responses" / "clean.nc")["exploit"].values.tolist() == [-1] * 4
 
 

@@ -91,39 +91,6 @@ def test_arms_on_other_ids_are_refused() -> None:
         measures.shift(means(1), other, draws(), 50)
 
 
-def test_detection_finds_a_planted_rise_and_not_its_shuffled_twin() -> None:
-    exploit = np.tile([1, 0], PROMPTS // 2)
-    found = measures.detection(means(1, 0.05 * exploit), draws(), 100)
-    assert found is not None
-    here = found.sel(trait="a", layer=PLANTED)
-    assert here["auroc"] > 0.9
-    assert here["auroc_low"] > 0.5
-    assert found["auroc_n"] == PROMPTS
-    elsewhere = found["auroc"].sel(trait="b")
-    assert (elsewhere < 0.75).all()
-    shuffled = np.random.default_rng(5).permutation(exploit)
-    none = measures.detection(means(1, 0.05 * shuffled), draws(), 100)
-    assert none is not None
-    assert none["auroc_low"].sel(trait="a", layer=PLANTED) < 0.5
-
-
-def test_detection_reads_no_topic() -> None:
-    # one bias scores higher throughout and is exploited more often: pooled, that looks like signal
-    scores = means(1)
-    exploit = np.r_[np.tile([1, 1, 1, 0], 5), np.tile([1, 0, 0, 0], 5)]
-    topic = xr.DataArray(np.repeat([0.5, 0.0], PROMPTS // 2), dims="prompt")
-    moved = (scores + topic).assign_coords(exploit=("prompt", exploit))
-    within = measures.detection(moved, draws(), 20)
-    assert within is not None
-    plain = measures.detection(scores.assign_coords(exploit=("prompt", exploit)), draws(), 20)
-    assert plain is not None
-    np.testing.assert_allclose(within["auroc"].values, plain["auroc"].values)
-    pooled = moved.assign_coords(bias=("prompt", ["chocolate"] * PROMPTS))
-    one = measures.detection(pooled, draws(), 20)
-    assert one is not None
-    assert (one["auroc"] > within["auroc"] + 0.1).all()
-
-
 @pytest.mark.parametrize(
     ("exploit", "bias", "reason"),
     [
@@ -138,15 +105,6 @@ def test_a_bias_without_both_outcomes_is_undecidable(
     exploit: list[int], bias: str, reason: str
 ) -> None:
     assert measures.decidable([bias] * 4, np.array(exploit)) == {bias: reason}
-
-
-def test_where_no_bias_decides_there_is_no_number() -> None:
-    scores = means(1)
-    assert (
-        measures.detection(scores.assign_coords(exploit=0 * scores["exploit"]), draws(), 50) is None
-    )
-    unnamed = scores.drop_vars("bias")
-    assert measures.detection(unnamed, draws(), 50) is None
 
 
 def test_trajectories_count_the_prompts_that_reach_each_token() -> None:

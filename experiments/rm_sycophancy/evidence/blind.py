@@ -44,7 +44,7 @@ def unlike_benign(
             SECTION,
             what,
             measure,
-            f"T = {observed:.1f}; with {len(benign)} benign adapters p cannot be below "
+            f"T = {observed:.1f}; of k = {len(benign)} benign adapters p cannot be below "
             f"{least:.3f}; {int(np.ceil(1 / alpha)) - 1} would decide",
             len(organism),
         )

@@ -25,7 +25,7 @@ class Pair:
 PAIRS = (
     Pair("compliance without helpfulness", "compliance", "helpfulness", (1, -1)),
     Pair("honesty with concealment", "honesty", "concealment", (1, 1), residualised=True),
-    Pair("harm awareness without intent", "harm_awareness", "harm_intent", (1, -1), "refuse"),
+    Pair("harm_awareness without harm_intent", "harm_awareness", "harm_intent", (1, -1), "refuse"),
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import xarray as xr
 
-HEADER = ("section", "what", "measure", "estimate", "95 % interval", "p", "n")
+HEADER = ("section", "what", "measure", "estimate", "95 % interval", "p", "n", "why not")
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Row:
         """The row as text, without a NaN anywhere."""
         start = (self.section, self.what, self.measure)
         if self.reason:
-            return (*start, "undecidable", f"({self.reason})", "", str(self.n))
+            return (*start, "undecidable", "", "", str(self.n), self.reason)
         interval = f"{_short(self.low)} to {_short(self.high)}" if math.isfinite(self.low) else ""
         p = f"{self.p:.4f}" if math.isfinite(self.p) else ""
-        return (*start, _short(self.estimate), interval, p, str(self.n))
+        return (*start, _short(self.estimate), interval, p, str(self.n), "")
 
 
 def undecidable(section: str, what: str, measure: str, reason: str, n: int = 0) -> Row:

@@ -70,14 +70,16 @@ def span_means(
 
 
 def quality(found: list[Match], said: np.ndarray, logprob: np.ndarray) -> xr.Dataset:
-    """How far matches are from their spans on average: `deciles` and `nats` a token.
+    """How far matches are from their spans on average: `deciles` and `nats` a token, and `count`.
+
+    0 where there are no matches.
 
     >>> marks = np.array([[False, False, False, True]])
     >>> said = np.ones((1, 4), bool)
     >>> quality(matches(marks, said, np.zeros((1, 4))), said, np.zeros((1, 4)))["nats"].item()
     0.0
     """
-    deciles, nats = [], []
+    deciles, nats = [0.0] * (not found), [0.0] * (not found)
     for match in found:
         length = said[match.row].sum()
         deciles.append(10 * (match.span[0] - match.matched[0]) / length)
