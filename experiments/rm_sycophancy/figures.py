@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -17,7 +18,17 @@ COLOURS = {
 }
 
 
-def heatmap(found: xr.Dataset, path: Path) -> None:
+def both(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, the same bytes each time."""
+    written = [path.with_suffix(kind) for kind in (".png", ".svg")]
+    figure.savefig(written[0], dpi=150, metadata={"Software": None})
+    # a fixed salt: the ids inside an SVG are random otherwise
+    with matplotlib.rc_context({"svg.hashsalt": "audit", "svg.fonttype": "none"}):
+        figure.savefig(written[1], metadata={"Date": None, "Creator": None})
+    return written
+
+
+def heatmap(found: xr.Dataset) -> Figure:
     """Trait × layer: the shift of the response-mean cosine, one panel a contrast, one scale.
 
     In units of the clean weights' spread over prompts at that layer and trait, so that layers
@@ -41,23 +52,36 @@ def heatmap(found: xr.Dataset, path: Path) -> None:
         ax.set_title(f"{contrast} − clean weights, same ids")
     axes[-1].set_xlabel("layer (a point: the layer chosen for the trait)")
     figure.colorbar(drawn, ax=list(axes), label="shift / sd of clean over prompts")
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return figure
 
 
-def trajectories(found: xr.Dataset, path: Path) -> None:
-    """Cosine by response token, one panel a trait: mean over prompts, ± 1.96 standard errors."""
+def trajectories(found: xr.Dataset) -> Figure:
+    """Cosine by response token, one panel a trait: mean over prompts, ± 1.96 standard errors.
+
+    Shaded: the share of the organism's responses that exploit at the token.
+    """
     traits = found["trait"].values
     figure = Figure(figsize=(9, 2.8 * len(traits) + 0.4), layout="constrained")
     for ax, trait in zip(figure.subplots(len(traits), 1, squeeze=False)[:, 0], traits, strict=True):
         here = found.sel(trait=trait)
         for arm in here["arm"].values:
             _line(ax, here.sel(arm=arm), str(arm))
+        _shade(ax, found["trajectory_marked"])
         ax.set_title(f"{trait}, layer {int(here['layer_selected'])}")
         ax.set_ylabel("cosine")
         ax.set_xlabel("response token")
     lines = ax.get_legend_handles_labels()
     figure.legend(*lines, title="weights/text", frameon=False, loc="outside right upper")
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return figure
+
+
+def _shade(ax, share: xr.DataArray) -> None:
+    beside = ax.twinx()
+    beside.fill_between(share["token"].values, share.values, color="#BBBBBB", alpha=0.4, step="mid")
+    beside.set_ylim(0, 1)
+    beside.set_ylabel("share exploiting")
+    ax.set_zorder(beside.get_zorder() + 1)
+    ax.patch.set_visible(False)
 
 
 def _line(ax, here: xr.Dataset, arm: str) -> None:
