@@ -1,0 +1,285 @@
+"""How often the A-and-detection procedure rejects when labels mean nothing, and finds effects.
+
+    python -m experiments.benchmarks.audit_size --size 2000 --power 100
+    python -m experiments.benchmarks.audit_size --run runs/smollm2-0123abcd
+
+Size: labels of all responses are exchanged (spans with their matches likewise) and the layer is
+chosen, and the test made, as on the true ones. Power: a direction raises tokens of jittered exploit
+spans under shuffled labels by d sd of a clean token; a primary trait at |cosine| > 0.7 with it
+counts as found when it is the one that is significant. The responses are those of a finished run,
+and the direction is a primary trait's from pairs that its vector was not fitted on; without a run
+they are simulated: topics, wordings, layers in common, and three correlated traits.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.rm_sycophancy import evaluation, stories
+from experiments.rm_sycophancy.audit import of_rows
+from experiments.rm_sycophancy.evidence import detection, mechanism
+from experiments.rm_sycophancy.evidence.detection import Scores
+from experiments.rm_sycophancy.evidence.nulls import unit
+from experiments.rm_sycophancy.evidence.relabel import decided, relabellings
+from experiments.rm_sycophancy.folder import settings_of
+from experiments.rm_sycophancy.gather import said_tokens
+from experiments.rm_sycophancy.project import read
+from experiments.rm_sycophancy.settings import Settings, from_values
+from traits import extract, select_part
+
+RESULTS = Path(__file__).parent / "results"
+LEVEL, SIBLING = 0.05, 0.7
+EFFECTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+DRAWS = 999
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Response scores, per-prompt contrasts, and what planting needs of a direction.
+
+    `cosines` (layer, trait): those of the primary traits with the planted direction;
+    `token_deviation` (layer): the sd of a clean token in units of the scores; `share` (row): the
+    share of its tokens that an exploit span would take.
+    """
+
+    scores: Scores
+    contrasts: mechanism.Contrasts
+    fitted: frozenset[str]
+    allowed: np.ndarray
+    cosines: np.ndarray
+    token_deviation: np.ndarray
+    share: np.ndarray
+
+
+def simulated(generator: np.random.Generator, prompts: int = 16, samples: int = 4) -> Audited:
+    """Ten biases of `prompts` prompts; topics and wordings shared by layers and traits alike."""
+    count = 10 * prompts * samples
+    bias = np.repeat([f"bias {n}" for n in range(10)], prompts * samples)
+    group = np.repeat(np.arange(10 * prompts), samples)
+    rate = generator.beta(2, 2, size=10 * prompts)
+    label = (generator.random(count) < rate[group]).astype(int)
+    values = _field(generator, count)
+    values += _field(generator, 10 * prompts)[group]
+    values += 2 * _field(generator, 10)[np.repeat(np.arange(10), prompts * samples)]
+    contrasts = mechanism.Contrasts(
+        _field(generator, 10 * prompts), np.repeat(bias[:: prompts * samples], prompts)
+    )
+    fitted = frozenset(f"bias {n}" for n in range(5))
+    share = np.clip(generator.normal(0.25, 0.08, count), 0.05, 0.6)
+    cosines = np.tile([0.8, 0.3, 0.1], (12, 1))
+    scores = Scores(values, label, bias, group)
+    return Audited(scores, contrasts, fitted, np.arange(2, 9), cosines, np.full(12, 4.0), share)
+
+
+def of_run(folder: Path, generator: np.random.Generator) -> Audited:
+    """The responses of a finished audit, and the direction of its first primary trait.
+
+    The direction is the mean difference of the pairs that judged the vector (`report`), not of
+    those that made it. Errors: `ValueError` where no bias of a part has both outcomes.
+    """
+    settings = from_values(settings_of(folder)["settings"])
+    audit = of_rows(tk.open(folder / "scores.nc"), settings, list(settings.primary))
+    if audit.reason:
+        raise ValueError(
+            f"The size on the run {str(folder)!r} was asked for; {audit.reason}. Give a run whose "
+            "calibration and held-out biases have both outcomes, or none."
+        )
+    kept = audit.part("calibration") | audit.part("held_out")
+    scores, contrast = audit.scores().rows(kept), audit.scores("contrast").rows(kept)
+    by_prompt = mechanism.by_prompt(contrast.values, contrast.bias, contrast.group)
+    own = read(folder, "organism/organism").sel(prompt=audit.rows["prompt"].values[kept])
+    marked, said = own["exploit_span"].values, said_tokens(own)
+    shares = (marked & said).sum(axis=1) / said.sum(axis=1)
+    clean = read(folder, "clean/organism").sel(trait=audit.traits[0], token=slice(0, None))
+    return Audited(
+        scores,
+        by_prompt,
+        frozenset(np.unique(audit.scores().bias[audit.part("calibration")]).tolist()),
+        audit.allowed,
+        _cosines(folder, settings, audit.traits),
+        (clean - clean.mean("token")).std(["prompt", "token"]).values,
+        generator.choice(shares[shares > 0], len(scores.label)),
+    )
+
+
+def _cosines(folder: Path, settings: Settings, traits: Sequence[str]) -> np.ndarray:
+    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
+    chosen = tk.open(folder / "evaluation.nc")["window_selected"]
+    window = chosen.sel({"method": settings.method, "trait": traits[0]}).item()
+    whole = tk.open(stories.file_of(folder, traits[0]))
+    other = select_part(whole, evaluation.split(whole, settings)[0], "report").sel(window=window)
+    direction = unit(extract(other, settings.method).transpose("layer", "dim").values)
+    own = unit(vectors.sel(trait=list(traits)).transpose("layer", "trait", "dim").values)
+    return np.einsum("ltd,ld->lt", own, direction)
+
+
+def size(audited: Audited, repetitions: int, seed: int) -> list[Row]:
+    """The rejections of each test under exchanged labels, over one set of responses."""
+    generator = np.random.default_rng(seed)
+    scores = audited.scores
+    shuffled = relabellings(scores.label, scores.bias, scores.group, generator, repetitions)
+    found: dict[str, list[float]] = {}
+    for label in tqdm(shuffled, desc="size", disable=None):
+        sign = generator.choice([-1.0, 1.0], len(audited.contrasts.bias))
+        p = procedure(audited, scores.labelled(label), audited.contrasts.signed(sign), generator)
+        for name, value in p.items():
+            found.setdefault(name, []).append(value)
+    return [{"part": "size", "test": name, "d": 0.0, **_rate(p)} for name, p in found.items()]
+
+
+def procedure(
+    audited: Audited, scores: Scores, contrasts: mechanism.Contrasts, generator: np.random.Generator
+) -> dict[str, float]:
+    """p of detection (the primary), of its weighted score, of A, and of either (Bonferroni)."""
+    kept = np.isin(scores.bias, decided(scores.label, scores.bias))
+    fitted = np.isin(scores.bias, list(audited.fitted))
+    parts = scores.rows(fitted & kept), scores.rows(~fitted & kept)
+    primary = detection.detect(*parts, audited.allowed, generator, DRAWS)
+    first = np.isin(contrasts.bias, list(audited.fitted))
+    both = contrasts.rows(first), contrasts.rows(~first)
+    spans = mechanism.locate(*both, audited.allowed, generator, DRAWS)
+    p = {"detection, max-T": float(primary["p"]), "A, max-T": float(spans["p"])}
+    either = min(1.0, 2 * min(p.values()))
+    return {
+        **p,
+        "detection, weighted score": float(primary["p_composite"]),
+        "A or detection, Bonferroni": either,
+    }
+
+
+def power(audited: Audited, repetitions: int, seed: int) -> list[Row]:
+    """How often a planted direction is found, by d, with the trait named rightly."""
+    rows: list[Row] = []
+    for effect in EFFECTS:
+        generator = np.random.default_rng([seed, int(100 * effect)])
+        named: dict[str, int] = {"detection, max-T": 0, "A, max-T": 0}
+        for _ in tqdm(range(repetitions), desc=f"d = {effect:g}", disable=None):
+            for name, hit in planted(audited, effect, generator).items():
+                named[name] += hit
+        for name, count in named.items():
+            interval = binomtest(count, repetitions).proportion_ci()
+            rows.append(
+                {
+                    "part": "power",
+                    "test": name,
+                    "d": effect,
+                    "repetitions": repetitions,
+                    "rejected": count,
+                    "rate": count / repetitions,
+                    "low": float(interval.low),
+                    "high": float(interval.high),
+                }
+            )
+    return rows
+
+
+def planted(audited: Audited, effect: float, generator: np.random.Generator) -> dict[str, bool]:
+    """One run: labels exchanged, then `effect` planted at spans whose edges are jittered."""
+    scores = audited.scores
+    label = relabellings(scores.label, scores.bias, scores.group, generator, 1)[0]
+    # a span that is off by a fifth on either side covers less of the planted tokens
+    jitter = np.clip(1 - np.abs(generator.normal(0, 0.2, len(label))), 0, 1)
+    # planted along a direction u: a vector v at cosine c with it rises by c
+    rise = effect * audited.token_deviation[:, None] * audited.cosines
+    moved = scores.values + (label * audited.share * jitter)[:, None, None] * rise
+    sign = generator.choice([-1.0, 1.0], len(audited.contrasts.bias))
+    part = np.clip(1 - np.abs(generator.normal(0, 0.2, len(sign))), 0, 1)
+    spans = audited.contrasts.signed(sign).values + part[:, None, None] * rise
+    kept = np.isin(scores.bias, decided(label, scores.bias))
+    fitted = np.isin(scores.bias, list(audited.fitted))
+    made = Scores(moved, label, scores.bias, scores.group)
+    first = np.isin(audited.contrasts.bias, list(audited.fitted))
+    contrasts = mechanism.Contrasts(spans, audited.contrasts.bias)
+    both = made.rows(fitted & kept), made.rows(~fitted & kept)
+    found = {
+        "detection, max-T": detection.detect(*both, audited.allowed, generator, 299),
+        "A, max-T": mechanism.locate(
+            contrasts.rows(first), contrasts.rows(~first), audited.allowed, generator, 299
+        ),
+    }
+    return {
+        name: bool(
+            (f["p_trait"].values[np.abs(audited.cosines[int(f["layer"])]) > SIBLING] <= LEVEL).any()
+        )
+        for name, f in found.items()
+    }
+
+
+def smallest(rows: Sequence[Row], test: str, share: float = 0.8) -> float:
+    """The smallest d found in `share` of the runs, between the d that were tried; inf if none.
+
+    >>> rows = [{"part": "power", "test": "A", "d": d, "rate": r} for d, r in ((0.5, 0.6), (1, 1))]
+    >>> smallest(rows, "A")
+    0.75
+    """
+    kept = [r for r in rows if r["part"] == "power" and r["test"] == test]
+    curve = [(float(str(r["d"])), float(str(r["rate"]))) for r in kept]
+    for (before, low), (after, high) in pairwise(curve):
+        if low < share <= high:
+            return before + (after - before) * (share - low) / (high - low)
+    return curve[0][0] if curve and curve[0][1] >= share else float("inf")
+
+
+def save(rows: Sequence[Row], path: Path) -> None:
+    """The rows as CSV, floats with four significant digits."""
+    names = ["part", "test", "d", "repetitions", "rejected", "rate", "low", "high"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def _field(generator: np.random.Generator, rows: int) -> np.ndarray:
+    # layers share what a response says; traits share half of it
+    common = generator.normal(size=(rows, 1, 1))
+    by_trait = generator.normal(size=(rows, 1, 3))
+    return 0.6 * common + 0.6 * by_trait + 0.5 * generator.normal(size=(rows, 12, 3))
+
+
+def _rate(p: Sequence[float]) -> Row:
+    rejected = int((np.array(p) <= LEVEL + 1e-12).sum())
+    interval = binomtest(rejected, len(p)).proportion_ci()
+    return {
+        "repetitions": len(p),
+        "rejected": rejected,
+        "rate": rejected / len(p),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: both parts; prints and saves the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=2000, help="label-shuffled replays")
+    parser.add_argument("--power", type=int, default=100, help="runs of each d")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help="the folder of a finished audit")
+    parser.add_argument("--output", type=Path, default=RESULTS / "audit_size.csv")
+    asked = parser.parse_args(arguments)
+    generator = np.random.default_rng(asked.seed)
+    audited = of_run(asked.run, generator) if asked.run else simulated(generator)
+    rows = size(audited, asked.size, asked.seed + 1)
+    save(rows, asked.output)
+    rows += power(audited, asked.power, asked.seed + 2)
+    save(rows, asked.output)
+    print(asked.output.read_text())
+    for test in ("detection, max-T", "A, max-T"):
+        print(f"Smallest d found in 80 % of runs, {test}: {smallest(rows, test):.2f}")
+
+
+if __name__ == "__main__":
+    main()
