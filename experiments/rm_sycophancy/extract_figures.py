@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 REPORT, SELECT = "#0072B2", "#999999"
 NULLS = {"shuffled pairs": "#E69F00", "placebo": "#D55E00", "covariance-matched": "#009E73"}
 
+# so far from the middle of the colour scale, black text cannot be read
+DARK = 0.35
+
 
 def draw(evaluation: xr.Dataset, folder: Path) -> list[Path]:
     """Write the figures of an evaluation into the folder; returns their paths."""
@@ -110,7 +113,10 @@ def _matrix(
     ax = figure.subplots()
     drawn = ax.imshow(values.values, cmap="PuOr", vmin=limits[0], vmax=limits[1], aspect="auto")
     for (i, j), value in np.ndenumerate(values.values):
-        ax.text(j, i, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=6)
+        at = (value - limits[0]) / (limits[1] - limits[0])
+        color = "white" if abs(at - 0.5) > DARK else "black"
+        said = f"{value:.2f}".replace("0.", ".")
+        ax.text(j, i, said, ha="center", va="center", fontsize=6, color=color)
     ax.set_xticks(np.arange(columns), values[values.dims[1]].values, rotation=90, fontsize=8)
     ax.set_yticks(np.arange(rows), values["trait"].values, fontsize=8)
     ax.set_xlabel(across)
