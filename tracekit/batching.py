@@ -11,7 +11,7 @@ import torch
 from tracekit.model import device_of
 
 Result = TypeVar("Result")
-CPU_BUDGET = 2048
+CPU_BUDGET = 4096
 SHARD_BYTES = 1 << 28
 ALIKE, WORTHWHILE = 0.9, 1 / 16
 
@@ -47,7 +47,7 @@ def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> floa
 
 
 def default_budget(model: Any, kept_bytes: int = 0) -> int:
-    """Tokens a batch: 2,048 on CPU (more is not faster); on a GPU, what the free memory holds.
+    """Tokens a batch: 4,096 on CPU (more is not faster); on a GPU, what the free memory holds.
 
     A quarter of that memory is for a generous bound on one block's activations, and for what is
     kept of two batches (`kept_bytes` a token). What is kept of one batch is one shard, and stays

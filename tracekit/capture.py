@@ -18,6 +18,7 @@ from tracekit.forward import Values, Work, batches
 from tracekit.model import device_of, model_provenance
 from tracekit.provenance import digest, read, refuse_disagreement, stamp, tokenizer_hash
 from tracekit.store import open as open_store
+from tracekit.store import storable
 from tracekit.transcript import ids_hash
 from tracekit.writers import Writers
 
@@ -79,7 +80,8 @@ def capture(
         "ids": ids_hash(transcripts),
         "batches": {"budget": budget, "plan": digest(plan)},
     }
-    work = Work(model, transcripts, kept, asked, made_with, progress)
+    # strings of a file are objects: made text once, not once a batch
+    work = Work(model, storable(transcripts), kept, asked, made_with, progress)
     if folder is None:
         return _in_memory(work, plan)
     return _to_folder(work, plan, folder, compression, writers)

@@ -110,20 +110,22 @@ def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> N
 def open_shards(paths: Sequence[Path]) -> xr.Dataset:
     """Shards as one lazy Dataset along `prompt`, a chunk a shard and layer; labels are read."""
     chunks = _chunks_of(paths[0])
-    return xr.concat(
+    whole = xr.concat(
         [_open_shard(path, chunks) for path in paths],
         "prompt",
         data_vars="minimal",
         coords="minimal",
         compat="override",
-        join="exact",
         combine_attrs="override",
     )
+    return whole.assign_coords({dim: whole[dim] for dim in whole.dims if dim in whole.coords})
 
 
 def _open_shard(path: Path, chunks: Mapping[Any, int]) -> xr.Dataset:
-    dataset = xr.open_dataset(path, engine="netcdf4")
-    dataset = dataset.assign_coords({name: c.load() for name, c in dataset.coords.items()})
+    # the indexes of all shards together are made once, and not one a shard
+    dataset = xr.open_dataset(path, engine="netcdf4", create_default_indexes=False)
+    for name in dataset.coords:
+        dataset.variables[name].load()
     token = f"{path.resolve()}:{path.stat().st_mtime_ns}"
     values = {
         name: _beside(path, variable, chunks, token)
@@ -136,7 +138,7 @@ def _open_shard(path: Path, chunks: Mapping[Any, int]) -> xr.Dataset:
 
 def _beside(
     path: Path, variable: xr.DataArray, chunks: Mapping[Any, int], token: str
-) -> xr.DataArray:
+) -> xr.Variable:
     sizes = tuple(chunks[dim] for dim in variable.dims)
     lazy = dask.array.from_array(
         Chunks(path, str(variable.name)),
@@ -145,7 +147,7 @@ def _beside(
         fancy=False,
         meta=np.empty((0,) * variable.ndim, variable.dtype),
     )
-    return variable.copy(data=lazy)
+    return xr.Variable(variable.dims, lazy, variable.attrs)
 
 
 def _chunks_of(path: Path) -> dict[Any, int]:
