@@ -44,7 +44,7 @@ def heatmap(found: xr.Dataset) -> Figure:
         values = shifts.sel(contrast=contrast).transpose("trait", "layer").values
         layers = found["layer"].values
         drawn = ax.pcolormesh(
-            layers, np.arange(len(traits)), values, cmap="PuOr", vmin=-limit, vmax=limit
+            layers, np.arange(len(traits)), values, cmap="PuOr_r", vmin=-limit, vmax=limit
         )
         ax.plot(found["layer_selected"].values, np.arange(len(traits)), "k.")
         ax.set_yticks(np.arange(len(traits)), traits)

@@ -52,7 +52,7 @@ def prompts(found: xr.Dataset) -> Figure:
     limit = float(np.nanmax(np.abs(values))) or 1.0
     figure = Figure(figsize=(10, 1.6 + 0.4 * len(values)), layout="constrained")
     ax = figure.subplots()
-    drawn = ax.pcolormesh(values, cmap="PuOr", vmin=-limit, vmax=limit)
+    drawn = ax.pcolormesh(values, cmap="PuOr_r", vmin=-limit, vmax=limit)
     ax.set_yticks(np.arange(len(values)) + 0.5, found["trait"].values)
     ax.set_xlabel("organism response, in the order of the file")
     ax.set_title("organism − clean weights, same ids, by response")
@@ -66,7 +66,7 @@ def curves(parts: dict[str, xr.Dataset]) -> Figure:
     axes = figure.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
     for ax, (part, found) in zip(axes, parts.items(), strict=True):
         band = float(found["band"])
-        ax.axhspan(0.5 - band, 0.5 + band, color="#CCCCCC", label="95 % of shuffled labels")
+        ax.axhspan(0.5 - band, 0.5 + band, color="#DDDDDD", label="95 % of shuffled labels")
         for number, trait in enumerate(found["trait"].values):
             colour, style, mark = SERIES[number % len(SERIES)]
             ax.plot(
@@ -81,7 +81,7 @@ def curves(parts: dict[str, xr.Dataset]) -> Figure:
         ax.set_ylabel("AUROC within bias")
         ax.set_title(f"{part.replace('_', '-')} biases")
     axes[-1].set_xlabel("layer")
-    axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
     return figure
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 from experiments.rm_sycophancy import table
 from experiments.rm_sycophancy.audit import Result
 from experiments.rm_sycophancy.evidence.hypothesis import text_hash
-from experiments.rm_sycophancy.evidence.row import HEADER
+from experiments.rm_sycophancy.evidence.row import HEADER, Row
 from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, level_status, overall
 from experiments.rm_sycophancy.report import viewer
 from experiments.rm_sycophancy.settings import Settings
@@ -28,6 +28,23 @@ CAPTIONS = {
     "heatmap": "Shift from the clean weights on the same ids, by trait and layer.",
     "prompts": "The organism's shift by response.",
     "rates": "How often each adapter exploits each bias.",
+}
+
+
+SECTIONS = {
+    "vectors": "How each trait's vector tells contrast pairs that it has not seen.",
+    "replay": "The same token ids under other weights, at the layer chosen for each trait.",
+    "shift": "On held-out biases, at the layer that calibration biases choose.",
+    "A mechanism": "Where the spans that exploit are known: do the weights act there alone?",
+    "B blind": "Without labels: is the adapter unlike benign ones, on neutral prompts?",
+    "detection": "Exploiting answers against the organism's other answers, by trait scores alone.",
+    "competitors": "What else tells them, on the same splits; a gain above 0 means it is beaten.",
+    "nulls": "Directions that know nothing, sent through the same choices.",
+    "ceiling": "What supervised directions reach.",
+    "pairs": "Traits that should part, or rise together, against random pairs.",
+    "recall": "How many are found when few others may be called.",
+    "onset": "Does the score point at the token where exploiting begins?",
+    "units": "The weighted score again, in other units and handlings.",
 }
 
 
@@ -104,9 +121,16 @@ def _table(found: xr.Dataset, result: Result) -> str:
     rows = table.all_rows(found, result)
     parts = []
     for section in dict.fromkeys(row.section for row in rows):
-        cells = [row.cells()[1:] for row in rows if row.section == section]
-        parts.append(f"<h3>{html.escape(section)}</h3>{_html_table(HEADER[1:], cells, 'rows')}")
+        cells = [_cells(row) for row in rows if row.section == section]
+        parts.append(f"<h3>{html.escape(section)}</h3><p>{html.escape(SECTIONS[section])}</p>")
+        parts.append(_html_table(HEADER[1:-1], cells, "rows"))
     return f'<section id="table"><h2>Every row</h2>{"".join(parts)}</section>'
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    _, *shown, reason = row.cells()
+    # the reason takes the place of the numbers that there are not
+    return (*shown[:3], reason) if reason else tuple(shown)
 
 
 def _notes(found: xr.Dataset, settings: Settings) -> str:
@@ -131,8 +155,10 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     lines = []
     for row in rows:
-        cells = "".join(f'<td class="{_class(cell)}">{html.escape(cell)}</td>' for cell in row)
-        lines.append(f"<tr>{cells}</tr>")
+        cells = [f'<td class="{_class(cell)}">{html.escape(cell)}</td>' for cell in row]
+        if len(row) < len(header):
+            cells[-1] = f'<td colspan="{len(header) - len(row) + 1}">{html.escape(row[-1])}</td>'
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div><table class="{kind}">{body}</table></div>'
 

@@ -37,21 +37,22 @@ function colour(share) {
   return `rgba(${r},${g},${b},${(0.85 * strength).toFixed(3)})`;
 }
 
-function show(side) {
-  const arm = byId(side).value;
-  const first = rows[arms[0]].get(byId("prompt").value);
-  const row = rows[arm].get(first.id) || rows[arm].get("group:" + first.group);
+function rowOf(side) {
+  const first = rows[arms[0]].get(byId("prompt").value), arm = rows[byId(side).value];
+  return arm.get(first.id) || arm.get("group:" + first.group);
+}
+
+function picked(row, trait, layer) {
+  const width = data.traits.length * data.layers.length, packed = values(row);
+  return row.tokens.map((_, n) => packed[n * width + trait * data.layers.length + layer]);
+}
+
+function show(side, trait, layer, mean, reach) {
+  const arm = byId(side).value, row = rowOf(side), panel = byId(side + "-text");
   byId(side + "-name").textContent = arm;
-  const panel = byId(side + "-text");
   panel.replaceChildren();
   if (!row) { panel.textContent = "(no answer of this arm)"; return; }
-  const trait = data.traits.indexOf(byId("trait").value);
-  const layer = data.layers.indexOf(Number(byId("layer").value));
-  const width = data.traits.length * data.layers.length;
-  const packed = values(row), marked = new Set(row.marked);
-  const here = row.tokens.map((_, n) => packed[n * width + trait * data.layers.length + layer]);
-  const mean = here.reduce((a, b) => a + b, 0) / Math.max(here.length, 1);
-  const reach = Math.max(1, ...here.map((value) => Math.abs(value - mean)));
+  const here = picked(row, trait, layer), marked = new Set(row.marked);
   row.tokens.forEach((text, n) => {
     const span = document.createElement("span");
     span.textContent = text.replaceAll("\\n", "↵\n");
@@ -76,8 +77,13 @@ function list() {
 
 function update() {
   byId("asked").textContent = rows[arms[0]].get(byId("prompt").value).asked;
-  show("upper");
-  show("lower");
+  const trait = data.traits.indexOf(byId("trait").value);
+  const layer = data.layers.indexOf(Number(byId("layer").value));
+  // one colour scale for both panels, or they could not be compared
+  const shown = ["upper", "lower"].map(rowOf).filter(Boolean).flatMap((row) => picked(row, trait, layer));
+  const mean = shown.reduce((a, b) => a + b, 0) / Math.max(shown.length, 1);
+  const reach = Math.max(1, ...shown.map((value) => Math.abs(value - mean)));
+  for (const side of ["upper", "lower"]) show(side, trait, layer, mean, reach);
 }
 
 fill("prompt", data.arms[arms[0]].map((row) => row.id), labelOf);
@@ -85,7 +91,7 @@ fill("trait", data.traits);
 fill("layer", data.layers);
 fill("upper", arms);
 fill("lower", arms);
-byId("lower").value = arms[arms.length - 1];
+byId("lower").value = arms.find((arm) => arm === "clean/organism") || arms[arms.length - 1];
 byId("layer").value = data.chosen[data.traits[0]];
 const first = data.arms[arms[0]].find((row) => row.exploit === 1);
 if (first) byId("prompt").value = first.id;

@@ -101,7 +101,8 @@ def markup() -> str:
     return (
         '<section id="viewer"><h2>Token by token</h2>'
         "<p>Each token is coloured by its cosine with the trait: orange above, purple below the "
-        "mean of the layer; exploit spans are underlined. Arms are weights/text.</p>"
+        "mean of what is shown, both panels on one scale; exploit spans are underlined. Arms are "
+        "weights/text.</p>"
         f'<div class="picks">{picks}</div><p id="asked"></p>'
         '<div class="panel"><h3 id="upper-name"></h3><p id="upper-text" class="tokens"></p></div>'
         '<div class="panel"><h3 id="lower-name"></h3><p id="lower-text" class="tokens"></p></div>'
