@@ -9,6 +9,7 @@ from tracekit.check import check
 from tracekit.compare import difference
 from tracekit.during import capture_during
 from tracekit.generate import generate
+from tracekit.gradients import gradients
 from tracekit.intervene import ablate, clamp, patch, steer
 from tracekit.model import load
 from tracekit.readout import logprobs, unembed
@@ -30,6 +31,7 @@ __all__ = [
     "divergence",
     "encode",
     "generate",
+    "gradients",
     "inputs",
     "label",
     "load",

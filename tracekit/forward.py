@@ -80,7 +80,8 @@ def _trace(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     model, asked = work.model, work.asked
     made = tensors.batch(work.transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
-    index, sizes = _flat_index(work, rows, made)
+    chosen = work.transcripts.isel(prompt=rows)
+    index, sizes = flat_index(model, chosen, work.kept[rows], made)
     # nothing is generated, so no keys and values need keeping
     options = {"use_cache": False, **remote_options(model)}
     # plain values and functions that need torch alone: inside, a remote server must know them
@@ -97,13 +98,19 @@ def _trace(
     return saved
 
 
-def _flat_index(work: Work, rows: list[int], made: tensors.Batch) -> tuple[torch.Tensor, list[int]]:
+def flat_index(
+    model: TransformersModel, transcripts: xr.Dataset, kept: np.ndarray, made: tensors.Batch
+) -> tuple[torch.Tensor, list[int]]:
+    """Where the kept tokens of a batch lie among its rows × columns, and how many each row has.
+
+    `transcripts` and `kept` (prompt, token) are those of the batch's rows.
+    """
     # kept[row, column] is in the transcripts' columns; real tokens keep their order in the batch
-    real = work.transcripts.token_id.transpose("prompt", "token").values[rows] >= 0
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
     chosen = torch.zeros(made.attention_mask.shape, dtype=torch.bool)
-    chosen[made.attention_mask.bool()] = torch.as_tensor(work.kept[rows][real])
+    chosen[made.attention_mask.bool()] = torch.as_tensor(kept[real])
     index = chosen.flatten().nonzero().squeeze(1)
-    device = device_of(work.model)
+    device = device_of(model)
     if device.type == "cuda":
         # from pageable memory every layer's copy would wait for the layers before it
         index = index.pin_memory().to(device, non_blocking=True)

@@ -3,6 +3,7 @@ from traits.contrast import ContrastSet, available, load_contrast
 from traits.elicit import elicit, window_traces
 from traits.evaluate import evaluate, held_out_auroc
 from traits.extract import extract
+from traits.gradient import gradient
 from traits.methods import METHODS, Method
 from traits.pairs import pairs, select_part, split_pairs
 from traits.project import as_cosine, in_clean_deviations, project
@@ -21,6 +22,7 @@ __all__ = [
     "elicit",
     "evaluate",
     "extract",
+    "gradient",
     "held_out_auroc",
     "in_clean_deviations",
     "load_contrast",
