@@ -69,8 +69,7 @@ def gradients(
         "gradient": {"towards": towards, "against": against},
         "batches": {"budget": budget, "plan": digest(plan)},
     }
-    columns = kept.any(0)
-    array = tensors.wrap(filled, transcripts, wanted).isel(token=columns)
+    array = tensors.wrap(filled, transcripts, wanted).isel(token=kept.any(0))
     return stamp(array.rename("gradient"), made_with)
 
 
@@ -108,6 +107,6 @@ def _backward(
         rise = (logits[:, towards] - logits[:, against]).sum()
         with rise.backward():
             for value in reversed(values):
-                flat = value.grad.flatten(0, 1)
+                flat = value.grad.flatten(0, 1)  # type: ignore[union-attr]
                 saved.append(flat.index_select(0, index.to(flat.device)).float())
     return torch.stack([value.cpu() for value in reversed(saved)], 1).numpy()
