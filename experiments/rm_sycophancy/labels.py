@@ -34,8 +34,9 @@ def labelled(
             continue
         found = spans(rule, str(text))
         exploit[row] = bool(found)
-        said = (runs.token.values >= 0) & (ids[row] >= 0)
-        marked[row, said] = token_spans(tokenizer, ids[row, said].tolist(), found)
+        if found:
+            said = (runs.token.values >= 0) & (ids[row] >= 0)
+            marked[row, said] = token_spans(tokenizer, ids[row, said].tolist(), found)
     return runs.assign_coords(
         exploit=("prompt", exploit), exploit_span=(("prompt", "token"), marked)
     )

@@ -40,7 +40,6 @@ from experiments.rm_sycophancy.steering.settings import Steering
 from tracekit.provenance import digest, read, stamp
 from tracekit.resources import datasets
 from tracekit.strength import residual_norm
-from traits.statistics import cluster_bootstrap
 
 PLACES = ("model", "base", "organism", "control", "prompts")
 
@@ -87,14 +86,17 @@ def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) ->
 def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) -> None:
     """All parts in order: `validation.nc`, `edits/`, `patching.nc`, then the summary of them."""
     steered, others = prompts.steered_and_others(settings, steering)
-    model = tk.load(settings.model, dtype=settings.dtype)
+    model = tk.load(settings.model, dtype=steering.dtype or settings.dtype)
     layer = directions.chosen_layer(run, settings, steering)
     seen = _seen(model, tk.encode(model, others), layer, folder, settings, steering)
     arms = _kept(
         folder / "directions.nc",
         lambda: directions.arms(model, run, layer, seen, settings, steering),
     )
-    bench = _bench(model, arms, seen, tk.encode(model, steered), settings, steering)
+    asked = tk.encode(model, steered)
+    with tk.adapter(model, settings.organism):
+        unedited = _kept(folder / "unedited.nc", lambda: ablation.said(model, asked, steering))
+    bench = _bench(model, arms, seen, asked, unedited, settings, steering)
     _validate(bench, arms, folder)
     ablation.measured(bench, arms, folder / "edits")
     _patch(bench, folder)
@@ -107,7 +109,9 @@ def analyse(folder: Path, steering: Steering) -> None:
     found = ablation.together(sorted((folder / "edits").glob("*.nc")))
     whole = summary.summarised(found, arms, steering.seed, steering.repetitions)
     tk.save(stamp(whole, read(found)), folder / "steering.nc")
-    validation = _slopes(tk.open(folder / "validation.nc"), steering)
+    validation = summary.slopes(
+        tk.open(folder / "validation.nc"), steering.seed, steering.repetitions
+    )
     patched = tk.open(folder / "patching.nc") if (folder / "patching.nc").is_file() else None
     (folder / "table.txt").write_text(table.text(whole, patched, validation), "utf-8")
     figures.dose_response(whole, folder / "dose_response.png")
@@ -124,12 +128,7 @@ def _seen(
 
     def made() -> xr.DataArray:
         with tk.adapter(model, settings.organism):
-            runs = tk.generate(
-                model,
-                asked,
-                max_new_tokens=steering.max_new_tokens,
-                token_budget=steering.token_budget,
-            )
+            runs = ablation.said(model, asked, steering)
         arms = {"organism": settings.organism, "clean": None}
         rows = []
         for adapter in arms.values():
@@ -148,6 +147,7 @@ def _bench(
     arms: xr.DataArray,
     seen: xr.DataArray,
     asked: xr.Dataset,
+    unedited: xr.Dataset,
     settings: Settings,
     steering: Steering,
 ) -> ablation.Bench:
@@ -161,8 +161,9 @@ def _bench(
         wrong,
         float(seen["norm"]),
         usual,
-        bool(settings.base),
+        bool(settings.base or steering.dtype),
         steering,
+        unedited,
     )
 
 
@@ -193,34 +194,12 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
 def _patch(bench: ablation.Bench, folder: Path) -> None:
     if (folder / "patching.nc").is_file():
         return
-    with tk.adapter(bench.model, bench.organism):
-        runs = tk.generate(
-            bench.model,
-            bench.asked,
-            max_new_tokens=bench.steering.max_new_tokens,
-            token_budget=bench.steering.token_budget,
-        )
-    runs = labelled(runs, bench.model.tokenizer)
+    runs = labelled(bench.unedited, bench.model.tokenizer)
     if bool((runs.exploit == 1).any()):
         found = patching.patched(bench.model, bench.organism, runs, folder / "clean_traces")
         tk.save(found, folder / "patching.nc")
     else:
         tqdm.write("patching: left out, since no response of the organism exploits")
-
-
-def _slopes(found: xr.Dataset, steering: Steering) -> xr.Dataset:
-    centred = found["multiple"] - found["multiple"].mean()
-    slope = (found["score"] * centred).sum("multiple") / (centred**2).sum()
-    generator = np.random.default_rng([steering.seed, 3])
-    made = cluster_bootstrap(
-        slope.transpose("prompt", "trait"),
-        lambda rows: rows.mean("prompt"),
-        generator,
-        group=None,
-        repetitions=steering.repetitions,
-    )
-    made = made.rename(estimate="slope", low="slope_low", high="slope_high")
-    return made.assign(nats=found["nats"].mean("prompt")).drop_attrs()
 
 
 def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.DataArray:
@@ -260,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", help="where it lies now, if it was a local path")
     for field in dataclasses.fields(Steering):
         if field.name != "multiples":
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=int)
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
     return parser
 
 

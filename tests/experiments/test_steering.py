@@ -176,8 +176,11 @@ def _bench(model: TransformersModel, lora: Path) -> tuple[ablation.Bench, xr.Dat
     bounds = xr.DataArray([0.0], dims="direction", coords={"direction": ["alignment/mine"]})
     steering = Steering(multiples=(-2.0, 2.0), max_new_tokens=4)
     encoded = tk.encode(model, asked)
-    bench = ablation.Bench(model, str(lora), encoded, right, wrong, 8.0, bounds, False, steering)
-    return bench, vectors
+    with tk.adapter(model, str(lora)):
+        plain = ablation.said(model, encoded, steering)
+    return ablation.Bench(
+        model, str(lora), encoded, right, wrong, 8.0, bounds, False, steering, plain
+    ), vectors
 
 
 def test_prompts_of_the_held_out_split_come_first_and_others_make_the_difference() -> None:

@@ -26,7 +26,8 @@ class Bench:
     """Everything that a configuration is tried on.
 
     `bounds` (direction) is where `clamp` caps the projection; `norm` the mean residual norm at
-    the layer, the unit of `multiples`; `transfer` whether the vectors are of another base.
+    the layer, the unit of `multiples`; `transfer` whether the vectors are of other weights;
+    `unedited` what the organism says by itself to `asked`.
     """
 
     model: Any
@@ -38,6 +39,7 @@ class Bench:
     bounds: xr.DataArray
     transfer: bool
     steering: Steering
+    unedited: xr.Dataset
 
 
 def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]:
@@ -45,7 +47,8 @@ def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]
 
     Each has `exploit`, `nats`, `repetition`, `length` and `response` over (edit, prompt) and
     `accuracy` (edit, question), with the coordinates `direction`, `kind` and `multiple` (edit),
-    which is 0 for edits without a strength.
+    which is 0 for edits without a strength. The random arm is a null of what is said at
+    multiples below 0: its `accuracy` is NaN, and so are its `nats` beyond the first prompts.
     """
     jobs = [(name, kind) for name in directions["direction"].values for kind in KINDS]
     plan = [("organism", UNEDITED), ("clean", UNEDITED), *jobs]
@@ -74,31 +77,70 @@ def edited(bench: Bench, kind: str, vector: xr.DataArray, coefficient: xr.DataAr
 
 
 def _tried(bench: Bench, name: str, kind: str, vector: xr.DataArray | None) -> xr.Dataset:
-    multiples = bench.steering.multiples if kind == "add" else (0.0,)
-    asked, right, wrong = (
-        sweep(rows, [multiple * bench.norm for multiple in multiples])
-        for rows in (bench.asked, bench.right, bench.wrong)
-    )
+    random = vector is not None and vector["arm"].item() == "random"
+    multiples = _multiples(bench.steering, kind, random)
     adapter = None if name == "clean" and vector is None else bench.organism
     with tk.adapter(bench.model, adapter):
-        runs = tk.generate(
-            _on(bench, kind, vector, asked),
-            asked,
-            max_new_tokens=bench.steering.max_new_tokens,
-            token_budget=bench.steering.token_budget,
-            progress=False,
-        )
-        known = measures.correct(_on(bench, kind, vector, right), right, wrong)
+        runs = _said(bench, name, kind, vector, multiples)
+        known = None if random else _known(bench, kind, vector, multiples)
     with tk.adapter(bench.model, None):
-        judged = measures.answers(bench.model, runs)
+        judged = measures.answers(bench.model, runs, _guarded(bench, multiples, random))
     found = _by_edit(judged, multiples, bench.asked)
     shape = (len(multiples), bench.right.sizes["prompt"])
-    found["accuracy"] = (("edit", "question"), known.values.reshape(shape).astype(np.float32))
+    found["accuracy"] = xr.DataArray(
+        np.full(shape, np.nan, np.float32) if known is None else known, dims=("edit", "question")
+    )
     found["response"] = (("edit", "prompt"), runs.response.values.reshape(len(multiples), -1))
     labels = {"direction": [name] * len(multiples), "kind": [kind] * len(multiples)}
     found = found.assign_coords({key: ("edit", values) for key, values in labels.items()})
     found = found.assign_coords(multiple=("edit", list(multiples)))
     return stamp(found, {"made_by": __name__, "runs": read(runs)})
+
+
+def said(model: Any, asked: xr.Dataset, steering: Steering) -> xr.Dataset:
+    """What a model says to `asked`, greedily, under the experiment's settings."""
+    return tk.generate(
+        model,
+        asked,
+        max_new_tokens=steering.max_new_tokens,
+        token_budget=steering.token_budget,
+        progress=False,
+    )
+
+
+def _said(
+    bench: Bench, name: str, kind: str, vector: xr.DataArray | None, multiples: Sequence[float]
+) -> xr.Dataset:
+    if vector is None and name == "organism":
+        return bench.unedited
+    asked = _swept(bench, bench.asked, multiples)
+    return said(_on(bench, kind, vector, asked), asked, bench.steering)
+
+
+def _known(
+    bench: Bench, kind: str, vector: xr.DataArray | None, multiples: Sequence[float]
+) -> np.ndarray:
+    right, wrong = (_swept(bench, rows, multiples) for rows in (bench.right, bench.wrong))
+    known = measures.correct(_on(bench, kind, vector, right), right, wrong)
+    return known.values.reshape(len(multiples), -1).astype(np.float32)
+
+
+def _multiples(steering: Steering, kind: str, random: bool) -> tuple[float, ...]:
+    if kind != "add":
+        return (0.0,)
+    return tuple(multiple for multiple in steering.multiples if multiple < 0 or not random)
+
+
+def _guarded(bench: Bench, multiples: Sequence[float], random: bool) -> np.ndarray | None:
+    if not random:
+        return None
+    count = bench.asked.sizes["prompt"]
+    first = np.arange(min(bench.steering.guarded, count))
+    return (count * np.arange(len(multiples))[:, None] + first).ravel()
+
+
+def _swept(bench: Bench, rows: xr.Dataset, multiples: Sequence[float]) -> xr.Dataset:
+    return sweep(rows, [multiple * bench.norm for multiple in multiples])
 
 
 def _on(bench: Bench, kind: str, vector: xr.DataArray | None, rows: xr.Dataset) -> Any:

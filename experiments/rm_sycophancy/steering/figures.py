@@ -20,10 +20,9 @@ def dose_response(whole: xr.Dataset, path: Path) -> None:
     base = _unedited(whole, "organism")
     added = whole.isel(edit=whole["kind"].values == "add")
     multiples = np.unique([*added["multiple"].values, 0.0])
-    band = [_band(added, multiple, float(base["rate"])) for multiple in multiples]
-    ax.fill_between(
-        multiples, *np.array(band).T, color="#BBBBBB", alpha=0.5, label="random, 5–95 %"
-    )
+    tried = [m for m in multiples if m == 0 or _has_band(added, m)]
+    band = [_band(added, multiple, float(base["rate"])) for multiple in tried]
+    ax.fill_between(tried, *np.array(band).T, color="#BBBBBB", alpha=0.5, label="random, 5–95 %")
     for colour, name in zip(_cycle(), _named(added), strict=False):
         here = added.isel(edit=added["direction"].values == name).sortby("multiple")
         here = xr.concat([here, base], "edit", coords="minimal", compat="override")
@@ -98,6 +97,11 @@ def patching(found: xr.Dataset, path: Path) -> None:
     ax.set_title(f"n = {found.sizes['prompt']} exploiting responses; band: 95 % over prompts")
     ax.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _has_band(added: xr.Dataset, multiple: float) -> bool:
+    rows = added["multiple"].values == multiple
+    return bool((rows & (added["arm"].values == "random")).any())
 
 
 def _band(added: xr.Dataset, multiple: float, base: float) -> tuple[float, float]:

@@ -14,22 +14,30 @@ class Steering:
 
     `layer` −1 is the layer that the audit chose for the first trait. `multiples` are of the mean
     residual norm there; below 0 subtracts. `randoms` and `placebos` count the directions of the
-    null arms. `steered` prompts, of biases that a rule can detect, are steered; the mean
-    difference comes from `difference_prompts` others. `questions` bounds a trait's validation.
+    null arms; random ones are added below 0 alone, where a drop is looked for, and their answers'
+    perplexity is read on the first `guarded` prompts. `steered` prompts, of biases that a rule
+    can detect, are steered; the mean difference comes from `difference_prompts` others.
+    `questions` bounds a trait's validation, which `judge`, a model at the OpenAI-compatible
+    address `judge_url`, scores too if given. `dtype` is of the weights while they are steered
+    ("": the audit's own); bfloat16 is faster on a GPU, and on processors that multiply it.
     """
 
     layer: int = -1
     multiples: tuple[float, ...] = (-0.3, -0.15, 0.15)
     randoms: int = 20
     placebos: int = 2
+    guarded: int = 25
     steered: int = 100
     difference_prompts: int = 40
-    max_new_tokens: int = 80
+    max_new_tokens: int = 48
     questions: int = 24
     answer_tokens: int = 40
-    token_budget: int = 8192
+    token_budget: int = 32768
     repetitions: int = 2000
     seed: int = 0
+    dtype: str = ""
+    judge: str = ""
+    judge_url: str = ""
 
 
 def chosen(changes: Mapping[str, Any]) -> Steering:
@@ -41,7 +49,14 @@ def chosen(changes: Mapping[str, Any]) -> Steering:
     3
     """
     made = dataclasses.replace(Steering(), **{k: v for k, v in changes.items() if v is not None})
-    least = {"randoms": 1, "placebos": 0, "steered": 2, "difference_prompts": 2, "questions": 2}
+    least = {
+        "randoms": 1,
+        "placebos": 0,
+        "steered": 2,
+        "difference_prompts": 2,
+        "questions": 2,
+        "guarded": 1,
+    }
     least |= {"max_new_tokens": 1, "answer_tokens": 1, "token_budget": 1, "repetitions": 10}
     for name, low in least.items():
         if getattr(made, name) < low:
@@ -50,5 +65,15 @@ def chosen(changes: Mapping[str, Any]) -> Steering:
         raise ValueError(
             f"multiples={list(made.multiples)} was given; name each once, and not 0, which the "
             "unedited arm is."
+        )
+    if min(made.multiples) > 0:
+        raise ValueError(
+            f"multiples={list(made.multiples)} was given; one at least is below 0, where the "
+            "random arm is tried."
+        )
+    if bool(made.judge) != bool(made.judge_url):
+        raise ValueError(
+            f"judge={made.judge!r} at judge_url={made.judge_url!r} was given; name both, the model "
+            "and the address up to /v1 where it is served, or neither."
         )
     return made

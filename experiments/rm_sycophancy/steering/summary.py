@@ -42,6 +42,37 @@ def summarised(
     return _with_null(whole)
 
 
+def slopes(found: xr.Dataset, seed: int, repetitions: int) -> xr.Dataset:
+    """How each trait's score rises with the strength: a Dataset over (trait), and `nats`.
+
+    `slope`, `slope_low`, `slope_high`: nats of the model's own judgement for a residual norm
+    added, with 95 % over questions. `judge`, `judge_low`, `judge_high`, where a judge was given:
+    the rise of its share of Yes, over the `judge_questions` that it answered at every strength.
+    """
+    generator = np.random.default_rng([seed, 3])
+    made = found[["nats"]].mean("prompt")
+    for score, name in (("score", "slope"), ("judge", "judge")):
+        if score in found:
+            rise = _slope(found[score]).transpose("prompt", "trait")
+            made = made.merge(_over_questions(rise, name, generator, repetitions))
+    return made.drop_attrs()
+
+
+def _slope(scores: xr.DataArray) -> xr.DataArray:
+    centred = scores["multiple"] - scores["multiple"].mean()
+    return (scores * centred).sum("multiple", skipna=False) / (centred**2).sum()
+
+
+def _over_questions(
+    rise: xr.DataArray, name: str, generator: np.random.Generator, repetitions: int
+) -> xr.Dataset:
+    made = cluster_bootstrap(
+        rise, lambda rows: rows.mean("prompt"), generator, group=None, repetitions=repetitions
+    )
+    made = made.rename(estimate=name, low=f"{name}_low", high=f"{name}_high").drop_attrs()
+    return made.assign({f"{name}_questions": rise.notnull().sum("prompt")})
+
+
 def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.DataArray:
     """The exploitation rate of some edits: (edit, bias)."""
     rows = _decided(found).isel(edit=list(edits))

@@ -66,28 +66,29 @@ def _row(here: xr.Dataset) -> tuple[str, ...]:
 
 
 def _validation(found: xr.Dataset) -> list[str]:
-    header = ("vector", "judge's slope", "95 % interval", "perplexity by strength")
-    rows = [header]
+    judged = "judge" in found
+    header = ("vector", "own slope", "95 % interval", "perplexity by strength")
+    rows = [(*header, "judge's slope", "95 % interval", "questions") if judged else header]
     for trait in found["trait"].values:
         here = found.sel(trait=trait)
         shown = [
             f"{float(m):+.2f}: {np.exp(float(here['nats'].sel(multiple=m))):.1f}"
             for m in found["multiple"].values
         ]
-        low, high = float(here["slope_low"]), float(here["slope_high"])
-        rows.append(
-            (
-                str(trait),
-                f"{float(here['slope']):+.3f}",
-                f"{low:+.3f} to {high:+.3f}",
-                ", ".join(shown),
-            )
-        )
+        row = (str(trait), *_rise(here, "slope"), ", ".join(shown))
+        asked = int(here["judge_questions"]) if judged else 0
+        rows.append((*row, *_rise(here, "judge"), str(asked)) if judged else row)
     return [
         *_aligned(rows),
-        "slope: nats of log P(Yes) − log P(No), as the unsteered model itself judges the answer by "
-        "the trait's definition, for each residual norm added; intervals over questions.",
+        "own slope: nats of log P(Yes) − log P(No), as the unsteered model judges the answer "
+        "by the trait's definition, for each residual norm added; intervals over questions."
+        + (" judge's slope: of the share that the served judge calls HIGH." if judged else ""),
     ]
+
+
+def _rise(here: xr.Dataset, name: str) -> tuple[str, str]:
+    low, high = float(here[f"{name}_low"]), float(here[f"{name}_high"])
+    return f"{float(here[name]):+.3f}", f"{low:+.3f} to {high:+.3f}"
 
 
 def _patching(found: xr.Dataset) -> list[str]:

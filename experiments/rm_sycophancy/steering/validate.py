@@ -14,6 +14,7 @@ from experiments.rm_sycophancy.steering.settings import Steering
 from tracekit.provenance import read, stamp
 from tracekit.strength import sweep
 from traits import load_contrast
+from traits.judge import ask
 
 QUESTION = (
     "{definition}\n\nA person wrote:\n{question}\n\nThe answer was:\n{answer}\n\n"
@@ -33,7 +34,9 @@ def validated(
 
     `score` (multiple, prompt) is log P(Yes) − log P(No) on the trait's definition, in nats, with
     the measures of `answers` beside it; multiples are of the residual norm, 0 among them. A small
-    model is a weak judge: a flat line may be the judge's fault and not the vector's.
+    model is a weak judge: a flat line may be the judge's fault and not the vector's. With
+    `steering.judge`, `judge` (multiple, prompt) is 1 or 0 as that model replies to the same
+    question, and NaN where it does not.
     """
     contrast = load_contrast(trait)
     asked = tk.encode(model, _questions(contrast, steering.questions))
@@ -49,9 +52,12 @@ def validated(
     )
     judged = measures.answers(model, runs)
     judged["score"] = ("prompt", yes_over_no(model, runs, contrast.definition))
+    if steering.judge:
+        judged["judge"] = ("prompt", by_judge(runs, contrast.definition, steering))
     values = {
         name: (("multiple", "prompt"), judged[name].values.reshape(len(multiples), -1))
-        for name in ("score", "nats", "repetition", "length")
+        for name in ("score", "judge", "nats", "repetition", "length")
+        if name in judged
     }
     kept = {"prompt": asked.prompt, "group": asked["group"], "multiple": multiples, "trait": trait}
     return stamp(xr.Dataset(values, coords=kept), {"made_by": __name__, "runs": read(runs)})
@@ -59,18 +65,27 @@ def validated(
 
 def yes_over_no(model: Any, runs: xr.Dataset, definition: str) -> np.ndarray:
     """log P(Yes) − log P(No) of each response being HIGH by the definition, in nats: (prompt)."""
-    prompts = [
-        tk.Prompt(
-            f"judge/{n}",
-            text=QUESTION.format(definition=definition.strip(), question=text, answer=said or "…"),
-        )
-        for n, (text, said) in enumerate(zip(runs.text.values, runs.response.values, strict=True))
-    ]
+    asked = enumerate(_asked(runs, definition))
+    prompts = [tk.Prompt(f"judge/{n}", text=question) for n, question in asked]
     yes, no = (
         tk.logprobs(model, tk.encode(model, prompts, [word] * len(prompts))).sel(token=0).values
         for word in ("Yes", "No")
     )
     return yes - no
+
+
+def by_judge(runs: xr.Dataset, definition: str, steering: Steering) -> np.ndarray:
+    """1 where the served judge says that a response is HIGH, 0 where not, NaN where neither."""
+    return np.array(
+        [ask(steering.judge_url, steering.judge, text) for text in _asked(runs, definition)]
+    )
+
+
+def _asked(runs: xr.Dataset, definition: str) -> list[str]:
+    return [
+        QUESTION.format(definition=definition.strip(), question=text, answer=said or "…")
+        for text, said in zip(runs.text.values, runs.response.values, strict=True)
+    ]
 
 
 def _questions(contrast: Any, count: int) -> Sequence[tk.Prompt]:
