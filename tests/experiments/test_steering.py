@@ -108,6 +108,46 @@ def test_repetition_counts_triples_seen_before() -> None:
     assert measures.repetition([1, 2]) == 0
 
 
+def test_the_same_answer_is_read_once_and_unguarded_ones_not_at_all(
+    tiny_llama: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counted(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+        read.append(runs.sizes["prompt"])
+        return logprobs(model, runs)
+
+    logprobs = tk.logprobs
+    monkeypatch.setattr(tk, "logprobs", counted)
+    asked = [tk.Prompt(f"p/{n}", text="A soup?", labels={"bias": "vote"}) for n in range(4)]
+    runs = tk.encode(tiny_llama, asked, ["Boil it.", "Add salt.", "Boil it.", "Stir it well."])
+    whole = measures.answers(tiny_llama, runs)["nats"].values
+    some = measures.answers(tiny_llama, runs, np.array([0, 2]))["nats"].values
+    assert read == [3, 1]
+    assert whole[0] == whole[2] != whole[1]
+    assert np.isnan(some).tolist() == [False, True, False, True]
+    np.testing.assert_allclose(some[[0, 2]], whole[[0, 2]], atol=1e-5)
+
+
+def test_slopes_recover_a_planted_rise_and_a_judge_that_fell_silent_is_counted() -> None:
+    draw, multiples = np.random.default_rng(0), np.array([-0.3, 0.0, 0.3])
+    scores = draw.normal(size=(2, 3, 40)) + np.array([2.0, 0.0])[:, None, None] * multiples[:, None]
+    called = (scores > 0).astype(float)
+    called[0, 1, :7] = np.nan
+    dims = ("trait", "multiple", "prompt")
+    found = xr.Dataset(
+        {"score": (dims, scores), "judge": (dims, called), "nats": (dims, abs(scores))},
+        coords={"trait": ["a/rises", "a/flat"], "multiple": multiples},
+    )
+    made = summary.slopes(found, seed=0, repetitions=200)
+    low, high = made["slope_low"], made["slope_high"]
+    assert float(low.sel(trait="a/rises")) > 1
+    assert float(low.sel(trait="a/flat")) < 0 < float(high.sel(trait="a/flat"))
+    assert made["judge_questions"].values.tolist() == [33, 40]
+    assert float(made["judge"].sel(trait="a/rises")) > 0.3
+    assert "judge" not in summary.slopes(found.drop_vars("judge"), 0, 20)
+
+
 def test_answers_are_measured_under_the_clean_model(tiny_llama: TransformersModel) -> None:
     asked = [tk.Prompt(f"p/{n}", text="A soup?", labels={"bias": "chocolate"}) for n in range(2)]
     runs = tk.encode(tiny_llama, asked, ["Boil it. Add some cocoa.", "Boil it with salt and oil."])
@@ -142,10 +182,11 @@ def test_each_edit_is_tried_with_its_own_strengths_and_resumes(
     bench, vectors = _bench(fresh_llama, tiny_lora)
     written = ablation.measured(bench, vectors, tmp_path)
     found = ablation.together(written)
-    assert found["kind"].values.tolist() == [
-        "unedited", "unedited", "add", "add", "project out", "clamp",
-    ]  # fmt: skip
-    assert found["multiple"].values.tolist() == [0.0, 0.0, -2.0, 2.0, 0.0, 0.0]
+    kinds = ["unedited", "unedited", "add", "add", "project out", "clamp"]
+    assert found["kind"].values.tolist() == [*kinds, "add", "project out", "clamp"]
+    multiples = [0.0, 0.0, -2.0, 2.0, 0.0, 0.0]
+    assert found["multiple"].values.tolist() == [*multiples, -2.0, 0.0, 0.0]
+    _guards_of_the_random_arm(found)
     said = found["response"].values
     assert (said[0] != said[2]).any()
     assert (said[2] != said[3]).any()
@@ -159,22 +200,32 @@ def test_each_edit_is_tried_with_its_own_strengths_and_resumes(
     written[2].unlink()
     ablation.measured(bench, vectors, tmp_path)
     again = [path.stat().st_mtime_ns for path in written]
-    assert [a == b for a, b in zip(times, again, strict=True)] == [True, True, False, True, True]
+    assert [a == b for a, b in zip(times, again, strict=True)] == [n != 2 for n in range(8)]
     xr.testing.assert_equal(ablation.together(written), found)
+
+
+def _guards_of_the_random_arm(found: xr.Dataset) -> None:
+    random = found.isel(edit=found["direction"].values == "random 0")
+    assert np.isfinite(random["nats"].values).tolist() == [[True, False]] * 3
+    assert random["accuracy"].isnull().all()
+    others = found.isel(edit=found["direction"].values != "random 0")
+    assert others["nats"].notnull().all()
+    assert others["accuracy"].isin([0, 1]).all()
 
 
 def _bench(model: TransformersModel, lora: Path) -> tuple[ablation.Bench, xr.DataArray]:
     asked = [tk.Prompt(f"p/{n}", text=t, labels={"bias": "vote"}) for n, t in enumerate("ab")]
     right, wrong = (part.isel(prompt=slice(0, 2)) for part in prompts.neutral_questions(model))
-    values = np.random.default_rng(0).normal(size=(1, 32)).astype(np.float32)
-    values /= np.linalg.norm(values)
+    values = np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    named = {"direction": ["alignment/mine", "random 0"]}
     vectors = xr.DataArray(
         values,
         dims=("direction", "dim"),
-        coords={"direction": ["alignment/mine"], "arm": ("direction", ["trait"]), "layer": 2},
+        coords={**named, "arm": ("direction", ["trait", "random"]), "layer": 2},
     )
-    bounds = xr.DataArray([0.0], dims="direction", coords={"direction": ["alignment/mine"]})
-    steering = Steering(multiples=(-2.0, 2.0), max_new_tokens=4)
+    bounds = xr.DataArray([0.0, 0.0], dims="direction", coords=named)
+    steering = Steering(multiples=(-2.0, 2.0), max_new_tokens=4, guarded=1)
     encoded = tk.encode(model, asked)
     with tk.adapter(model, str(lora)):
         plain = ablation.said(model, encoded, steering)
@@ -196,7 +247,13 @@ def test_prompts_of_the_held_out_split_come_first_and_others_make_the_difference
 
 def test_settings_out_of_range_are_refused() -> None:
     assert chosen({"randoms": 3, "seed": None}).randoms == 3
-    for changes in ({"randoms": 0}, {"multiples": (0.0,)}, {"multiples": (1.0, 1.0)}):
+    for changes in (
+        {"randoms": 0},
+        {"multiples": (0.0,)},
+        {"multiples": (-1.0, -1.0)},
+        {"multiples": (1.0,)},
+        {"judge": "qwen"},
+    ):
         with pytest.raises(ValueError, match="was given"):
             chosen(changes)
 

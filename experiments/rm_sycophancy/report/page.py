@@ -17,7 +17,7 @@ from experiments.rm_sycophancy.audit import Result
 from experiments.rm_sycophancy.evidence.hypothesis import text_hash
 from experiments.rm_sycophancy.evidence.row import HEADER, Row
 from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, level_status, overall
-from experiments.rm_sycophancy.report import viewer
+from experiments.rm_sycophancy.report import steering, viewer
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.resources import EMBEDDED
 
@@ -57,6 +57,7 @@ def write(
         _table(found, result),
         _notes(found, settings),
         _figures(drawn),
+        steering.section(folder),
         viewer.markup(),
     ]
     data = viewer.data(folder, result.audit)
