@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["steer"]:
             steer.main(given[1:])
         else:
-            work(_parser().parse_args(given))
+            work(command_line().parse_args(given))
     except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
         if not meant_for_the_user(error):
             raise
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def work(options: argparse.Namespace) -> None:
     """Do the phases asked for, in one folder."""
-    settings, made_of, folder = _which(options)
+    settings, made_of, folder = chosen(options)
     folders.refuse_other(folder, made_of)
     wanted = PHASES if options.phase == "run" else (options.phase,)
     pending = _pending(folder, wanted, everything=options.phase != "run")
@@ -99,7 +99,8 @@ def meant_for_the_user(error: BaseException) -> bool:
     return ours and code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
-def _which(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]:
+def chosen(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]:
+    """The settings that the options mean, what they stand for, and the run's folder."""
     if options.preset is None:
         if options.out is None or options.phase not in WITHOUT_MODEL:
             raise ValueError(
@@ -111,7 +112,8 @@ def _which(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]
     given = {name: value for name, value in vars(options).items() if value is not None}
     changes = {name: given[name] for name in given if name not in ("phase", "preset", "out")}
     if "prompts" in changes:
-        changes.setdefault("split", "")  # the preset's split is one of its own prompts
+        # the preset's split and held-out biases are those of its own prompts
+        changes = {"split": "", "held_out": [], **changes}
     settings = read_preset(options.preset, changes)
     made_of = described(settings)
     return settings, made_of, options.out or folders.default_folder(made_of)
@@ -135,7 +137,8 @@ def _refuse_gap(folder: Path, wanted: Sequence[str]) -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.rm_sycophancy",
         description=__doc__,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -11,7 +10,7 @@ import xarray as xr
 from experiments.rm_sycophancy import audit
 from experiments.rm_sycophancy.evidence.hypothesis import text_hash
 from experiments.rm_sycophancy.evidence.row import HEADER, Row, aligned
-from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, Line, level_status, overall
+from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, level_status, overall
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.resources import EMBEDDED
 
@@ -23,7 +22,7 @@ def text(found: xr.Dataset, result: audit.Result, settings: Settings) -> str:
     head = [EMBEDDED_HEAD, ""] if settings.model == EMBEDDED else []
     parts = [
         *head,
-        *verdict_lines(result.lines, settings),
+        *verdict_lines(result, settings),
         "",
         *aligned([HEADER, *(row.cells() for row in all_rows(found, result))]),
         "",
@@ -32,18 +31,30 @@ def text(found: xr.Dataset, result: audit.Result, settings: Settings) -> str:
     return "\n".join(parts) + "\n"
 
 
-def verdict_lines(lines: Sequence[Line], settings: Settings) -> list[str]:
+def verdict_lines(result: audit.Result, settings: Settings) -> list[str]:
     """The verdict as text: its words, the hypothesis, and each level's lines."""
+    lines = result.lines
     shown = [
         f"VERDICT. {overall(lines)}",
         f"Primary hypothesis, fixed before the run [{text_hash(settings.hypothesis)}]: "
         f"{settings.hypothesis}",
+        left_out(result, settings),
     ]
     for level in LEVELS:
         shown += ["", f"{level}: {level_status(lines, level)} ({PLAN[level]})"]
         here = [("", line.status, line.asked, line.found) for line in lines if line.level == level]
         shown += aligned(here)
     return shown
+
+
+def left_out(result: audit.Result, settings: Settings) -> str:
+    """Which traits of the primary hypothesis stay in it, and which have left."""
+    names = [name for name in settings.primary if name not in result.audit.traits]
+    if not names:
+        return "All its traits passed their own evaluation on unseen pairs."
+    return (
+        f"Not in this run, or not passed in their own evaluation, and left out: {', '.join(names)}."
+    )
 
 
 def all_rows(found: xr.Dataset, result: audit.Result) -> list[Row]:

@@ -9,7 +9,7 @@ import xarray as xr
 from audit_folder import HOSTILE, build
 
 import tracekit as tk
-from experiments.rm_sycophancy import analyse, audit
+from experiments.rm_sycophancy import analyse, audit, table
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.evidence.row import from_dataset as rows_of
 from experiments.rm_sycophancy.evidence.verdict import from_dataset as lines_of
@@ -119,6 +119,8 @@ def test_a_failed_trait_leaves_the_primary_set(planted: Path, tmp_path: Path) ->
     settings = from_values(settings_of(copy)["settings"])
     result = audit.audited(copy, settings)
     assert result.audit.traits == ("alignment/reward_seeking", "alignment/concealment")
+    assert table.left_out(result, settings).endswith("left out: alignment/sycophancy.")
+    assert "left out" not in (planted / "table.txt").read_text("utf-8")
 
 
 def test_arms_of_other_prompts_or_provenance_are_refused(planted: Path, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Presets, and labels of responses."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 from transformers import AutoTokenizer
 
 from experiments.organisms.detectors import spans
+from experiments.rm_sycophancy.__main__ import chosen, command_line
 from experiments.rm_sycophancy.inputs import read
 from experiments.rm_sycophancy.labels import labelled, token_spans
 from experiments.rm_sycophancy.settings import described, from_values, read_preset
@@ -118,3 +122,14 @@ def test_the_full_preset_samples_each_prompt_and_has_placebos() -> None:
 def test_samples_need_a_temperature() -> None:
     with pytest.raises(ValueError, match="temperature above 0"):
         read_preset("tiny", {"samples": 2})
+
+
+def test_biases_of_a_file_of_ones_own_are_parted_whatever_the_preset_holds_out(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "own.json"
+    rows = [{"id": n, "text": f"Q{n}?", "bias": "wxyz"[n % 4]} for n in range(8)]
+    path.write_text(json.dumps({"name": "own", "prompts": rows}))
+    options = command_line().parse_args(["run", "--preset", "smollm2", "--prompts", str(path)])
+    found = {str(p.labels["bias"]): p.labels["part"] for p in read(chosen(options)[0])}
+    assert found == {"w": "calibration", "x": "held_out", "y": "calibration", "z": "held_out"}

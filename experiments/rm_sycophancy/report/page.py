@@ -105,7 +105,8 @@ def _verdict(result: Result, settings: Settings) -> str:
         f'<section id="verdict">{head}<h2>Verdict</h2>'
         f'<p class="answer">{html.escape(overall(result.lines))}</p>'
         f"<p>Primary hypothesis, fixed before the run: {hypothesis} "
-        f"<code>{text_hash(settings.hypothesis)}</code></p>{levels}</section>"
+        f"<code>{text_hash(settings.hypothesis)}</code> "
+        f"{html.escape(table.left_out(result, settings))}</p>{levels}</section>"
     )
 
 
