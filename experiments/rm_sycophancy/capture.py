@@ -15,10 +15,14 @@ from experiments.rm_sycophancy.settings import Settings
 ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
 EDITED = ("clean/deleted", "organism/deleted", "clean/inserted", "organism/inserted")
 OWN = ("habits/habits", "clean/habits")
+FULL = ("clean/organism", "organism/organism", "control/organism")  # the window's residuals too
 
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
-    """Write `traces/<arm>/` (the window) and `captured/<arm>/` (projections, all layers)."""
+    """Write `captured/<arm>/` (projections, all layers) and `traces/<arm>/` (the window in full).
+
+    Traces are of the organism's answers alone: the same ids under each of the weights.
+    """
     vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
     written = []
     for arm in tqdm(there(folder, settings), unit="arm", desc="capture"):
@@ -28,7 +32,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
             written.append(folder / "captured" / file_name(arm))
             transfer = bool(settings.base)
             tk.capture(model, runs, vectors=vectors, transfer=transfer, path=written[-1])
-            if arm in ARMS:
+            if arm in FULL:
                 written.append(folder / "traces" / file_name(arm))
                 tk.capture(model, runs, layers=settings.window, path=written[-1])
     return written
