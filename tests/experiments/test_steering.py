@@ -39,6 +39,7 @@ def _measured(effect: float, seed: int = 0) -> tuple[xr.Dataset, xr.DataArray]:
             "exploit": (("edit", "prompt"), (draw.random(shape) < chance).astype(np.int8)),
             **{name: (("edit", "prompt"), draw.random(shape)) for name in summary.GUARDS},
             "accuracy": (("edit", "question"), np.ones((len(names), 4))),
+            "seconds": ("edit", np.full(len(names), 30.0)),
         },
         coords={
             "prompt": [f"p/{n}" for n in range(PROMPTS)],
@@ -94,6 +95,7 @@ def test_table_and_figures_come_from_arrays_alone(tmp_path: Path) -> None:
     assert "n = 60 prompts, the unit" in shown
     assert "alignment/mine, add" in shown
     assert "random 3" not in shown
+    assert "23 edits, the random ones included, took 12 minutes" in shown
     figures.dose_response(whole, tmp_path / "dose.png")
     figures.frontier(whole, tmp_path / "frontier.png")
     figures.bars(steer._best(found, whole), tmp_path / "bars.png")
@@ -201,7 +203,9 @@ def test_each_edit_is_tried_with_its_own_strengths_and_resumes(
     ablation.measured(bench, vectors, tmp_path)
     again = [path.stat().st_mtime_ns for path in written]
     assert [a == b for a, b in zip(times, again, strict=True)] == [n != 2 for n in range(8)]
-    xr.testing.assert_equal(ablation.together(written), found)
+    xr.testing.assert_equal(
+        ablation.together(written).drop_vars("seconds"), found.drop_vars("seconds")
+    )
 
 
 def _guards_of_the_random_arm(found: xr.Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +46,11 @@ class Bench:
 def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]:
     """One file a direction and kind of edit, with each response's measures; resumes.
 
-    Each has `exploit`, `nats`, `repetition`, `length` and `response` over (edit, prompt) and
-    `accuracy` (edit, question), with the coordinates `direction`, `kind` and `multiple` (edit),
-    which is 0 for edits without a strength. The random arm is a null of what is said at
-    multiples below 0: its `accuracy` is NaN, and so are its `nats` beyond the first prompts.
+    Each has `exploit`, `nats`, `repetition`, `length` and `response` over (edit, prompt),
+    `accuracy` (edit, question) and the `seconds` (edit) that it took, with the coordinates
+    `direction`, `kind` and `multiple` (edit), which is 0 for edits without a strength. The random
+    arm is a null of what is said at multiples below 0: its `accuracy` is NaN, and so are its
+    `nats` beyond the first prompts.
     """
     jobs = [(name, kind) for name in directions["direction"].values for kind in KINDS]
     plan = [("organism", UNEDITED), ("clean", UNEDITED), *jobs]
@@ -58,8 +60,11 @@ def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]
         written.append(path)
         if not path.is_file():
             vector = None if kind == UNEDITED else directions.sel(direction=name)
+            start = time.monotonic()
             found = _tried(bench, str(name), kind, vector)
-            tk.save(found, path)
+            each = (time.monotonic() - start) / found.sizes["edit"]
+            seconds = ("edit", np.full(found.sizes["edit"], each))
+            tk.save(found.assign(seconds=seconds), path)
     return written
 
 

@@ -21,7 +21,7 @@ def summarised(
     `rate`, `rate_low`, `rate_high`; `drop` (unedited organism − edited, paired by prompt) with
     its interval; `p`: the share of random directions of the same kind and multiple that drop at
     least as much, (b + 1) / (B + 1); `band_low`, `band_high`: 5 % and 95 % of their rates; the
-    guards, and `accuracy`. Intervals are 95 %, over prompts.
+    guards, `accuracy`, and the `seconds` it took. Intervals are 95 %, over prompts.
 
     Errors: `ValueError` when prompts have no decided response.
     """
@@ -38,6 +38,7 @@ def summarised(
     arm = dict(zip(directions["direction"].values, directions["arm"].values, strict=True))
     kinds = [arm.get(name, "unedited") for name in found["direction"].values]
     whole = whole.assign_coords(labels).assign_coords(arm=("edit", np.array(kinds, np.str_)))
+    whole["seconds"] = found["seconds"]
     whole.attrs = {"n": rows.sizes["prompt"], "unit": "prompt"}
     return _with_null(whole)
 

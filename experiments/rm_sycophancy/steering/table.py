@@ -37,6 +37,8 @@ def text(whole: xr.Dataset, patched: xr.Dataset | None, validation: xr.Dataset |
         "corrected for the number of rows.",
         "strength: multiples of the mean residual norm at the layer. perplexity: of the answers, "
         "under the clean model. accuracy: on neutral questions, right against wrong.",
+        f"{whole.sizes['edit']} edits, the random ones included, took "
+        f"{float(whole['seconds'].sum()) / 60:.0f} minutes.",
     ]
     if validation is not None:
         lines += ["", *_validation(validation)]
@@ -95,8 +97,9 @@ def _patching(found: xr.Dataset) -> list[str]:
     mean = found.mean("prompt")
     organism, clean = float(mean["organism"]), float(mean["clean"])
     left = (mean["nats"] - clean) / (organism - clean)
-    dead = [int(layer) for layer in found["layer"].values if float(left.sel(layer=layer)) < 0.5]
-    where = f"layer {dead[0]}" if dead else "no layer"
+    alive = np.flatnonzero(left.values >= 0.5)
+    dead = found["layer"].values[alive[-1] + 1 if len(alive) else 0 :]
+    where = f"layer {dead[0]}" if len(dead) else "no layer"
     return [
         f"Patching clean residuals into the organism, {found.sizes['prompt']} exploiting "
         f"responses: log-probability of the span {organism:.2f} nats a token (organism), "
