@@ -49,10 +49,13 @@ def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]
     Each has `exploit`, `nats`, `repetition`, `length` and `response` over (edit, prompt),
     `accuracy` (edit, question) and the `seconds` (edit) that it took, with the coordinates
     `direction`, `kind` and `multiple` (edit), which is 0 for edits without a strength. The random
-    arm is a null of what is said at multiples below 0: its `accuracy` is NaN, and so are its
-    `nats` beyond the first prompts.
+    arm is a null of what is said under the mildest multiple below 0: its `accuracy` is NaN, and
+    so are its `nats` beyond the first prompts. It comes last, one kind after another.
     """
-    jobs = [(name, kind) for name in directions["direction"].values for kind in KINDS]
+    null = directions["arm"].values == "random"
+    named, random = (directions["direction"].values[rows].tolist() for rows in (~null, null))
+    jobs = [(name, kind) for name in named for kind in KINDS]
+    jobs += [(name, kind) for kind in KINDS for name in random]
     plan = [("organism", UNEDITED), ("clean", UNEDITED), *jobs]
     written = []
     for number, (name, kind) in enumerate(tqdm(plan, unit="edit", desc="steer")):
@@ -133,7 +136,8 @@ def _known(
 def _multiples(steering: Steering, kind: str, random: bool) -> tuple[float, ...]:
     if kind != "add":
         return (0.0,)
-    return tuple(multiple for multiple in steering.multiples if multiple < 0 or not random)
+    mildest = max(multiple for multiple in steering.multiples if multiple < 0)
+    return (mildest,) if random else steering.multiples
 
 
 def _guarded(bench: Bench, multiples: Sequence[float], random: bool) -> np.ndarray | None:

@@ -14,7 +14,7 @@ class Steering:
 
     `layer` −1 is the layer that the audit chose for the first trait. `multiples` are of the mean
     residual norm there; below 0 subtracts. `randoms` and `placebos` count the directions of the
-    null arms; random ones are added below 0 alone, where a drop is looked for, and their answers'
+    null arms; random ones are added at the mildest multiple below 0 alone, and their answers'
     perplexity is read on the first `guarded` prompts. `steered` prompts, of biases that a rule
     can detect, are steered; the mean difference comes from `difference_prompts` others.
     `questions` bounds a trait's validation, which `judge`, a model at the OpenAI-compatible
