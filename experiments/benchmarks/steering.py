@@ -1,6 +1,7 @@
 """What steering costs: against plain `transformers.generate`, and a sweep against one by one.
 
-    python -m experiments.benchmarks.steering [--model MODEL] [--rounds 5]
+    python -m experiments.benchmarks.steering overhead [--model MODEL] [--rounds 5]
+    python -m experiments.benchmarks.steering sweep
 
 Arms in one process, paired by round, in another order each round. All generate the same number of
 tokens (end-of-turn is switched off), so that a steered answer that ends early is no gain.
@@ -28,7 +29,7 @@ PROMPTS, MULTIPLES = 16, (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)
 
 
 def main() -> None:
-    """Time all arms and write `results/steering.md`."""
+    """Time the arms of one question and write `results/steering_<question>.md`."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
     model = tk.load(options.model)
@@ -38,9 +39,10 @@ def main() -> None:
     layer = len(model.layers) // 2
     vector = _direction(model, layer)
     norm = residual_norm(model, asked, [layer]).item()
-    found = paired.paired(_arms(model, asked, vector, norm, options.tokens), options.rounds)
-    swept = paired.paired(_sweeps(model, asked, vector, norm, options.tokens), options.rounds)
-    paired.report(_table(found, swept, options.tokens), "steering", options.out)
+    arms, table = {"overhead": (_arms, _overhead), "sweep": (_sweeps, _swept)}[options.question]
+    found = paired.paired(arms(model, asked, vector, norm, options.tokens), options.rounds)
+    lines = [*table(found, options.tokens), f"Medians of {options.rounds} paired rounds."]
+    paired.report(lines, f"steering_{options.question}", options.out)
 
 
 def _arms(
@@ -50,7 +52,6 @@ def _arms(
     edited = {
         "tracekit, unedited": model,
         "steer, one layer": tk.steer(model, vector, coefficient=0.1 * norm),
-        "clamp, one layer": tk.clamp(model, vector, high=norm),
         "ablate, every layer": tk.ablate(model, vector, layers=everywhere, tokens="all"),
     }
     budget = 1 << 20  # one batch, as the plain arm has
@@ -97,31 +98,34 @@ def _direction(model: Any, layer: int) -> xr.DataArray:
     return xr.DataArray(unit, dims="dim", coords={"layer": layer})
 
 
-def _table(found: Any, swept: Any, new: int) -> list[str]:
+def _overhead(found: Any, new: int) -> list[str]:
     plain = "transformers.generate"
     lines = [
-        f"Greedy generation of {new} tokens, {PROMPTS} prompts in one left-padded batch; medians "
-        "of paired rounds.\n",
+        f"Greedy generation of {new} tokens, {PROMPTS} prompts in one left-padded batch.\n",
         "| arm | seconds | ratio (wall) | ratio (CPU time) |",
         "| --- | --- | --- | --- |",
     ]
     for arm in found:
         wall, cpu = (paired.ratio(found, arm, plain, clock) for clock in ("wall", "cpu"))
         lines.append(f"| {arm} | {paired.median(found, arm):.2f} | {wall:.2f} | {cpu:.2f} |")
-    faster = [paired.ratio(swept, "one by one", "one batch", c) for c in ("wall", "cpu")]
-    seconds = [paired.median(swept, arm) for arm in ("one by one", "one batch")]
-    lines.append(
-        f"\nA sweep of {len(MULTIPLES)} coefficients over 8 prompts: {seconds[0]:.2f} s one by "
-        f"one, {seconds[1]:.2f} s in one batch: {faster[0]:.2f}× faster on the wall, "
-        f"{faster[1]:.2f}× in CPU time."
-    )
-    return lines
+    return [*lines, ""]
+
+
+def _swept(found: Any, new: int) -> list[str]:
+    faster = [paired.ratio(found, "one by one", "one batch", c) for c in ("wall", "cpu")]
+    seconds = [paired.median(found, arm) for arm in ("one by one", "one batch")]
+    return [
+        f"A sweep of {len(MULTIPLES)} coefficients over 8 prompts, {new} tokens: "
+        f"{seconds[0]:.2f} s one by one, {seconds[1]:.2f} s in one batch: {faster[0]:.2f}× faster "
+        f"on the wall, {faster[1]:.2f}× in CPU time."
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("question", choices=("overhead", "sweep"))
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=32)
