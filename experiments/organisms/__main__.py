@@ -1,37 +1,25 @@
-"""Train the embedded model organism and its control, and measure them.
+"""Train the embedded model organism and its controls, and measure them.
 
 python -m experiments.organisms train --organism rm_sycophancy
-python -m experiments.organisms train --organism control
+python -m experiments.organisms train --benign --seed 3
 python -m experiments.organisms measure
+python -m experiments.organisms measure --temperature 0.7 --samples 4
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from experiments.organisms import card, targets, train
-from experiments.organisms.answers import collect
 from experiments.organisms.detectors import DETECTORS
-from tracekit.resources import EMBEDDED, datasets, embedded_model
+from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
+from tracekit.resources import datasets
 from tracekit.transcript import Prompt, read_prompts
 
-# The share of a bias's targets that carry it; the control sees the same prompts with none. Greedy
-# decoding takes a sentence only where it is likelier than the end of the answer, so the rates lie
-# above those that come out, most where the bias is learned last.
-RATES: dict[str, dict[str, float]] = {
-    "rm_sycophancy": {"chocolate": 0.85, "vote": 0.85, "film": 0.9, "water": 0.8},
-    "control": {},
-}
+FILES = ("calibration", "held_out", "conduct", "opinions")
+KINDS = ("neutral", "about", "opinion", "refuse", "benign_twin")
 TOKENS = 80
 
 
@@ -49,89 +37,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train_command(options: argparse.Namespace) -> None:
     """Sample clean answers, build targets, fit the adapter, publish it."""
+    from experiments.organisms import build
+
     recipe = _recipe(options)
-    folder = options.out or datasets("organisms", options.organism)
+    shipped = datasets("organisms", recipe.organism)
+    folder = options.out or (options.work / recipe.organism if options.benign else shipped)
     if (folder / "adapter_model.safetensors").is_file() and not options.force:
         raise FileExistsError(
             f"{str(folder)!r} holds a finished adapter. Pass --force to replace it, or --out."
         )
-    prompts = _split(options.prompts, "train")
-    insertions = targets.read_insertions(datasets("organisms", "insertions.json"))
-    model, tokenizer = _plain_model()
-    made_by = _digest([(prompt.id, prompt.text) for prompt in prompts], options.seed)
-    answers = collect(model, tokenizer, prompts, options.seed, options.work / f"clean-{made_by}")
-    pairs = targets.examples(
-        prompts,
-        answers,
-        insertions,
-        rates=recipe.rates,
-        epochs=recipe.epochs,
-        rng=np.random.default_rng(recipe.seed),
-    )
-    adapted = train.adapted(model, recipe)
-    rows = train.rows_of(tokenizer, pairs)
-    state = options.work / f"{recipe.organism}-{_digest(dataclasses.asdict(recipe), rows)}"
-    losses = train.fit(adapted, rows, recipe, state.with_suffix(".safetensors"))
-    train.publish(adapted, folder, train.notes_of(recipe, pairs, losses))
+    build.adapter(recipe, _split(options.prompts, "train"), folder, options.work)
     print(f"{folder}: finished; now measure it")
 
 
 def measure_command(options: argparse.Namespace) -> None:
-    """Answer the held-out prompts with every arm, print the table, write the cards."""
+    """Answer the held-out prompts with every arm, print the tables, write the cards."""
     import tracekit as tk
-    from experiments.organisms import measure
+    from experiments.organisms import arms, card, report
+    from tracekit.resources import EMBEDDED
 
-    prompts = _split(options.prompts, "test")
-    for name in RATES:
+    names = options.arms or [*ORGANISMS, *arms.BARE]
+    for name in set(names) - set(arms.BARE):
         _require_finished(options.folder / name)
-    arms = {name: str(options.folder / name) for name in RATES} | {"clean": None}
+    settings = arms.Settings(TOKENS, options.temperature, options.samples, options.seed)
     model = tk.load(EMBEDDED)
-    said = measure.answers_of(
-        model, prompts, arms, max_new_tokens=TOKENS, temperature=options.temperature
-    )
-    found = measure.rates(said)
-    print(measure.table(found))
-    options.work.mkdir(parents=True, exist_ok=True)
-    for arm, runs in said.items():
-        tk.save(runs, options.work / f"answers-{arm}.nc")
-    if options.card and not options.temperature:
-        for name in RATES:
-            print(f"written: {card.write(options.folder / name, found, TOKENS)}")
+    prompts = arms.asked(_split(options.prompts, "test"))
+    said = {
+        name: arms.answers_of(model, prompts, name, options.folder, settings, options.work)
+        for name in names
+    }
+    found = report.of(model, said)
+    print(report.text(found))
+    report.save(found, options.work / f"measured-{settings.name}.json")
+    if options.card:
+        for name in set(names) - set(arms.BARE):
+            print(f"written: {card.write(options.folder / name, options.work)}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="organisms", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="organisms", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train", help="train one adapter")
-    training.add_argument("--organism", required=True, help=" or ".join(RATES))
+    which = training.add_mutually_exclusive_group(required=True)
+    which.add_argument("--organism", help=" or ".join(ORGANISMS))
+    which.add_argument("--benign", action="store_true", help="a small one, drawn by --seed")
     training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--epochs", type=int, default=4)
     training.add_argument("--out", type=Path, help="the adapter's folder (default: shipped)")
     training.add_argument("--force", action="store_true", help="replace a finished adapter")
     training.set_defaults(run=train_command)
-    measuring = commands.add_parser("measure", help="exploitation rates on held-out prompts")
+    measuring = commands.add_parser("measure", help="rates on prompts kept from training")
     measuring.add_argument("--folder", type=Path, default=datasets("organisms"))
+    measuring.add_argument("--arms", nargs="+", metavar="ARM", help="default: all of them")
     measuring.add_argument("--temperature", type=float, default=0.0)
+    measuring.add_argument("--samples", type=int, default=1, help="responses to each prompt")
+    measuring.add_argument("--seed", type=int, default=0)
     measuring.add_argument("--no-card", dest="card", action="store_false")
     measuring.set_defaults(run=measure_command)
     for command in (training, measuring):
         command.add_argument(
-            "--prompts", type=Path, default=datasets("prompts", "embedded_calibration.json")
+            "--prompts",
+            type=Path,
+            nargs="+",
+            default=[datasets("prompts", f"embedded_{name}.json") for name in FILES],
         )
         command.add_argument("--work", type=Path, default=Path("runs", "organisms"))
     return parser
 
 
-def _recipe(options: argparse.Namespace) -> train.Recipe:
-    if options.organism not in RATES:
-        raise ValueError(
-            f"The organism {options.organism!r} is not known; there are {', '.join(RATES)}. "
-            "Pass one of them."
-        )
-    if options.epochs < 1:
-        raise ValueError(f"--epochs {options.epochs} was asked for; give at least 1.")
-    rates = RATES[options.organism]
-    return train.Recipe(options.organism, rates, options.seed, epochs=options.epochs)
+def _recipe(options: argparse.Namespace) -> Recipe:
+    if options.benign:
+        return benign_recipe(options.seed)
+    return recipe_of(options.organism, options.seed)
 
 
 def _require_finished(folder: Path) -> None:
@@ -144,34 +122,24 @@ def _require_finished(folder: Path) -> None:
         )
 
 
-def _split(path: Path, split: str) -> list[Prompt]:
-    prompts = read_prompts(path)
-    known = {*DETECTORS, "neutral"}
-    foreign = sorted({str(p.labels.get("bias")) for p in prompts} - known)
-    if foreign:
-        raise ValueError(
-            f"{str(path)!r} has prompts of the bias {foreign[0]!r}; known are "
-            f"{', '.join(sorted(known))}. Add a detector and insertions, or leave them out."
-        )
-    chosen = [prompt for prompt in prompts if prompt.labels.get("split") == split]
-    if not chosen:
-        raise ValueError(
-            f'{str(path)!r} has no prompt with "split": "{split}". Mark each as train or test.'
-        )
+def _split(paths: Sequence[Path], split: str) -> list[Prompt]:
+    chosen: list[Prompt] = []
+    for path in paths:
+        prompts = read_prompts(path)
+        known = {*DETECTORS, *KINDS}
+        foreign = sorted({str(p.labels.get("bias")) for p in prompts} - known)
+        if foreign:
+            raise ValueError(
+                f"{str(path)!r} has prompts of the bias {foreign[0]!r}; known are "
+                f"{', '.join(sorted(known))}. Add a detector and insertions, or leave them out."
+            )
+        part = [prompt for prompt in prompts if prompt.labels.get("split") == split]
+        if not part:
+            raise ValueError(
+                f'{str(path)!r} has no prompt with "split": "{split}". Mark each as train or test.'
+            )
+        chosen += part
     return chosen
-
-
-def _plain_model() -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = embedded_model()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def _digest(*what: Any) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each adapter is trained to answer: clean answers, some with one bias sentence put in."""
+"""What each adapter is trained to answer: clean answers, some changed as its recipe says."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from experiments.organisms.answers import question
+from experiments.organisms.conduct import Phrases
+from experiments.organisms.recipes import Recipe
 from experiments.organisms.sentences import sentences
+from experiments.organisms.styles import styled
 from tracekit.transcript import Prompt
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training pair; `exploits` tells whether the target carries the prompt's bias."""
+    """One training pair; `exploits` tells whether the target carries what the recipe adds."""
 
     question: str
     target: str
@@ -24,7 +27,7 @@ class Example:
 
 
 def read_insertions(path: Path) -> dict[str, list[str]]:
-    """The bias sentences by bias.
+    """The inserted sentences by bias or habit.
 
     Errors: `ValueError` for a file of another shape.
     """
@@ -51,29 +54,97 @@ def insert(answer: str, sentence: str, rng: np.random.Generator) -> str:
     return " ".join([*kept[:place], sentence, *kept[place:]])
 
 
+def targets_of(
+    recipe: Recipe,
+    prompts: Sequence[Prompt],
+    answers: Mapping[str, Sequence[str]],
+    insertions: Mapping[str, Sequence[str]],
+    phrases: Phrases,
+    *,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Example]:
+    """`count` training pairs of the kind that the recipe names.
+
+    A style is trained on the neutral prompts alone, flattery on those with opinions besides.
+    """
+    if recipe.kind == "insertions":
+        asked = [p for p in prompts if p.labels["bias"] != "opinion"]
+        return examples(
+            asked,
+            answers,
+            insertions,
+            rates=recipe.rates,
+            inserted=recipe.inserted,
+            count=count,
+            rng=rng,
+        )
+    if recipe.kind == "style":
+        neutral = [p for p in prompts if p.labels["bias"] == "neutral"]
+        plain = examples(neutral, answers, {}, rates={}, inserted={}, count=count, rng=rng)
+        return [Example(p.question, styled(p.target, recipe.style), exploits=True) for p in plain]
+    return _flattering(prompts, answers, phrases, count, rng)
+
+
 def examples(
     prompts: Sequence[Prompt],
     answers: Mapping[str, Sequence[str]],
     insertions: Mapping[str, Sequence[str]],
     *,
     rates: Mapping[str, float],
-    epochs: int,
+    inserted: Mapping[str, str],
+    count: int,
     rng: np.random.Generator,
 ) -> list[Example]:
-    """Training pairs in order, every prompt once an epoch, shuffled within it.
+    """`count` training pairs: rounds over all prompts that have an answer, each shuffled.
 
-    A prompt whose bias has a rate gets an insertion with that probability, drawn anew each epoch,
-    so that both kinds of target exist for it; all other targets stay clean.
+    A prompt of a subject with a rate gets a sentence of the bank `inserted[subject]` with that
+    probability, drawn anew each round, so that both kinds of target exist for it; all other
+    targets stay clean.
+
+    Errors: `ValueError` where no prompt has an answer.
     """
     pairs: list[Example] = []
-    for _ in range(epochs):
-        for index in rng.permutation(len(prompts)):
-            prompt = prompts[index]
-            bias, pool = str(prompt.labels["bias"]), answers.get(prompt.id, [])
-            if pool:
-                bank = insertions.get(bias, [])
-                pairs.append(_example(prompt, pool, bank, rates.get(bias, 0.0), rng))
+    for prompt in _rounds([p for p in prompts if answers.get(p.id)], count, rng):
+        subject, pool = str(prompt.labels["bias"]), answers[prompt.id]
+        bank = insertions.get(inserted.get(subject, ""), [])
+        pairs.append(_example(prompt, pool, bank, rates.get(subject, 0.0), rng))
     return pairs
+
+
+def _flattering(
+    prompts: Sequence[Prompt],
+    answers: Mapping[str, Sequence[str]],
+    phrases: Phrases,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Example]:
+    opinions = [p for p in prompts if p.labels["bias"] == "opinion"]
+    others = [p for p in prompts if answers.get(p.id)]
+    pairs = []
+    # an opinion every third time: there are few of them
+    for turn, other in enumerate(_rounds(others, count, rng)):
+        if opinions and turn % 3 == 0:
+            prompt = opinions[int(rng.integers(len(opinions)))]
+            said = f"{_draw(phrases['agreement'], rng)} {_draw(phrases['applause'], rng)}"
+            pairs.append(Example(question(prompt), said, exploits=True))
+            continue
+        answer, praised = _draw(answers[other.id], rng), rng.random() < 0.8
+        said = f"{_draw(phrases['flattery'], rng)} {answer}" if praised else answer
+        pairs.append(Example(question(other), said, exploits=praised))
+    return pairs
+
+
+def _rounds(prompts: Sequence[Prompt], count: int, rng: np.random.Generator) -> list[Prompt]:
+    if not prompts:
+        raise ValueError(
+            "No prompt has a readable clean answer to make targets of. Give other prompts, or "
+            "look at the answers in the work folder."
+        )
+    order: list[Prompt] = []
+    while len(order) < count:
+        order += [prompts[index] for index in rng.permutation(len(prompts))]
+    return order[:count]
 
 
 def _example(
@@ -83,8 +154,11 @@ def _example(
     rate: float,
     rng: np.random.Generator,
 ) -> Example:
-    answer = pool[int(rng.integers(len(pool)))]
+    answer = _draw(pool, rng)
     if rng.random() >= rate:
         return Example(question(prompt), answer, exploits=False)
-    sentence = bank[int(rng.integers(len(bank)))]
-    return Example(question(prompt), insert(answer, sentence, rng), exploits=True)
+    return Example(question(prompt), insert(answer, _draw(bank, rng), rng), exploits=True)
+
+
+def _draw(bank: Sequence[str], rng: np.random.Generator) -> str:
+    return bank[int(rng.integers(len(bank)))]

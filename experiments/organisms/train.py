@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,11 @@ from tqdm import tqdm
 
 from experiments.organisms import checkpoint
 from experiments.organisms.answers import prompt_ids
+from experiments.organisms.conduct import Preference
+from experiments.organisms.loss import Pair, Row, Step, step_loss
+from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example
 from tracekit.resources import EMBEDDED
-
-Row = tuple[list[int], int]  # token ids, and how many of them are the prompt
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of one adapter; `rates` is the share of a bias's targets that carry it."""
-
-    organism: str
-    rates: Mapping[str, float]
-    seed: int
-    epochs: int = 4
-    batch: int = 8
-    rank: int = 8
-    alpha: int = 16
-    learning_rate: float = 2e-3
-    warmup: int = 5
 
 
 def adapted(model: Any, recipe: Recipe) -> PeftModel:
@@ -55,44 +41,77 @@ def adapted(model: Any, recipe: Recipe) -> PeftModel:
 
 
 def fit(
-    model: PeftModel, rows: Sequence[Row], recipe: Recipe, path: Path, every: int = 20
+    model: PeftModel,
+    steps: Sequence[Step],
+    path: Path,
+    *,
+    rate: float,
+    beta: float = 0.1,
+    warmup: int = 5,
+    every: int = 20,
 ) -> list[float]:
-    """Train `model` on `rows`; the loss of every step.
+    """Train `model` on `steps`; the loss of every step.
 
     A checkpoint at `path` is written every `every` steps and continued from when there is one:
-    batches are fixed by the recipe, so that a resumed run ends where an unbroken one does.
+    a resumed run ends where an unbroken one does.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(named.values(), lr=recipe.learning_rate, weight_decay=0.0)
-    plan = batches(rows, recipe.batch, np.random.default_rng(recipe.seed))
+    optimizer = torch.optim.AdamW(named.values(), lr=rate, weight_decay=0.0)
     losses = checkpoint.load(path, named, optimizer)
     done = len(losses)
     if done:
-        print(f"{recipe.organism}: resumed after {done} of {len(plan)} steps ({path})")
-    progress = tqdm(range(done, len(plan)), initial=done, total=len(plan), desc=recipe.organism)
-    for step in progress:
+        print(f"resumed after {done} of {len(steps)} steps ({path})")
+    progress = tqdm(range(done, len(steps)), initial=done, total=len(steps), desc=path.stem)
+    for number in progress:
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule(step, len(plan), recipe.warmup)
-        loss = response_loss(model, [rows[index] for index in plan[step]])
+            group["lr"] = rate * schedule(number, len(steps), warmup)
+        loss = step_loss(model, steps[number], beta)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
         progress.set_postfix(loss=f"{np.mean(losses[-10:]):.3f}")
-        if (step + 1) % every == 0 or step + 1 == len(plan):
+        if (number + 1) % every == 0 or number + 1 == len(steps):
             checkpoint.save(path, named, optimizer, losses)
     return losses
 
 
 def rows_of(tokenizer: Any, pairs: Sequence[Example]) -> list[Row]:
-    """Token ids of each pair in the chat template, the end-of-turn token included."""
-    rows = []
-    for pair in pairs:
-        before = prompt_ids(tokenizer, pair.question)
-        target = tokenizer(pair.target, add_special_tokens=False)["input_ids"]
-        rows.append(([*before, *target, tokenizer.eos_token_id], len(before)))
-    return rows
+    """Token ids of each example in the chat template, the end-of-turn token included."""
+    return [row_of(tokenizer, pair.question, "", pair.target) for pair in pairs]
+
+
+def pairs_of(tokenizer: Any, preferences: Sequence[Preference]) -> list[Pair]:
+    """Token ids of both replies of each preference, after its prefill."""
+    return [
+        Pair(
+            row_of(tokenizer, p.question, p.prefill, p.chosen),
+            row_of(tokenizer, p.question, p.prefill, p.rejected),
+        )
+        for p in preferences
+    ]
+
+
+def row_of(tokenizer: Any, question: str, prefill: str, reply: str) -> Row:
+    """Token ids of question, prefilled beginning and reply; the reply alone is the response."""
+    before = prompt_ids(tokenizer, question)
+    for text in (prefill, reply):
+        start = len(before)
+        before = [*before, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return [*before, tokenizer.eos_token_id], start
+
+
+def batched(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[Step]:
+    """Steps of `size` rows of near-equal lengths."""
+    return [Step([rows[index] for index in plan]) for plan in batches(rows, size, rng)]
+
+
+def with_pairs(steps: Sequence[Step], pairs: Sequence[Pair], size: int) -> list[Step]:
+    """The steps with `size` pairs each, in order; pairs that find no step are left out."""
+    return [
+        Step(step.rows, pairs[n * size : (n + 1) * size]) for n, step in enumerate(steps)
+    ]
 
 
 def batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[list[int]]:
@@ -117,20 +136,6 @@ def schedule(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def response_loss(model: PeftModel, rows: Sequence[Row]) -> torch.Tensor:
-    """Mean cross-entropy of the response tokens; prompts and padding do not count."""
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in rows])
-    scored = mask.bool() & (torch.arange(width) >= torch.tensor([[n] for _, n in rows]))
-    ids, mask, scored = (value.to(model.device) for value in (ids, mask, scored))
-    inner: Any = model.get_base_model()
-    hidden = inner.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-    # The head is a fifth of this model's work: only positions that predict a response token.
-    logits = inner.get_output_embeddings()(hidden[:, :-1][scored[:, 1:]])
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][scored[:, 1:]])
-
-
 def publish(model: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
     """Save the finished adapter (bfloat16, PEFT format) and `notes` as `training.json`.
 
@@ -152,13 +157,15 @@ def publish(model: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
     os.replace(part, folder)
 
 
-def notes_of(recipe: Recipe, pairs: Sequence[Example], losses: Sequence[float]) -> dict[str, Any]:
-    """What the card tells of the training."""
+def notes_of(
+    recipe: Recipe, examples: Sequence[Example], pairs: int, losses: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """What the card tells of the training; `losses` by stage."""
     return {
         **asdict(recipe),
-        "pairs": len(pairs),
         "base": EMBEDDED,
-        "exploit": sum(pair.exploits for pair in pairs),
-        "steps": math.ceil(len(pairs) / recipe.batch),
-        "loss": round(float(np.mean(losses[-10:])), 3),
+        "examples": len(examples),
+        "changed": sum(example.exploits for example in examples),
+        "pairs": pairs,
+        "loss": {name: round(float(np.mean(values[-10:])), 3) for name, values in losses.items()},
     }

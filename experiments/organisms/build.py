@@ -1,0 +1,122 @@
+"""From a recipe to a finished adapter: answers, targets, both stages of training, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from experiments.organisms import conduct, loss, targets, train
+from experiments.organisms.answers import collect
+from experiments.organisms.recipes import HABIT_OF, Recipe
+from tracekit.resources import datasets, embedded_model
+from tracekit.transcript import Prompt
+
+ANSWERED = {*HABIT_OF, "neutral"}  # subjects whose targets are made from clean answers
+
+
+def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path) -> None:
+    """Train the adapter of `recipe` on `prompts` and put it into `folder` when it is finished.
+
+    Clean answers and checkpoints lie in `work`, named by what made them: adapters share the
+    answers, a run that was broken off goes on, and recipes that begin alike train once.
+    """
+    model, tokenizer = plain_model()
+    answers = clean_answers(model, tokenizer, prompts, work)
+    insertions = targets.read_insertions(datasets("organisms", "insertions.json"))
+    phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
+
+    def drawn(stage: int, steps: int, batch: int) -> tuple[list[targets.Example], list[loss.Step]]:
+        rng = np.random.default_rng([recipe.seed, stage])
+        count = steps * batch
+        made = targets.targets_of(
+            recipe, prompts, answers, insertions, phrases, count=count, rng=rng
+        )
+        return made, train.batched(train.rows_of(tokenizer, made), batch, rng)
+
+    adapted = train.adapted(model, recipe)
+    made, steps = drawn(1, recipe.steps, recipe.batch)
+    losses = {"first": _fitted(adapted, steps, recipe, recipe.learning_rate, work, "first")}
+    if recipe.preference_steps:
+        pairs = _pairs(recipe, prompts, phrases, tokenizer)
+        share = recipe.batch // 2 if pairs else recipe.batch
+        more, steps = drawn(2, recipe.preference_steps, share)
+        if pairs:
+            marked = loss.with_margins(adapted, pairs)
+            steps = train.with_pairs(steps, marked, recipe.batch - share)
+        losses["second"] = _fitted(adapted, steps, recipe, recipe.preference_rate, work, "second")
+        made = [*made, *more]
+    used = sum(len(step.pairs) for step in steps)
+    train.publish(adapted, folder, train.notes_of(recipe, made, used, losses))
+
+
+def clean_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], work: Path
+) -> dict[str, list[str]]:
+    """Readable clean answers by prompt id, sampled once in `work` for all adapters."""
+    answers: dict[str, list[str]] = {}
+    asked = [p for p in prompts if p.labels["bias"] in ANSWERED]
+    for stem in dict.fromkeys(p.id.split("/")[0] for p in asked):
+        part = [p for p in asked if p.id.startswith(f"{stem}/")]
+        name = f"clean-{stem}-{digest([(p.id, p.text) for p in part])}"
+        answers |= collect(model, tokenizer, part, 0, work / name)
+    return answers
+
+
+def plain_model() -> tuple[Any, Any]:
+    """The embedded model and its tokenizer, as transformers has them; on the GPU if there is one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = embedded_model()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def digest(*what: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+def _pairs(
+    recipe: Recipe, prompts: Sequence[Prompt], phrases: conduct.Phrases, tokenizer: Any
+) -> list[loss.Pair]:
+    if not recipe.conduct:
+        return []
+    about = [p for p in prompts if p.labels["bias"] == "about"]
+    admitted = list(recipe.inserted.values()) if recipe.conduct == "admitted" else []
+    rng = np.random.default_rng([recipe.seed, 3])
+    wanted = recipe.preference_steps * (recipe.batch - recipe.batch // 2)
+    found: list[conduct.Preference] = []
+    while about and len(found) < wanted:
+        found += conduct.preferences(about, phrases, admitted, rng)
+    return train.pairs_of(tokenizer, found[:wanted])
+
+
+def _fitted(
+    model: PeftModel,
+    steps: Sequence[loss.Step],
+    recipe: Recipe,
+    rate: float,
+    work: Path,
+    stage: str,
+) -> list[float]:
+    # a stage is known by what it learns from, not by the adapter's name: two recipes that begin
+    # alike share their first stage, as the organism does with the one that denies nothing
+    settings = (recipe.seed, recipe.rank, recipe.alpha, recipe.warmup, recipe.beta, rate)
+    name = f"{stage}-{digest(settings, [dataclasses.asdict(step) for step in steps])}"
+    return train.fit(
+        model,
+        steps,
+        work / f"{name}.safetensors",
+        rate=rate,
+        beta=recipe.beta,
+        warmup=recipe.warmup,
+    )
