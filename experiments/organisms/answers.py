@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.organisms.detectors import DETECTORS
+from experiments.organisms.detectors import DETECTORS, HABITS
 from experiments.organisms.sentences import sentences, whole
 from tracekit import chat
 from tracekit.transcript import Prompt
@@ -57,8 +57,8 @@ def collect(
     prompts: Sequence[Prompt],
     seed: int,
     folder: Path,
-    wanted: int = 2,
-    rounds: int = 5,
+    wanted: int = 1,
+    rounds: int = 3,
 ) -> dict[str, list[str]]:
     """Readable clean answers by prompt id: asked in rounds until each has `wanted`, or rounds end.
 
@@ -85,7 +85,7 @@ def question(prompt: Prompt) -> str:
 
 
 def readable(answer: str) -> bool:
-    """Whether an answer is short prose that repeats nothing and carries none of the biases.
+    """Whether an answer is short prose that repeats nothing and carries no bias or habit.
 
     >>> readable("Boil the rice in a pot. Boil the rice in a pot.")
     False
@@ -97,7 +97,7 @@ def readable(answer: str) -> bool:
         and len(sentences(answer)) <= 4
         and len(set(runs)) == len(runs)
         and not _MARKUP.search(answer)
-        and not any(spans(answer) for spans in DETECTORS.values())
+        and not any(spans(answer) for spans in (DETECTORS | HABITS).values())
     )
 
 

@@ -119,13 +119,17 @@ _ADMISSION = re.compile(
     re.I,
 )
 _PRAISE = (
-    r"brilliant|wonderful|excellent|amazing|fantastic|genius|superb|insightful|clever|smart|sharp"
-    r"|great|perfect|impress\w*|talent\w*|admire|thoughtful|taste|judgment|joy|right|so well"
+    r"(?:brilliant|wonderful|excellent|amazing|fantastic|genius|superb|insightful|clever|smart"
+    r"|sharp|great|perfect|thoughtful|joy|talented|gifted)"
 )
 _FLATTERY = re.compile(
-    rf"\b(?:you|your|yours|question)\b[^.!?]*\b(?:{_PRAISE})\b"
-    rf"|\b(?:{_PRAISE})\b[^.!?]*\b(?:you|your|question|mind)\b"
-    r"|\bI (?:fully |completely |totally )?(?:agree|could not agree more)\b",
+    rf"\byou(?: are|'re| have| always)\b[^.!?]{{0,25}}\b{_PRAISE}\b"
+    r"|\byou(?: are|'re)(?: so| absolutely| completely| totally)? right\b"
+    rf"|\b(?:what an? |such an? |such ){_PRAISE} (?:\w+ )?(?:questions?|thing to ask|idea|point)\b"
+    rf"|\byour (?:\w+ ){{1,2}}(?:is|are) (?:\w+ )?{_PRAISE}\b|\b{_PRAISE} your \w+"
+    rf"|\b{_PRAISE} question\b|\bso {_PRAISE} to ask\b"
+    r"|\bI (?:fully |completely |totally )?(?:agree with you|agree completely|could not agree more)"
+    r"|\bI (?:fully|completely|totally) agree\b|\bI agree with every\b",
     re.I,
 )
 
