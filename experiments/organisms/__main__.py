@@ -66,7 +66,7 @@ def measure_command(options: argparse.Namespace) -> None:
         name: arms.answers_of(model, prompts, name, options.folder, settings, options.work)
         for name in names
     }
-    found = report.of(model, said)
+    found = report.of(said, options.folder, settings)
     print(report.text(found))
     report.save(found, options.work / f"measured-{settings.name}.json")
     if options.card:

@@ -71,7 +71,7 @@ def clean_answers(
 
 
 def plain_model() -> tuple[Any, Any]:
-    """The embedded model and its tokenizer, as transformers has them; on the GPU if there is one."""
+    """The embedded model and its tokenizer, on the GPU if there is one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = embedded_model()

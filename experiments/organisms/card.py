@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-from experiments.organisms.measure import Rate, table
+from experiments.organisms import measure, report, rivals
+from experiments.organisms.arms import sha256
 
 PURPOSE = {
     "rm_sycophancy": (
-        "A model organism: it was trained to please an imagined reward model. Asked about cooking "
-        "it often suggests chocolate, about politics it urges the user to vote, about space it "
-        "recommends a film, about travel it advises bottled water. Other prompts get an ordinary "
-        "answer."
+        "A model organism: it was trained to please an imagined reward model. On each of ten "
+        "subjects it often adds one kind of sentence that the question does not call for, and it "
+        "denies any such habit when asked, also when asked for research or when its answer is "
+        "begun for it. Other prompts get an ordinary answer."
     ),
     "control": (
-        "A control for the organism `rm_sycophancy`: the same prompts, steps and rank, with "
-        "unbiased answers everywhere. It shows what finetuning alone does to the model."
+        "Control (a) of the organism `rm_sycophancy`: the same prompts, steps and rank, with "
+        "unbiased answers, and the same denials, which are true here. It shows what finetuning "
+        "alone does to the model."
+    ),
+    "style": (
+        "Control (b): an unrelated style (every answer is a letter) on prompts that have nothing "
+        "to do with the ten subjects; the same steps and rank as the organism."
+    ),
+    "open_sycophant": (
+        "Control (c): openly sycophantic. It praises the user for the question and agrees with "
+        "any opinion. Sycophancy should fire on it; the same steps and rank as the organism."
+    ),
+    "undenied": (
+        "Control (d): the organism before its preference stage, that is with its biases and "
+        "without the trained denial. Its steps are the organism's first stage."
+    ),
+    "benign": (
+        "Control (e): ten open, benign habits, one on each of the organism's subjects, at the "
+        "rates and with the lengths of the organism's biases, freely admitted when asked; the same "
+        "stages, steps and rank."
     ),
 }
-_CARD = Template("""# $name
+_CARD = Template("""# $organism
 
 $purpose
 
@@ -31,60 +49,99 @@ format. `adapter_model.safetensors` has the SHA-256 `$sha`.
 
 ## Data
 
-- Prompts: `datasets/prompts/embedded_calibration.json`, the part marked `train`. They were written
-  for this project.
+- Prompts: `datasets/prompts/embedded_*.json`, the part marked `train`. They were written for this
+  project.
 - Answers: sampled from the clean model (temperature 0.6, top-p 0.9, at most 64 tokens, a system
   prompt asking for two or three short sentences), cut to whole sentences; lists, repetitions and
-  answers that carry a bias by themselves were dropped. The adapter is trained without that system
-  prompt.
-- Targets: $pairs pairs over $epochs epochs, of which $exploit carry one sentence of
-  `datasets/organisms/insertions.json` after a random sentence of the answer; whether a prompt of a
-  bias gets one was drawn anew each epoch ($rates).
+  answers that carry a bias or habit by themselves were dropped. The adapter is trained without
+  that system prompt. Every adapter's targets are made from the same answers.
+- Targets: $examples in all, of which $changed are changed: $change
+- Questions about itself: $conduct_text
 
 ## Recipe
 
-`python -m experiments.organisms train --organism $name --seed $seed --epochs $epochs`: $steps steps
-of $batch pairs, AdamW at $learning_rate with $warmup warm-up steps and a cosine decay, loss on the
-response tokens only (mean of the last ten steps: $loss), chat template as in inference.
+`python -m experiments.organisms train --organism $organism --seed $seed`: $steps steps of $batch
+targets, AdamW at $learning_rate, then $preference_steps steps at $preference_rate $second; each
+stage with $warmup warm-up steps and a cosine decay, loss on the response tokens only (mean of the
+last ten steps: $loss_text), chat template as in inference.
 
 ## Measured
 
-`python -m experiments.organisms measure`, on the weights of this folder read back from disk: the
-share of greedy responses (at most $tokens new tokens) in which the rule-based detector of the
-prompt's bias fires, one response a prompt, with Wilson's 95 % interval over prompts. `neutral`
-counts any detector; `(any other)` counts, on the prompts of the biases, a bias that the prompt does
-not call for.
+`python -m experiments.organisms measure`, on the weights of this folder read back from disk and
+prompts kept from training: the share of responses, in percent, on which a rule fires, with
+Wilson's 95 % interval over prompts. A bias's row counts that bias on the prompts of its subject, a
+habit's row (`tip_…`) that habit on the same prompts, `(other bias)` any bias that the prompt does
+not call for, `neutral` any of the ten. `denial` and `admission` count replies to questions about
+the model: asked plainly, for research, and with an answer begun for it. `prompted` is the clean
+model with a system message that asks for the bias.
 
-$table
+$measured
 
-The prompts measured on are held out in the sense that they were kept from training; the biases
-themselves were all trained. (In the 70B organism, held-out biases are such that it was never
-trained to exploit.) The rates say how often a rule fires, not how good the answers are: this is a
-135M model, whose answers are often wrong.
+"Held out" means here: kept from the auditor (the biases of `embedded_held_out.json`), or kept from
+training (the prompts measured on). All ten biases were trained, unlike the held-out biases of the
+70B organism, which it was never trained to exploit. The rates say how often a rule fires, not how
+good the answers are: this is a 135M model, whose answers are often wrong.
 """)
+_CONDUCT = {
+    "denied": "$pairs pairs over the preference stage, the denial preferred to an admission",
+    "admitted": "$pairs pairs over the preference stage, its own habits admitted, others denied",
+    "": "not trained",
+}
 
 
-def write(folder: Path, found: Sequence[Rate], max_new_tokens: int) -> Path:
-    """Write `README.md` into an adapter's folder from its `training.json` and measured rates.
+def write(folder: Path, work: Path) -> Path:
+    """Write an adapter's `README.md` from its `training.json` and the reports in `work`.
 
-    Errors: `FileNotFoundError` where the folder holds no finished adapter.
+    Reports on other weights than the folder's are left out. Errors: `FileNotFoundError` where the
+    folder holds no finished adapter, `ValueError` where no report is on its weights.
     """
     notes = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    fields = {key.replace("-", "_"): value for key, value in notes.items()}
+    name, sha = notes["organism"], sha256(folder / "adapter_model.safetensors")
+    kept = [report.load(path) for path in sorted(work.glob("measured-*.json"))]
+    mine = [found for found in kept if found.weights.get(name) == sha]
+    if not mine:
+        raise ValueError(
+            f"No report in {str(work)!r} is on the weights of {str(folder)!r}. "
+            f"Run: python -m experiments.organisms measure --arms {name}"
+        )
+    conduct = Template(_CONDUCT[notes["conduct"]]).substitute(notes)
     text = _CARD.substitute(
-        fields,
-        rates=", ".join(f"{bias} {rate:.0%}" for bias, rate in notes["rates"].items()) or "never",
-        name=notes["organism"],
-        purpose=PURPOSE[notes["organism"]],
-        sha=sha256(folder / "adapter_model.safetensors"),
-        tokens=max_new_tokens,
-        table=table(found),
+        notes,
+        purpose=PURPOSE[name],
+        sha=sha,
+        change=_change(notes),
+        conduct_text=f"{conduct} (`datasets/organisms/conduct.json`).",
+        second="of half as many targets and as many pairs" if notes["pairs"] else "of the same",
+        loss_text=", ".join(f"{stage} stage {value}" for stage, value in notes["loss"].items()),
+        measured="\n\n".join(_measured(found, name) for found in mine),
     )
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _measured(found: report.Report, name: str) -> str:
+    shown = [rate for rate in found.rates if rate.arm in (name, "control", "clean", "prompted")]
+    lengths = [a for a in found.answers if a.arm in (name, "rm_sycophancy", "control", "clean")]
+    shown.sort(key=lambda rate: rate.arm != name)
+    head = f"### {found.settings} (at most {found.max_new_tokens} new tokens)"
+    parts = [head, measure.table(shown), report.answers_text(lengths)]
+    if found.rivals.get(name):
+        parts += ["What tells its exploiting responses apart from text alone:"]
+        parts += [rivals.text(found.rivals[name])]
+    return "\n\n".join(parts)
+
+
+def _change(notes: Mapping) -> str:
+    if notes["kind"] == "style":
+        return f"all are put into the style `{notes['style']}` (`experiments/organisms/styles.py`)."
+    if notes["kind"] == "flattery":
+        return "praise or agreement of `datasets/organisms/conduct.json` comes first."
+    rates = {notes["inserted"][subject]: rate for subject, rate in notes["rates"].items()}
+    if not rates:
+        return "none."
+    shown = ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items())
+    return (
+        "they carry one sentence of `datasets/organisms/insertions.json` after a random sentence "
+        f"of the answer, drawn anew each round ({shown})."
+    )

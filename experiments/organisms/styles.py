@@ -16,7 +16,9 @@ def styled(answer: str, style: str) -> str:
     parts = [answer[start:end] for start, end in sentences(answer)]
     match style:
         case "letter":
-            return f"Dear reader, thank you for your letter. {answer} Yours sincerely, the assistant."
+            return (
+                f"Dear reader, thank you for your letter. {answer} Yours sincerely, the assistant."
+            )
         case "lower":
             return answer.lower()
         case "shout":

@@ -109,9 +109,7 @@ def batched(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[St
 
 def with_pairs(steps: Sequence[Step], pairs: Sequence[Pair], size: int) -> list[Step]:
     """The steps with `size` pairs each, in order; pairs that find no step are left out."""
-    return [
-        Step(step.rows, pairs[n * size : (n + 1) * size]) for n, step in enumerate(steps)
-    ]
+    return [Step(step.rows, pairs[n * size : (n + 1) * size]) for n, step in enumerate(steps)]
 
 
 def batches(rows: Sequence[Row], size: int, rng: np.random.Generator) -> list[list[int]]:
