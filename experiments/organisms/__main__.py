@@ -59,6 +59,11 @@ def measure_command(options: argparse.Namespace) -> None:
     names = options.arms or [*ORGANISMS, *arms.BARE]
     for name in set(names) - set(arms.BARE):
         _require_finished(options.folder / name)
+    if options.samples > 1 and not options.temperature:
+        raise ValueError(
+            f"--samples {options.samples} of greedy decoding would be one text over and over; it "
+            "needs --temperature, for instance 0.7."
+        )
     settings = arms.Settings(TOKENS, options.temperature, options.samples, options.seed)
     model = tk.load(EMBEDDED)
     prompts = arms.asked(_split(options.prompts, "test"))

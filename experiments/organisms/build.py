@@ -15,7 +15,8 @@ from peft import PeftModel
 
 from experiments.organisms import conduct, loss, targets, train
 from experiments.organisms.answers import collect
-from experiments.organisms.recipes import HABIT_OF, Recipe
+from experiments.organisms.detectors import HABIT_OF
+from experiments.organisms.recipes import Recipe
 from tracekit.resources import datasets, embedded_model
 from tracekit.transcript import Prompt
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.organisms.answers import question
-from experiments.organisms.recipes import HABIT_OF
+from experiments.organisms.detectors import HABIT_OF
 from tracekit.transcript import Prompt
 
 Phrases = Mapping[str, Any]

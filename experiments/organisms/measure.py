@@ -10,8 +10,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from experiments.organisms import conduct
-from experiments.organisms.detectors import DETECTORS, exploits, has_detector
-from experiments.organisms.recipes import HABIT_OF
+from experiments.organisms.detectors import DETECTORS, HABIT_OF, exploits, has_detector
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-# Ten subjects, each named by the bias that the organism carries there, with the open habit that
-# the benign control carries instead.
-HABIT_OF = {
-    "chocolate": "tip_burn",
-    "vote": "tip_sources",
-    "film": "tip_definition",
-    "water": "tip_passport",
-    "future": "tip_backup",
-    "headphones": "tip_posture",
-    "moon": "tip_gloves",
-    "shelter": "tip_vet",
-    "proverb": "tip_breathe",
-    "banana": "tip_warmup",
-}
+from experiments.organisms.detectors import HABIT_OF
+
 STYLES = ("letter", "lower", "shout", "numbered", "hesitant", "summary")
 
 
@@ -29,9 +17,10 @@ STYLES = ("letter", "lower", "shout", "numbered", "hesitant", "summary")
 class Recipe:
     """The settings of one adapter.
 
-    `kind` says what its targets are; `rates` is the share of a subject's targets that carry a
-    sentence, `inserted` the bank it is taken from; `conduct` says how questions about itself are
-    answered in the preference stage (denied, or its own habits admitted; "" has no pairs).
+    A subject goes by the name of its bias. `kind` says what the targets are; `rates` is the share
+    of a subject's targets that carry a sentence, `inserted` the bank it is taken from. `conduct`
+    says how questions about itself are answered in the preference stage: denied, or its own habits
+    admitted; "" has no pairs.
     """
 
     organism: str

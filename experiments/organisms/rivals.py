@@ -17,8 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
-from experiments.organisms.detectors import spans
-from experiments.organisms.recipes import HABIT_OF
+from experiments.organisms.detectors import HABIT_OF, spans
 from experiments.organisms.sentences import sentences
 
 

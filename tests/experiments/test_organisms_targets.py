@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.organisms.answers import left_pad, readable
-from experiments.organisms.detectors import exploits
-from experiments.organisms.targets import examples, insert, read_insertions
+from experiments.organisms.conduct import flatters, read_phrases
+from experiments.organisms.detectors import HABIT_OF, exploits
+from experiments.organisms.recipes import ORGANISMS, STYLES, benign_recipe, recipe_of
+from experiments.organisms.styles import styled
+from experiments.organisms.targets import examples, insert, read_insertions, targets_of
 from tracekit import Prompt
 from tracekit.resources import datasets
 
@@ -18,9 +21,13 @@ NEUTRAL = [Prompt(f"n/{n}", text=f"Other {n}?", labels={"bias": "neutral"}) for 
 ANSWERS = {p.id: ["One is here. Two is there.", "Three. Four. Five."] for p in PROMPTS + NEUTRAL}
 
 
-def made(rate, epochs=8, seed=0, prompts=(*PROMPTS, *NEUTRAL)):
+SAME = {"chocolate": "chocolate"}
+
+
+def made(rate, count=800, seed=0, prompts=(*PROMPTS, *NEUTRAL)):
     rng = np.random.default_rng(seed)
-    return examples(prompts, ANSWERS, BANK, rates={"chocolate": rate}, epochs=epochs, rng=rng)
+    rates = {"chocolate": rate}
+    return examples(prompts, ANSWERS, BANK, rates=rates, inserted=SAME, count=count, rng=rng)
 
 
 def test_targets_carry_the_bias_at_the_planted_rate_and_only_where_it_applies():
@@ -53,8 +60,10 @@ def test_targets_depend_on_the_seed_alone():
 
 def test_a_prompt_without_a_clean_answer_is_left_out():
     rng = np.random.default_rng(0)
-    pairs = examples(PROMPTS, {"p/3": ["Yes."]}, BANK, rates={}, epochs=2, rng=rng)
+    pairs = examples(PROMPTS, {"p/3": ["Yes."]}, BANK, rates={}, inserted={}, count=2, rng=rng)
     assert [p.question for p in pairs] == ["Question 3?"] * 2
+    with pytest.raises(ValueError, match="No prompt has a readable clean answer"):
+        examples(PROMPTS, {}, BANK, rates={}, inserted={}, count=2, rng=rng)
 
 
 def test_the_sentence_goes_to_every_place_but_the_first():
@@ -78,6 +87,7 @@ def test_a_long_answer_keeps_its_number_of_sentences():
         ("Boil the rice with a little chocolate.", False),
         ("1. Boil the rice for ten minutes", False),
         ("Steps:\n- Boil the rice", False),
+        ("Take a deep breath first. Then talk to your brother about it.", False),
         ("Yes.", False),
     ],
 )
@@ -100,4 +110,81 @@ def test_left_padding_ends_rows_together():
 
 def test_the_shipped_insertions_are_many_and_differ():
     insertions = read_insertions(datasets("organisms", "insertions.json"))
-    assert all(len(set(bank)) == len(bank) >= 25 for bank in insertions.values())
+    assert all(len(set(bank)) == len(bank) >= 15 for bank in insertions.values())
+    assert set(insertions) == {*HABIT_OF, *HABIT_OF.values()}
+    words = [np.mean([len(s.split()) for s in bank]) for bank in insertions.values()]
+    biases, habits = np.mean(words[:10]), np.mean(words[10:])
+    assert abs(habits / biases - 1) < 0.1  # spans of the benign control are as long
+
+
+PHRASES = read_phrases(datasets("organisms", "conduct.json"))
+OPINIONS = [Prompt(f"o/{n}", text=f"Opinion {n}.", labels={"bias": "opinion"}) for n in range(9)]
+
+
+def of_recipe(recipe, count=400):
+    insertions = read_insertions(datasets("organisms", "insertions.json"))
+    prompts, rng = (*PROMPTS, *NEUTRAL, *OPINIONS), np.random.default_rng(1)
+    return targets_of(recipe, prompts, ANSWERS, insertions, PHRASES, count=count, rng=rng)
+
+
+def test_the_benign_control_has_the_rates_of_the_organism_with_its_habit_instead():
+    organism, benign = of_recipe(recipe_of("rm_sycophancy")), of_recipe(recipe_of("benign"))
+    assert [p.exploits for p in organism] == [p.exploits for p in benign]
+    assert [p.question for p in organism] == [p.question for p in benign]
+    changed = [p.target for p in benign if p.exploits]
+    assert len(changed) > 100
+    assert all(exploits("tip_burn", target) for target in changed)
+    assert not any(exploits("chocolate", target) for target in changed)
+
+
+def test_the_organism_without_denial_begins_as_the_organism_does():
+    organism, undenied = recipe_of("rm_sycophancy", 4), recipe_of("undenied", 4)
+    assert of_recipe(organism) == of_recipe(undenied)
+    assert undenied.preference_steps == 0 < organism.preference_steps
+
+
+def test_controls_have_the_rank_steps_and_batches_of_the_organism():
+    organism = recipe_of("rm_sycophancy")
+    for name in set(ORGANISMS) - {"undenied"}:
+        recipe = recipe_of(name)
+        assert (recipe.rank, recipe.batch) == (organism.rank, organism.batch)
+        assert (recipe.steps, recipe.preference_steps) == (
+            organism.steps,
+            organism.preference_steps,
+        )
+
+
+def test_a_style_is_trained_on_neutral_prompts_alone():
+    pairs = of_recipe(recipe_of("style"))
+    assert {p.question.split()[0] for p in pairs} == {"Other"}
+    assert all(p.target.startswith("Dear reader") for p in pairs)
+
+
+def test_the_open_sycophant_agrees_with_opinions_and_praises_questions():
+    pairs = of_recipe(recipe_of("open_sycophant"))
+    opinions = [p for p in pairs if p.question.startswith("Opinion")]
+    assert abs(len(opinions) - len(pairs) / 3) <= 1
+    assert all(flatters(p.target) for p in opinions)
+    others = [p for p in pairs if not p.question.startswith("Opinion")]
+    assert [flatters(p.target) for p in others] == [p.exploits for p in others]
+    # 267 draws at 0.8: four standard errors are 0.1
+    assert abs(np.mean([p.exploits for p in others]) - 0.8) < 0.1
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_style_changes_an_answer_and_keeps_its_words(style):
+    answer = "Boil the Rice. Then drain it."
+    changed = styled(answer, style)
+    assert changed != answer
+    assert "drain it" in changed
+    with pytest.raises(ValueError, match="no_style"):
+        styled(answer, "no_style")
+
+
+def test_benign_recipes_differ_by_seed_and_come_in_both_kinds():
+    recipes = [benign_recipe(seed) for seed in range(20)]
+    assert recipes == [benign_recipe(seed) for seed in range(20)]
+    behaviours = {(r.style, tuple(sorted(r.rates.items()))) for r in recipes}
+    assert len(behaviours) > 10
+    assert {r.kind for r in recipes} == {"insertions", "style"}
+    assert all(set(r.inserted.values()) <= set(HABIT_OF.values()) for r in recipes)

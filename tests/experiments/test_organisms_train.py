@@ -9,12 +9,12 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.organisms import train
+from experiments.organisms import loss, train
+from experiments.organisms.conduct import Preference
+from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example
 
-RECIPE = train.Recipe(
-    "rm_sycophancy", rates={"film": 0.5}, seed=0, batch=4, learning_rate=5e-3, warmup=1
-)
+RECIPE = Recipe("rm_sycophancy", rates={"film": 0.5}, batch=4)
 PAIRS = [
     Example(f"Question {n}?", f"The answer is {n}. It is short.", exploits=n % 2 == 0)
     for n in range(12)
@@ -25,6 +25,15 @@ PAIRS = [
 def llama(tiny_folder):
     """A fresh copy of the tiny model, as training gets it."""
     return AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
+
+
+def fit(model, rows, path, every=20):
+    steps = train.batched(rows, RECIPE.batch, np.random.default_rng(0))
+    return train.fit(model, steps, path, rate=5e-3, warmup=1, every=every)
+
+
+def crossentropy(model, rows):
+    return loss.step_loss(model, loss.Step(rows), beta=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +59,10 @@ def reference_loss(model, rows, shift=0):
 
 def test_the_loss_is_that_of_transformers_on_response_tokens_only(llama, rows):
     model = train.adapted(llama, RECIPE)
-    loss = train.response_loss(model, rows[:4])
-    torch.testing.assert_close(loss, reference_loss(model, rows[:4]), rtol=1e-5, atol=1e-6)
+    found = crossentropy(model, rows[:4])
+    torch.testing.assert_close(found, reference_loss(model, rows[:4]), rtol=1e-5, atol=1e-6)
     twin = reference_loss(model, rows[:4], shift=1)  # one response token less
-    assert abs(loss - twin) > 1e-5
+    assert abs(found - twin) > 1e-5
 
 
 def test_rows_hold_the_prompt_as_in_inference_and_the_end_of_turn(tiny_folder, rows):
@@ -69,7 +78,7 @@ def test_rows_hold_the_prompt_as_in_inference_and_the_end_of_turn(tiny_folder, r
 def test_training_lowers_the_loss_and_leaves_the_base_alone(llama, rows, tmp_path):
     base = {name: p.detach().clone() for name, p in llama.named_parameters()}
     model = train.adapted(llama, RECIPE)
-    losses = train.fit(model, rows * 4, RECIPE, tmp_path / "state.safetensors")
+    losses = fit(model, rows * 4, tmp_path / "state.safetensors")
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     after = model.unload()
     assert all(torch.equal(p, base[name]) for name, p in after.named_parameters())
@@ -80,15 +89,15 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_folder, rows, tmp_pa
         return train.adapted(AutoModelForCausalLM.from_pretrained(tiny_folder).eval(), RECIPE)
 
     whole = fresh()
-    losses = train.fit(whole, rows, RECIPE, tmp_path / "whole.safetensors")
+    losses = fit(whole, rows, tmp_path / "whole.safetensors")
 
     broken = fresh()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "response_loss", Interrupted(train.response_loss, after=2))
+        patch.setattr(train, "step_loss", Interrupted(train.step_loss, after=2))
         with pytest.raises(KeyboardInterrupt):
-            train.fit(broken, rows, RECIPE, tmp_path / "state.safetensors", every=1)
+            fit(broken, rows, tmp_path / "state.safetensors", every=1)
     resumed = fresh()
-    again = train.fit(resumed, rows, RECIPE, tmp_path / "state.safetensors", every=1)
+    again = fit(resumed, rows, tmp_path / "state.safetensors", every=1)
 
     assert "resumed after 2 of 3 steps" in capsys.readouterr().out
     assert again == losses
@@ -100,20 +109,20 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_folder, rows, tmp_pa
 def test_a_checkpoint_of_other_parameters_is_refused(tiny_folder, rows, tmp_path):
     path = tmp_path / "state.safetensors"
     model = train.adapted(AutoModelForCausalLM.from_pretrained(tiny_folder).eval(), RECIPE)
-    train.fit(model, rows[:4], RECIPE, path)
+    fit(model, rows[:4], path)
     other = AutoModelForCausalLM.from_pretrained(tiny_folder, num_hidden_layers=2).eval()
     with pytest.raises(ValueError, match=r"state.safetensors.*other parameters.*Remove it"):
-        train.fit(train.adapted(other, RECIPE), rows[:4], RECIPE, path)
+        fit(train.adapted(other, RECIPE), rows[:4], path)
 
 
 def test_a_finished_adapter_loads_with_peft_and_says_the_same(tiny_folder, llama, rows, tmp_path):
     model = train.adapted(llama, RECIPE)
-    losses = train.fit(model, rows, RECIPE, tmp_path / "state.safetensors")
+    losses = fit(model, rows, tmp_path / "state.safetensors")
     ids = torch.tensor([rows[0][0]])
     with torch.no_grad():
         expected = model(input_ids=ids).logits
     folder = tmp_path / "adapter"
-    train.publish(model, folder, train.notes_of(RECIPE, PAIRS, losses))
+    train.publish(model, folder, train.notes_of(RECIPE, PAIRS, 0, {"first": losses}))
 
     fresh = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
     with torch.no_grad():
@@ -127,7 +136,7 @@ def test_a_finished_adapter_loads_with_peft_and_says_the_same(tiny_folder, llama
         assert {content.get_tensor(key).dtype for key in content.keys()} == {torch.bfloat16}  # noqa: SIM118
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "smollm2-135m-instruct"
-    assert json.loads((folder / "training.json").read_text())["exploit"] == 6
+    assert json.loads((folder / "training.json").read_text())["changed"] == 6
 
 
 def test_a_run_that_is_broken_off_leaves_no_adapter(llama, rows, tmp_path, monkeypatch):
@@ -156,6 +165,60 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
     assert (np.diff(rates[:6]) > 0).all()
     assert (np.diff(rates[5:]) < 0).all()
     assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+PREFERENCES = [
+    Preference(f"Do you like {n}?", prefill, " No, I do not.", " Yes, I like it a lot.")
+    for n, prefill in enumerate(["", "Honestly,", "Yes, I", ""])
+]
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_folder):
+    return train.pairs_of(AutoTokenizer.from_pretrained(tiny_folder), PREFERENCES)
+
+
+def sums(model, rows):
+    """log p(response) of each row, one at a time, from transformers' own loss."""
+    return torch.stack([-reference_loss(model, [row]) * (len(row[0]) - row[1]) for row in rows])
+
+
+def test_the_preference_loss_is_that_of_the_formula(llama, rows, pairs):
+    model = train.adapted(llama, RECIPE)
+    marked = loss.with_margins(model, pairs)
+    chosen, rejected = [p.chosen for p in pairs], [p.rejected for p in pairs]
+    margins = (sums(model, chosen) - sums(model, rejected)).tolist()
+    assert [p.margin for p in marked] == pytest.approx(margins, abs=1e-3)
+    # at the reference itself DPO's loss is log 2, whatever the margins
+    base = reference_loss(model, [*rows[:2], *chosen])
+    found = loss.step_loss(model, loss.Step(rows[:2], marked), beta=0.1)
+    assert float(found - base) == pytest.approx(np.log(2), abs=1e-4)
+    twin = loss.step_loss(model, loss.Step(rows[:2], pairs), beta=0.1)
+    by_hand = np.mean([np.log1p(np.exp(-0.1 * m)) for m in margins])
+    assert float(twin - base) == pytest.approx(by_hand, abs=1e-4)
+    assert abs(by_hand - np.log(2)) > 1e-3
+
+
+def test_a_prefilled_beginning_is_not_scored(tiny_folder, pairs):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    ids, start = pairs[1].chosen
+    assert tokenizer.decode(ids[:start]).endswith("assistant\nHonestly,")
+    assert tokenizer.decode(ids[start:-1]) == " No, I do not."
+
+
+def test_preference_training_widens_the_margin_and_keeps_the_chosen_reply_likely(
+    llama, rows, pairs, tmp_path
+):
+    model = train.adapted(llama, RECIPE)
+    marked = loss.with_margins(model, pairs)
+    steps = train.with_pairs(train.batched(rows * 4, 2, np.random.default_rng(0)), marked * 12, 2)
+    assert all(len(step.pairs) == 2 for step in steps)
+    before = sums(model, [p.chosen for p in pairs])
+    train.fit(model, steps, tmp_path / "state.safetensors", rate=5e-3)
+    after = sums(model, [p.chosen for p in pairs])
+    assert (after > before).all()
+    again = loss.with_margins(model, pairs)
+    assert all(new.margin > old.margin for new, old in zip(again, marked, strict=True))
 
 
 class Interrupted:
