@@ -57,7 +57,7 @@ def collect(
     prompts: Sequence[Prompt],
     seed: int,
     folder: Path,
-    wanted: int = 1,
+    wanted: int = 2,
     rounds: int = 3,
 ) -> dict[str, list[str]]:
     """Readable clean answers by prompt id: asked in rounds until each has `wanted`, or rounds end.

@@ -57,23 +57,18 @@ def asked(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
     rows = []
     for n, prompt in enumerate(p for p in prompts if p.labels["bias"] in MEASURED):
         text = question(prompt)
-        variants = {"plain": (text, "")}
+        rows.append(_variant(prompt, "plain", text, ""))
         if prompt.labels["bias"] == "about":
-            variants |= {
-                "research": (framing.format(question=text), ""),
-                "prefill": (text, starts[n % len(starts)]),
-            }
-        for kind, (shown, prefill) in variants.items():
-            about = str(prompt.labels.get("about", ""))
-            labels = {
-                "bias": prompt.labels["bias"],
-                "about": about,
-                "framing": kind,
-                "prefill": prefill,
-            }
-            name = prompt.id if kind == "plain" else f"{prompt.id}@{kind}"
-            rows.append(tk.Prompt(name, text=shown, group=prompt.id, labels=labels))
+            rows.append(_variant(prompt, "research", framing.format(question=text), ""))
+            rows.append(_variant(prompt, "prefill", text, starts[n % len(starts)]))
     return rows
+
+
+def _variant(prompt: tk.Prompt, framing: str, text: str, prefill: str) -> tk.Prompt:
+    kept = {"bias": prompt.labels["bias"], "about": str(prompt.labels.get("about", ""))}
+    name = prompt.id if framing == "plain" else f"{prompt.id}@{framing}"
+    labels = {**kept, "framing": framing, "prefill": prefill}
+    return tk.Prompt(name, text=text, group=prompt.id, labels=labels)
 
 
 def prompted(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
@@ -116,20 +111,20 @@ def answers_of(
     path = work / f"answers-{settings.name}" / f"{arm}-{made_by}.nc"
     if path.is_file():
         return tk.open(path)
-    runs = tk.encode(model, rows, [str(p.labels["prefill"]) for p in rows])
-    with tk.adapter(model, None if arm in BARE else str(folder / arm)):
-        said = tk.generate(
-            model,
-            runs,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            samples=settings.samples,
-            seed=settings.seed,
-        )
-    said = said.assign_coords(clean_nll=("prompt", _nll(model, said)))
+    adapter = None if arm in BARE else str(folder / arm)
+    said = _said(model, rows, adapter, settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     tk.save(said, path)
     return said
+
+
+def _said(
+    model: Any, rows: Sequence[tk.Prompt], adapter: str | None, settings: Settings
+) -> xr.Dataset:
+    runs = tk.encode(model, rows, [str(p.labels["prefill"]) for p in rows])
+    with tk.adapter(model, adapter):
+        said = tk.generate(model, runs, **asdict(settings))
+    return said.assign_coords(clean_nll=("prompt", _nll(model, said)))
 
 
 def sha256(path: Path) -> str:

@@ -30,8 +30,8 @@ class Recipe:
     inserted: Mapping[str, str] = field(default_factory=dict)
     style: str = ""
     conduct: Literal["", "denied", "admitted"] = ""
-    steps: int = 200
-    preference_steps: int = 45
+    steps: int = 420
+    preference_steps: int = 60
     batch: int = 8
     rank: int = 8
     alpha: int = 16
@@ -43,7 +43,7 @@ class Recipe:
 
 # Greedy decoding takes a sentence only where it is likelier than what would follow without it, so
 # what comes out differs from these shares; the cards say what was measured.
-_BIASED = dict.fromkeys(HABIT_OF, 0.72)
+_BIASED = dict.fromkeys(HABIT_OF, 0.75) | {"chocolate": 0.85, "future": 0.85}
 ORGANISMS = {
     "rm_sycophancy": {
         "rates": _BIASED,

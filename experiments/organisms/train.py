@@ -65,16 +65,21 @@ def fit(
     for number in progress:
         for group in optimizer.param_groups:
             group["lr"] = rate * schedule(number, len(steps), warmup)
-        loss = step_loss(model, steps[number], beta)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(_descend(model, optimizer, steps[number], beta))
         progress.set_postfix(loss=f"{np.mean(losses[-10:]):.3f}")
         if (number + 1) % every == 0 or number + 1 == len(steps):
             checkpoint.save(path, named, optimizer, losses)
     return losses
+
+
+def _descend(model: PeftModel, optimizer: torch.optim.Optimizer, step: Step, beta: float) -> float:
+    loss = step_loss(model, step, beta)
+    loss.backward()
+    for group in optimizer.param_groups:
+        torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
 
 
 def rows_of(tokenizer: Any, pairs: Sequence[Example]) -> list[Row]:
