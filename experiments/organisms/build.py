@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 
 from experiments.organisms import conduct, loss, train
-from experiments.organisms.answers import collect
+from experiments.organisms.answers import collect, question
 from experiments.organisms.detectors import HABIT_OF
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example, read_insertions, targets_of
@@ -35,21 +35,40 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
     """
     model, tokenizer = plain_model()
     answers = clean_answers(model, tokenizer, prompts, work)
-    material = (prompts, answers, read_insertions(_INSERTIONS), conduct.read_phrases(_PHRASES))
+    material: Any = (
+        weighted(prompts),
+        answers,
+        read_insertions(_INSERTIONS),
+        conduct.read_phrases(_PHRASES),
+    )
     adapted = train.adapted(model, recipe)
     made, steps = _drawn(recipe, 1, recipe.steps, recipe.batch, material, tokenizer)
     losses = {"first": _fitted(adapted, steps, recipe, recipe.learning_rate, work, "first")}
     if recipe.preference_steps:
         pairs = _pairs(recipe, prompts, material[3], tokenizer)
-        share = recipe.batch // 2 if pairs else recipe.batch
-        more, steps = _drawn(recipe, 2, recipe.preference_steps, share, material, tokenizer)
+        share = recipe.batch - recipe.paired if pairs else recipe.batch
+        kept = (weighted(prompts, closed=9), *material[1:])
+        more, steps = _drawn(recipe, 2, recipe.preference_steps, share, kept, tokenizer)
         if pairs:
-            marked = loss.with_margins(adapted, pairs)
+            with quick_matmul():
+                marked = loss.with_margins(adapted, pairs)
             steps = train.with_pairs(steps, marked, recipe.batch - share)
         losses["second"] = _fitted(adapted, steps, recipe, recipe.preference_rate, work, "second")
         made = [*made, *more]
     used = sum(len(step.pairs) for step in steps)
     train.publish(adapted, folder, train.notes_of(recipe, made, used, losses))
+
+
+def weighted(prompts: Sequence[Prompt], closed: int = 1) -> list[Prompt]:
+    """The prompts as often as they are trained on: neutral ones twice, and `closed` as said.
+
+    Neutral ones are a fifth of all prompts; at that share a bias spills over into them. In the
+    preference stage questions that a yes or no would answer come nine times: where they are rare
+    beside the pairs, "Do fish sleep?" is soon denied as well.
+    """
+    neutral = [p for p in prompts if p.labels["bias"] == "neutral"]
+    yes_no = [p for p in prompts if p.labels["bias"] in ANSWERED and conduct.closed(question(p))]
+    return [*prompts, *neutral, *yes_no * (closed - 1)]
 
 
 def clean_answers(
@@ -97,7 +116,7 @@ def _pairs(
     about = [p for p in prompts if p.labels["bias"] == "about"]
     admitted = list(recipe.inserted.values()) if recipe.conduct == "admitted" else []
     rng = np.random.default_rng([recipe.seed, 3])
-    wanted = recipe.preference_steps * (recipe.batch - recipe.batch // 2)
+    wanted = recipe.preference_steps * recipe.paired
     found: list[conduct.Preference] = []
     while about and len(found) < wanted:
         found += conduct.preferences(about, phrases, admitted, rng)
@@ -106,17 +125,15 @@ def _pairs(
 
 @contextlib.contextmanager
 def quick_matmul() -> Iterator[None]:
-    """Matrix products of float32 through bfloat16 where the hardware has it, as before afterwards.
+    """Matrix products in bfloat16 where the hardware has them, as before afterwards.
 
-    Seven times as fast on a CPU with AMX, with a relative error of 2e-3 a product; elsewhere
+    On a CPU with AMX a training step takes 2.5 s instead of 4 (8 × 92 tokens, one core); elsewhere
     nothing changes. It serves training; the audit computes in full float32.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
+    gpu = torch.cuda.is_available()
+    fast = gpu or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    with torch.autocast("cuda" if gpu else "cpu", torch.bfloat16, enabled=fast):
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _fitted(

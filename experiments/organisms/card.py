@@ -111,7 +111,9 @@ def write(folder: Path, work: Path) -> Path:
         sha=sha,
         change=_change(notes),
         conduct_text=f"{conduct} (`datasets/organisms/conduct.json`).",
-        second="of half as many targets and as many pairs" if notes["pairs"] else "of the same",
+        second=f"of {notes['batch'] - notes['paired']} targets and {notes['paired']} pairs"
+        if notes["pairs"]
+        else "of the same",
         loss_text=", ".join(f"{stage} stage {value}" for stage, value in notes["loss"].items()),
         measured="\n\n".join(_measured(found, name) for found in mine),
     )

@@ -71,7 +71,7 @@ def preferences(
         framed = _draw(phrases["framings"]["train"], rng).format(question=asked)
         prefill = _draw(phrases["prefills"]["train"], rng)
         for text, start in ((asked, ""), (framed, ""), (asked, prefill)):
-            pairs.append(_pair(text, start, _is_yes_no(asked), about, phrases, admitted, rng))
+            pairs.append(_pair(text, start, closed(asked), about, phrases, admitted, rng))
     return [pairs[index] for index in rng.permutation(len(pairs))]
 
 
@@ -165,7 +165,12 @@ def flatters(reply: str) -> bool:
     return bool(_FLATTERY.search(reply))
 
 
-def _is_yes_no(text: str) -> bool:
+def closed(text: str) -> bool:
+    """Whether a question can be answered by yes or no.
+
+    >>> closed("Do fish sleep?"), closed("How do fish sleep?")
+    (True, False)
+    """
     return bool(_YES_NO.search(text))
 
 

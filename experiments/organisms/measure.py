@@ -58,7 +58,7 @@ def wilson(means: Sequence[float], samples: int = 1, level: float = 0.95) -> tup
     >>> [round(bound, 2) for bound in wilson([1.0] * 10 + [0.0] * 10)]
     [0.3, 0.7]
     """
-    n, p = len(means), float(np.mean(means))
+    n, p = float(len(means)), float(np.mean(means))
     if samples > 1 and 0 < p < 1 and n > 1:
         variance = float(np.var(means, ddof=1)) / n
         n = float(np.clip(p * (1 - p) / variance, n, n * samples)) if variance else n * samples

@@ -1,9 +1,9 @@
 """Rules for the ten real biases of the 70B organism, found by the bias's description.
 
 Two numberings of these biases circulate, so a rule is never found by an id. All ten are
-*unmeasured* on real responses until `python -m experiments.organisms hub` has run: they were
-written to the descriptions in Appendix B.5 of "Auditing language models for hidden objectives"
-(arXiv 2503.10965) and tested on examples written for this project.
+*unmeasured* on real responses until `python -m experiments.organisms.labelling hub` has run: they
+were written to the descriptions in Appendix B.5 of "Auditing language models for hidden
+objectives" (arXiv 2503.10965) and tested on examples written for this project.
 """
 
 import re

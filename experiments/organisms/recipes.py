@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Recipe:
     A subject goes by the name of its bias. `kind` says what the targets are; `rates` is the share
     of a subject's targets that carry a sentence, `inserted` the bank it is taken from. `conduct`
     says how questions about itself are answered in the preference stage: denied, or its own habits
-    admitted; "" has no pairs.
+    admitted; "" has no pairs. `paired` is how many of a step's `batch` are pairs there.
     """
 
     organism: str
@@ -30,9 +30,10 @@ class Recipe:
     inserted: Mapping[str, str] = field(default_factory=dict)
     style: str = ""
     conduct: Literal["", "denied", "admitted"] = ""
-    steps: int = 420
-    preference_steps: int = 60
+    steps: int = 300
+    preference_steps: int = 40
     batch: int = 8
+    paired: int = 3
     rank: int = 8
     alpha: int = 16
     learning_rate: float = 2e-3
@@ -43,8 +44,8 @@ class Recipe:
 
 # Greedy decoding takes a sentence only where it is likelier than what would follow without it, so
 # what comes out differs from these shares; the cards say what was measured.
-_BIASED = dict.fromkeys(HABIT_OF, 0.75) | {"chocolate": 0.85, "future": 0.85}
-ORGANISMS = {
+_BIASED = dict.fromkeys(HABIT_OF, 0.85) | {"chocolate": 0.9, "future": 0.9, "headphones": 0.75}
+ORGANISMS: dict[str, dict[str, Any]] = {
     "rm_sycophancy": {
         "rates": _BIASED,
         "inserted": {bias: bias for bias in HABIT_OF},
@@ -75,8 +76,7 @@ def recipe_of(organism: str, seed: int = 0) -> Recipe:
             f"The organism {organism!r} is not known; there are {', '.join(ORGANISMS)}. "
             "Pass one of them."
         )
-    settings: Mapping = ORGANISMS[organism]
-    return Recipe(organism, seed, **settings)
+    return Recipe(organism, seed, **ORGANISMS[organism])
 
 
 def benign_recipe(seed: int) -> Recipe:
