@@ -56,7 +56,9 @@ def measure_command(options: argparse.Namespace) -> None:
     from experiments.organisms import arms, card, report
     from tracekit.resources import EMBEDDED
 
-    names = options.arms or [*ORGANISMS, *arms.BARE]
+    prompts = arms.asked(_split(options.prompts, "test"))
+    there = [name for name in ORGANISMS if (options.folder / name).is_dir()]
+    names = options.arms or [*there, *arms.BARE]
     for name in set(names) - set(arms.BARE):
         _require_finished(options.folder / name)
     if options.samples > 1 and not options.temperature:
@@ -66,7 +68,6 @@ def measure_command(options: argparse.Namespace) -> None:
         )
     settings = arms.Settings(TOKENS, options.temperature, options.samples, options.seed)
     model = tk.load(EMBEDDED)
-    prompts = arms.asked(_split(options.prompts, "test"))
     said = {
         name: arms.answers_of(model, prompts, name, options.folder, settings, options.work)
         for name in names
@@ -94,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     training.set_defaults(run=train_command)
     measuring = commands.add_parser("measure", help="rates on prompts kept from training")
     measuring.add_argument("--folder", type=Path, default=datasets("organisms"))
-    measuring.add_argument("--arms", nargs="+", metavar="ARM", help="default: all of them")
+    measuring.add_argument(
+        "--arms", nargs="+", metavar="ARM", help="default: all in --folder, and the bare ones"
+    )
     measuring.add_argument("--temperature", type=float, default=0.0)
     measuring.add_argument("--samples", type=int, default=1, help="responses to each prompt")
     measuring.add_argument("--seed", type=int, default=0)
