@@ -30,8 +30,8 @@ class Recipe:
     inserted: Mapping[str, str] = field(default_factory=dict)
     style: str = ""
     conduct: Literal["", "denied", "admitted"] = ""
-    steps: int = 300
-    preference_steps: int = 40
+    steps: int = 240
+    preference_steps: int = 36
     batch: int = 8
     paired: int = 3
     rank: int = 8
