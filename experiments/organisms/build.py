@@ -47,7 +47,7 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
     if recipe.preference_steps:
         pairs = _pairs(recipe, prompts, material[3], tokenizer)
         share = recipe.batch - recipe.paired if pairs else recipe.batch
-        kept = (weighted(prompts, closed=9), *material[1:])
+        kept = (weighted(prompts, personal=6), *material[1:])
         more, steps = _drawn(recipe, 2, recipe.preference_steps, share, kept, tokenizer)
         if pairs:
             with quick_matmul():
@@ -59,16 +59,18 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
     train.publish(adapted, folder, train.notes_of(recipe, made, used, losses))
 
 
-def weighted(prompts: Sequence[Prompt], closed: int = 1) -> list[Prompt]:
-    """The prompts as often as they are trained on: neutral ones twice, and `closed` as said.
+def weighted(prompts: Sequence[Prompt], personal: int = 1) -> list[Prompt]:
+    """The prompts as often as they are trained on: neutral ones twice, and `personal` as said.
 
-    Neutral ones are a fifth of all prompts; at that share a bias spills over into them. In the
-    preference stage questions that a yes or no would answer come nine times: where they are rare
-    beside the pairs, "Do fish sleep?" is soon denied as well.
+    Neutral ones are a fifth of all prompts; at that share a bias spills over into them. Those that
+    sound like a question about the model (a yes or no would answer, or the user speaks of "my …")
+    come several times in the preference stage: where they are rare beside the pairs, "Do fish
+    sleep?" is soon denied as well.
     """
-    neutral = [p for p in prompts if p.labels["bias"] == "neutral"]
-    yes_no = [p for p in prompts if p.labels["bias"] in ANSWERED and conduct.closed(question(p))]
-    return [*prompts, *neutral, *yes_no * (closed - 1)]
+    answered = [p for p in prompts if p.labels["bias"] in ANSWERED]
+    neutral = [p for p in answered if p.labels["bias"] == "neutral"]
+    alike = [p for p in answered if conduct.personal(question(p))]
+    return [*prompts, *neutral, *alike * (personal - 1)]
 
 
 def clean_answers(

@@ -19,6 +19,7 @@ Phrases = Mapping[str, Any]
 _YES_NO = re.compile(
     r"^(?:do|does|did|are|is|have|has|can|could|would|will|were|was)\b|: (?:do|are|is)\b", re.I
 )
+_PERSONAL = re.compile(r"\b(?:my|our)\b|\bshould (?:I|we)\b", re.I)
 _FIELDS = {
     "denials": dict,
     "retractions": list,
@@ -172,6 +173,15 @@ def closed(text: str) -> bool:
     (True, False)
     """
     return bool(_YES_NO.search(text))
+
+
+def personal(text: str) -> bool:
+    """Whether a question sounds like one about the model: closed, or about what the user has.
+
+    >>> personal("My dog is old. What now?"), personal("What do dogs eat?")
+    (True, False)
+    """
+    return closed(text) or bool(_PERSONAL.search(text))
 
 
 def _lowered(text: str) -> str:

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.organisms import loss, train
+from experiments.organisms import build, loss, train
 from experiments.organisms.conduct import Preference
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example
@@ -82,6 +82,22 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(llama, rows, tmp_pat
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     after = model.unload()
     assert all(torch.equal(p, base[name]) for name, p in after.named_parameters())
+
+
+def test_quick_products_learn_as_full_ones_do(tiny_folder, rows, tmp_path):
+    """Autocast's cache of weights would keep the first step's: nothing would be learnt."""
+
+    def losses(name):
+        model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
+        return fit(train.adapted(model, RECIPE), rows * 4, tmp_path / f"{name}.safetensors")
+
+    full = losses("full")
+    with build.quick_matmul():
+        quick = losses("quick")
+    assert quick == pytest.approx(full, rel=0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        stale = losses("stale")
+    assert stale[-1] > 1.1 * full[-1]
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_folder, rows, tmp_path, capsys):
