@@ -171,7 +171,8 @@ def test_bad_input_ends_with_one_line_and_code_2(tmp_path, capsys):
     ):
         assert main(arguments) == 2
         # datasets draws its own progress bar there
-        said = [line for line in capsys.readouterr().err.splitlines() if "examples/s" not in line]
+        lines = capsys.readouterr().err.splitlines()
+        said = [line for line in lines if line.strip() and "examples/s" not in line]
         assert len(said) == 1
         assert said[0].startswith("labelling: ")
         assert word in said[0]
