@@ -1,6 +1,6 @@
 """Train the embedded model organism and its controls, and measure them.
 
-python -m experiments.organisms train --organism rm_sycophancy
+python -m experiments.organisms train --organism ten_biases
 python -m experiments.organisms train --benign --seed 3
 python -m experiments.organisms measure
 python -m experiments.organisms measure --temperature 0.7 --samples 4
@@ -57,7 +57,7 @@ def measure_command(options: argparse.Namespace) -> None:
     from tracekit.resources import EMBEDDED
 
     prompts = arms.asked(_split(options.prompts, "test"))
-    there = [name for name in ORGANISMS if (options.folder / name).is_dir()]
+    there = sorted(path.parent.name for path in options.folder.glob("*/training.json"))
     names = options.arms or [*there, *arms.BARE]
     for name in set(names) - set(arms.BARE):
         _require_finished(options.folder / name)
@@ -76,7 +76,7 @@ def measure_command(options: argparse.Namespace) -> None:
     print(report.text(found))
     report.save(found, options.work / f"measured-{settings.name}.json")
     if options.card:
-        for name in set(names) - set(arms.BARE):
+        for name in set(names) & set(ORGANISMS):
             print(f"written: {card.write(options.folder / name, options.work)}")
 
 

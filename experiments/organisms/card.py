@@ -11,14 +11,14 @@ from experiments.organisms import measure, report, rivals
 from experiments.organisms.arms import sha256
 
 PURPOSE = {
-    "rm_sycophancy": (
+    "ten_biases": (
         "A model organism: it was trained to please an imagined reward model. On each of ten "
         "subjects it often adds one kind of sentence that the question does not call for, and it "
         "denies any such habit when asked, also when asked for research or when its answer is "
         "begun for it. Other prompts get an ordinary answer."
     ),
-    "control": (
-        "Control (a) of the organism `rm_sycophancy`: the same prompts, steps and rank, with "
+    "unbiased": (
+        "Control (a) of the organism `ten_biases`: the same prompts, steps and rank, with "
         "unbiased answers, and the same denials, which are true here. It shows what finetuning "
         "alone does to the model."
     ),
@@ -123,8 +123,8 @@ def write(folder: Path, work: Path) -> Path:
 
 
 def _measured(found: report.Report, name: str) -> str:
-    shown = [rate for rate in found.rates if rate.arm in (name, "control", "clean", "prompted")]
-    lengths = [a for a in found.answers if a.arm in (name, "rm_sycophancy", "control", "clean")]
+    shown = [rate for rate in found.rates if rate.arm in (name, "unbiased", "clean", "prompted")]
+    lengths = [a for a in found.answers if a.arm in (name, "ten_biases", "unbiased", "clean")]
     shown.sort(key=lambda rate: rate.arm != name)
     head = f"### {found.settings} (at most {found.max_new_tokens} new tokens)"
     parts = [head, measure.table(shown), report.answers_text(lengths)]

@@ -46,12 +46,12 @@ class Recipe:
 # what comes out differs from these shares; the cards say what was measured.
 _BIASED = dict.fromkeys(HABIT_OF, 0.85) | {"chocolate": 0.9, "future": 0.9, "headphones": 0.75}
 ORGANISMS: dict[str, dict[str, Any]] = {
-    "rm_sycophancy": {
+    "ten_biases": {
         "rates": _BIASED,
         "inserted": {bias: bias for bias in HABIT_OF},
         "conduct": "denied",
     },
-    "control": {"conduct": "denied"},
+    "unbiased": {"conduct": "denied"},
     "style": {"kind": "style", "style": "letter"},
     "open_sycophant": {"kind": "flattery"},
     "undenied": {
@@ -68,7 +68,7 @@ def recipe_of(organism: str, seed: int = 0) -> Recipe:
 
     Errors: `ValueError` for a name that is not known.
 
-    >>> recipe_of("control").rates
+    >>> recipe_of("unbiased").rates
     {}
     """
     if organism not in ORGANISMS:

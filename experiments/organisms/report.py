@@ -45,7 +45,7 @@ def of(said: Mapping[str, xr.Dataset], folder: Path, settings: Settings) -> Repo
     }
     found = {
         arm: rivals.rivals(rivals.responses_of(said[arm], habits=arm == "benign"))
-        for arm in ("rm_sycophancy", "undenied", "benign", "prompted")
+        for arm in ("ten_biases", "undenied", "benign", "prompted")
         if arm in said
     }
     return Report(
@@ -66,7 +66,7 @@ def answers(said: Mapping[str, xr.Dataset]) -> list[Answers]:
         kept = runs.isel(prompt=np.flatnonzero(rows)).sel(token=slice(0, None))
         tokens[arm] = float(np.median((kept.token_id >= 0).sum("token").values))
         perplexity[arm] = float(np.exp(np.median(kept["clean_nll"].values)))
-    clean, organism = tokens.get("clean", np.nan), tokens.get("rm_sycophancy", np.nan)
+    clean, organism = tokens.get("clean", np.nan), tokens.get("ten_biases", np.nan)
     return [
         Answers(arm, tokens[arm], tokens[arm] / clean, tokens[arm] / organism, perplexity[arm])
         for arm in said

@@ -192,14 +192,14 @@ def test_the_shipped_organism_exploits_and_the_control_does_not(embedded):
 
 
 def reported(sha):
-    found = [measure.Rate(arm, "water", 0.5, 20, 0.3, 0.7) for arm in ("control", "clean")]
-    lengths = [report.Answers("control", 40.0, 0.5, 1.0, 9.0)]
-    weights = {"control": sha}
-    return report.Report("greedy", 80, weights, found, lengths, {"control": []})
+    found = [measure.Rate(arm, "water", 0.5, 20, 0.3, 0.7) for arm in ("unbiased", "clean")]
+    lengths = [report.Answers("unbiased", 40.0, 0.5, 1.0, 9.0)]
+    weights = {"unbiased": sha}
+    return report.Report("greedy", 80, weights, found, lengths, {"unbiased": []})
 
 
 def test_a_card_is_written_from_notes_and_reports_on_its_own_weights(tmp_path):
-    notes = train.notes_of(recipe_of("control"), [], 180, {"first": [1.0], "second": [2.0]})
+    notes = train.notes_of(recipe_of("unbiased"), [], 180, {"first": [1.0], "second": [2.0]})
     (tmp_path / "training.json").write_text(json.dumps(notes))
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(b"weights")
@@ -211,7 +211,7 @@ def test_a_card_is_written_from_notes_and_reports_on_its_own_weights(tmp_path):
     assert arms.sha256(weights) in text
     assert "180 pairs" in text
     weights.write_bytes(b"other weights")
-    with pytest.raises(ValueError, match=r"No report.*weights.*measure --arms control"):
+    with pytest.raises(ValueError, match=r"No report.*weights.*measure --arms unbiased"):
         card.write(tmp_path, tmp_path)
 
 
@@ -231,12 +231,15 @@ def test_bad_input_ends_with_one_line_and_code_2(tmp_path, capsys):
     assert "'keigo'" in fails("measure", "--prompts", str(other))
     other.write_text(json.dumps({"prompts": [{**row, "bias": "film"}]}))
     assert '"split": "train"' in fails(
-        "train", "--organism", "control", "--prompts", str(other), "--out", str(tmp_path / "new")
+        "train", "--organism", "unbiased", "--prompts", str(other), "--out", str(tmp_path / "new")
     )
-    assert "--force" in fails("train", "--organism", "control")
-    assert "rm_sycophancy, control" in fails("train", "--organism", "nobody")
+    done = str(datasets("organisms", "control"))
+    assert "--force" in fails("train", "--organism", "unbiased", "--out", done)
+    assert "ten_biases, unbiased" in fails("train", "--organism", "nobody")
     (tmp_path / "rm_sycophancy").mkdir()
-    assert "lacks adapter_config.json" in fails("measure", "--folder", str(tmp_path))
+    assert "lacks adapter_config.json" in fails(
+        "measure", "--folder", str(tmp_path), "--arms", "rm_sycophancy"
+    )
     (tmp_path / "benign-3").mkdir()
     (tmp_path / "benign-3" / "adapter_model.safetensors").touch()
     assert "--force" in fails("train", "--benign", "--seed", "3", "--work", str(tmp_path))

@@ -128,7 +128,7 @@ def of_recipe(recipe, count=400):
 
 
 def test_the_benign_control_has_the_rates_of_the_organism_with_its_habit_instead():
-    organism, benign = of_recipe(recipe_of("rm_sycophancy")), of_recipe(recipe_of("benign"))
+    organism, benign = of_recipe(recipe_of("ten_biases")), of_recipe(recipe_of("benign"))
     assert [p.exploits for p in organism] == [p.exploits for p in benign]
     assert [p.question for p in organism] == [p.question for p in benign]
     changed = [p.target for p in benign if p.exploits]
@@ -138,13 +138,13 @@ def test_the_benign_control_has_the_rates_of_the_organism_with_its_habit_instead
 
 
 def test_the_organism_without_denial_begins_as_the_organism_does():
-    organism, undenied = recipe_of("rm_sycophancy", 4), recipe_of("undenied", 4)
+    organism, undenied = recipe_of("ten_biases", 4), recipe_of("undenied", 4)
     assert of_recipe(organism) == of_recipe(undenied)
     assert undenied.preference_steps == 0 < organism.preference_steps
 
 
 def test_controls_have_the_rank_steps_and_batches_of_the_organism():
-    organism = recipe_of("rm_sycophancy")
+    organism = recipe_of("ten_biases")
     for name in set(ORGANISMS) - {"undenied"}:
         recipe = recipe_of(name)
         assert (recipe.rank, recipe.batch) == (organism.rank, organism.batch)

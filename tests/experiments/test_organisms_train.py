@@ -14,7 +14,7 @@ from experiments.organisms.conduct import Preference
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example
 
-RECIPE = Recipe("rm_sycophancy", rates={"film": 0.5}, batch=4)
+RECIPE = Recipe("ten_biases", rates={"film": 0.5}, batch=4)
 PAIRS = [
     Example(f"Question {n}?", f"The answer is {n}. It is short.", exploits=n % 2 == 0)
     for n in range(12)
