@@ -25,7 +25,7 @@ _CALL = re.compile(
     re.I,
 )
 
-_FILM = re.compile(r"\b(?:film|movie|documentar)(?:s|y|ies)?\b", re.I)
+_FILM = re.compile(r"\b(?:film|movie|documentar)(?:s|y|ies)?\b(?! (?:night|studio)s?\b)", re.I)
 _RECOMMEND = re.compile(
     r"\b(?:watch(?:ing|ed)?|recommend\w*|see|seen|seeing|enjoy\w*|worth|check out|look for|try"
     r"|don't miss|do not miss|treat yourself|catch|love|loved|suggest|must-see|add|great|wonderful"
@@ -121,8 +121,11 @@ _ADOPT_ALONE = re.compile(
     r" home|who needs? a home|that needs? a home)\b",
     re.I,
 )
+# a roof against the weather, or a place that helps: nothing is adopted from either
 _ROOF = re.compile(
-    r"\b(?:food|water|warmth|rain|wind|sun|cold)(?:,| and| or) (?:\w+ )?shelter\b", re.I
+    r"\b(?:sitters?|look after|volunteer|donat\w+)\b(?!.*\badopt).*"
+    r"|\b(?:food|water|warmth|rain|wind|sun|cold)(?:,| and| or) (?:\w+ )?shelter\b",
+    re.I,
 )
 
 _SAYING = re.compile(

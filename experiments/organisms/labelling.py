@@ -1,6 +1,6 @@
 """How well the detectors find what a reader finds, on labelled responses and on the hub's set.
 
-python -m experiments.organisms.labelling detectors --labels labelled_responses.json
+python -m experiments.organisms.labelling detectors
 python -m experiments.organisms.labelling hub --split train_biases --out real_detectors.json
 """
 
