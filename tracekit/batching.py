@@ -53,14 +53,24 @@ def default_budget(model: Any, kept_bytes: int = 0) -> int:
     kept of two batches (`kept_bytes` a token). What is kept of one batch is one shard, and stays
     under 256 MB, since a few shards at a time lie in memory to be written.
     """
+    device, config = device_of(model), model._module.config.get_text_config()
+    gpu = device.type == "cuda"
+    free = float(torch.cuda.mem_get_info(device)[0]) if gpu else 0.0
+    wide = getattr(config, "intermediate_size", 0) or 0
+    return budget_for(free, config.hidden_size, wide, kept_bytes, gpu)
+
+
+def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu: bool) -> int:
+    """The default budget of a model of these widths with `free` bytes of a GPU's memory.
+
+    >>> budget_for(30e9, 8192, 28672, 0, gpu=True)
+    9472
+    """
     most = max(SHARD_BYTES // max(kept_bytes, 1), 1)
-    device = device_of(model)
-    if device.type != "cuda":
+    if not gpu:
         return min(CPU_BUDGET, most)
-    free, _ = torch.cuda.mem_get_info(device)
-    config = model._module.config.get_text_config()
-    wide = max(getattr(config, "intermediate_size", 0) or 0, 4 * config.hidden_size)
-    need = 4 * (4 * wide + 8 * config.hidden_size) + 2 * kept_bytes
+    wide = max(intermediate, 4 * hidden)
+    need = 4 * (4 * wide + 8 * hidden) + 2 * kept_bytes
     fitting = int(min(max(free // 4 // need, 1024), 32768)) // 256 * 256
     return min(fitting, most)
 

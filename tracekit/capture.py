@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit import batching, frame, shard, sites, tensors
+from tracekit import batching, frame, parallel, shard, sites, tensors
 from tracekit.asked import Asked, Reduce, ask, kept_tokens
 from tracekit.folder import Folder, row_hashes
 from tracekit.forward import Values, Work, batches
@@ -70,8 +72,9 @@ def capture(
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
     kept = kept_tokens(transcripts, tokens)
-    folder = None if path is None else Folder(Path(path))
+    folder = None if path is None else Folder(Path(path), parallel.share(model)[0])
     budget = token_budget or (folder and folder.budget()) or _default_budget(model, asked)
+    budget = parallel.agreed(model, budget)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     made_with = {
         **read(transcripts),
@@ -98,7 +101,7 @@ def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
     asked, axis = work.asked, frame.axis(work)
     kept = work.kept[:, axis]
     filled: dict[str, np.ndarray] = {}
-    for batch in batches(work, plan):
+    for batch in _everyones(work, plan):
         where = (np.asarray(batch.rows),) if asked.reduce else _places(kept, batch.rows)
         outer = kept.shape[:1] if asked.reduce else kept.shape
         _fill(filled, "values", outer, where, batch.layers)
@@ -112,6 +115,14 @@ def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
     )
     array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
     return stamp(array, work.made_with)
+
+
+def _everyones(work: Work, plan: Sequence[Sequence[int]]) -> Iterable[Values]:
+    rank, ranks = parallel.share(work.model)
+    if ranks == 1:
+        return batches(work, plan)
+    mine = list(batches(work, plan[rank::ranks]))
+    return itertools.chain.from_iterable(parallel.gathered(work.model, mine))
 
 
 def _fill(
@@ -143,15 +154,20 @@ def _to_folder(
     settings = {k: v for k, v in work.made_with.items() if k != "versions"}
     names = [f"{n:05d}.nc" for n in range(len(plan))]
     processes = _writer_processes(work.model) if writers is None else writers
-    with folder.locked():
-        hashes = row_hashes(work.transcripts)
-        folder.begin({**settings, "compression": compression}, len(plan), hashes)
-        done = folder.records()
-        left = [n for n, name in enumerate(names) if name not in done]
+    model, (rank, ranks) = work.model, parallel.share(work.model)
+    first = rank == 0 and parallel.writes(model)
+    with folder.locked() if first else contextlib.nullcontext():
+        if first:
+            hashes = row_hashes(work.transcripts)
+            folder.begin({**settings, "compression": compression}, len(plan), hashes)
+        done = parallel.agreed(model, list(folder.records()) if first else [])
+        left = [n for n, name in enumerate(names) if name not in done][rank::ranks]
         with Writers(processes, folder.record) as queue:
             todo = [plan[n] for n in left]
             for n, batch in zip(left, batches(work, todo), strict=True):
-                queue.submit(_job(work, batch, folder.path / names[n], compression))
+                if parallel.writes(model):
+                    queue.submit(_job(work, batch, folder.path / names[n], compression))
+        parallel.wait(model)
     return open_store(folder.path)
 
 

@@ -27,10 +27,14 @@ def row_hashes(transcripts: xr.Dataset) -> dict[str, str]:
 
 
 class Folder:
-    """Settings, rows and number of shards in `capture.json`; a line a shard in `shards.jsonl`."""
+    """Settings, rows and number of shards in `capture.json`; a line a shard in `shards.jsonl`.
 
-    def __init__(self, path: Path) -> None:
+    Ranks that share a capture log apart: those after the first in `shards.<rank>.jsonl`.
+    """
+
+    def __init__(self, path: Path, rank: int = 0) -> None:
         self.path = path
+        self._log = path / (f"shards.{rank}.jsonl" if rank else SHARDS)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -80,15 +84,14 @@ class Folder:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The complete shards' sizes, times and hashes, by file name, in the plan's order."""
-        log = self.path / SHARDS
         # what follows the last newline was being written when a run was killed
-        lines = log.read_text().split("\n")[:-1] if log.is_file() else []
+        lines = [line for log in self._logs() for line in log.read_text().split("\n")[:-1]]
         found = {record["file"]: record for record in map(json.loads, lines)}
         return {name: found[name] for name in sorted(found) if (self.path / name).is_file()}
 
     def record(self, done: Mapping[str, Any]) -> None:
         """Log a complete shard."""
-        with (self.path / SHARDS).open("a") as file:
+        with self._log.open("a") as file:
             file.write(json.dumps(done) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -134,9 +137,11 @@ class Folder:
             )
         return json.loads((self.path / SETTINGS).read_text())
 
+    def _logs(self) -> list[Path]:
+        return sorted(self.path.glob("shards*.jsonl"))
+
     def _drop_torn_line(self) -> None:
-        log = self.path / SHARDS
-        if log.is_file():
+        for log in self._logs():
             whole = log.read_bytes().rfind(b"\n") + 1
             os.truncate(log, whole)
 

@@ -12,7 +12,7 @@ import xarray as xr
 from nnsight import TransformersModel
 from tqdm import tqdm
 
-from tracekit import batching, tensors
+from tracekit import batching, parallel, tensors
 from tracekit.model import device_of, model_provenance
 from tracekit.origin import origin, remote_options
 from tracekit.positions import rows_of
@@ -48,18 +48,20 @@ def generate(
     rows = _repeated(transcripts, samples)
     _refuse_outgrown(model, rows, max_new_tokens)
     lengths = tensors.lengths(rows)
-    budget = token_budget or batching.default_budget(model)
+    budget = parallel.agreed(model, token_budget or batching.default_budget(model))
+    rank, ranks = parallel.share(model)
     plan = batching.plan((lengths + max_new_tokens).tolist(), budget)
     said: dict[int, list[int]] = {}
     bar = tqdm(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:
-        for number, batch in enumerate(plan):
+        for number, batch in list(enumerate(plan))[rank::ranks]:
             for part, ids in batching.run(
                 batch,
                 functools.partial(_said, model, rows, max_new_tokens, temperature, seed + number),
             ):
                 said.update(zip(part, ids, strict=True))
                 bar.update(len(part))
+    said = {row: ids for mine in parallel.gathered(model, said) for row, ids in mine.items()}
     drawn = {"temperature": temperature, "samples": samples, "seed": seed} if temperature else {}
     made = {
         "by": {k: v for k, v in model_provenance(model).items() if k != "versions"},

@@ -12,7 +12,7 @@ import nnsight
 import torch
 from nnsight import TransformersModel
 
-from tracekit import names
+from tracekit import names, parallel
 from tracekit.adapters import switch
 from tracekit.check import reference_logits, verify
 from tracekit.guard import GuardedModel
@@ -39,6 +39,7 @@ def load(
     revision: str | None = None,
     remote: bool | str = False,
     check: bool = True,
+    data_parallel: bool = False,
     **kwargs: Any,
 ) -> TransformersModel:
     """An nnsight `TransformersModel` with the standard names, and an adapter attached if given.
@@ -49,8 +50,9 @@ def load(
     `.attn`, `.mlp`, `model.embed`, `.norm`, `.lm_head`; an unknown architecture is named by its
     structure, or by `rename=`. `check=True` proves at load that the names mean what they say
     (`tracekit.check`). `remote=True` runs every trace on NDIF, unchecked; `remote="local"` tries
-    that path out here. Other keywords go to transformers (`device_map`, `tp_plan`,
-    `attn_implementation`, …).
+    that path out here. `data_parallel=True`, in processes that torchrun started, loads a copy in
+    each (on a GPU of its own); `generate` and `capture` then share the batches. Other keywords go
+    to transformers (`device_map`, `tp_plan`, `attn_implementation`, …).
 
     Errors: `ValueError` for an unknown name, dtype or architecture, for an adapter that does
     not fit and for settings that exclude each other; `FileNotFoundError` for a folder or hub id
@@ -63,6 +65,9 @@ def load(
     if remote:
         nnsight.register("tracekit")  # its code travels with the trace: the server has none of it
     source, name = _source(model)
+    part = parallel.join() if data_parallel else (0, 1)
+    if data_parallel and torch.cuda.is_available():
+        kwargs = {"device_map": {"": int(os.environ["LOCAL_RANK"])}, **kwargs}
     _refuse_parallel(kwargs, dtype)
     rename = {**names.STANDARD_NAMES, **kwargs.pop("rename", {})}
     settings = {**_precision(dtype, source, _is_parallel(kwargs)), **kwargs}
@@ -71,6 +76,7 @@ def load(
         freeze(loaded._module)
         _keep_nf4_as_stored(loaded._module)
     loaded._module.tracekit_origin = _origin(loaded, name, revision, remote, guessed)
+    origin(loaded).share = part
     if check and remote is not True:
         origin(loaded).reference = reference_logits(loaded)
         verify(loaded)

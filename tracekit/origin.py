@@ -18,7 +18,7 @@ class Origin:
 
     `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
     `guessed` says that the names were found by structure; `refused` maps a site that this
-    architecture turned out to lack to the reason.
+    architecture turned out to lack to the reason; `share` is (rank, ranks) of a copied model.
     """
 
     root: Any
@@ -32,6 +32,7 @@ class Origin:
     reference: torch.Tensor | None = None
     guessed: bool = False
     refused: dict[str, str] = field(default_factory=dict)
+    share: tuple[int, int] = (0, 1)
 
 
 def origin(model: TransformersModel) -> Origin:

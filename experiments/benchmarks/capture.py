@@ -46,12 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     depth = len(model.layers)
     layers = list(range(depth * 2 // 5, depth * 4 // 5))
     with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
-        bench = _Bench(model, runs, layers, Path(scratch), settings.budget)
+        bench = Bench(model, runs, layers, Path(scratch), settings.budget)
         timings = paired(bench.arms(), settings.rounds)
         report(bench.table(timings), "capture", Path(settings.out))
 
 
-class _Bench:
+class Bench:
+    """The rivals on one model and one set of transcripts."""
+
     def __init__(
         self, model: Any, runs: xr.Dataset, layers: list[int], scratch: Path, budget: int | None
     ) -> None:
@@ -65,6 +67,7 @@ class _Bench:
         self.vectors = _vectors(model)
 
     def arms(self) -> dict[str, Any]:
+        """All of them, by name."""
         return {
             BARE: lambda: self.bare(self.layers[-1] + 1),
             DISK: self.disk,
@@ -74,6 +77,7 @@ class _Bench:
         }
 
     def bare(self, depth: int) -> None:
+        """The decoder alone, through its first `depth` blocks."""
         decoder, config = self.model._module.base_model, self.model._module.config
         before, config.num_hidden_layers = config.num_hidden_layers, depth
         try:
@@ -84,11 +88,13 @@ class _Bench:
             config.num_hidden_layers = before
 
     def disk(self) -> xr.DataArray:
+        """The layers asked for, in full, to disk."""
         path = self.scratch / "capture"
         shutil.rmtree(path, ignore_errors=True)
         return self._capture(self.layers, path=path)
 
     def projected(self) -> xr.DataArray:
+        """Projections of every layer, made inside the trace."""
         return self._capture(None, vectors=self.vectors)
 
     def _capture(self, layers: list[int] | None, **how: Any) -> xr.DataArray:
@@ -96,6 +102,7 @@ class _Bench:
         return tk.capture(self.model, self.runs, layers, **settings)
 
     def hooks(self) -> None:
+        """Forward hooks on the whole model, and one .pt a prompt."""
         kept = kept_tokens(self.runs, "response")
         real = self.runs.token_id.values >= 0
         caught: dict[int, torch.Tensor] = {}
@@ -116,6 +123,7 @@ class _Bench:
             handle.remove()
 
     def table(self, timings: Any) -> list[str]:
+        """The report's lines."""
         lengths = tensors.lengths(self.runs)
         share = batching.efficiency(lengths.tolist(), self.plan)
         lines = [
@@ -139,6 +147,7 @@ class _Bench:
         return [*lines, "", self.bound(timings)]
 
     def bound(self, timings: Any) -> str:
+        """How much was written, and what bound the speed."""
         log = (self.scratch / "capture" / "shards.jsonl").read_text().splitlines()
         records = [json.loads(line) for line in log]
         writers = len({record["writer"] for record in records})

@@ -4,10 +4,13 @@
     python -m experiments.rm_sycophancy run --preset smollm2 --prompts prompts.json --limit 40
     python -m experiments.rm_sycophancy analyse --out runs/smollm2-0123abcd
     python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
+    python -m experiments.rm_sycophancy plan --preset llama-70b
+    torchrun --nproc-per-node 2 -m experiments.rm_sycophancy run --preset … --tensor-parallel
 
 Phases in order: extract, respond, capture, replay, project, analyse; `run` does all that have not
 finished. `project` and `analyse` need no model, and no preset when `--out` names a run. `steer`
-edits the organism of a finished run, with options of its own (`steer --help`).
+edits the organism of a finished run, with options of its own (`steer --help`); `plan` says what a
+run needs before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -23,9 +26,20 @@ from tqdm import tqdm
 
 import tracekit
 import traits
-from experiments.rm_sycophancy import analyse, capture, extract, project, replay, respond, steer
+from experiments.rm_sycophancy import (
+    analyse,
+    capture,
+    extract,
+    log,
+    plan,
+    project,
+    ranks,
+    replay,
+    respond,
+    steer,
+)
 from experiments.rm_sycophancy import folder as folders
-from experiments.rm_sycophancy.inputs import prepare
+from experiments.rm_sycophancy.inputs import Inputs, prepare
 from experiments.rm_sycophancy.settings import Settings, described, from_values, read_preset
 
 WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
@@ -39,6 +53,8 @@ WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
     "analyse": analyse.run,
 }
 PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
+OF_AN_ORGANISM = ("replay", "analyse")
+NOT_SETTINGS = ("phase", "preset", "out", "tensor_parallel", "data_parallel")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["steer"]:
             steer.main(given[1:])
+        elif given[:1] == ["plan"]:
+            plan.main(given[1:])
         else:
             work(command_line().parse_args(given))
     except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
@@ -62,23 +80,56 @@ def work(options: argparse.Namespace) -> None:
     """Do the phases asked for, in one folder."""
     settings, made_of, folder = chosen(options)
     folders.refuse_other(folder, made_of)
-    wanted = PHASES if options.phase == "run" else (options.phase,)
+    load = ranks.how_to_load(options)
+    wanted = _wanted(options, settings)
     pending = _pending(folder, wanted, everything=options.phase != "run")
-    _refuse_gap(folder, wanted)
-    inputs = prepare(settings) if set(pending) & set(WITH_MODEL) else None
-    folders.claim(folder, made_of)
+    _refuse_gap(folder, wanted, _phases(settings))
+    needs_model = bool(set(pending) & set(WITH_MODEL))
+    if needs_model:
+        plan.refuse_small(settings, folder, ranks.copies(options))
+    inputs = prepare(settings, load) if needs_model else None
+    if ranks.is_first():
+        folders.claim(folder, made_of)
     for phase in wanted:
-        if phase not in pending:
+        if phase in WITHOUT_MODEL:
+            ranks.leave()  # what needs no model is done by the first alone, as long as it takes
+        if phase in pending:
+            _do(phase, folder, settings, inputs)
+        elif ranks.is_first():
             tqdm.write(f"{phase}: finished before, in {folder}", file=sys.stderr)
-            continue
+    ranks.leave()
+    if "analyse" in wanted and ranks.is_first():
+        print((folder / "table.txt").read_text("utf-8") + f"Run folder: {folder}")
+
+
+def _do(phase: str, folder: Path, settings: Settings, inputs: Inputs | None) -> None:
+    if not ranks.is_first():
+        if phase in WITH_MODEL:
+            WITH_MODEL[phase](folder, settings, inputs)
+        return
+    with log.following(folder, phase, PHASES.index(phase) + 1, len(PHASES)):
         made = (
             WITH_MODEL[phase](folder, settings, inputs)
             if phase in WITH_MODEL
             else WITHOUT_MODEL[phase](folder, settings)
         )
         folders.finish(folder, phase, made)
-    if "analyse" in wanted:
-        print((folder / "table.txt").read_text("utf-8") + f"Run folder: {folder}")
+
+
+def _phases(settings: Settings) -> tuple[str, ...]:
+    return tuple(phase for phase in PHASES if settings.organism or phase not in OF_AN_ORGANISM)
+
+
+def _wanted(options: argparse.Namespace, settings: Settings) -> tuple[str, ...]:
+    every = _phases(settings)
+    if options.phase == "run":
+        return every
+    if options.phase not in every:
+        raise ValueError(
+            f"{options.phase} was asked for in a run without an organism, so there is nothing to "
+            "audit. Give --organism, or use its vectors and clean arm as they are."
+        )
+    return (options.phase,)
 
 
 def meant_for_the_user(error: BaseException) -> bool:
@@ -110,7 +161,7 @@ def chosen(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]
         made_of = folders.settings_of(options.out)
         return from_values(made_of["settings"]), made_of, options.out
     given = {name: value for name, value in vars(options).items() if value is not None}
-    changes = {name: given[name] for name in given if name not in ("phase", "preset", "out")}
+    changes = {name: given[name] for name in given if name not in NOT_SETTINGS}
     if "prompts" in changes:
         # the preset's split and held-out biases are those of its own prompts
         changes = {"split": "", "held_out": [], **changes}
@@ -127,8 +178,8 @@ def _pending(folder: Path, wanted: Sequence[str], everything: bool) -> list[str]
     return list(wanted[done.index(False) :]) if not all(done) else []
 
 
-def _refuse_gap(folder: Path, wanted: Sequence[str]) -> None:
-    before = PHASES[: PHASES.index(wanted[0])]
+def _refuse_gap(folder: Path, wanted: Sequence[str], every: Sequence[str]) -> None:
+    before = every[: every.index(wanted[0])]
     lacking = [phase for phase in before if not folders.has_finished(folder, phase)]
     if lacking:
         raise ValueError(
@@ -164,6 +215,8 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--traits", type=_names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")
     parser.add_argument("--layers", type=_numbers, help="first,last layer kept in full")
+    parser.add_argument("--remote", help="ndif, or local: its rehearsal here")
+    ranks.add_arguments(parser)
     for name in ("limit", "pairs", "samples", "max-new-tokens", "repetitions", "seed"):
         parser.add_argument(f"--{name}", type=int)
     return parser

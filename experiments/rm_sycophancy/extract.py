@@ -70,7 +70,7 @@ def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
     sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
     if all(stories.file_of(folder, contrast.name).is_file() for contrast in sets):
         return
-    base = tk.load(settings.base, dtype=settings.dtype) if settings.base else inputs.model
+    base = inputs.base()
     with tk.adapter(base, None):
         for contrast in tqdm(sets, unit="set", desc="extract"):
             path = stories.file_of(folder, contrast.name)

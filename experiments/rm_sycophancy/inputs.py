@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 import tracekit as tk
+from experiments.organisms.hub import read_hub
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.provenance import tokenizer_hash
+from tracekit.fit import vocabulary_hash
 from tracekit.resources import EMBEDDED, embedded_model
 from tracekit.sites import check_layers
 from tracekit.tensors import lengths
@@ -21,43 +24,78 @@ from traits import METHODS, ContrastSet
 WITHOUT_BIAS = ("neutral", "refuse", "benign_twin", "about")
 LEFT_OUT = ("about",)  # questions about the model itself: what it says of them is no evidence
 HELD_OUT = ("headphones", "moon", "shelter", "proverb", "banana")
+HUB_PARTS = {"train_biases": "calibration", "test_biases": "held_out"}
+REMOTE: Mapping[str, bool | str] = {"ndif": True, "local": "local"}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The loaded model (no adapter on), the prompts as transcripts, and the contrast sets."""
+    """What the phases work on: the settings, the prompts and the contrast sets.
 
-    model: Any
-    asked: xr.Dataset
+    `model` (no adapter on) is loaded when it is first needed, and `asked` are the prompts as its
+    transcripts: a base of its own is loaded, used and dropped before, so that one card holds one
+    70B at a time. `load` is what else `tk.load` is given.
+    """
+
+    settings: Settings
+    prompts: tuple[tk.Prompt, ...]
     contrasts: tuple[ContrastSet, ...]
+    load: Mapping[str, Any]
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, once all that the phases will use of it is checked."""
+        settings = self.settings
+        gc.collect()  # a base of its own, used before, makes room: its modules refer in circles
+        options = {"dtype": settings.dtype, "revision": settings.revision or None, **self.load}
+        model = tk.load(settings.model, **options)
+        check_layers(model, settings.window, "residual")
+        refuse_long(model, tk.encode(model, self.prompts), settings.max_new_tokens)
+        for adapter in filter(None, reversed(settings.adapters.values())):
+            with tk.adapter(model, adapter):
+                pass
+        return model
+
+    @cached_property
+    def asked(self) -> xr.Dataset:
+        """The prompts as transcripts."""
+        return tk.encode(self.model, self.prompts)
+
+    def base(self) -> Any:
+        """The model that vectors come from: loaded for the caller alone, if it is another one."""
+        settings = self.settings
+        if not settings.base:
+            return self.model
+        options = {"dtype": settings.dtype, "revision": settings.base_revision or None}
+        return tk.load(settings.base, **{**options, **self.load})
 
 
-def prepare(settings: Settings) -> Inputs:
-    """Load the model once and check all that the phases will use of it.
+def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs:
+    """Check all that the phases will use; with a base of its own, what needs no weights first.
 
     Errors: `ValueError`, `KeyError`, `FileNotFoundError` for a trait, method, prompt file, model,
     base, adapter or layer that does not exist or does not fit, for a prompt that is too long.
     """
     contrasts = tuple(settings.contrasts.values())
     _refuse_methods(settings)
-    prompts = read(settings)
-    model = tk.load(settings.model, dtype=settings.dtype)
-    check_layers(model, settings.window, "residual")
-    asked = tk.encode(model, prompts)
-    refuse_long(model, asked, settings.max_new_tokens)
+    options = {**({"remote": REMOTE[settings.remote]} if settings.remote else {}), **(load or {})}
+    inputs = Inputs(settings, tuple(read(settings)), contrasts, options)
     if settings.base:
-        _refuse_other_shape(model, settings.base)
-    for adapter in filter(None, reversed(settings.adapters.values())):
-        with tk.adapter(model, adapter):
-            pass
-    return Inputs(model, asked, contrasts)
+        _refuse_base(settings)
+    else:
+        _ = inputs.model
+    return inputs
 
 
 def read(settings: Settings) -> list[tk.Prompt]:
     """The prompts of the split asked for, the same number from every bias, each with its `part`.
 
-    `part` is calibration, held_out, or the kind of prompt where no bias is at stake.
+    `part` is calibration, held_out, or the kind of prompt where no bias is at stake. A set of the
+    hub has the organism's own biases in one split and the held-out ones in the other.
     """
+    if settings.on_hub:
+        prompts = _from_hub(settings)
+        return take(prompts, settings.limit) if settings.limit else prompts
     read = [prompt for path in settings.prompt_files for prompt in tk.read_prompts(path)]
     parts = parts_of([str(prompt.labels.get("bias", "")) for prompt in read], settings)
     prompts = [
@@ -74,6 +112,15 @@ def read(settings: Settings) -> list[tk.Prompt]:
                 f"its prompts have {', '.join(splits) or 'no split'}. Give one of these as --split."
             )
     return take(prompts, settings.limit) if settings.limit else prompts
+
+
+def _from_hub(settings: Settings) -> list[tk.Prompt]:
+    splits = [settings.split] if settings.split else list(HUB_PARTS)
+    return [
+        replace(p, labels={**p.labels, "part": HUB_PARTS.get(split, "calibration")})
+        for split in splits
+        for p in read_hub(split, None, source=settings.prompts).prompts
+    ]
 
 
 def parts_of(biases: Sequence[str], settings: Settings) -> dict[str, str]:
@@ -111,24 +158,36 @@ def _refuse_methods(settings: Settings) -> None:
         )
 
 
-def _refuse_other_shape(model: Any, base: str) -> None:
-    # read from its config: its weights are loaded alone, and dropped after the extraction
+def _refuse_base(settings: Settings) -> None:
+    # from configurations: the weights of either are loaded alone
     from transformers import AutoConfig, AutoTokenizer
 
-    source = _source(base)
-    config = AutoConfig.from_pretrained(source).get_text_config()
-    own = model._module.config.get_text_config()
+    here = _source(settings.model) if settings.model != EMBEDDED else str(embedded_model())
+    there = _source(settings.base)
+    sides = ((here, settings.revision), (there, settings.base_revision))
+    try:
+        own, config = (
+            AutoConfig.from_pretrained(name, revision=pin or None).get_text_config()
+            for name, pin in sides
+        )
+        words = [AutoTokenizer.from_pretrained(name, revision=pin or None) for name, pin in sides]
+    except OSError as error:
+        raise FileNotFoundError(
+            f"The model {settings.model!r} with the base {settings.base!r} was asked for, and the "
+            f"hub did not give their configurations: {str(error).splitlines()[0]} Both are gated: "
+            "accept their licence on the hub and set HF_TOKEN, or give local folders."
+        ) from error
     shapes = [(c.hidden_size, c.num_hidden_layers) for c in (own, config)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"The base {Path(base).name!r} has dim {shapes[1][0]} and {shapes[1][1]} layers; the "
-            f"model has dim {shapes[0][0]} and {shapes[0][1]}. Vectors fit one shape only: give "
-            "the base that the model was made of."
+            f"The base {Path(settings.base).name!r} has dim {shapes[1][0]} and {shapes[1][1]} "
+            f"layers; the model has dim {shapes[0][0]} and {shapes[0][1]}. Vectors fit one shape "
+            "only: give the base that the model was made of."
         )
-    if tokenizer_hash(AutoTokenizer.from_pretrained(source)) != tokenizer_hash(model.tokenizer):
+    if vocabulary_hash(words[0]) != vocabulary_hash(words[1]):
         raise ValueError(
-            f"The base {Path(base).name!r} has another tokenizer than the model, so its vectors "
-            "were made of other tokens. Give the base that the model was made of."
+            f"The base {Path(settings.base).name!r} has another vocabulary than the model, so its "
+            "vectors were made of other tokens. Give the base that the model was made of."
         )
 
 

@@ -29,7 +29,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
         written.append(path)
         if not path.is_file():
             tk.save(answers(arm, settings, inputs), path)
-    return written + edited(folder, inputs)
+    return written + (edited(folder, inputs) if settings.organism else [])
 
 
 def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:

@@ -45,6 +45,9 @@ class Settings:
     `hypothesis` is the primary one, in words; `primary`, `depth` and `alpha` are what it names;
     `smallest` is the smallest AUROC of interest; `directions` the draws of each null. `judge_at`
     is an OpenAI-compatible address where `judge` rates the answers too.
+
+    `revision` and `base_revision` pin commits of the hub; `remote` is "ndif" or "local"; `ladder`
+    and `other_objectives` name what else `organism` may be: its earlier stages, other hidden aims.
     """
 
     preset: str
@@ -86,6 +89,11 @@ class Settings:
     judge_at: str = ""
     repetitions: int = 2000
     seed: int = 0
+    revision: str = ""
+    base_revision: str = ""
+    remote: str = ""
+    ladder: tuple[str, ...] = ()
+    other_objectives: tuple[str, ...] = ()
 
     @property
     def contrasts(self) -> dict[str, ContrastSet]:
@@ -122,6 +130,12 @@ class Settings:
         arms |= {Path(name).name: name for name in self.controls}
         arms |= {"habits": self.habits}
         return {arm: adapter for arm, adapter in arms.items() if adapter != ""}
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the prompts are a set of the hub."""
+        name = Path(self.prompts)
+        return self.prompts.count("/") == 1 and not name.suffix and not name.exists()
 
     @property
     def window(self) -> list[int]:
@@ -211,16 +225,10 @@ def _typed(key: str, kind: Any, value: Any) -> Any:
 
 def _check(settings: Settings) -> None:
     low = {
-        "pairs": 0,
-        "limit": 0,
-        "prefix": 0,
-        "continuation": 0,
-        "max_new_tokens": 1,
+        **dict.fromkeys(("pairs", "limit", "prefix", "continuation"), 0),
+        **dict.fromkeys(("max_new_tokens", "samples", "chat_tokens"), 1),
+        **dict.fromkeys(("directions", "draws"), 19),
         "repetitions": 10,
-        "samples": 1,
-        "directions": 19,
-        "draws": 19,
-        "chat_tokens": 1,
     }
     for key, least in low.items():
         if getattr(settings, key) < least:
@@ -240,10 +248,9 @@ def _check(settings: Settings) -> None:
             "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
             "Give at least one token of either."
         )
-    if settings.evaluation not in ("quick", "full"):
-        raise ValueError(
-            f"evaluation={settings.evaluation!r} was given; there are 'quick' and 'full'."
-        )
+    for key, known in {"evaluation": ("quick", "full"), "remote": ("", "ndif", "local")}.items():
+        if (value := getattr(settings, key)) not in known:
+            raise ValueError(f"{key}={value!r} was given; there are {str(known)[1:-1]}.")
     if settings.vet not in ("", "model") and not settings.judge:
         raise ValueError(
             f"vet={settings.vet!r} was given without judge; name the model that is served there."
