@@ -47,8 +47,9 @@ def arrays(folder: Path) -> dict[str, xr.Dataset]:
         for path in folder.glob(f"{kind}/*"):
             shards = xr.open_mfdataset(str(path / "*.nc"), combine="nested", concat_dim="prompt")
             found[f"{kind}/{path.name}"] = shards.sortby("prompt")
-    found["vectors"] = xr.open_dataset(folder / "vectors.nc")
-    return found
+    whole = ("vectors", "logprobs", "means", "questions", "blind")
+    there = [folder / f"{name}.nc" for name in whole if (folder / f"{name}.nc").is_file()]
+    return found | {path.stem: xr.open_dataset(path) for path in there}
 
 
 def furthest(one: dict[str, xr.Dataset], other: dict[str, xr.Dataset]) -> float:
