@@ -10,7 +10,6 @@ length (4 characters a token; 100 tokens for a set that is still on the hub).
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from experiments.rm_sycophancy import capture
-from experiments.rm_sycophancy.inputs import HUB_PARTS
+from experiments.rm_sycophancy.inputs import HUB_PARTS, read
 from experiments.rm_sycophancy.plan_estimate import HELD, Memory, Work, costs, disk, memory
 from experiments.rm_sycophancy.plan_shapes import Shape, at_hand, rank, shape
 from experiments.rm_sycophancy.respond import SAMPLED
@@ -196,17 +195,12 @@ def _work(settings: Settings) -> Work:
 
 
 def _prompts(settings: Settings) -> tuple[int, int]:
-    if settings.on_hub or not settings.prompt_file.is_file():
+    if settings.on_hub:
         there = HUB_ROWS if settings.split else HUB_ROWS * len(HUB_PARTS)
         return min(settings.limit or there, there), HUB_TOKENS + TEMPLATE
-    rows = []
-    for path in settings.prompt_files:
-        content = json.loads(path.read_text("utf-8"))
-        rows += content["prompts"] if isinstance(content, dict) else content
-    rows = [row for row in rows if not settings.split or row.get("split") == settings.split]
-    lengths = [len(str(row.get("text", ""))) for row in rows] or [0]
-    count = min(settings.limit or len(rows), len(rows))
-    return count, math.ceil(sum(lengths) / len(lengths) / CHARACTERS) + TEMPLATE
+    turns = [prompt.conversation() for prompt in read(settings)]
+    characters = sum(len(text) for turn in turns for _, text in turn)
+    return len(turns), math.ceil(characters / max(len(turns), 1) / CHARACTERS) + TEMPLATE
 
 
 def _shown(made: Plan) -> list[str]:

@@ -1,9 +1,12 @@
 """Runs of the audit on the tiny Llama, for tests: its flags, torchrun, and how two runs compare."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +36,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
 
 
-def started(arguments: list[str], **options) -> subprocess.Popen:
-    """The audit under torchrun, going on."""
+@contextlib.contextmanager
+def started(arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """The audit under torchrun, going on; it and its ranks end with the block."""
     command = torchrun(arguments)
-    return subprocess.Popen(command, text=True, env=environment(), **options)
+    process = subprocess.Popen(command, env=environment(), start_new_session=True)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def arrays(folder: Path) -> dict[str, xr.Dataset]:
@@ -69,5 +79,6 @@ def _apart(one: xr.Dataset, other: xr.Dataset, name: str) -> float:
             assert np.array_equal(np.isnan(here), np.isnan(there)), (name, key)
             distance = max(distance, np.nanmax(np.abs(here - there)) / np.nanmax(np.abs(here)))
         else:
-            assert np.array_equal(here, there), (name, key)
+            floats = here.dtype.kind == "f"
+            assert np.array_equal(here, there, equal_nan=floats), (name, key)
     return distance

@@ -10,6 +10,7 @@ import pytest
 
 import tracekit as tk
 from experiments.rm_sycophancy.__main__ import main
+from tracekit.folder import Folder
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def test_two_processes_give_what_one_gives(
     here["traces/organism.organism"] = here["traces/clean.organism"]
     assert audit_runs.furthest(here, there) > 1e-3
     said = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in said if line["phase"] == "capture"] == ["begun", "finished"]
+    events = [line["event"] for line in said if line["phase"] == "capture"]
+    assert (events[0], events[-1], events.count("finished")) == ("begun", "finished", 1)
     if way == "--data-parallel":
         _each_wrote_its_part(folder / "traces" / "organism.organism")
 
@@ -69,7 +71,9 @@ def test_a_rank_that_dies_ends_the_run_and_the_shards_stay(
         # the first waits for the second in vain unless it is ended
         assert process.wait(100) != 0
     assert not (folder / "table.txt").exists()
-    kept = {path: path.stat().st_mtime_ns for path in first.glob("[0-9]*.nc")}
+    recorded = [first / name for name in Folder(first).records()]
+    kept = {path: path.stat().st_mtime_ns for path in recorded}
+    assert kept
     for path in kept:
         assert tk.open(path).sizes["layer"] == 2
     assert main(["run", *given, "--out", str(folder)]) == 0
