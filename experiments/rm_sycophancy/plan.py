@@ -174,7 +174,7 @@ def _work(settings: Settings) -> Work:
     ]
     answers = {name: settings.samples if name in SAMPLED else 1 for name in settings.adapters}
     arms = [arm.split("/")[1] for arm in capture.arms(settings)]
-    kept = [arm.split("/")[1] for arm in capture.arms(settings) if arm in capture.ARMS]
+    kept = [arm.split("/")[1] for arm in capture.arms(settings) if arm in capture.FULL]
     edited = dict.fromkeys(("deleted", "inserted"), answers.get("organism", 0))
     of = {**answers, **edited}
     return Work(

@@ -32,7 +32,7 @@ def test_a_copied_folder_goes_on_on_another_machine(
 ) -> None:
     there = Path(shutil.copytree(finished, tmp_path / "rescued"))
     # what the lost machine had not done yet: the last arm, and all that follows
-    for name in ("traces/organism.clean", "captured/organism.clean", "projections"):
+    for name in ("traces/organism.organism", "captured/organism.clean", "projections"):
         shutil.rmtree(there / name)
     for name in ("table.txt", "analysis.nc"):
         (there / name).unlink()
