@@ -226,7 +226,7 @@ def test_a_set_without_instructions_has_no_full_evaluation(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"evaluation": "long"}, "'quick' and 'full'"),
+        ({"evaluation": "long"}, "'quick', 'full'"),
         ({"windows": ["-9:-1"]}, "'-9:-1' was given.*'-3:1'"),
         ({"windows": ["last"]}, "'last' was given"),
         ({"draws": 5}, "draws=5"),
