@@ -1,13 +1,18 @@
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 Pairs = Float[np.ndarray, "pair layer dim"]
 Vector = Float[np.ndarray, "layer dim"]
 Method = Callable[[Pairs, Pairs], Vector]
+# values a side, from which layers are fitted beside one another
+LARGE = 1 << 22
 
 
 def mean_diff(positive: Pairs, negative: Pairs) -> Vector:
@@ -35,8 +40,7 @@ def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> 
     """
     label = np.repeat([1, 0], [len(positive), len(negative)])
     both = np.concatenate([positive, negative])
-    layers = [_logistic(both[:, k], label, inverse_penalty) for k in range(both.shape[1])]
-    return np.stack(layers)
+    return _by_layer(lambda k: _logistic(both[:, k], label, inverse_penalty), positive)
 
 
 def whitened(positive: Pairs, negative: Pairs) -> Vector:
@@ -52,8 +56,7 @@ def whitened(positive: Pairs, negative: Pairs) -> Vector:
     >>> whitened(*generator.normal(size=(2, 8, 2, 3))).shape
     (2, 3)
     """
-    layers = range(positive.shape[1])
-    return np.stack([_discriminant(positive[:, k], negative[:, k]) for k in layers])
+    return _by_layer(lambda k: _discriminant(positive[:, k], negative[:, k]), positive)
 
 
 def first_component(positive: Pairs, negative: Pairs) -> Vector:
@@ -93,12 +96,20 @@ def oriented(vector: Vector, positive: Pairs, negative: Pairs) -> Vector:
     return vector * np.where(along < 0, -1.0, 1.0)[:, None]
 
 
+def _by_layer(fit: Callable[[int], np.ndarray], side: Pairs) -> Vector:
+    layers = range(side.shape[1])
+    if side.size < LARGE:
+        return np.stack([fit(k) for k in layers])
+    # most of a fit is one pass after another over the data, which BLAS's own threads do not share
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(fit, layers)))
+
+
 def _logistic(
     data: Float[np.ndarray, "row dim"], label: np.ndarray, inverse_penalty: float
 ) -> Float[np.ndarray, "dim"]:
-    data = data.astype(np.float64)
-    scale = _deviation(data)
-    data = (data - data.mean(axis=0)) / scale
+    data, scale = _centred(data)
+    data /= scale
     value, left = np.linalg.eigh(data @ data.T)
     kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
     singular, left = np.sqrt(value[kept]), left[:, kept]
@@ -112,12 +123,12 @@ def _discriminant(
 ) -> Float[np.ndarray, "dim"]:
     diagonal, rows = np.zeros(positive.shape[1]), []
     for side in (positive, negative):
-        centred = side - side.mean(axis=0, dtype=np.float64)
-        scale = _deviation(centred)
+        centred, scale = _centred(side)
         standard = centred / scale
         shrinkage, level = _ledoit_wolf(standard @ standard.T, len(scale))
         diagonal += shrinkage * level * scale**2 / 2
-        rows.append(centred * np.sqrt((1 - shrinkage) / (2 * len(side))))
+        centred *= np.sqrt((1 - shrinkage) / (2 * len(side)))
+        rows.append(centred)
     low_rank = np.concatenate(rows)  # covariance = diag(diagonal) + low_rank.T @ low_rank
     difference = positive.mean(axis=0, dtype=np.float64) - negative.mean(axis=0, dtype=np.float64)
     scaled = low_rank / diagonal
@@ -135,7 +146,13 @@ def _ledoit_wolf(gram: Float[np.ndarray, "row row"], dim: int) -> tuple[float, f
     return (error / distance if error > 0 else 0.0), level
 
 
-def _deviation(data: Float[np.ndarray, "row dim"]) -> Float[np.ndarray, "dim"]:
-    scale = data.std(axis=0)
+def _centred(
+    data: Float[np.ndarray, "row dim"],
+) -> tuple[Float[np.ndarray, "row dim"], Float[np.ndarray, "dim"]]:
+    """A float64 copy less its mean, and its standard deviation (1 where there is none)."""
+    # in place: at 8,192 dims every further copy costs as much as the products
+    data = data.astype(np.float64)
+    data -= data.mean(axis=0)
+    scale = np.sqrt(np.einsum("rd,rd->d", data, data) / len(data))
     scale[scale == 0] = 1.0
-    return scale
+    return data, scale
