@@ -79,8 +79,8 @@ def _trace(
     work: Work, rows: list[int], directions: dict[int, torch.Tensor]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     model, asked = work.model, work.asked
-    made = tensors.batch(work.transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
     chosen = work.transcripts.isel(prompt=rows)
+    made = tensors.batch(chosen, pad=model.tokenizer.pad_token_id or 0)
     index, sizes = flat_index(model, chosen, work.kept[rows], made)
     # nothing is generated, so no keys and values need keeping
     options = {"use_cache": False, **remote_options(model)}

@@ -115,7 +115,7 @@ def open_shards(paths: Sequence[Path]) -> xr.Dataset:
         "prompt",
         data_vars="minimal",
         coords="minimal",
-        compat="override",
+        compat="equals",
         combine_attrs="override",
     )
     return whole.assign_coords({dim: whole[dim] for dim in whole.dims if dim in whole.coords})

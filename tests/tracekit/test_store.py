@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -194,6 +195,15 @@ def test_a_missing_shard_is_named_and_may_be_left_out(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"shards; 00001\.nc is not there"):
         tk.open(folder)
     assert 0 < tk.open(folder, partial=True).sizes["prompt"] < 6
+
+
+def test_shards_that_disagree_on_a_label_are_not_joined(folder: Path) -> None:
+    paths = sorted(folder.glob("[0-9]*.nc"))
+    assert store.open_shards(paths).sizes["prompt"] == 6
+    with h5py.File(paths[1], "r+") as file:
+        file["layer"][...] += 1
+    with pytest.raises(xr.MergeError, match="'layer'"):
+        store.open_shards(paths)
 
 
 def test_a_folder_without_a_capture_is_refused(tmp_path: Path) -> None:
