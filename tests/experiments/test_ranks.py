@@ -1,12 +1,16 @@
-"""The audit with its weights split over two processes gives what one process gives."""
+"""The audit in two processes gives what one gives; a rank that dies ends it, its shards stay."""
 
 import json
+import time
 from pathlib import Path
 
 import audit_runs
+import psutil
 import pytest
 
+import tracekit as tk
 from experiments.rm_sycophancy.__main__ import main
+from tracekit.folder import Folder
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +26,10 @@ def alone(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_split_weights_give_what_one_process_gives(
-    alone: Path, given: list[str], tmp_path: Path
+@pytest.mark.parametrize("way", ["--tensor-parallel", "--data-parallel"])
+def test_two_processes_give_what_one_gives(
+    way: str, alone: Path, given: list[str], tmp_path: Path
 ) -> None:
-    way = "--tensor-parallel"
     folder = tmp_path / "run"
     with audit_runs.started(["run", *given, way, "--out", str(folder)]) as process:
         assert process.wait(300) == 0
@@ -39,6 +43,47 @@ def test_split_weights_give_what_one_process_gives(
     said = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     events = [line["event"] for line in said if line["phase"] == "capture"]
     assert (events[0], events[-1], events.count("finished")) == ("begun", "finished", 1)
+    if way == "--data-parallel":
+        _each_wrote_its_part(folder / "traces" / "organism.organism")
+
+
+def _each_wrote_its_part(capture: Path) -> None:
+    parts = [
+        {json.loads(line)["file"] for line in (capture / name).read_text().splitlines()}
+        for name in ("shards.jsonl", "shards.1.jsonl")
+    ]
+    assert all(parts)
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == {path.name for path in capture.glob("*.nc")}
+
+
+def test_a_rank_that_dies_ends_the_run_and_the_shards_stay(
+    alone: Path, given: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    first = folder / "traces" / "clean.organism"
+    with audit_runs.started(["run", *given, "--data-parallel", "--out", str(folder)]) as process:
+        while not list(first.glob("[0-9]*.nc")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        second = _rank(process.pid, "1")
+        second.kill()
+        # the first waits for the second in vain unless it is ended
+        assert process.wait(100) != 0
+    assert not (folder / "table.txt").exists()
+    recorded = [first / name for name in Folder(first).records()]
+    kept = {path: path.stat().st_mtime_ns for path in recorded}
+    assert kept
+    for path in kept:
+        assert tk.open(path).sizes["layer"] == 2
+    assert main(["run", *given, "--out", str(folder)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert audit_runs.furthest(audit_runs.arrays(alone), audit_runs.arrays(folder)) <= 1e-5
+
+
+def _rank(parent: int, number: str) -> psutil.Process:
+    children = psutil.Process(parent).children()
+    return next(child for child in children if child.environ().get("RANK") == number)
 
 
 def test_torchrun_and_its_flag_go_together(
