@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,26 +50,40 @@ def require_codec(compression: str) -> None:
         )
 
 
-def commit(content: bytes | memoryview, path: Path) -> dict[str, Any]:
-    """A finished file's bytes under its name, whole or not at all; size, mtime and sha256.
+def commit(content: bytes | memoryview, path: Path, values: Chunks | None = None) -> dict[str, Any]:
+    """A finished file under its name, whole or not at all; its size, mtime and sha256.
+
+    `content` is the file, `values` are chunks that are still to go into it.
 
     Errors: `OSError` for a disk that is full.
     """
     part = part_of(path)
+    needed = len(content) + (values.bound if values else 0)
     try:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
+            if values:
+                # a full disk must not fail inside HDF5, which cannot close the file then
+                _reserve(file, needed)
+                values.write(part)
             os.fsync(file.fileno())
+        hashed, state = sha256(part), part.stat()
         part.replace(path)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise disk_full(path, len(content)) from error
+        raise disk_full(path, needed) from error
     finally:
         part.unlink(missing_ok=True)
-    hashed, state = hashlib.sha256(content).hexdigest(), path.stat()
     return {"file": path.name, "size": state.st_size, "mtime": state.st_mtime_ns, "sha256": hashed}
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(Path(file.name).parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def part_of(path: Path) -> Path:
@@ -179,18 +194,40 @@ class Job:
     round_to: str | None
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """A variable's compressed chunks, by the place of their first value."""
+
+    variable: str
+    packed: Mapping[tuple[int, ...], bytes]
+
+    @property
+    def bound(self) -> int:
+        """The most bytes that they and their index add to a file."""
+        return sum(map(len, self.packed.values())) + 256 * len(self.packed) + 8192
+
+    def write(self, path: Path) -> None:
+        """Put them into a netCDF file whose variable has no values yet."""
+        with h5py.File(path, "r+", locking=False) as file:
+            variable = file[self.variable].id
+            for corner, chunk in self.packed.items():
+                variable.write_direct_chunk(corner, chunk)
+
+
 def finish(job: Job) -> dict[str, Any]:
     """Write a job's file; what `commit` returns, with who wrote it in how many seconds."""
     begun = time.perf_counter()
-    done = commit(build(job), job.path)
+    content, values = build(job)
+    done = commit(content, job.path, values)
     return {**done, "writer": os.getpid(), "seconds": round(time.perf_counter() - begun, 3)}
 
 
-def build(job: Job) -> memoryview:
-    """A job's netCDF file, in memory: a full disk must not fail inside HDF5.
+def build(job: Job, threads: int = 1) -> tuple[memoryview, Chunks | None]:
+    """A job's netCDF file in memory, its compressed values apart where blosc makes them.
 
-    Values go in one prompt at a time, so that no float32 copy of the whole is ever held. Blosc's
-    chunks are made here, outside HDF5's lock, and in blocks of a size that netCDF cannot set.
+    Values go in a prompt at a time (`threads` of them side by side), so that no float32 copy of
+    the whole is ever held. Blosc's chunks are made here, outside HDF5's lock, and in blocks of a
+    size that netCDF cannot set.
     """
     file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
     labels = encodings(job.frame, job.compression)
@@ -201,22 +238,23 @@ def build(job: Job) -> memoryview:
         job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.compression]
     )
     if job.compression == "blosc_zstd":
-        return _with_blosc(file.close(), job, chunks)
+        return file.close(), _with_blosc(job, chunks, threads)
     variable.set_auto_maskandscale(False)
-    for row, block in enumerate(_rounded(job)):
-        variable[row] = block
-    return file.close()
+    for row in range(sizes["prompt"]):
+        variable[row] = _block(job, row)
+    return file.close(), None
 
 
-def _with_blosc(image: memoryview, job: Job, chunks: tuple[int, ...]) -> memoryview:
-    with h5py.File.in_memory(file_image=image.tobytes()) as file:
-        variable = file[job.name].id
-        for row, block in enumerate(_rounded(job)):
-            for corner, chunk in split(block, chunks[1:]):
-                packed = blosc.compress(chunk, b"zstd", 1, blosc.SHUFFLE, BLOCK)
-                variable.write_direct_chunk((row, *corner), packed)
-        file.flush()
-        return memoryview(file.id.get_file_image())
+def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Chunks:
+    def packed(row: int) -> list[tuple[tuple[int, ...], bytes]]:
+        return [
+            ((row, *corner), blosc.compress(chunk, b"zstd", 1, blosc.SHUFFLE, BLOCK))
+            for corner, chunk in split(_block(job, row), chunks[1:])
+        ]
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(packed, range(job.frame.sizes["prompt"]))
+        return Chunks(job.name, dict(itertools.chain.from_iterable(found)))
 
 
 def split(
@@ -237,25 +275,19 @@ def split(
         yield corner, np.ascontiguousarray(piece)
 
 
-def _rounded(job: Job) -> Iterator[np.ndarray]:
-    for block in _blocks(job):
-        yield round_to_bfloat16(block) if job.round_to == "bfloat16" else block
-
-
-def _blocks(job: Job) -> Iterator[np.ndarray]:
-    """Each prompt's values, float32: (token, layer, dim) with NaN in holes, or (layer, dim)."""
+def _block(job: Job, row: int) -> np.ndarray:
+    """A prompt's values, float32: (token, layer, dim) with NaN in holes, or (layer, dim)."""
     if "token" not in job.dims:
-        for row in range(len(job.raw[0])):
-            yield np.stack([widen(layer[row], job.dtype) for layer in job.raw])
-        return
-    start = 0
-    for where in job.frame["token_id"].values >= 0:
-        stop = start + int(where.sum())
-        block = np.full((len(where), len(job.raw), job.raw[0].shape[-1]), np.nan, np.float32)
+        block = np.stack([widen(layer[row], job.dtype) for layer in job.raw])
+    else:
+        where = job.frame["token_id"].values >= 0
+        start, stop = int(where[:row].sum()), int(where[: row + 1].sum())
+        # a layer after the other, as the chunks lie
+        filled = np.full((len(job.raw), where.shape[1], job.raw[0].shape[-1]), np.nan, np.float32)
         for n, layer in enumerate(job.raw):
-            block[where, n] = widen(layer[start:stop], job.dtype)
-        yield block
-        start = stop
+            filled[n, where[row]] = widen(layer[start:stop], job.dtype)
+        block = filled.swapaxes(0, 1)
+    return round_to_bfloat16(block) if job.round_to == "bfloat16" else block
 
 
 def dump(job: Job, stream: BinaryIO) -> None:
@@ -299,10 +331,10 @@ def _serve() -> None:
     while (job := parse(sys.stdin.buffer)) is not None:
         begun = time.perf_counter()
         try:
-            content = build(job)
+            content, values = build(job)
             if os.getppid() != parent:
                 return  # the capture was killed, and another one may be writing this shard
-            done = commit(content, job.path)
+            done = commit(content, job.path, values)
             answer = {**done, "writer": os.getpid(), "seconds": time.perf_counter() - begun}
         except Exception as error:  # handed to the parent, which raises it
             answer = {"error": f"{type(error).__name__}: {error}"}

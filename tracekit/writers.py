@@ -1,4 +1,4 @@
-"""Shards are compressed and written while the model runs: in a thread, or in processes."""
+"""Shards are compressed and written: by this process's own threads, or in other processes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
+
+import torch
 
 from tracekit import shard
 
@@ -21,9 +24,12 @@ Done = Callable[[dict[str, Any]], None]
 class Writers:
     """Writes jobs in the background; `done` is called with each finished shard's record.
 
-    `processes=0` writes in one thread of this process. Otherwise up to that many writer processes
-    are started, one more whenever all are busy. At most one job more than there are writers waits,
-    so memory stays flat. A failed write is raised by the next `submit` or at the end.
+    `processes=0` is for a model on the CPU, whose forward takes all cores: a thread that
+    compresses beside it holds up all of its threads. So a job is compressed by as many threads as
+    the forward has before `submit` returns, and only the disk is waited for in the background.
+    Otherwise up to that many writer processes are started, one more whenever all are busy. At most
+    one job more than there are writers waits, so memory stays flat. A failed write is raised by
+    the next `submit` or at the end.
     """
 
     def __init__(self, processes: int, done: Done) -> None:
@@ -33,7 +39,7 @@ class Writers:
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._pool = ThreadPoolExecutor(self.limit)
         self._pending: set[Future[dict[str, Any]]] = set()
-        self._work = self._write_remotely if processes else shard.finish
+        self._remote = processes > 0
 
     def __enter__(self) -> Writers:
         return self
@@ -56,7 +62,13 @@ class Writers:
         """Queue a job; waits while as many as there are writers, and one, are unfinished."""
         while len(self._pending) > self.limit:
             self._collect()
-        self._pending.add(self._pool.submit(self._work, job))
+        if self._remote:
+            self._pending.add(self._pool.submit(self._write_remotely, job))
+            return
+        begun = time.perf_counter()
+        content, values = shard.build(job, torch.get_num_threads())
+        spent = time.perf_counter() - begun
+        self._pending.add(self._pool.submit(_commit, content, job.path, values, spent))
 
     def _collect(self) -> None:
         finished, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
@@ -102,3 +114,12 @@ class Writers:
         )
         self.processes.append(process)
         return process
+
+
+def _commit(
+    content: memoryview, path: Path, values: shard.Chunks | None, spent: float
+) -> dict[str, Any]:
+    begun = time.perf_counter()
+    done = shard.commit(content, path, values)
+    seconds = round(spent + time.perf_counter() - begun, 3)
+    return {**done, "writer": os.getpid(), "seconds": seconds}
