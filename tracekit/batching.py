@@ -12,6 +12,7 @@ from tracekit.model import device_of
 
 Result = TypeVar("Result")
 CPU_BUDGET = 4096
+DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
 SHARD_BYTES = 1 << 28
 ALIKE, WORTHWHILE = 0.9, 1 / 16
 
@@ -58,6 +59,21 @@ def default_budget(model: Any, kept_bytes: int = 0) -> int:
     free = float(torch.cuda.mem_get_info(device)[0]) if gpu else 0.0
     wide = getattr(config, "intermediate_size", 0) or 0
     return budget_for(free, config.hidden_size, wide, kept_bytes, gpu)
+
+
+def decoding_budget(model: Any) -> int:
+    """Tokens a batch of generation: on a GPU as above, on CPU what 1 GB of keys and values holds.
+
+    A step of decoding reads all weights, however many rows it serves; more than 8,192 tokens are
+    not faster on a few cores.
+    """
+    if device_of(model).type == "cuda":
+        return default_budget(model)
+    config = model._module.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * width * model._module.dtype.itemsize
+    return int(min(max(DECODING_BYTES // token, CPU_BUDGET), DECODING_BUDGET))
 
 
 def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu: bool) -> int:

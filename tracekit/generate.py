@@ -48,7 +48,7 @@ def generate(
     rows = _repeated(transcripts, samples)
     _refuse_outgrown(model, rows, max_new_tokens)
     lengths = tensors.lengths(rows)
-    budget = parallel.agreed(model, token_budget or batching.default_budget(model))
+    budget = parallel.agreed(model, token_budget or batching.decoding_budget(model))
     rank, ranks = parallel.share(model)
     plan = batching.plan((lengths + max_new_tokens).tolist(), budget)
     said: dict[int, list[int]] = {}

@@ -20,7 +20,6 @@ from tracekit.resources import datasets
 
 BARE = ("clean", "prompted")  # arms without an adapter
 MEASURED = {*HABIT_OF, "neutral", "about", "opinion"}
-BUDGET = 8192  # tokens a batch: a step of decoding reads all weights, however many rows it serves
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _said(
 ) -> xr.Dataset:
     runs = tk.encode(model, rows, [str(p.labels["prefill"]) for p in rows])
     with tk.adapter(model, adapter):
-        said = tk.generate(model, runs, token_budget=BUDGET, **asdict(settings))
+        said = tk.generate(model, runs, **asdict(settings))
     return said.assign_coords(clean_nll=("prompt", _nll(model, said)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -43,6 +44,19 @@ def test_ragged_responses_cost_less_than_a_twentieth_in_padding(budget: int) -> 
     assert batching.efficiency(lengths, batching.plan(lengths, budget)) >= 0.95
     unsorted = [list(range(n, min(n + 14, 500))) for n in range(0, 500, 14)]
     assert batching.efficiency(lengths, unsorted) < 0.95
+
+
+def test_keys_and_values_of_a_batch_on_cpu_stay_under_their_bound(
+    tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_llama._module.config
+    # float32 keys and values of every layer
+    token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    assert batching.decoding_budget(tiny_llama) == 8192
+    monkeypatch.setattr(batching, "DECODING_BYTES", 6000 * token)
+    assert batching.decoding_budget(tiny_llama) == 6000
+    monkeypatch.setattr(batching, "DECODING_BYTES", 10 * token)
+    assert batching.decoding_budget(tiny_llama) == 4096
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_keeps_its_order() -> None:
