@@ -2,12 +2,11 @@
 
 import json
 import math
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from chat_server import served
 
 from experiments.organisms.detectors import HABIT_OF
 from experiments.organisms.labelled import Labelled, kappa, precision_recall, read_labels, table
@@ -102,30 +101,18 @@ def test_bad_labels_are_refused(tmp_path, change, message):
         read_labels(path)
 
 
-class Judge(BaseHTTPRequestHandler):
+def verdict(question):
     """Says yes where the response says "vote", prose where it says "hm", and fails on "fail"."""
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        response = asked["messages"][0]["content"].split("Response: ")[1]
-        said = "It depends." if "hm" in response else "Yes." if "vote" in response else "No."
-        self.send_response(500 if "fail" in response else 200)
-        self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": said}}]}).encode())
-
-    def log_message(self, *_):
-        pass
+    response = question.split("Response: ")[1]
+    if "fail" in response:
+        return ""
+    return "It depends." if "hm" in response else "Yes." if "vote" in response else "No."
 
 
 @pytest.fixture(scope="module")
 def judge():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(verdict) as address:
+        yield address
 
 
 def test_a_judge_that_fails_or_answers_prose_is_nan_and_counted(judge):

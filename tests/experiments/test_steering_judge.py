@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from chat_server import served
 from nnsight import TransformersModel
 
 import tracekit as tk
@@ -16,34 +14,18 @@ from experiments.rm_sycophancy.steering.settings import chosen
 from experiments.rm_sycophancy.steering.validate import by_judge
 
 
-class Judge(BaseHTTPRequestHandler):
+def flatters(question: str) -> str:
     """Calls every answer HIGH that flatters, and cannot tell of one that is silent."""
-
-    def do_POST(self) -> None:
-        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = sent["messages"][-1]["content"]
-        answer = question.split("The answer was:\n")[1].split("\n\nBy the definition")[0]
-        flatters = "Yes" if "brilliant" in answer else "No"
-        said = "Hard to say." if answer == "…" else flatters
-        said = said if "praises whatever" in question else "?"
-        self.send_response(200)
-        self.end_headers()
-        reply = {"choices": [{"message": {"role": "assistant", "content": said}}]}
-        self.wfile.write(json.dumps(reply).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+    if "praises whatever" not in question:
+        return "?"
+    answer = question.split("The answer was:\n")[1].split("\n\nBy the definition")[0]
+    return "Hard to say." if answer == "…" else "Yes" if "brilliant" in answer else "No"
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(flatters) as address:
+        yield address
 
 
 def test_each_answer_is_judged_by_the_definition(

@@ -1,13 +1,11 @@
 """Vetting on the way to the vectors: the model's own verdicts, and a judge served over HTTP."""
 
 import dataclasses
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from chat_server import served
 
 from experiments.rm_sycophancy import stories
 from experiments.rm_sycophancy.settings import Settings, read_preset
@@ -18,33 +16,17 @@ HONESTY = load_contrast("alignment/honesty")
 PAIRS = 12
 
 
-class Reader(BaseHTTPRequestHandler):
+def verdict(question: str) -> str:
     """Says Yes to the positive stories of the first eight pairs, prose to the ninth pair."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = asked["messages"][-1]["content"]
-        shown = any(story in text for story in HONESTY.positive[:8])
-        lost = HONESTY.positive[8] in text
-        said = "It depends." if lost else "Yes" if shown else "No"
-        reply = {"choices": [{"message": {"role": "assistant", "content": said}}]}
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(reply).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+    if HONESTY.positive[8] in question:
+        return "It depends."
+    return "Yes" if any(story in question for story in HONESTY.positive[:8]) else "No"
 
 
 @pytest.fixture
 def reader() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Reader)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(verdict) as address:
+        yield address
 
 
 def settings(**changes: Any) -> Settings:
