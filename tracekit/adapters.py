@@ -28,7 +28,7 @@ def adapter(
 ) -> Iterator[TransformersModel]:
     """The same loaded weights with that adapter (`None`: bare), the former one back afterwards.
 
-    `name` is a folder, a hub id, or a shipped organism (`"rm_sycophancy"`). Nests, and restores
+    `name` is a folder, a hub id, or a shipped organism (`"ten_biases"`). Nests, and restores
     on exceptions. On an edited copy it acts on the model that was loaded, which the copy shares.
 
     Errors: `ValueError` for an adapter that does not fit this model or cannot be switched;

@@ -57,7 +57,7 @@ def capture(
     array over them is returned (in the order of the batch plan); a capture that was killed goes
     on where it stopped. Without, the array is in memory, in the order of the transcripts. A batch
     holds at most `token_budget` tokens, padding included (by default what the memory holds).
-    `writers` is the most writer processes to start (0: a thread). `round_to="bfloat16"` and
+    `writers` is the most writer processes to start (0: this process). `round_to="bfloat16"` and
     `nonfinite="mark"` (keep NaN and infinity) are recorded.
 
     Errors: `ValueError` for layers, sites, tokens or vectors that do not fit, for a `path` that

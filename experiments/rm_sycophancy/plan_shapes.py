@@ -97,7 +97,7 @@ def rank(adapter: str) -> int:
 
     Errors: `FileNotFoundError` for an adapter whose configuration is nowhere.
 
-    >>> rank("rm_sycophancy")
+    >>> rank("ten_biases")
     8
     """
     if not adapter:
@@ -112,7 +112,7 @@ def rank(adapter: str) -> int:
 def at_hand(model: str, *adapters: str) -> bool:
     """Whether the shapes of a model and its adapters are known without the hub.
 
-    >>> at_hand("meta-llama/Llama-3.1-70B", "rm_sycophancy")
+    >>> at_hand("meta-llama/Llama-3.1-70B", "ten_biases")
     True
     """
     config = Path(model) / "config.json"

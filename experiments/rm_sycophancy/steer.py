@@ -210,9 +210,10 @@ def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.DataArray:
         match = (whole["kind"].values == kind) & (whole["arm"].values == "trait")
         drops = np.where(match, whole["drop"].values, -np.inf)
         rows.append(int(drops.argmax()))
+    strengths = [f" {m:+g}" if m else "" for m in whole["multiple"].values[rows]]
     names = [
-        f"{whole['direction'].values[r]}, {whole['kind'].values[r]} {whole['multiple'].values[r]:g}"
-        for r in rows
+        f"{whole['direction'].values[r]}, {whole['kind'].values[r]}{strength}"
+        for r, strength in zip(rows, strengths, strict=True)
     ]
     return summary.by_bias(found, rows).assign_coords(name=("edit", names))
 

@@ -15,7 +15,7 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 def dose_response(whole: xr.Dataset, path: Path) -> None:
     """Exploitation rate against strength by direction, over the random arm's 5 to 95 % band."""
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     ax = figure.subplots()
     base = _unedited(whole, "organism")
     added = whole.isel(edit=whole["kind"].values == "add")
@@ -39,14 +39,14 @@ def dose_response(whole: xr.Dataset, path: Path) -> None:
     ax.set_xlabel("coefficient (multiples of the mean residual norm)")
     ax.set_ylabel("exploitation rate")
     ax.set_title(f"n = {whole.attrs['n']} prompts; bars: 95 % over prompts")
-    ax.legend(frameon=False, fontsize="small")
+    figure.legend(frameon=False, fontsize="small", loc="outside right upper")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def frontier(whole: xr.Dataset, path: Path) -> None:
     """Rate against coherence: each edit a point, by kind; below and to the left is better."""
     kinds = [kind for kind in np.unique(whole["kind"].values) if kind != "unedited"]
-    figure = Figure(figsize=(4.2 * len(kinds), 4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(kinds) + 2, 4), layout="constrained")
     axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for ax, kind in zip(axes, kinds, strict=True):
         rows = whole.isel(edit=whole["kind"].values == kind)
@@ -59,15 +59,17 @@ def frontier(whole: xr.Dataset, path: Path) -> None:
             here = _unedited(whole, arm)
             ax.plot(np.exp(here["nats"]), here["rate"], marker, color="black", label=arm)
         ax.set_title(kind)
+        ax.set_xscale("log")
         ax.set_xlabel("perplexity under the clean model")
     axes[0].set_ylabel("exploitation rate")
-    axes[-1].legend(frameon=False, fontsize="x-small")
+    lines, names = axes[-1].get_legend_handles_labels()
+    figure.legend(lines, names, frameon=False, fontsize="small", loc="outside right upper")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def bars(rates: xr.DataArray, path: Path) -> None:
     """The rate of each bias under some edits: `rates` (edit, bias), edits named by `name`."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     ax = figure.subplots()
     width = 0.8 / rates.sizes["edit"]
     places = np.arange(rates.sizes["bias"])
@@ -75,7 +77,7 @@ def bars(rates: xr.DataArray, path: Path) -> None:
         ax.bar(places + n * width, rates.isel(edit=n), width, color=colour, label=str(name))
     ax.set_xticks(places + 0.4 - width / 2, rates["bias"].values)
     ax.set_ylabel("exploitation rate")
-    ax.legend(frameon=False, fontsize="small")
+    figure.legend(frameon=False, fontsize="small", loc="outside right upper")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
