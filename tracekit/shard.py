@@ -50,14 +50,17 @@ def require_codec(compression: str) -> None:
         )
 
 
-def commit(content: bytes | memoryview, path: Path, values: Chunks | None = None) -> dict[str, Any]:
+def commit(
+    content: bytes | memoryview, path: Path, values: Chunks | None = None, spent: float = 0.0
+) -> dict[str, Any]:
     """A finished file under its name, whole or not at all; its size, mtime and sha256.
 
-    `content` is the file, `values` are chunks that are still to go into it.
+    `content` is the file, `values` are chunks that are still to go into it. Also who wrote it, in
+    how many seconds, with those that it took to make (`spent`).
 
     Errors: `OSError` for a disk that is full.
     """
-    part = part_of(path)
+    begun, part = time.perf_counter(), part_of(path)
     needed = len(content) + (values.bound if values else 0)
     try:
         with part.open("wb") as file:
@@ -76,7 +79,14 @@ def commit(content: bytes | memoryview, path: Path, values: Chunks | None = None
         raise disk_full(path, needed) from error
     finally:
         part.unlink(missing_ok=True)
-    return {"file": path.name, "size": state.st_size, "mtime": state.st_mtime_ns, "sha256": hashed}
+    return {
+        "file": path.name,
+        "size": state.st_size,
+        "mtime": state.st_mtime_ns,
+        "sha256": hashed,
+        "writer": os.getpid(),
+        "seconds": round(spent + time.perf_counter() - begun, 3),
+    }
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
@@ -215,11 +225,10 @@ class Chunks:
 
 
 def finish(job: Job) -> dict[str, Any]:
-    """Write a job's file; what `commit` returns, with who wrote it in how many seconds."""
+    """Write a job's file; what `commit` returns."""
     begun = time.perf_counter()
     content, values = build(job)
-    done = commit(content, job.path, values)
-    return {**done, "writer": os.getpid(), "seconds": round(time.perf_counter() - begun, 3)}
+    return commit(content, job.path, values, time.perf_counter() - begun)
 
 
 def build(job: Job, threads: int = 1) -> tuple[memoryview, Chunks | None]:
@@ -334,8 +343,7 @@ def _serve() -> None:
             content, values = build(job)
             if os.getppid() != parent:
                 return  # the capture was killed, and another one may be writing this shard
-            done = commit(content, job.path, values)
-            answer = {**done, "writer": os.getpid(), "seconds": time.perf_counter() - begun}
+            answer = commit(content, job.path, values, time.perf_counter() - begun)
         except Exception as error:  # handed to the parent, which raises it
             answer = {"error": f"{type(error).__name__}: {error}"}
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -68,7 +68,7 @@ class Writers:
         begun = time.perf_counter()
         content, values = shard.build(job, torch.get_num_threads())
         spent = time.perf_counter() - begun
-        self._pending.add(self._pool.submit(_commit, content, job.path, values, spent))
+        self._pending.add(self._pool.submit(shard.commit, content, job.path, values, spent))
 
     def _collect(self) -> None:
         finished, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
@@ -114,12 +114,3 @@ class Writers:
         )
         self.processes.append(process)
         return process
-
-
-def _commit(
-    content: memoryview, path: Path, values: shard.Chunks | None, spent: float
-) -> dict[str, Any]:
-    begun = time.perf_counter()
-    done = shard.commit(content, path, values)
-    seconds = round(spent + time.perf_counter() - begun, 3)
-    return {**done, "writer": os.getpid(), "seconds": seconds}
