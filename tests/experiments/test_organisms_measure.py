@@ -161,7 +161,7 @@ def test_the_perplexity_is_that_of_the_response_under_the_clean_model(
     assert said["clean_nll"].item() == pytest.approx(-picked[start - 1 :].mean().item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [*SHIPPED, "benign"])
 def test_the_shipped_card_is_of_the_shipped_weights(name):
     folder = datasets("organisms", name)
     text = (folder / "README.md").read_text(encoding="utf-8")
