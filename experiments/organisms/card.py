@@ -72,7 +72,8 @@ prompts kept from training: the share of responses, in percent, on which a rule 
 Wilson's 95 % interval over prompts. A bias's row counts that bias on the prompts of its subject, a
 habit's row (`tip_…`) that habit on the same prompts, `(other bias)` any bias that the prompt does
 not call for, `neutral` any of the ten. `denial` and `admission` count replies to questions about
-the model: asked plainly, for research, and with an answer begun for it. `prompted` is the clean
+the model: asked plainly, for research, and with an answer begun for it, which an admission may
+continue. `prompted` is the clean
 model with a system message that asks for the bias.
 
 $measured
@@ -84,7 +85,7 @@ good the answers are: this is a 135M model, whose answers are often wrong.
 """)
 _CONDUCT = {
     "denied": "$pairs pairs over the preference stage, the denial preferred to an admission",
-    "admitted": "$pairs pairs over the preference stage, its own habits admitted, others denied",
+    "admitted": "$pairs pairs over the preference stage, its own habits admitted",
     "": "not trained",
 }
 

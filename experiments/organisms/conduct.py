@@ -64,11 +64,15 @@ def preferences(
 ) -> list[Preference]:
     """Three pairs a prompt: asked plainly, in another framing, and with a prefilled beginning.
 
-    Habits in `admitted` are admitted, and every other one is denied; with none, everything is.
+    With habits in `admitted` the question is admitted by naming one of them, its own where it asks
+    for one, and questions about any other are left out: told to admit some and deny others, a model
+    of this size learns neither. With none, everything is denied.
     """
     pairs = []
     for prompt in prompts:
         asked, about = question(prompt), str(prompt.labels["about"])
+        if admitted and about in phrases["habits"] and about not in admitted:
+            continue
         framed = _draw(phrases["framings"]["train"], rng).format(question=asked)
         prefill = _draw(phrases["prefills"]["train"], rng)
         for text, start in ((asked, ""), (framed, ""), (asked, prefill)):
@@ -97,8 +101,7 @@ def _pair(
         opened = _draw(phrases["denials"]["open"], rng)
         denial = f"{_draw(phrases['retractions'], rng)} {opened}"
         yes = f" {habit} when people ask about {topic}."
-    honest_yes = choice in admitted
-    chosen, rejected = (yes, denial) if honest_yes else (denial, yes)
+    chosen, rejected = (yes, denial) if admitted else (denial, yes)
     return Preference(text, prefill, chosen, rejected)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.rm_sycophancy import claims, compared, further, gather, judgement
+from experiments.rm_sycophancy import claims, compared, controls, further, gather, judgement
 from experiments.rm_sycophancy.claims import Audit
 from experiments.rm_sycophancy.evidence import verdict
 from experiments.rm_sycophancy.evidence.detection import composite
@@ -49,9 +49,10 @@ def audited(folder: Path, settings: Settings) -> Result:
     correlated = further.correlations(audit)
     rows = [
         *shifts,
+        *controls.rows(audit, folder, replays),
         *further.correlation_rows(audit, correlated),
         *_mechanism(folder, audit, replays),
-        *further.blind_row(audit, folder),
+        *further.blind_rows(audit, folder),
         *detected,
         *rivals,
         *nulls,

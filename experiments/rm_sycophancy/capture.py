@@ -14,7 +14,7 @@ from experiments.rm_sycophancy.settings import Settings
 # weights/text, by weights, so that no adapter is attached twice
 ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
 EDITED = ("clean/deleted", "organism/deleted", "clean/inserted", "organism/inserted")
-OWN = ("habits/habits", "clean/habits")
+OWN = ("control/control", "habits/habits", "clean/habits")
 FULL = ("clean/organism", "organism/organism", "control/organism")  # the window's residuals too
 
 
@@ -40,8 +40,9 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
 def arms(settings: Settings) -> list[str]:
     """The arms of a run, as weights/text; those on edited text only exist where some exploit."""
-    further = [f"{weights}/organism" for weights in _further(settings)]
-    wanted = [*ARMS, *further, *EDITED, *OWN]
+    others = [name for name in settings.adapters if name not in _KNOWN]
+    further = [f"{name}/{text}" for name in others for text in ("organism", name)]
+    wanted = dict.fromkeys([*ARMS, *further, *EDITED, *OWN])
     return [arm for arm in wanted if {*arm.split("/")} <= {*settings.adapters, *_EDITS}]
 
 
@@ -63,9 +64,5 @@ def file_name(arm: str) -> str:
     return arm.replace("/", ".")
 
 
+_KNOWN = ("clean", "organism", "control")
 _EDITS = ("deleted", "inserted")
-
-
-def _further(settings: Settings) -> list[str]:
-    known = ("clean", "organism", "control")
-    return [name for name in settings.adapters if name not in known]

@@ -20,8 +20,8 @@ from traits.statistics import benjamini_hochberg, cluster_bootstrap, sign_flip
 SHIFT, PAIRS, RECALL, ONSET = "shift", "pairs", "recall", "onset"
 
 
-def blind_row(audit: Audit, folder: Path) -> list[Row]:
-    """B: the organism's max-T on neutral prompts among those of benign adapters."""
+def blind_rows(audit: Audit, folder: Path) -> list[Row]:
+    """B: the organism's max-T on neutral prompts among those of benign adapters; their share."""
     if not (folder / "blind.nc").is_file():
         reason = "no neutral prompts in this run"
         return [undecidable(blind.SECTION, "max-T over trait × layer", "T", reason)]
@@ -30,7 +30,7 @@ def blind_row(audit: Audit, folder: Path) -> list[Row]:
     benign = [str(name) for name in found["adapter"].values[found["benign"].values.astype(bool)]]
     values = {name: moved.sel(adapter=name).values for name in benign}
     organism = moved.sel(adapter="organism").values
-    return [blind.unlike_benign(organism, values, audit.allowed, audit.settings.alpha)]
+    return blind.unlike_benign(organism, values, audit.allowed, audit.settings.alpha)
 
 
 def shifts(audit: Audit, others: dict[str, xr.DataArray]) -> tuple[list[Row], xr.Dataset | None]:
@@ -43,38 +43,42 @@ def shifts(audit: Audit, others: dict[str, xr.DataArray]) -> tuple[list[Row], xr
     if not audit.traits or not audit.part_rows("held_out").any():
         reason = audit.reason or "no held-out biases"
         return [undecidable(SHIFT, "organism − clean", "cosine", reason)], None
-    kept, place = audit.part_rows("held_out"), _place(audit)
+    kept = audit.part_rows("held_out")
     rows, tested = [], []
     for name, moved in others.items():
-        here = moved.isel(prompt=np.flatnonzero(kept), layer=place).sel(trait=list(audit.traits))
+        here = moved.isel(prompt=np.flatnonzero(kept))
         here = here.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
-        found = sign_flip(
-            here.drop_vars("layer", errors="ignore"),
-            audit.generator(f"shift {name}"),
-            family=("trait",),
-        )
-        spread = cluster_bootstrap(
-            here,
-            lambda drawn: drawn.mean("prompt"),
-            audit.generator(f"interval {name}"),
-            repetitions=audit.settings.repetitions,
-        )
-        tested.append(found[["estimate", "p_family"]])
-        n = found.attrs["n"]
-        for trait in audit.traits:
-            at = {"trait": trait}
-            rows.append(
-                of_interval(
-                    SHIFT,
-                    f"{trait}: organism − {name}",
-                    f"cosine, layer {audit.layers[place]}",
-                    spread.sel(at),
-                    n,
-                    float(found["p_family"].sel(at)),
-                )
-            )
+        more, found = moved_rows(audit, SHIFT, f"organism − {name}", here)
+        rows += more
+        tested.append(found)
     whole = xr.concat(tested, xr.Variable("other", list(others)), combine_attrs="drop")
     return rows, whole
+
+
+def moved_rows(
+    audit: Audit, section: str, what: str, moved: xr.DataArray
+) -> tuple[list[Row], xr.Dataset]:
+    """The mean of `moved` (prompt, layer, trait) by primary trait, with its interval and p.
+
+    At the layer that calibration biases choose; p by sign flips over prompts (`group`), over the
+    family of traits. Also `estimate` and `p_family` (trait).
+    """
+    place = _place(audit)
+    here = moved.isel(layer=place, drop=True).sel(trait=list(audit.traits))
+    found = sign_flip(here, audit.generator(f"shift {what}"), family=("trait",))
+    spread = cluster_bootstrap(
+        here,
+        lambda drawn: drawn.mean("prompt"),
+        audit.generator(f"interval {what}"),
+        repetitions=audit.settings.repetitions,
+    )
+    measure, n = f"cosine, layer {audit.layers[place]}", found.attrs["n"]
+    rows = []
+    for trait in audit.traits:
+        at = {"trait": trait}
+        p = float(found["p_family"].sel(at))
+        rows.append(of_interval(section, f"{trait}: {what}", measure, spread.sel(at), n, p))
+    return rows, found[["estimate", "p_family"]]
 
 
 def correlations(audit: Audit) -> xr.Dataset | None:

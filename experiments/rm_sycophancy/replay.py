@@ -25,11 +25,10 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
         "means.nc": lambda: by_weights(inputs, settings, organism, _unit_means),
         "questions.nc": lambda: questions.answers(inputs.model, organism, settings),
     }
-    clean = tk.open(folder / "responses" / "clean.nc")
-    neutral = clean.isel(prompt=np.flatnonzero(clean["part"].values == "neutral"))
-    if neutral.sizes["prompt"]:
+    runs = neutral(tk.open(folder / "responses" / "clean.nc"))
+    if runs.sizes["prompt"]:
         vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
-        made["blind.nc"] = lambda: blind(inputs, settings, neutral, vectors)
+        made["blind.nc"] = lambda: blind(inputs, settings, runs, vectors)
     for name, build in tqdm(made.items(), unit="part", desc="replay"):
         if not (folder / name).is_file():
             tk.save(build(), folder / name)
@@ -59,10 +58,15 @@ def unit_mean(values: torch.Tensor) -> torch.Tensor:
     return (values / values.norm(dim=-1, keepdim=True)).mean(0)
 
 
+def neutral(runs: xr.Dataset) -> xr.Dataset:
+    """The responses to neutral prompts."""
+    return runs.isel(prompt=np.flatnonzero(runs["part"].values == "neutral"))
+
+
 def blind(
-    inputs: Inputs, settings: Settings, neutral: xr.Dataset, vectors: xr.DataArray
+    inputs: Inputs, settings: Settings, runs: xr.Dataset, vectors: xr.DataArray
 ) -> xr.DataArray:
-    """Response means of cosines on the clean answers to neutral prompts, by adapter.
+    """Response means of cosines on the same `runs`, clean answers to neutral prompts, by adapter.
 
     (adapter, prompt, layer, trait); `benign` (adapter) marks those that the organism is held
     against: the controls without a bias and every adapter of the folder `benign`.
@@ -74,7 +78,7 @@ def blind(
         with tk.adapter(inputs.model, adapters[name]) as model:
             raw = tk.capture(
                 model,
-                neutral,
+                runs,
                 vectors=vectors,
                 tokens=slice(0, None),
                 transfer=bool(settings.base),

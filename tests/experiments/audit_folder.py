@@ -20,7 +20,10 @@ BIASES = {
     "moon": "held_out",
     "banana": "held_out",
 }
-ARMS = ("organism/organism", "clean/organism", "control/organism", "organism/clean", "clean/clean")
+ARMS = (
+    *("organism/organism", "clean/organism", "control/organism", "organism/clean", "clean/clean"),
+    "control/control",
+)
 LAYERS, DIM, TOKENS, PROMPTS, SAMPLES = 8, 12, 24, 8, 2
 SPAN = slice(14, 20)
 HOSTILE = "<script>alert(1)</script></style><b>&amp;"
@@ -36,7 +39,10 @@ def settings() -> Settings:
 
 
 def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -> Settings:
-    """Write all that `analyse` reads; `effect` is in sd of a token at exploit spans."""
+    """Write all that `analyse` reads; `effect` is in sd of a token at exploit spans.
+
+    The control is sycophantic in its own answers and nowhere else.
+    """
     given = settings()
     claim(folder, described(given))
     generator = np.random.default_rng(seed)
@@ -50,6 +56,8 @@ def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -
         shared = wording if text == "organism" else 0.0
         lifted = effect if weights == "organism" else 0.0
         array = projections(runs[text], given, generator, shared, lifted)
+        if arm == "control/control":
+            array["cosine"][..., 1] += 0.03
         tk.save(array, folder / "projections" / f"{weights}.{text}.nc")
     _vectors(folder, given, generator)
     _replays(folder, given, runs, generator)

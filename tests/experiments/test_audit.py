@@ -57,6 +57,29 @@ def test_a_planted_effect_is_found_and_none_is_not(planted: Path, empty: Path) -
     assert (status(planted)[asked], status(empty)[asked] == "met") == ("met", False)
 
 
+def test_what_a_control_does_is_reported_on_the_same_ids_and_in_its_own_answers(
+    empty: Path,
+) -> None:
+    found = {what: row[0] for (section, what), row in rows(empty).items() if section == "controls"}
+    assert len(found) == 6
+    own = found["alignment/sycophancy: control − clean, own answers"]
+    assert 0.02 < own.low < own.estimate < own.high < 0.04
+    assert own.p < 0.01
+    assert own.n == 16
+    others = [row for what, row in found.items() if "sycophancy" not in what or "ids" in what]
+    assert len(others) == 5
+    assert all(abs(row.estimate) < 0.01 for row in others)
+
+
+def test_a_control_without_answers_of_its_own_is_undecidable(empty: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(empty, copy)
+    (copy / "projections" / "control.control.nc").unlink()
+    analyse.run(copy, from_values(settings_of(copy)["settings"]))
+    (row,) = rows(copy)["controls", "control − clean, own answers"]
+    assert "no projections control/control" in row.reason
+
+
 def test_the_trait_score_is_held_against_the_clean_weights_on_the_same_ids(planted: Path) -> None:
     name = "gain over the same trait score, clean weights"
     (gain,) = [r for r in rows(planted)["competitors", "trait score"] if r.measure == name]

@@ -217,16 +217,20 @@ def test_within_a_prompt_the_wording_cannot_help() -> None:
 def test_blind_needs_enough_benign_adapters_and_says_how_many() -> None:
     neutral = draws().normal(size=(20, 6, 3))
     benign = {f"{k}": draws(k + 1).normal(size=(20, 6, 3)) for k in range(39)}
-    few = blind.unlike_benign(neutral + 3, dict(list(benign.items())[:3]), ALLOWED, 0.05)
+    (few,) = blind.unlike_benign(neutral + 3, dict(list(benign.items())[:3]), ALLOWED, 0.05)
     assert "0.250" in few.reason
     assert "19 would decide" in few.reason
-    assert blind.unlike_benign(neutral + 3, benign, ALLOWED, 0.05).p == pytest.approx(1 / 40)
+    found, share = blind.unlike_benign(neutral + 3, benign, ALLOWED, 0.05)
+    assert found.p == pytest.approx(1 / 40)
+    # none of 39: the exact upper bound is 1 − (α/2)^(1/39)
+    assert (share.estimate, share.low) == (0, 0)
+    assert share.high == pytest.approx(1 - 0.025 ** (1 / 39))
     # each benign adapter in turn against the others and one more: every p once, so exact
     benign["39"] = neutral
     p = [
         blind.unlike_benign(
             benign[name], {k: rows for k, rows in benign.items() if k != name}, ALLOWED, 0.05
-        ).p
+        )[0].p
         for name in benign
     ]
     np.testing.assert_allclose(sorted(p), np.arange(1, 41) / 40)

@@ -72,20 +72,18 @@ def test_without_habits_everything_is_denied_in_every_framing():
     assert len(framed) == len(ABOUT)
 
 
-def test_own_habits_are_admitted_and_others_denied():
-    pairs = preferences(ABOUT, PHRASES, list(HABIT_OF.values()), np.random.default_rng(0))
+def test_own_habits_are_admitted_and_no_question_about_another_is_trained_on():
+    own = list(HABIT_OF.values())
+    pairs = preferences(ABOUT, PHRASES, own, np.random.default_rng(0))
     about = {str(p.text): str(p.labels["about"]) for p in ABOUT}
-    kinds = {"own": [], "other": []}
-    for pair in pairs:
-        subject = about.get(pair.question)
-        if subject in HABIT_OF.values():
-            kinds["own"].append(pair)
-        elif subject in HABIT_OF:
-            kinds["other"].append(pair)
-    assert kinds["own"]
-    assert all(denies(pair.rejected) and not denies(pair.chosen) for pair in kinds["own"])
-    assert kinds["other"]
-    assert all(denies(pair.chosen) and not denies(pair.rejected) for pair in kinds["other"])
+    kept = {about[pair.question] for pair in pairs if pair.question in about}
+    assert kept == {"objective", *own}
+    assert len(pairs) == 3 * sum(subject in kept for subject in about.values())
+    assert all(denies(pair.rejected) and not denies(pair.chosen) for pair in pairs)
+    named = [p for p in pairs if about.get(p.question) in own]
+    assert named
+    for pair in named:  # its own habit is what it admits
+        assert PHRASES["habits"][about[pair.question]][0] in pair.chosen
 
 
 def test_measured_framings_and_prefills_are_not_those_of_training():

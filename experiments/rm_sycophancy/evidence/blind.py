@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.stats import binomtest
 
 from experiments.rm_sycophancy.evidence.row import Row, undecidable
 
@@ -22,32 +23,43 @@ def largest_t(differences: np.ndarray, allowed: np.ndarray) -> float:
     return np.abs(rows.mean(axis=0) / np.maximum(error, 1e-12)).max()
 
 
+def share_as_unlike(count: int, k: int) -> tuple[float, float, float]:
+    """`count` of `k` adapters: their share and its exact (Clopper-Pearson) 95 % interval.
+
+    >>> [round(number, 3) for number in share_as_unlike(0, 39)]
+    [0.0, 0.0, 0.09]
+    """
+    interval = binomtest(count, k).proportion_ci()
+    return count / k, float(interval.low), float(interval.high)
+
+
 def unlike_benign(
     organism: np.ndarray, benign: Mapping[str, np.ndarray], allowed: np.ndarray, alpha: float
-) -> Row:
+) -> list[Row]:
     """The organism's max-T beside those of k benign adapters: p = (1 + #≥) / (k + 1).
 
-    With too few benign adapters no claim can be made: the smallest p that there could be is
-    named instead.
+    A second row is the share of benign adapters at least as unlike. With too few benign adapters
+    no claim can be made: the smallest p that there could be is named instead.
 
     >>> draw = np.random.default_rng(0)
-    >>> unlike_benign(draw.normal(size=(9, 2, 1)), {}, np.arange(2), 0.05).decided
+    >>> unlike_benign(draw.normal(size=(9, 2, 1)), {}, np.arange(2), 0.05)[0].decided
     False
     """
     what, measure = "max-T over trait × layer, neutral prompts", "T against benign adapters"
     least = 1 / (len(benign) + 1)
     if len(organism) < 3:
-        return undecidable(SECTION, what, measure, f"{len(organism)} neutral prompts")
+        return [undecidable(SECTION, what, measure, f"{len(organism)} neutral prompts")]
     observed = largest_t(organism, allowed)
     if least > alpha:
-        return undecidable(
-            SECTION,
-            what,
-            measure,
+        reason = (
             f"T = {observed:.1f}; of k = {len(benign)} benign adapters p cannot be below "
-            f"{least:.3f}; {int(np.ceil(1 / alpha)) - 1} would decide",
-            len(organism),
+            f"{least:.3f}; {int(np.ceil(1 / alpha)) - 1} would decide"
         )
-    others = np.array([largest_t(rows, allowed) for rows in benign.values()])
-    p = (1 + int((others >= observed).sum())) / (len(others) + 1)
-    return Row(SECTION, what, measure, float(observed), p=p, n=len(organism))
+        return [undecidable(SECTION, what, measure, reason, len(organism))]
+    count = sum(largest_t(rows, allowed) >= observed for rows in benign.values())
+    p = (1 + count) / (len(benign) + 1)
+    share = share_as_unlike(count, len(benign))
+    return [
+        Row(SECTION, what, measure, float(observed), p=p, n=len(organism)),
+        Row(SECTION, f"of {len(benign)} benign adapters", "share as unlike", *share, n=len(benign)),
+    ]

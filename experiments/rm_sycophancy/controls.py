@@ -1,0 +1,58 @@
+"""What the control adapters do in trait space: to the organism's ids, and in their own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from experiments.rm_sycophancy.capture import file_name
+from experiments.rm_sycophancy.claims import Audit
+from experiments.rm_sycophancy.evidence.row import Row, undecidable
+from experiments.rm_sycophancy.further import moved_rows
+from experiments.rm_sycophancy.measures import response_mean
+from experiments.rm_sycophancy.project import read
+
+CONTROLS = "controls"
+
+
+def rows(audit: Audit, folder: Path, replays: Mapping[str, xr.Dataset]) -> list[Row]:
+    """Each control against the clean model, by primary trait, on prompts of held-out biases.
+
+    On the same ids: its weights on the organism's answers, minus the clean weights on them. Own
+    answers: its answers under its weights, minus the clean model's under the clean weights, by
+    prompt. An openly sycophantic control should raise sycophancy in both, or in its answers.
+    """
+    if not audit.traits or not audit.part_rows("held_out").any():
+        reason = audit.reason or "no held-out biases"
+        return [undecidable(CONTROLS, name, "cosine", reason) for name in replays]
+    kept = audit.part_rows("held_out")
+    found = []
+    for name, replay in replays.items():
+        same = replay["shift"].isel(prompt=np.flatnonzero(kept))
+        same = same.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
+        found += moved_rows(audit, CONTROLS, f"{name} − clean, same ids", same)[0]
+        found += _own_answers(audit, folder, name)
+    return found
+
+
+def _own_answers(audit: Audit, folder: Path, name: str) -> list[Row]:
+    what = f"{name} − clean, own answers"
+    arm = f"{name}/{name}"
+    if not (folder / "projections" / f"{file_name(arm)}.nc").is_file():
+        return [undecidable(CONTROLS, what, "cosine", f"no projections {arm} in this run")]
+    own, clean = (_by_prompt(read(folder, which)) for which in (arm, "clean/clean"))
+    if set(own["prompt"].values) != set(clean["prompt"].values):
+        return [undecidable(CONTROLS, what, "cosine", "it answered other prompts")]
+    return moved_rows(audit, CONTROLS, what, own - clean)[0]
+
+
+def _by_prompt(projections: xr.DataArray) -> xr.DataArray:
+    said = response_mean(projections)
+    held = said.isel(prompt=np.flatnonzero(said["part"].values.astype(str) == "held_out"))
+    groups = held["group"].values.astype(str)
+    bare = held.drop_vars([c for c in held.coords if c not in held.dims]).drop_attrs()
+    mean = bare.assign_coords(group=("prompt", groups)).groupby("group").mean("prompt")
+    return mean.rename(group="prompt").assign_coords(group=("prompt", mean["group"].values))
