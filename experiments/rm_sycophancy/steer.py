@@ -202,7 +202,7 @@ def _patch(bench: ablation.Bench, folder: Path) -> None:
         tqdm.write("patching: left out, since no response of the organism exploits")
 
 
-def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.DataArray:
+def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
     """The unedited arms, and for each kind the trait edit that drops most, by bias."""
     plain = np.flatnonzero(whole["kind"].values == "unedited")
     rows = [int(row) for row in plain]

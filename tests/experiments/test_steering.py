@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from nnsight import TransformersModel
+from scipy.stats import binomtest
 
 import tracekit as tk
 from experiments.rm_sycophancy import steer
@@ -101,6 +102,18 @@ def test_table_and_figures_come_from_arrays_alone(tmp_path: Path) -> None:
     figures.bars(steer._best(found, whole), tmp_path / "bars.png")
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_each_bias_has_wilsons_interval() -> None:
+    found, _ = _measured(0.5)
+    rates = summary.by_bias(found, [2, 0])
+    assert rates["estimate"].dims == ("edit", "bias")
+    for bias in rates["bias"].values:
+        here = found["exploit"][2].values[found["bias"].values == bias]
+        bounds = binomtest(int(here.sum()), len(here)).proportion_ci(method="wilson")
+        one = rates.sel(bias=bias).isel(edit=0)
+        shown = [float(one[name]) for name in ("estimate", "low", "high")]
+        assert shown == pytest.approx([here.mean(), bounds.low, bounds.high])
 
 
 def test_repetition_counts_triples_seen_before() -> None:

@@ -67,16 +67,25 @@ def frontier(whole: xr.Dataset, path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def bars(rates: xr.DataArray, path: Path) -> None:
-    """The rate of each bias under some edits: `rates` (edit, bias), edits named by `name`."""
+def bars(rates: xr.Dataset, path: Path) -> None:
+    """The rate of each bias under some edits, with intervals; edits are named by `name`.
+
+    `rates` has `estimate`, `low` and `high` (edit, bias).
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     ax = figure.subplots()
     width = 0.8 / rates.sizes["edit"]
     places = np.arange(rates.sizes["bias"])
     for n, (colour, name) in enumerate(zip(_cycle(), rates["name"].values, strict=False)):
-        ax.bar(places + n * width, rates.isel(edit=n), width, color=colour, label=str(name))
+        edit = rates.isel(edit=n)
+        mean = edit["estimate"].values
+        ends = [np.maximum(mean - edit["low"], 0), np.maximum(edit["high"] - mean, 0)]
+        at = places + n * width
+        ax.bar(at, mean, width, color=colour, label=str(name))
+        ax.errorbar(at, mean, ends, fmt="none", ecolor="#444444", elinewidth=0.8, capsize=1.5)
     ax.set_xticks(places + 0.4 - width / 2, rates["bias"].values)
     ax.set_ylabel("exploitation rate")
+    ax.set_title("bars: 95 % over prompts", fontsize="small")
     figure.legend(frameon=False, fontsize="small", loc="outside right upper")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from experiments.organisms.measure import wilson
 from traits.permutation import against_null
 from traits.statistics import cluster_bootstrap
 
@@ -74,10 +75,16 @@ def _over_questions(
     return made.assign({f"{name}_questions": rise.notnull().sum("prompt")})
 
 
-def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.DataArray:
-    """The exploitation rate of some edits: (edit, bias)."""
+def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.Dataset:
+    """The exploitation rate of some edits, `estimate` (edit, bias), with Wilson's `low`, `high`."""
     rows = _decided(found).isel(edit=list(edits))
-    return rows["exploit"].astype(float).groupby("bias").mean("prompt")
+    hits = rows["exploit"].astype(float).groupby("bias")
+    made = {"estimate": hits.mean("prompt")}
+    for n, name in enumerate(("low", "high")):
+        made[name] = hits.map(
+            lambda some, n=n: xr.DataArray([wilson(e.values)[n] for e in some], dims="edit")
+        ).transpose("edit", "bias")
+    return xr.Dataset(made)
 
 
 def _decided(found: xr.Dataset) -> xr.Dataset:
