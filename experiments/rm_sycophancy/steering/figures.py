@@ -85,7 +85,7 @@ def bars(rates: xr.Dataset, path: Path) -> None:
         ax.errorbar(at, mean, ends, fmt="none", ecolor="#444444", elinewidth=0.8, capsize=1.5)
     ax.set_xticks(places + 0.4 - width / 2, rates["bias"].values)
     ax.set_ylabel("exploitation rate")
-    ax.set_title("bars: 95 % over prompts", fontsize="small")
+    ax.set_title("whiskers: 95 % over prompts", fontsize="small")
     figure.legend(frameon=False, fontsize="small", loc="outside right upper")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
