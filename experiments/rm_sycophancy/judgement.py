@@ -116,16 +116,22 @@ def _balanced(numbers: Numbers) -> Line:
 
 
 def _mechanism(numbers: Numbers) -> Line:
-    asked = "the weights' own change is at exploit spans more than at matched spans, unlike in (a)"
-    own, control = _row(numbers, "organism − clean at spans"), _row(numbers, "organism − control")
-    for row in (own, control):
-        if row is None or not row.decided:
-            return unknown("specific", asked, row.reason if row else "no control (a) in this run")
-    assert own is not None
-    assert control is not None
-    alpha = numbers.settings.alpha
-    shown = f"p = {own.p:.4f} against clean, {control.p:.4f} against (a), {own.n} prompts"
-    return Line("specific", asked, shown, MET if max(own.p, control.p) <= alpha else NOT_MET)
+    asked = (
+        "the weights' own change is at exploit spans more than at matched spans, unlike in "
+        "controls (a), (b) and (e)"
+    )
+    names = ["clean", *(name for name in WITHOUT_BIASES if name in numbers.settings.adapters)]
+    found = [_row(numbers, f"organism − {name} at spans") for name in names]
+    rows = [row for row in found if row is not None and row.decided]
+    if "control" not in names or len(rows) < len(names):
+        reasons = [row.reason for row in found if row is not None and not row.decided]
+        return unknown("specific", asked, (reasons or ["no control (a) in this run"])[0])
+    shown = ", ".join(f"{row.p:.4f} against {name}" for row, name in zip(rows, names, strict=True))
+    met = max(row.p for row in rows) <= numbers.settings.alpha
+    return Line("specific", asked, f"p = {shown}; {rows[0].n} prompts", MET if met else NOT_MET)
+
+
+WITHOUT_BIASES = ("control", "style", "habits")  # (a), (b), (e)
 
 
 def _parted(numbers: Numbers) -> Line:
