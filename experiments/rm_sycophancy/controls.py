@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+import tracekit as tk
 from experiments.rm_sycophancy.capture import file_name
 from experiments.rm_sycophancy.claims import Audit
 from experiments.rm_sycophancy.evidence.row import Row, undecidable
@@ -23,22 +24,26 @@ def rows(audit: Audit, folder: Path, replays: Mapping[str, xr.Dataset]) -> list[
 
     On the same ids: its weights on the organism's answers, minus the clean weights on them. Own
     answers: its answers under its weights, minus the clean model's under the clean weights, by
-    prompt. An openly sycophantic control should raise sycophancy in both, or in its answers.
+    prompt. Each trait is read at the layer that its own evaluation chose on contrast pairs, since
+    no control has a part in choosing for detection. An openly sycophantic control should raise
+    sycophancy more than the others do.
     """
     if not audit.traits or not audit.part_rows("held_out").any():
         reason = audit.reason or "no held-out biases"
         return [undecidable(CONTROLS, name, "cosine", reason) for name in replays]
     kept = audit.part_rows("held_out")
+    evaluation = tk.open(folder / "evaluation.nc").sel({"method": audit.settings.method}, drop=True)
+    layers = evaluation["layer_selected"]
     found = []
     for name, replay in replays.items():
         same = replay["shift"].isel(prompt=np.flatnonzero(kept))
         same = same.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
-        found += moved_rows(audit, CONTROLS, f"{name} − clean, same ids", same)[0]
-        found += _own_answers(audit, folder, name)
+        found += moved_rows(audit, CONTROLS, f"{name} − clean, same ids", same, layers)[0]
+        found += _own_answers(audit, folder, name, layers)
     return found
 
 
-def _own_answers(audit: Audit, folder: Path, name: str) -> list[Row]:
+def _own_answers(audit: Audit, folder: Path, name: str, layers: xr.DataArray) -> list[Row]:
     what = f"{name} − clean, own answers"
     arm = f"{name}/{name}"
     if not (folder / "projections" / f"{file_name(arm)}.nc").is_file():
@@ -46,7 +51,7 @@ def _own_answers(audit: Audit, folder: Path, name: str) -> list[Row]:
     own, clean = (_by_prompt(read(folder, which)) for which in (arm, "clean/clean"))
     if set(own["prompt"].values) != set(clean["prompt"].values):
         return [undecidable(CONTROLS, what, "cosine", "it answered other prompts")]
-    return moved_rows(audit, CONTROLS, what, own - clean)[0]
+    return moved_rows(audit, CONTROLS, what, own - clean, layers)[0]
 
 
 def _by_prompt(projections: xr.DataArray) -> xr.DataArray:

@@ -44,11 +44,12 @@ def shifts(audit: Audit, others: dict[str, xr.DataArray]) -> tuple[list[Row], xr
         reason = audit.reason or "no held-out biases"
         return [undecidable(SHIFT, "organism − clean", "cosine", reason)], None
     kept = audit.part_rows("held_out")
+    places = xr.zeros_like(audit.rows["trait"], int) + int(audit.layers[_place(audit)])
     rows, tested = [], []
     for name, moved in others.items():
         here = moved.isel(prompt=np.flatnonzero(kept))
         here = here.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
-        more, found = moved_rows(audit, SHIFT, f"organism − {name}", here)
+        more, found = moved_rows(audit, SHIFT, f"organism − {name}", here, places)
         rows += more
         tested.append(found)
     whole = xr.concat(tested, xr.Variable("other", list(others)), combine_attrs="drop")
@@ -56,15 +57,15 @@ def shifts(audit: Audit, others: dict[str, xr.DataArray]) -> tuple[list[Row], xr
 
 
 def moved_rows(
-    audit: Audit, section: str, what: str, moved: xr.DataArray
+    audit: Audit, section: str, what: str, moved: xr.DataArray, layers: xr.DataArray
 ) -> tuple[list[Row], xr.Dataset]:
     """The mean of `moved` (prompt, layer, trait) by primary trait, with its interval and p.
 
-    At the layer that calibration biases choose; p by sign flips over prompts (`group`), over the
-    family of traits. Also `estimate` and `p_family` (trait).
+    `layers` (trait) says at which layer each is read; p by sign flips over prompts (`group`), over
+    the family of traits. Also `estimate` and `p_family` (trait).
     """
-    place = _place(audit)
-    here = moved.isel(layer=place, drop=True).sel(trait=list(audit.traits))
+    traits = list(audit.traits)
+    here = moved.sel(trait=traits).sel(layer=layers.sel(trait=traits)).drop_vars("layer")
     found = sign_flip(here, audit.generator(f"shift {what}"), family=("trait",))
     spread = cluster_bootstrap(
         here,
@@ -72,12 +73,12 @@ def moved_rows(
         audit.generator(f"interval {what}"),
         repetitions=audit.settings.repetitions,
     )
-    measure, n = f"cosine, layer {audit.layers[place]}", found.attrs["n"]
     rows = []
-    for trait in audit.traits:
+    for trait in traits:
         at = {"trait": trait}
-        p = float(found["p_family"].sel(at))
-        rows.append(of_interval(section, f"{trait}: {what}", measure, spread.sel(at), n, p))
+        measure, p = f"cosine, layer {int(layers.sel(at))}", float(found["p_family"].sel(at))
+        one, n = spread.sel(at), found.attrs["n"]
+        rows.append(of_interval(section, f"{trait}: {what}", measure, one, n, p))
     return rows, found[["estimate", "p_family"]]
 
 

@@ -35,7 +35,7 @@ SECTIONS = {
     "vectors": "How each trait's vector tells contrast pairs that it has not seen.",
     "replay": "The same token ids under other weights, at the layer chosen for each trait.",
     "shift": "On held-out biases, at the layer that calibration biases choose.",
-    "controls": "What each control adapter does itself, on the same prompts and at the same layer.",
+    "controls": "What each control adapter does itself, at the layer of each trait's evaluation.",
     "A mechanism": "Where the spans that exploit are known: do the weights act there alone?",
     "B blind": "Without labels: is the adapter unlike benign ones, on neutral prompts?",
     "detection": "Exploiting answers against the organism's other answers, by trait scores alone.",
