@@ -31,6 +31,15 @@ def test_p_is_that_of_all_sign_flips_where_those_are_few(alternative, sided):
         assert found["p"] != enumerated(values.values, sided)
 
 
+@pytest.mark.parametrize("count", [4, 10])
+def test_values_in_32_bits_have_no_smaller_p_than_the_two_flips_that_are_theirs(count):
+    many = [differences(seed, count, effect=9.0) for seed in range(200)]
+    values = xr.concat(many, "layer").astype(np.float32)
+    found = sign_flip(values, np.random.default_rng(0), group=None, family=("layer",))
+    np.testing.assert_array_equal(found["p"], 2 / 2**count)
+    assert found["p_family"].min() >= 2 / 2**count
+
+
 def test_drawn_flips_agree_with_all_flips_and_count_the_observed_one():
     values = differences(1, effect=0.8)
     exact = sign_flip(values, np.random.default_rng(0), group=None)["p"].item()
