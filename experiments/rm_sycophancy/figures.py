@@ -58,14 +58,15 @@ def heatmap(found: xr.Dataset) -> Figure:
 def trajectories(found: xr.Dataset) -> Figure:
     """Cosine by response token, one panel a trait: mean over prompts, ± 1.96 standard errors.
 
+    Of the organism, the clean model and control (a): more lines than these could not be told apart.
     Shaded: the share of the organism's responses that exploit at the token.
     """
     traits = found["trait"].values
     figure = Figure(figsize=(9, 2.8 * len(traits) + 0.4), layout="constrained")
     for ax, trait in zip(figure.subplots(len(traits), 1, squeeze=False)[:, 0], traits, strict=True):
         here = found.sel(trait=trait)
-        for arm in here["arm"].values:
-            _line(ax, here.sel(arm=arm), str(arm))
+        for arm in filter(COLOURS.__contains__, here["arm"].values.astype(str)):
+            _line(ax, here.sel(arm=arm), arm)
         _shade(ax, found["trajectory_marked"])
         ax.set_title(f"{trait}, layer {int(here['layer_selected'])}")
         ax.set_ylabel("cosine")
@@ -89,6 +90,6 @@ def _line(ax, here: xr.Dataset, arm: str) -> None:
     enough = max(2, int(here["trajectory_count"].max()) // 4)
     kept = here.sel(token=here["trajectory_count"] >= enough)
     mean, error = kept["trajectory_mean"].values, 1.96 * kept["trajectory_error"].values
-    tokens, colour = kept["token"].values, COLOURS.get(arm)
+    tokens, colour = kept["token"].values, COLOURS[arm]
     ax.plot(tokens, mean, color=colour, label=arm, linestyle="--" if arm == "clean/clean" else "-")
     ax.fill_between(tokens, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
