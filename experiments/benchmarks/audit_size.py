@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from scipy.stats import binomtest
 from tqdm import tqdm
 
@@ -206,12 +207,13 @@ def planted(audited: Audited, effect: float, generator: np.random.Generator) -> 
             contrasts.rows(first), contrasts.rows(~first), audited.allowed, generator, 299
         ),
     }
-    return {
-        name: bool(
-            (f["p_trait"].values[np.abs(audited.cosines[int(f["layer"])]) > SIBLING] <= LEVEL).any()
-        )
-        for name, f in found.items()
-    }
+    return {name: _named(f, audited.cosines[int(f["layer"])]) for name, f in found.items()}
+
+
+def _named(found: xr.Dataset, cosines: np.ndarray) -> bool:
+    # the first trait is the planted one, however well its vector was fitted
+    right = (np.abs(cosines) > SIBLING) | (np.arange(len(cosines)) == 0)
+    return bool((found["p_trait"].values[right] <= LEVEL).any())
 
 
 def smallest(rows: Sequence[Row], test: str, share: float = 0.8) -> float:
