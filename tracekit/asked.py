@@ -15,6 +15,7 @@ from nnsight import TransformersModel
 
 from tracekit import sites
 from tracekit.fit import require_fit, require_layers
+from tracekit.functions import site_name
 from tracekit.keep import Reducer
 from tracekit.provenance import digest
 from tracekit.transcript import ids_of
@@ -47,7 +48,7 @@ class Asked:
         """The name of what comes back: its site, or `projection`."""
         if self.vectors is not None:
             return "projection"
-        return sites.site_name(self.site).split(":")[0].replace("<lambda>", "value")
+        return site_name(self.site).split(":")[0].replace("<lambda>", "value")
 
     def directions(self, device: torch.device | None) -> dict[int, torch.Tensor]:
         """Per layer (trait, dim), put on the device once a capture; none without vectors."""
@@ -64,9 +65,9 @@ class Asked:
             named = f"{named.start}:{named.stop}:{named.step}"
         made: dict[str, Any] = {
             "layers": self.layers,
-            "site": sites.site_name(self.site),
+            "site": site_name(self.site),
             "tokens": named,
-            "reduce": None if self.reduce is None else sites.site_name(self.reduce),
+            "reduce": None if self.reduce is None else site_name(self.reduce),
             "vectors": None if self.vectors is None else _hash(self.vectors),
             "round_to": self.round_to,
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,14 +103,3 @@ def unsummed(model: TransformersModel) -> str | None:
     if config.model_type == "opt" and not config.do_layer_norm_before:
         return "this OPT norms the residual stream itself after each addition."
     return None
-
-
-def site_name(site: Site) -> str:
-    """The site as provenance names it; a function goes by its name and its code."""
-    if not callable(site):
-        return site
-    code = site.__code__ if hasattr(site, "__code__") else None
-    text = repr((code.co_code, code.co_names, code.co_consts)) if code else repr(site)
-    return (
-        f"{getattr(site, '__name__', 'function')}:{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    )

@@ -5,7 +5,7 @@ import pytest
 from transformers import LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 import tracekit as tk
-from tracekit import sites
+from tracekit.functions import site_name
 
 TEXTS = ["Where is Paris in the world?", "Yes"]
 
@@ -57,8 +57,8 @@ def test_attention_patterns_are_a_site(tiny_folder, words, runs):
 
 def test_a_functions_name_knows_its_code():
     one, other = (lambda block: block.attn.q_proj.output), (lambda block: block.attn.k_proj.output)
-    assert sites.site_name(one) != sites.site_name(other)
-    assert sites.site_name(one) == sites.site_name(one)
+    assert site_name(one) != site_name(other)
+    assert site_name(one) == site_name(one)
 
 
 @pytest.mark.parametrize(
