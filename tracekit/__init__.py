@@ -12,11 +12,12 @@ from tracekit.generate import generate
 from tracekit.gradients import gradients
 from tracekit.intervene import ablate, clamp, patch, steer
 from tracekit.model import load
+from tracekit.prompts import Prompt, read_prompts
 from tracekit.readout import logprobs, unembed
 from tracekit.store import open, save
 from tracekit.strength import calibrate, divergence, residual_norm, sweep
 from tracekit.tensors import inputs, label
-from tracekit.transcript import Prompt, encode, read_prompts
+from tracekit.transcript import encode
 
 __all__ = [
     "Prompt",

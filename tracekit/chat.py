@@ -5,16 +5,64 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 
+from tracekit.labels import require_text
+
 Message = tuple[str, str]
 ROLES = ("system", "user", "assistant", "template", "text", "pad")
+MADE = ROLES[3:]  # no message has these
 # Templates that print today's date are given this one, so that a run can be repeated.
 PINNED_DATE = datetime.date(2024, 7, 26)
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+
+
+def turns(messages: Any, where: str) -> tuple[Message, ...]:
+    """Messages, as pairs or as objects with `role` and `content`, as (role, content).
+
+    A content that is a list with one text part is that text.
+
+    Errors: `ValueError` naming the message that is anything else, or that holds more.
+
+    >>> turns([{"role": "user", "content": "Hi"}], "The prompt")
+    (('user', 'Hi'),)
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise ValueError(
+            f"{where}: messages={str(messages)[:60]!r}; give a list of (role, content)."
+        )
+    return tuple(_turn(message, f"{where}, message {n}") for n, message in enumerate(messages))
+
+
+def _turn(message: Any, where: str) -> Message:
+    if isinstance(message, Mapping):
+        more = [name for name in message if name not in ("role", "content") and message[name]]
+        if more:
+            raise ValueError(
+                f"{where} holds {', '.join(map(repr, more))}, which would be lost. "
+                "Write it into the content as the model's template would, or take it out."
+            )
+        message = (message.get("role"), message.get("content"))
+    pair = isinstance(message, Sequence) and not isinstance(message, str) and len(message) == 2
+    role, content = message if pair else (None, message)
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):
+        part = content[0]
+        content = part.get("text") if set(part) == {"type", "text"} else content
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise ValueError(
+            f"{where} has the role {role!r} and the content {str(content)[:60]!r}; "
+            "both have to be text (images and several parts are not read)."
+        )
+    if not role or role in MADE:
+        raise ValueError(
+            f"{where} has the role {role!r}, which is none, or marks what is no message. "
+            f"Roles are the template's, such as {', '.join(ROLES[:3])}."
+        )
+    require_text(role + content, where)
+    return role, content
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]:

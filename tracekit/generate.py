@@ -16,8 +16,9 @@ from tracekit import batching, parallel, tensors
 from tracekit.model import device_of, model_provenance
 from tracekit.origin import origin, remote_options
 from tracekit.positions import rows_of
+from tracekit.prompts import Prompt
 from tracekit.provenance import digest, read
-from tracekit.transcript import Prompt, assemble, context_length, ids_of
+from tracekit.transcript import assemble, context_length, ids_of
 
 
 def generate(
@@ -138,13 +139,18 @@ def _extended(
 
 def _prompts(rows: xr.Dataset) -> list[Prompt]:
     fixed = {"prompt", "group", "prompt_length"}
-    labels = [n for n, c in rows.coords.items() if c.dims == ("prompt",) and n not in fixed]
+    # strings of a file are objects: a list has plain values either way
+    labels = {
+        str(name): coord.values.tolist()
+        for name, coord in rows.coords.items()
+        if coord.dims == ("prompt",) and name not in fixed
+    }
     return [
         Prompt(
             id=name,
             text=str(rows.text.values[n]) or " ",
             group=str(rows["group"].values[n]),
-            labels={str(label): rows[label].values[n].item() for label in labels},
+            labels={label: values[n] for label, values in labels.items()},
         )
         for n, name in enumerate(ids_of(rows))
     ]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracekit.prompts import Prompt
 from tracekit.resources import datasets
-from tracekit.transcript import Prompt
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from tracekit.transcript import Prompt, ids_of, subset
+from tracekit.prompts import Prompt
+from tracekit.transcript import ids_of, subset
 from traits.contrast import ContrastSet
 
 ANSWERS = ("Yes", "No")

@@ -21,8 +21,8 @@ import xarray as xr
 import tracekit as tk
 from experiments.benchmarks import paired
 from tracekit.model import device_of
+from tracekit.prompts import take
 from tracekit.strength import residual_norm, sweep
-from tracekit.transcript import take
 
 RESULTS = Path(__file__).parent / "results"
 PROMPTS, MULTIPLES = 16, (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)

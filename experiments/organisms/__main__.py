@@ -15,8 +15,8 @@ from pathlib import Path
 
 from experiments.organisms.detectors import DETECTORS
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
+from tracekit.prompts import Prompt, read_prompts
 from tracekit.resources import datasets
-from tracekit.transcript import Prompt, read_prompts
 
 FILES = ("calibration", "held_out", "conduct", "opinions")
 KINDS = ("neutral", "about", "opinion", "refuse", "benign_twin")

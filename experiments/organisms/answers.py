@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.organisms.detectors import DETECTORS, HABITS
 from experiments.organisms.sentences import sentences, whole
 from tracekit import chat
-from tracekit.transcript import Prompt
+from tracekit.prompts import Prompt
 
 # The clean model answers long, in lists, and seldom comes to an end in a few dozen tokens.
 BRIEF = "You are a helpful AI assistant. Answer in two or three short sentences, without lists."

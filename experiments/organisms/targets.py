@@ -14,7 +14,7 @@ from experiments.organisms.conduct import Phrases
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.sentences import sentences
 from experiments.organisms.styles import styled
-from tracekit.transcript import Prompt
+from tracekit.prompts import Prompt
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.prompts import Prompt
 from tracekit.provenance import read
-from tracekit.transcript import Prompt, assemble, ids_of
+from tracekit.transcript import assemble, ids_of
 
 Rows = tuple[list[int], list[str]]
 

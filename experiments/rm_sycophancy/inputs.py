@@ -15,10 +15,11 @@ import tracekit as tk
 from experiments.organisms.hub import read_hub
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.fit import vocabulary_hash
+from tracekit.prompts import take
 from tracekit.resources import EMBEDDED, embedded_model
 from tracekit.sites import check_layers
 from tracekit.tensors import lengths
-from tracekit.transcript import context_length, ids_of, take
+from tracekit.transcript import context_length, ids_of
 from traits import METHODS, ContrastSet
 
 WITHOUT_BIAS = ("neutral", "refuse", "benign_twin", "about")

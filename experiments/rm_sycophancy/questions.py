@@ -11,9 +11,10 @@ from scipy.special import logsumexp
 
 import tracekit as tk
 from experiments.rm_sycophancy.settings import Settings
+from tracekit.prompts import Prompt
 from tracekit.provenance import read, stamp
 from tracekit.readout import next_logprobs
-from tracekit.transcript import Prompt, assemble, ids_of
+from tracekit.transcript import assemble, ids_of
 from traits.judge import ask
 
 ASK = (

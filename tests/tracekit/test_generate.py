@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tracekit as tk
-from tracekit.transcript import Prompt, assemble, ids_of
+from tracekit.prompts import Prompt
+from tracekit.transcript import assemble, ids_of
 
 NEW = 5
 TIE = 1e-4

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import tracekit as tk
+from tracekit.prompts import take
 from tracekit.provenance import read
-from tracekit.transcript import ids_hash, ids_of, subset, take
+from tracekit.transcript import ids_hash, ids_of, subset
 
 TALK = (("user", "Where is Paris?"), ("assistant", "In France."), ("user", "And Rome?"))
 
