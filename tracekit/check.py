@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import nnsight
 import torch
-from jaxtyping import Float
 from nnsight import TransformersModel
 
-from tracekit import sites
+from tracekit import logits, sites
 from tracekit.origin import QUANTISED, origin
 from tracekit.tensors import Batch
 from tracekit.tuners import adapter_name, adapter_tensors, current_adapter, tuner_layers, turned
@@ -25,8 +25,9 @@ TOLERANCE_QUANTISED = 3e-1
 def check(model: TransformersModel) -> None:
     """Raise unless the model's names, padding, edits and adapter do what they promise.
 
-    Shapes; block l's output equals transformers' `hidden_states[l + 1]` for all but the last block
-    and differs there; input + attention + mlp = output; batched equals single, within a tolerance
+    Shapes; log-probabilities are log_softmax of what the model puts out by itself; block l's
+    output equals transformers' `hidden_states[l + 1]` for all but the last block and differs
+    there; input + attention + mlp = output; batched equals single, within a tolerance
     that depends on dtype; changing a value moves the logits; with an adapter: it differs from the
     bare base, its B is not zero, and the base is bit for bit what it was before attaching.
 
@@ -39,23 +40,25 @@ def check(model: TransformersModel) -> None:
         verify_adapter(model)
 
 
-def reference_logits(model: TransformersModel) -> Float[torch.Tensor, "row column vocabulary"]:
+def reference_logits(model: TransformersModel) -> logits.Logits:
     """The probe's logits, to know the bare base again."""
     with torch.no_grad(), model.trace(probe(model).model_inputs):
-        logits = model.lm_head.output.save()
-    return logits.cpu()
+        found = nnsight.save(logits.read(model))
+    return found.cpu()
 
 
-def verify(model: TransformersModel) -> None:
-    """Every check that needs no adapter."""
+def verify(model: TransformersModel) -> logits.Logits:
+    """Every check that needs no adapter; the probe's logits."""
     batch = probe(model)
     seen = _everything(model, batch)
+    _check_logits(model, seen, batch)
     _check_shapes(model, seen, batch)
     _check_hidden_states(model, seen, batch)
     _check_sum(model, seen, batch)
     for row in range(len(LENGTHS)):
         _check_single(model, seen, batch, row)
     _check_causal(model, seen, batch)
+    return seen["logits"]
 
 
 def verify_adapter(model: TransformersModel) -> None:
@@ -101,7 +104,8 @@ def probe(model: TransformersModel) -> Batch:
 
 def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
     summed = [n for n in range(len(model.layers)) if _is_sum(model, n)]
-    with torch.no_grad(), model.trace(batch.model_inputs, output_hidden_states=True):
+    options = {"output_hidden_states": True}
+    with _given(model) as given, torch.no_grad(), model.trace(batch.model_inputs, **options):
         embedding = nnsight.save(sites.first(model.layers[0].input))
         sums, outputs = nnsight.save({}), nnsight.save([])
         for layer in range(len(model.layers)):
@@ -111,15 +115,56 @@ def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
                 mlp = sites.read(model, layer, "mlp").reshape(before.shape)
                 sums[layer] = before + attention + mlp.to(before.device)
             outputs.append(sites.first(model.layers[layer].output))
-        logits = model.lm_head.output.save()
         hidden = nnsight.save(list(model.output.hidden_states))
+        found = nnsight.save(logits.read(model))
     return {
+        "given": given,
         "embedding": embedding.cpu(),
         "sum": {layer: x.cpu() for layer, x in sums.items()},
         "output": [x.cpu() for x in outputs],
-        "logits": logits.cpu(),
+        "logits": found.cpu(),
         "hidden": [x.cpu() for x in hidden],
     }
+
+
+@contextlib.contextmanager
+def _given(model: TransformersModel) -> Iterator[dict[str, Any]]:
+    """What a trace hands to the model's forward."""
+    given: dict[str, Any] = {}
+
+    def note(_module: torch.nn.Module, _inputs: Any, keywords: dict[str, Any]) -> None:
+        given.update(keywords)
+
+    handle = model._module.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield given
+    finally:
+        handle.remove()
+
+
+def _check_logits(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
+    """Our log-probabilities are those of the model's output outside any trace; so is the lens."""
+    about, ids, bound = origin(model), batch.input_ids, _tolerance(model)
+    with torch.no_grad():
+        output = model._module(**seen["given"])
+    expected = (output[0] if isinstance(output, tuple) else output.logits).cpu()
+    scores = expected[:, :-1].double().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+    real = batch.attention_mask[:, :-1].bool()
+    gap = float((logits.of_next(seen["logits"], ids) - scores)[real].abs().max())
+    if not gap <= bound:
+        raise ValueError(
+            f"{about.name}: our log-probabilities of the probe differ from log_softmax of the "
+            f"model's own output by {gap:.3g} nats (bound {bound:g}). Report this architecture; "
+            "with check=False the residual stream can be read."
+        )
+    real = batch.attention_mask.bool()
+    lens = torch.cat(list(logits.of_residuals(model, seen["output"][-1][real])))
+    gap = _gap(expected[real], lens)
+    if not gap <= bound:
+        about.refused["unembed"] = (
+            f"the last block's output leads to logits that differ by {gap:.3g} of their norm from "
+            f"the model's own (bound {bound:g}): they are not made of it alone."
+        )
 
 
 def _is_sum(model: TransformersModel, layer: int) -> bool:
@@ -216,8 +261,8 @@ def _check_causal(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
         hidden = sites.first(output).clone()
         hidden[..., ::2] += hidden.abs().amax() + 1
         model.layers[middle].output = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-        logits = model.lm_head.output.save()
-    if torch.equal(logits.cpu(), seen["logits"]):
+        found = nnsight.save(logits.read(model))
+    if torch.equal(found.cpu(), seen["logits"]):
         raise ValueError(
             f"{origin(model).name}: residual, layer {middle}: changing the block's output by its "
             "largest value moved no logit (largest change 0): edits would do nothing."

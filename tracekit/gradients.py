@@ -13,6 +13,7 @@ from nnsight import TransformersModel
 from tracekit import batching, sites, tensors
 from tracekit.asked import kept_tokens
 from tracekit.forward import flat_index
+from tracekit.logits import read as read_logits
 from tracekit.model import model_provenance
 from tracekit.origin import remote_options
 from tracekit.positions import rows_of
@@ -103,7 +104,7 @@ def _backward(
         # the weights need no gradients: the graph begins at the first value that is asked for
         values[0].requires_grad_()
         values += [sites.read(model, layer, "residual") for layer in layers[1:]]
-        logits = model.lm_head.output[:, -1].float()
+        logits = read_logits(model)[:, -1].float()
         rise = (logits[:, towards] - logits[:, against]).sum()
         with rise.backward():
             for value in reversed(values):

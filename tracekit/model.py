@@ -14,7 +14,7 @@ from nnsight import TransformersModel
 
 from tracekit import names, parallel
 from tracekit.adapters import switch
-from tracekit.check import reference_logits, verify
+from tracekit.check import verify
 from tracekit.guard import GuardedModel
 from tracekit.origin import (
     FLOATS,
@@ -78,8 +78,7 @@ def load(
     loaded._module.tracekit_origin = _origin(loaded, name, revision, remote, guessed)
     origin(loaded).share = part
     if check and remote is not True:
-        origin(loaded).reference = reference_logits(loaded)
-        verify(loaded)
+        origin(loaded).reference = verify(loaded)
     if adapter is not None:
         switch(loaded, adapter)
     return loaded

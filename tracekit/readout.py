@@ -1,4 +1,4 @@
-"""What the model's own output head says: log-probabilities of ids, and tokens of directions."""
+"""What the model's own logits say: log-probabilities of ids, and tokens of directions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit import batching, tensors
+from tracekit import batching, logits, tensors
 from tracekit.intervene import rows_of
 from tracekit.model import model_provenance
 from tracekit.origin import origin, remote_options
@@ -76,7 +76,7 @@ def _next(
     made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
     options = remote_options(model)
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
-        last = nnsight.save(model.lm_head.output[:, -1].float().log_softmax(-1))
+        last = nnsight.save(logits.read(model)[:, -1].float().log_softmax(-1))
     return last[:, list(ids)].cpu().numpy()
 
 
@@ -87,7 +87,7 @@ def _logprobs(
     ids = made.input_ids
     options = remote_options(model)
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
-        saved = nnsight.save(of_next(model.lm_head.output, ids))
+        saved = nnsight.save(logits.of_next(logits.read(model), ids))
     scores = saved.float().cpu()
     nan = torch.full((len(rows), 1), torch.nan)
     whole = torch.cat([nan, scores], 1)
@@ -97,56 +97,38 @@ def _logprobs(
     return [whole[n][mask[n]].numpy() for n in range(len(rows))]
 
 
-def of_next(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Each id's log-probability but the first's: (row, column, vocabulary) to (row, column − 1)."""
-    # one row at a time: a float32 copy of all logits would be the largest tensor of the run
-    ids = ids.to(logits.device)
-    scores = [
-        torch.log_softmax(row[:-1].float(), -1).gather(1, following[1:, None]).squeeze(1)
-        for row, following in zip(logits, ids, strict=True)
-    ]
-    return torch.stack(scores)
-
-
 def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.Dataset:
     """The tokens that directions or residuals promote: the logit lens.
 
-    `array` (…, dim) goes through the final norm and the output head. Returns a Dataset over
-    (…, rank): `promoted` (text) and `logit`, the `top` largest first.
+    `array` (…, dim) takes the place of the last block's output: the final norm, the output head
+    and any softcap or scale around it are the model's own. Returns a Dataset over (…, rank):
+    `promoted` (text) and `logit`, the `top` largest first.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
-    Errors: `ValueError` for an array of another width, and for a remote model, whose head is not
-    here.
+    Errors: `ValueError` for an array of another width, for a remote model, whose head is not
+    here, and for a model whose logits are not made of the last block's output alone.
 
     >>> unembed(model, vectors.sel(layer=12)).sizes["rank"]
     10
     """
     outer = [dim for dim in array.dims if dim != "dim"]
-    values = torch.as_tensor(array.transpose(*outer, "dim").values)
     _refuse_unfit(model, array)
-    with torch.no_grad():
-        for module in [model.norm, model.lm_head] if hasattr(model, "norm") else [model.lm_head]:
-            values = _through(module._module, values)
-    logits = values.float().cpu()
-    best = logits.topk(top, dim=-1)
+    values = torch.as_tensor(array.transpose(*outer, "dim").values)
+    rows = logits.of_residuals(model, values.reshape(-1, values.shape[-1]))
+    parts = [part.topk(top, dim=-1) for part in rows]
+    shape = (*values.shape[:-1], top)
+    scores = torch.cat([part.values for part in parts]).reshape(shape)
+    ids = torch.cat([part.indices for part in parts]).reshape(shape)
     # a hole promotes nothing
-    ids = best.indices.masked_fill(best.values.isnan(), -1)
+    ids = ids.masked_fill(scores.isnan(), -1)
     texts = token_texts(model.tokenizer, ids.numpy())
     coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
     coords["rank"] = np.arange(top, dtype=np.int32)
     return xr.Dataset(
-        {"promoted": ((*outer, "rank"), texts), "logit": ((*outer, "rank"), best.values.numpy())},
+        {"promoted": ((*outer, "rank"), texts), "logit": ((*outer, "rank"), scores.numpy())},
         coords=coords,
         attrs=dict(array.attrs),
     )
-
-
-def _through(module: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
-    # an offloaded module's weights are nowhere until accelerate's hook brings them
-    hook = getattr(module, "_hf_hook", None)
-    where = getattr(hook, "execution_device", None)
-    weight = next(module.parameters())
-    return module(values.to(weight.device if where is None else where, weight.dtype))
 
 
 def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
@@ -155,6 +137,9 @@ def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
             f"unembed needs the output head of {origin(model).name}, which is on the server. "
             "Save model.lm_head(model.norm(…)) in a trace, or load the model here."
         )
+    refused = origin(model).refused.get("unembed")
+    if refused is not None:
+        raise ValueError(f"unembed was asked for, but {refused}")
     width = model._module.config.get_text_config().hidden_size
     if array.sizes.get("dim") != width:
         raise ValueError(

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from nnsight import TransformersModel
 
 from tracekit import batching, tensors
+from tracekit import logits as model_logits
 from tracekit.capture import capture
 from tracekit.positions import rows_of
 from tracekit.provenance import read, stamp
@@ -54,7 +55,8 @@ def divergence(
     ('prompt', 'token')
     """
     plan = _plan(model, transcripts, token_budget)
-    return _against(edited, transcripts, plan, _predictions(model, transcripts, plan))
+    # a batch at a time: the logits of all response tokens would outgrow the memory
+    return _against(edited, transcripts, plan, lambda p: _predictions(model, transcripts, [p]))
 
 
 def calibrate(
@@ -83,7 +85,7 @@ def calibrate(
     predictions = _predictions(model, transcripts, plan)
     low, high, guess, seen = 0.0, np.inf, start, []
     for _ in range(TRIES):
-        cost = float(_against(edit(guess), transcripts, plan, predictions).mean())
+        cost = float(_against(edit(guess), transcripts, plan, lambda _: predictions).mean())
         seen.append(f"{guess:.3g}: {cost:.3g}")
         if abs(cost / budget - 1) <= TOLERANCE:
             return guess
@@ -147,7 +149,7 @@ def _logits(
     made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
     starts = made.starts.tolist()
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs):
-        logits = model.lm_head.output
+        logits = model_logits.read(model)
         saved = nnsight.save([logits[n, start - 1 : -1] for n, start in enumerate(starts)])
     # copied on a CPU too: a view would keep the batch's whole logits
     return [logits.to("cpu", copy=True) for logits in saved]
@@ -157,12 +159,13 @@ def _against(
     edited: TransformersModel,
     transcripts: xr.Dataset,
     plan: Sequence[Sequence[int]],
-    predictions: dict[int, torch.Tensor],
+    predict: Callable[[Sequence[int]], dict[int, torch.Tensor]],
 ) -> xr.DataArray:
     where = transcripts.token_id.transpose("prompt", "token").values >= 0
     where &= transcripts.token.values >= 0
     filled = np.full(where.shape, np.nan, np.float32)
     for rows in plan:
+        predictions = predict(rows)
         for row, logits in _predictions(edited, transcripts, [rows]).items():
             filled[row, where[row]] = _kl(predictions[row], logits).numpy()
     coords = {

@@ -9,6 +9,7 @@ from transformers import LlamaForCausalLM
 import tracekit as tk
 from tracekit.check import (
     _check_hidden_states,
+    _check_logits,
     _check_shapes,
     _check_single,
     _check_sum,
@@ -101,6 +102,26 @@ def test_parts_that_do_not_add_up_are_found_with_both_numbers(tiny_llama):
     seen["sum"][1] = seen["sum"][1] * 1.01
     with pytest.raises(ValueError, match=r"layer 1: .* by 0\.01.* of its norm \(bound 0\.0001\)"):
         _check_sum(tiny_llama, seen, batch)
+
+
+def test_logits_that_are_not_the_models_own_are_found(fresh_llama):
+    seen, batch = seen_by(fresh_llama)
+    _check_logits(fresh_llama, seen, batch)
+    capped = 3 * torch.tanh(seen["logits"] / 3)
+    with pytest.raises(ValueError, match=r"log-probabilities .* by [\d.]+ nats \(bound 0\.0001\)"):
+        _check_logits(fresh_llama, {**seen, "logits": capped}, batch)
+
+
+def test_a_lens_that_the_last_block_alone_does_not_settle_is_refused(tiny_folder, words):
+    module = LlamaForCausalLM.from_pretrained(tiny_folder)
+    embedded = []
+    module.model.embed_tokens.register_forward_hook(lambda *seen: embedded.append(seen[-1]))
+    module.lm_head.register_forward_pre_hook(lambda _, seen: (seen[0] + embedded.pop(),))
+    model = tk.load(module, tokenizer=words)
+    runs = tk.encode(model, ["Hello there"], template="raw")
+    last = tk.capture(model, runs, [3], tokens="all", progress=False)
+    with pytest.raises(ValueError, match="they are not made of it alone"):
+        tk.unembed(model, last)
 
 
 def test_padding_that_leaks_into_the_row_is_found(tiny_llama):
