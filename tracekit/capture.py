@@ -71,6 +71,7 @@ def capture(
     asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer)
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
+    frame.require_free(transcripts, asked)
     kept = kept_tokens(transcripts, tokens)
     folder = None if path is None else Folder(Path(path), parallel.share(model)[0])
     budget = token_budget or (folder and folder.budget()) or _default_budget(model, asked)

@@ -45,6 +45,7 @@ def capture_during(
     (19, 18)
     """
     asked = ask(model, layers, site, tokens, nonfinite=nonfinite)
+    frame.require_free(transcripts, asked)
     record = _Record(asked.layers[0])
     runs = generate(_watched(model, asked.layers, asked.site, record), transcripts, **options)
     made = read(runs)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.asked import Asked
 from tracekit.forward import Work
+from tracekit.labels import refuse_taken
 from tracekit.provenance import stamp
 from tracekit.store import storable
 
@@ -17,6 +19,12 @@ def axis(work: Work) -> np.ndarray:
     """The token columns that any row keeps: one axis for all shards."""
     columns = np.flatnonzero(work.kept.any(0))
     return np.arange(columns[0], columns[-1] + 1)
+
+
+def require_free(transcripts: xr.Dataset, asked: Asked) -> None:
+    """Errors: `ValueError` for a label of the transcripts that a capture would write over."""
+    projected = () if asked.vectors is None else ("trait", "norm")
+    refuse_taken(transcripts.coords, ("layer", "dim", asked.name, *projected), "This capture")
 
 
 def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:

@@ -13,6 +13,7 @@ from nnsight import TransformersModel
 from tqdm import tqdm
 
 from tracekit import batching, parallel, tensors
+from tracekit.labels import require_names
 from tracekit.model import device_of, model_provenance
 from tracekit.origin import origin, remote_options
 from tracekit.positions import rows_of
@@ -48,6 +49,7 @@ def generate(
     _refuse_settings(max_new_tokens, temperature, samples)
     rows = _repeated(transcripts, samples)
     _refuse_outgrown(model, rows, max_new_tokens)
+    _labels(rows)  # what cannot be kept is refused before anything runs
     lengths = tensors.lengths(rows)
     budget = parallel.agreed(model, token_budget or batching.decoding_budget(model))
     rank, ranks = parallel.share(model)
@@ -138,13 +140,7 @@ def _extended(
 
 
 def _prompts(rows: xr.Dataset) -> list[Prompt]:
-    fixed = {"prompt", "group", "prompt_length"}
-    # strings of a file are objects: a list has plain values either way
-    labels = {
-        str(name): coord.values.tolist()
-        for name, coord in rows.coords.items()
-        if coord.dims == ("prompt",) and name not in fixed
-    }
+    labels = _labels(rows)
     return [
         Prompt(
             id=name,
@@ -154,6 +150,18 @@ def _prompts(rows: xr.Dataset) -> list[Prompt]:
         )
         for n, name in enumerate(ids_of(rows))
     ]
+
+
+def _labels(rows: xr.Dataset) -> dict[str, list[Any]]:
+    """The prompts' own labels, as plain values (strings of a file are objects)."""
+    fixed = {"prompt", "group", "prompt_length"}
+    labels = {
+        str(name): coord.values.tolist()
+        for name, coord in rows.coords.items()
+        if coord.dims == ("prompt",) and name not in fixed
+    }
+    require_names(labels, "The transcripts")
+    return labels
 
 
 def _repeated(transcripts: xr.Dataset, samples: int) -> xr.Dataset:

@@ -51,6 +51,17 @@ def require_names(names: Iterable[str], where: str) -> None:
             )
 
 
+def refuse_taken(there: Iterable[Any], wanted: Iterable[str], what: str) -> None:
+    """Errors: `ValueError` for labels `there` that bear a name which `what` is about to give."""
+    taken = sorted({str(name) for name in there} & set(wanted))
+    if taken:
+        raise ValueError(
+            f"{what} gives the name {taken[0]!r}, and the transcripts have a label of that name "
+            f"(labels: {', '.join(sorted(map(str, there)))}). "
+            f"Rename it: runs.rename({taken[0]}='my_{taken[0]}')."
+        )
+
+
 def require_text(text: str, what: str) -> None:
     """Errors: `ValueError` for half of a surrogate pair, which no file or tokenizer takes."""
     broken = re.search("[\ud800-\udfff]", text)

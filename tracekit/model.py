@@ -70,9 +70,10 @@ def load(
         kwargs = {"device_map": {"": int(os.environ["LOCAL_RANK"])}, **kwargs}
     _refuse_parallel(kwargs, dtype)
     rename = {**names.STANDARD_NAMES, **kwargs.pop("rename", {})}
-    settings = {**_precision(dtype, source, _is_parallel(kwargs)), **kwargs}
+    settings = {**_precision(dtype, source, _is_parallel(kwargs)), **_disk_last(kwargs, name)}
     loaded, guessed = _named(source, name, rename, settings, revision, remote)
     if remote is not True:
+        _refuse_embedding_on_disk(loaded._module, name)
         freeze(loaded._module)
         _keep_nf4_as_stored(loaded._module)
     loaded._module.tracekit_origin = _origin(loaded, name, revision, remote, guessed)
@@ -149,6 +150,29 @@ def _refuse_parallel(kwargs: Mapping[str, Any], dtype: Any) -> None:
             "packed and cannot be split by rows or columns. "
             "Use device_map='auto', or dtype='bfloat16'."
         )
+
+
+def _disk_last(kwargs: Mapping[str, Any], name: str) -> dict[str, Any]:
+    # transformers takes the first place of a device_map for the model's device
+    places = kwargs.get("device_map")
+    if not isinstance(places, Mapping):
+        return dict(kwargs)
+    ordered = dict(sorted(places.items(), key=lambda entry: entry[1] == "disk"))
+    if set(ordered.values()) == {"disk"}:
+        raise _embedding_on_disk(name)
+    return {**kwargs, "device_map": ordered}
+
+
+def _refuse_embedding_on_disk(module: torch.nn.Module, name: str) -> None:
+    if getattr(module.get_input_embeddings(), "weight", torch.empty(0)).is_meta:
+        raise _embedding_on_disk(name)
+
+
+def _embedding_on_disk(name: str) -> ValueError:
+    return ValueError(
+        f"{name}: device_map puts the embedding on disk, and the inputs go where it lies. Give it "
+        'a place in memory, such as {"model.embed_tokens": "cpu", …}; blocks may lie on disk.'
+    )
 
 
 def _precision(dtype: str | torch.dtype, source: Any, parallel: bool) -> dict[str, Any]:

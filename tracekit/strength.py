@@ -14,6 +14,7 @@ from nnsight import TransformersModel
 from tracekit import batching, tensors
 from tracekit import logits as model_logits
 from tracekit.capture import capture
+from tracekit.labels import refuse_taken
 from tracekit.positions import rows_of
 from tracekit.provenance import read, stamp
 from tracekit.transcript import ids_hash, ids_of
@@ -111,6 +112,7 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
     values = np.asarray(coefficients, dtype=float)
     if len(values) == 0 or len(np.unique(values)) < len(values):
         raise ValueError(f"A sweep over {values.tolist()} was asked for; name each value once.")
+    refuse_taken(transcripts.coords, ("coefficient",), "A sweep")
     count = transcripts.sizes["prompt"]
     rows = transcripts.isel(prompt=np.tile(np.arange(count), len(values)))
     names = [f"{name}#{k}" for k in range(len(values)) for name in ids_of(transcripts)]

@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from nnsight import TransformersModel
 
+from tracekit.labels import refuse_taken
 from tracekit.provenance import read, stamp
 from tracekit.transcript import ids_of
 
@@ -122,6 +123,7 @@ def wrap(
     values: np.ndarray, transcripts: xr.Dataset, layers: Sequence[int], last: str = "dim"
 ) -> xr.DataArray:
     """A DataArray over (prompt, token, layer, `last`) with every label of the transcripts."""
+    refuse_taken(transcripts.coords, ("layer", "dim"), "Labelling")
     riding = {name: transcripts[name] for name in ALONG_TOKENS if name in transcripts}
     coords: dict[str, Any] = {
         **{str(n): c for n, c in transcripts.coords.items() if set(c.dims) <= {"prompt", "token"}},
