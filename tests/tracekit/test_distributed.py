@@ -70,6 +70,14 @@ def offloaded(tiny_folder, words, tmp_path_factory):
     )
 
 
+def test_an_embedding_on_disk_is_refused(tiny_folder, words, tmp_path):
+    rest = {f"model.{n}": "cpu" for n in ("layers", "norm", "rotary_emb")} | {"lm_head": "cpu"}
+    disk = {"model.embed_tokens": "disk"}
+    for places in ({**disk, **rest}, {**rest, **disk}, {"": "disk"}):
+        with pytest.raises(ValueError, match="puts the embedding on disk"):
+            tk.load(tiny_folder, tokenizer=words, device_map=places, offload_folder=str(tmp_path))
+
+
 def test_blocks_on_disk_give_the_same_values(tiny_llama, offloaded):
     assert offloaded.layers[1].attn.q_proj._module.weight.is_meta
     runs = tk.encode(tiny_llama, ["Where is Paris?", "Hi"], template="raw")

@@ -1,16 +1,18 @@
 """Prompts and transcripts: labels relative to the response, strict prefixes, refusals."""
 
-import json
+import copy
 
 import numpy as np
 import pytest
+from tokenizers.normalizers import Strip
 
 import tracekit as tk
-from tracekit.prompts import take
 from tracekit.provenance import read
 from tracekit.transcript import ids_hash, ids_of, subset
 
 TALK = (("user", "Where is Paris?"), ("assistant", "In France."), ("user", "And Rome?"))
+
+ANSWERED = ({"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4"})
 
 
 def row(runs, n=0):
@@ -91,48 +93,20 @@ def test_labels_and_groups_ride_along(tiny_llama):
         ({"prompts": ["a " * 600]}, "context holds 512"),
         ({"prompts": [tk.Prompt("x/1", text="a"), tk.Prompt("x/1", text="b")]}, r"x/1 \(2x\)"),
         ({"prompts": [tk.Prompt("x/1", messages=TALK)], "template": "raw"}, "3 turns"),
+        ({"prompts": "hello"}, "'hello', a single str.*a list"),
+        ({"prompts": ["a"], "responses": "b"}, "One text responses"),
+        ({"prompts": [{"role": "user", "content": "a"}]}, "prompt 0, a dict.*tk.Prompt"),
+        ({"prompts": [["a", "b"]]}, "prompt 0, a list"),
+        ({"prompts": ["a\ud83d"]}, "lone surrogate"),
+        ({"prompts": ["a"], "responses": ["b\ud83d"]}, "lone surrogate"),
+        ({"prompts": [tk.Prompt("x/1", messages=ANSWERED)], "responses": ["5"]}, "another"),
+        ({"prompts": [tk.Prompt("x/1", messages=ANSWERED[1:])]}, "nothing before its answer"),
+        ({"prompts": [tk.Prompt("x/1", text="a", system="b")], "system": "c"}, "of its own"),
     ],
 )
 def test_bad_prompts_are_refused(tiny_llama, arguments, words):
     with pytest.raises(ValueError, match=words):
         tk.encode(tiny_llama, **arguments)
-
-
-def write(folder, rows):
-    path = folder / "set.json"
-    path.write_text(json.dumps({"name": "set", "prompts": rows}))
-    return path
-
-
-def test_read_prompts_names_labels_and_spreads_a_limit(tmp_path):
-    rows = [{"id": n, "text": f"t{n}", "bias_description": "ab"[n % 2]} for n in range(6)]
-    prompts = tk.read_prompts(write(tmp_path, rows))
-    assert [p.id for p in prompts][:2] == ["set/0", "set/1"]
-    assert prompts[1].labels["bias"] == "b"
-    kept = tk.read_prompts(tmp_path / "set.json", limit=3)
-    assert sorted(p.labels["bias"] for p in kept) == ["a", "a", "b"]
-    with pytest.raises(ValueError, match="at least 1"):
-        take(prompts, 0)
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([], "holds no prompts"),
-        ([{"text": "a"}], "needs an id"),
-        ([{"id": 1, "text": ""}], "non-empty text"),
-        ([{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], r"set/1 \(2x\)"),
-    ],
-)
-def test_bad_files_are_refused(tmp_path, rows, words):
-    with pytest.raises(ValueError, match=words):
-        tk.read_prompts(write(tmp_path, rows))
-
-
-def test_a_missing_file_names_its_neighbours(tmp_path):
-    write(tmp_path, [{"id": 1, "text": "a"}])
-    with pytest.raises(FileNotFoundError, match=r"set\.json"):
-        tk.read_prompts(tmp_path / "sets.json")
 
 
 def test_text_with_nul_and_newlines_is_storable(tiny_llama, tmp_path):
@@ -142,3 +116,58 @@ def test_text_with_nul_and_newlines_is_storable(tiny_llama, tmp_path):
     assert np.array_equal(back.token_id, runs.token_id)
     assert back.token_text.values.tolist() == runs.token_text.values.tolist()
     assert ids_of(back) == ["n/1"]
+
+
+@pytest.mark.parametrize("template", ["chat", "raw"])
+def test_a_conversation_that_ends_with_the_assistant_has_its_answer_as_response(
+    tiny_llama, template
+):
+    words = tiny_llama.tokenizer
+    runs = tk.encode(tiny_llama, [tk.Prompt("x/1", messages=ANSWERED), "Say hi"], template=template)
+    asked = "2+2?"
+    if template == "chat":
+        asked = words.apply_chat_template([ANSWERED[0]], tokenize=False, add_generation_prompt=True)
+    before = words(asked, add_special_tokens=False)["input_ids"]
+    after = words("It is 4", add_special_tokens=False)["input_ids"]
+    assert row(runs) == before + after
+    assert row(runs)[:-1] != before + after
+    first = runs.isel(prompt=0)
+    response = first.token_id.sel(token=slice(0, None)).values.tolist()
+    assert response == after
+    assert set(first.role.sel(token=slice(0, None)).values) == {
+        "assistant" if template == "chat" else "text"
+    }
+    assert (runs.isel(prompt=1).token_id.sel(token=slice(0, None)) == -1).all()
+    assert first.prompt_length.item() == len(before)
+    assert first.text.item() == "2+2?"
+    assert first.response.item() == "It is 4"
+    assert read(runs)["text"] == "given"
+    if template == "chat":
+        said = tk.generate(tiny_llama, runs, max_new_tokens=1, progress=False)
+        assert row(said)[: len(before + after)] == before + after
+
+
+def test_a_long_role_of_a_template_is_kept_whole(fresh_llama):
+    fresh_llama.tokenizer = copy.deepcopy(fresh_llama.tokenizer)
+    talk = [("assistant_of_old", "Hello"), ("user", "Hi")]
+    runs = tk.encode(fresh_llama, [tk.Prompt("x/1", messages=talk)])
+    assert "assistant_of_old" in runs.role.values
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_where_it_matters(fresh_llama):
+    words = fresh_llama.tokenizer = copy.deepcopy(fresh_llama.tokenizer)
+    size = fresh_llama.embed._module.weight.shape[0]
+    words.add_tokens([f"<new{n}>" for n in range(size - len(words) + 1)])
+    last = len(words) - 1
+    assert words.convert_ids_to_tokens(last).startswith("<new")
+    with pytest.raises(ValueError, match=rf"'text/1' has the token '<new\d+>' of id {last}"):
+        tk.encode(fresh_llama, ["Hi", words.convert_ids_to_tokens(last)], template="raw")
+    assert tk.encode(fresh_llama, ["Hi"], template="raw").sizes["token"] == 1
+
+
+def test_a_text_without_tokens_is_refused(fresh_llama):
+    words = fresh_llama.tokenizer = copy.deepcopy(fresh_llama.tokenizer)
+    words.backend_tokenizer.normalizer = Strip()
+    for arguments, what in (((["Hi", "  "],), "prompt 'text/1'"), ((["a"], [" "]), "response to")):
+        with pytest.raises(ValueError, match=f"{what}.*into no tokens"):
+            tk.encode(fresh_llama, *arguments, template="raw")
