@@ -28,8 +28,10 @@ def cluster_bootstrap(
     a group drawn twice counts as two) and returns an array without `dim`. `group=None`: each row
     is its own. With `strata`, a coordinate constant within groups, each stratum keeps its number
     of groups. `interval` is "percentile" or "bca" (bias-corrected and accelerated). Returns
-    `estimate`, `low`, `high`. Raises ValueError for fewer than 2 groups. Source: Efron 1987;
-    Davison & Hinkley 1997.
+    `estimate`, `low`, `high`; the attribute `undefined` counts values of draws for which the
+    statistic was not finite (no interval can rest on them: where there is one, `low` and `high`
+    are NaN). Raises ValueError for fewer than 2 groups, for no repetitions, and for a level that
+    is not between 0 and 1. Source: Efron 1987; Davison & Hinkley 1997.
 
     >>> data = xr.DataArray(np.arange(20.0), dims="prompt")
     >>> mean = lambda rows: rows.mean("prompt")
@@ -37,11 +39,15 @@ def cluster_bootstrap(
     >>> bool(found["low"] < found["estimate"] < found["high"])
     True
     """
+    _check_settings(repetitions, level)
     clusters = _clusters(data, dim, group, strata)
     take = _taker(data, statistic, dim, group)
     estimate = take([rows for stratum in clusters for rows in stratum])
     draws = [take(_resample(clusters, generator)) for _ in range(repetitions)]
-    values = np.stack([draw.values for draw in draws])
+    values = np.stack([draw.values for draw in draws]).astype(float)
+    undefined = ~np.isfinite(values)
+    # an infinite draw would pull a bound, or leave it to chance
+    values[undefined] = np.nan
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if interval == "bca":
         left_out = _jackknife(clusters, take)
@@ -56,7 +62,15 @@ def cluster_bootstrap(
     }
     count = sum(map(len, clusters))
     settings = {"n": count, "unit": group or dim, "level": level, "interval": interval}
-    return xr.Dataset(bounds, attrs=settings)
+    return xr.Dataset(bounds, attrs={**settings, "undefined": int(undefined.sum())})
+
+
+def _check_settings(repetitions: int, level: float) -> None:
+    if repetitions < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"A bootstrap of {repetitions} repetitions at level {level} was asked for; there is "
+            "at least one repetition, and the level is between 0 and 1, such as 0.95."
+        )
 
 
 def _clusters(data: Labelled, dim: str, group: str | None, strata: str | None) -> list[Rows]:
@@ -114,6 +128,7 @@ def _bca(
 ) -> np.ndarray:
     below = ((values < estimate).mean(axis=0) + (values <= estimate).mean(axis=0)) / 2
     bias = norm.ppf(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+    left_out = [np.where(np.isfinite(j), j, np.nan) for j in left_out]
     influence = [(len(j) - 1) * (j.mean(axis=0) - j) for j in left_out]
     cubes = sum((u**3).sum(axis=0) / len(u) ** 3 for u in influence)
     squares = sum((u**2).sum(axis=0) / len(u) ** 2 for u in influence)
@@ -125,8 +140,11 @@ def _bca(
 def _quantile(
     values: Float[np.ndarray, "draw *other"], tail: np.ndarray | np.float64
 ) -> np.ndarray | np.float64:
-    if np.ndim(tail) == 0:
+    if np.ndim(tail) == 0 and np.isfinite(tail):
         return np.quantile(values, tail, axis=0)
     flat, tails = values.reshape(len(values), -1), np.ravel(tail)
-    found = [np.quantile(column, t) for column, t in zip(flat.T, tails, strict=True)]
+    found = [
+        np.quantile(column, t) if np.isfinite(t) else np.nan
+        for column, t in zip(flat.T, tails, strict=True)
+    ]
     return np.reshape(found, values.shape[1:])

@@ -5,7 +5,7 @@ import numpy as np
 import xarray as xr
 
 from traits import statistics
-from traits.extract import extract, trait_name
+from traits.extract import extract, refuse_identical, trait_name
 from traits.measures import measure, with_chances
 from traits.methods import Method
 from traits.pairs import joined, pairs, select_part, split_pairs, windowed_pairs
@@ -75,6 +75,7 @@ def evaluate(
     part = split_pairs(sides[0]["pair"], generator) if part is None else part
     functions = named_methods(methods)
     fit = _part(sides, part, "fit")
+    refuse_identical(*fit)
     seen = {name: _part(_measurable(sides, kind), part, name) for name in PARTS}
     if report is not None:
         seen["report"] = _elsewhere(report, sides, kind)

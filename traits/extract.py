@@ -13,7 +13,8 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
     `traces` has dims (prompt, layer, dim), and `token` if it should be averaged here, with the
     coordinates `label` and `group`; the result has (layer, dim), float32, norm 1, positive side
     positive, with the coordinates `trait` and `method`. `method` is a name of METHODS or any
-    function of that alias. Raises ValueError for an unknown method or a vector of zeros.
+    function of that alias. Raises ValueError for an unknown method, for sides that are the same at
+    some layer (whatever a method would make of that), and for a vector of zeros.
 
     >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["alignment/mine/0"] * 2)}
     >>> values = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
@@ -24,6 +25,7 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
     function = method if callable(method) else _method(method)
     name = getattr(method, "__name__", repr(method)) if callable(method) else method
     positive, negative = (side.transpose("pair", "layer", "dim") for side in pairs(traces))
+    refuse_identical(positive.values, negative.values)
     vector = unit(function(positive.values, negative.values))
     made = xr.DataArray(
         vector.astype(np.float32),
@@ -34,21 +36,40 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
 
 
 def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"]:
-    """Vectors divided by their norm along the last axis; ValueError where a norm is zero.
+    """Vectors divided by their norm along the last axis; ValueError where one has no direction.
+
+    That is where a norm is zero or not finite.
 
     >>> unit(np.array([[3.0, 4.0]])).tolist()
     [[0.6, 0.8]]
     """
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    empty = np.argwhere(~(norm[..., 0] > 0)).tolist()
+    empty = np.argwhere(~((norm[..., 0] > 0) & np.isfinite(norm[..., 0]))).tolist()
     if empty:
         raise ValueError(
-            f"A direction has no length at {len(empty)} of {norm.size} places (index along "
+            f"A direction has no finite length at {len(empty)} of {norm.size} places (index along "
             f"{'layer' if vectors.ndim == 2 else 'the leading dims'}: {empty[:5]}): both sides are "
             "the same there, for instance embeddings of identical last tokens. Drop that layer, "
             "or take other tokens."
         )
     return vectors / norm
+
+
+def refuse_identical(
+    positive: Float[np.ndarray, "pair *any dim"], negative: Float[np.ndarray, "pair *any dim"]
+) -> None:
+    """Raise ValueError where all twins are equal: a fit there would be the rounding of nothing.
+
+    >>> refuse_identical(np.ones((8, 2, 3)), np.zeros((8, 2, 3)))
+    """
+    same = (positive == negative).all(axis=(0, -1))
+    if same.any():
+        raise ValueError(
+            f"Both sides of all {len(positive)} pairs are the same at {int(same.sum())} of "
+            f"{same.size} places (index along the dims between pair and dim: "
+            f"{np.argwhere(same).tolist()[:5]}), for instance embeddings of identical last "
+            "tokens. Drop that layer, or take other tokens."
+        )
 
 
 def _method(name: str) -> Method:

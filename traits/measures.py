@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
@@ -36,13 +38,20 @@ def measure(scores: xr.Dataset) -> xr.DataArray:
     right = (positive > scores["threshold"]).mean() + (negative <= scores["threshold"]).mean()
     values = [
         paired_auroc(positive, negative).item(),
-        paired_effect(positive - negative).item(),
+        _effect(positive - negative),
         above.mean(),
         right.item() / 2,
         ((chance - outcome) ** 2).mean(),
         calibration_error(chance, outcome),
     ]
     return xr.DataArray(np.array(values), dims="measure", coords={"measure": list(MEASURES)})
+
+
+def _effect(differences: xr.DataArray) -> float:
+    with warnings.catch_warnings():
+        # a bootstrap may draw one pair again and again; it counts the draws without a value
+        warnings.simplefilter("ignore", UserWarning)
+        return paired_effect(differences).item()
 
 
 def with_chances(scores: xr.Dataset, calibration: xr.Dataset) -> xr.Dataset:
@@ -57,6 +66,11 @@ def with_chances(scores: xr.Dataset, calibration: xr.Dataset) -> xr.Dataset:
     sides = [calibration[side].values for side in ("positive", "negative")]
     values = np.concatenate(sides)
     centre, scale = values.mean(), values.std()
+    if not (np.isfinite(scale) and scale > 0):
+        raise ValueError(
+            f"The {values.size} calibration scores have the deviation {scale}: no curve can be "
+            "fitted on them. Take pairs whose scores vary."
+        )
     label = np.repeat([1, 0], [len(side) for side in sides])
     curve = LogisticRegression().fit((values[:, None] - centre) / scale, label)
     for side in ("positive", "negative"):

@@ -24,15 +24,15 @@ def sign_flip(
     `statistic` (its t), `p` and `null_quantile` of the mean; with `family`, also `p_family`: the
     p of the largest statistic over those dims (max-t). p = (b + 1) / (B + 1), or exact over all
     2ⁿ flips where those are no more than `repetitions`. Alternatives: two-sided, greater, less.
-    Raises ValueError for values that are not finite or fewer than 2 groups. Source: Nichols &
-    Holmes 2002.
+    Raises ValueError for values that are not finite or fewer than 2 groups; where all differences
+    are 0, the statistic is 0 and p is 1. Source: Nichols & Holmes 2002.
 
     >>> differences = xr.DataArray(np.arange(8.0) + 1, dims="prompt")
     >>> sign_flip(differences, np.random.default_rng(0), group=None)["p"].item()
     0.0078125
     """
     # in 32 bits the flip of nothing would miss the observed mean, and p could be 0
-    values = _by_group(differences.astype(np.float64), dim, group)
+    values, unit = _in_range(_by_group(differences.astype(np.float64), dim, group), dim)
     count = values.sizes[dim]
     flips, exact = _flips(count, repetitions, generator)
     rows = values.transpose(dim, ...)
@@ -48,7 +48,7 @@ def sign_flip(
             observed, drawn, family, alternative=alternative, exact=exact
         )
     result = result.rename(estimate="statistic").assign(
-        estimate=mean, null_quantile=_quantiles(null)
+        estimate=mean * unit, null_quantile=_quantiles(null) * unit
     )
     return result.assign_attrs(n=count, unit=group or dim, flips=len(flips), exact=int(exact))
 
@@ -65,7 +65,8 @@ def against_null(
 
     `null` has the dim `draw` besides those of `observed`. p = (b + 1) / (B + 1), b counting the
     draws at least as extreme; with `exact` the draws are all there are, the observed one among
-    them, and p = b / B.
+    them, and p = b / B. So p is above 0 and at most 1. Raises ValueError for values that are not
+    finite on either side, for no draws, and for exact draws that lack the observed value.
 
     >>> null = xr.DataArray(np.arange(99.0), dims="draw")
     >>> against_null(xr.DataArray(97.0), null)["p"].item()
@@ -73,9 +74,15 @@ def against_null(
     """
     _check_draws(observed, null, draw)
     sided = _side(alternative)
+    _check_finite(observed, null, draw)
     # the same sum in another order differs in its last bits, and is a tie
     reach = sided(observed) - 1e-9 * np.abs(observed)
     beyond = (sided(null) >= reach).sum(draw)
+    if exact and bool((beyond == 0).any()):
+        raise ValueError(
+            f"exact=True was given, and the {null.sizes[draw]} draws do not hold the observed "
+            "value, so they are not all there are. Leave exact out for random draws."
+        )
     p = beyond / null.sizes[draw] if exact else (beyond + 1) / (null.sizes[draw] + 1)
     values = {"estimate": observed, "p": p, "null_quantile": _quantiles(null, draw)}
     return xr.Dataset(values, attrs={"draws": null.sizes[draw]})
@@ -94,7 +101,7 @@ def max_statistic(
 
     `family` names the dims that were looked through, such as trait, layer and method; the draws
     of `null` must be joint over them. Strong control of the familywise error. Source: Westfall &
-    Young 1993 (single step); issue 5.
+    Young 1993 (single step).
 
     >>> null = xr.DataArray(np.random.default_rng(0).normal(size=(99, 5)), dims=("draw", "layer"))
     >>> max_statistic(xr.DataArray([0, 0, 0, 0, 9.0], dims="layer"), null, ["layer"]).values
@@ -107,6 +114,8 @@ def max_statistic(
             f"{tuple(observed.dims)}, without {lacking[0]!r}. Name dims that it has."
         )
     sided = _side(alternative)
+    # a maximum would skip a NaN
+    _check_finite(observed, null, draw)
     largest = sided(null).max(list(family))
     return against_null(sided(observed), largest, draw=draw, exact=exact)["p"]
 
@@ -125,6 +134,14 @@ def _by_group(values: xr.DataArray, dim: str, group: str | None) -> xr.DataArray
             f"along {dim!r}. Take more prompts: tokens and samples of one are not units."
         )
     return values
+
+
+def _in_range(values: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """The values over a power of two, so that no square leaves the range of a float, and it."""
+    largest = np.abs(values).max(dim)
+    unit = xr.where(largest > 0, 2.0 ** np.floor(np.log2(largest.where(largest > 0, 1.0))), 1.0)
+    # two steps: the reciprocal of a subnormal is infinite
+    return values / unit, unit
 
 
 def _flips(
@@ -155,6 +172,16 @@ def _side(alternative: str):
 
 def _quantiles(null: xr.DataArray, draw: str = "draw") -> xr.DataArray:
     return null.quantile(list(QUANTILES), draw)
+
+
+def _check_finite(observed: xr.DataArray, null: xr.DataArray, draw: str) -> None:
+    wrong = [int((~np.isfinite(values)).sum()) for values in (observed, null)]
+    if any(wrong) or not null.sizes[draw]:
+        raise ValueError(
+            f"A p-value was asked for, and {wrong[0]} of {observed.size} observed values and "
+            f"{wrong[1]} of {null.size} values of {null.sizes[draw]} draws are not finite: a NaN "
+            "would pass for the most extreme of all. Leave out what has no value, and say so."
+        )
 
 
 def _check_draws(observed: xr.DataArray, null: xr.DataArray, draw: str) -> None:

@@ -22,7 +22,8 @@ def project(
     than the traces. Units: residual units along the vector (scalar), -1 to 1 (cosine), or
     standard deviations over (prompt, token) of the clean model's own projection at that layer
     and trait (sd; `clean` are the clean model's traces). Dask-backed traces stay lazy; holes stay
-    NaN. Raises ValueError when dims, layers or positions of `dim` do not fit.
+    NaN, and a residual of zeros has no cosine (NaN). Raises ValueError when dims, layers or
+    positions of `dim` do not fit, and for vectors that are not finite, or zero for a cosine.
 
     >>> traces = xr.DataArray([[[3.0, 4.0]]], dims=("prompt", "layer", "dim"))
     >>> vectors = xr.DataArray([[[0.0, 1.0]]], dims=("trait", "layer", "dim"))
@@ -30,6 +31,7 @@ def project(
     (1, 0.8)
     """
     vectors = _fit(traces, vectors)
+    _refuse_undirected(vectors, zero=kind != "cosine")
     scalar = _dot(traces, vectors)
     scalar = scalar.transpose(*[dim for dim in traces.dims if dim != "dim"], ...)
     scalar = _stamp(scalar, traces, vectors, kind)
@@ -58,6 +60,8 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
             f"{sorted(map(str, projections.coords))}. Project the traces with kind='cosine', or "
             "capture with vectors=."
         )
+    if vectors is not None:
+        _refuse_undirected(vectors, zero=False)
     length = projections["norm"] if vectors is None else projections["norm"] * norm(vectors)
     return (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
 
@@ -80,13 +84,27 @@ def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -
         )
     rows = [dim for dim in clean.dims if dim in ("prompt", "token")]
     deviation = clean.std(rows, skipna=True)
-    if bool((~(deviation > 0)).any()):
+    if bool((~((deviation > 0) & np.isfinite(deviation))).any()):
         raise ValueError(
             f"The clean projections ({dict(clean.sizes)}) do not vary over {rows} at some layer "
             "and trait. Use more clean prompts."
         )
     with xr.set_options(arithmetic_join="exact"):
         return (projections / deviation).assign_attrs(projections.attrs)
+
+
+def _refuse_undirected(vectors: xr.DataArray, zero: bool) -> None:
+    length = norm(vectors)
+    wrong = ~np.isfinite(length) if zero else ~(np.isfinite(length) & (length > 0))
+    count = int(wrong.sum())
+    if count:
+        first = wrong.stack(place=wrong.dims) if wrong.dims else wrong.expand_dims("place")
+        named = {d: first[d].values[first.values.argmax()] for d in wrong.dims if d in first.coords}
+        raise ValueError(
+            f"Of {length.size} vectors {count} are {'not finite' if zero else 'zero or not finite'}"
+            f"{f' (first: {named})' if named else ''}: nothing can be projected on them. Leave "
+            "them out, or extract them again."
+        )
 
 
 def norm(array: xr.DataArray) -> xr.DataArray:

@@ -23,7 +23,8 @@ def findings(result: xr.Dataset) -> list[str]:
     """What a reader of one trait's `evaluate` must know, in sentences with their numbers.
 
     Ceiling and floor, the wrong sign, a null band not exceeded, a layer at the edge of those
-    searched, a null too small for its p. An empty list is a clean result.
+    searched, a null too small for its p, a measure without a value. An empty list is a clean
+    result.
     """
     area, low, high = (_at(result[name], "auroc") for name in ("estimate", "low", "high"))
     count = int(result["n_report"])
@@ -35,6 +36,8 @@ def findings(result: xr.Dataset) -> list[str]:
         "searched": _at_edge(result),
     }
     said |= {text: failed for name in _nulls(result) for text, failed in _null(result, name)}
+    lacking = [name for name in _measures(result) if "undefined" in interval(result, name)]
+    said[f"undefined: no value or interval of {', '.join(lacking)}"] = bool(lacking)
     return [text for text, true in said.items() if true]
 
 
@@ -49,7 +52,7 @@ def summary(result: xr.Dataset) -> str:
         f"{dim} {result[f'selected_{dim}'].item()}" for dim in ("method", "window", "layer")
     )
     counts = ", ".join(f"{name} {int(result[f'n_{name}'])}" for name in ("fit", "select", "report"))
-    measures = "; ".join(interval(result, str(name)) for name in result["measure"].values)
+    measures = "; ".join(interval(result, name) for name in _measures(result))
     nulls = "; ".join(
         f"{name} 95 % {_at_null(result, name):.2f}, p {float(result['null_p'].sel(null=name)):.3g} "
         f"({int(result['null_draws'].sel(null=name))} draws)"
@@ -62,9 +65,18 @@ def summary(result: xr.Dataset) -> str:
 
 
 def interval(result: xr.Dataset, measure: str) -> str:
-    """One measure with its interval, as text."""
+    """One measure with its interval, as text; `undefined` where either has no value."""
     bounds = [_at(result[name], measure) for name in ("estimate", "low", "high")]
+    if not np.isfinite(bounds[0]):
+        return f"{measure} undefined"
+    if not np.isfinite(bounds).all():
+        return f"{measure} {bounds[0]:.2f} [undefined]"
     return f"{measure} {bounds[0]:.2f} [{bounds[1]:.2f}, {bounds[2]:.2f}]"
+
+
+def _measures(result: xr.Dataset) -> list[str]:
+    there = result["measure"].values if "measure" in result.coords else ["auroc"]
+    return [str(name) for name in there]
 
 
 def _nulls(result: xr.Dataset) -> list[str]:

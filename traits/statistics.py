@@ -73,9 +73,13 @@ def rank_auroc(
 ) -> Float[np.ndarray, "*other"] | np.float64:
     """`paired_auroc` of plain arrays along the last axis, for loops over many draws.
 
+    Raises ValueError for scores that are not finite.
+
     >>> rank_auroc(np.array([0.4, 0.9]), np.array([0.1, 0.4])).item()
     0.875
     """
+    for side in (positive, negative):
+        _refuse_holes(side, "scores")
     label = np.repeat([1, 0], [positive.shape[-1], negative.shape[-1]])
     return _rank_area(np.concatenate([positive, negative], axis=-1), label)
 
@@ -86,12 +90,14 @@ def rank_differences(
     """What each pair adds to the AUROC: its mean over `dim` is the AUROC minus a half.
 
     Exchanging the twins of a pair changes its sign and nothing else, so `sign_flip` on these is
-    the permutation test of the AUROC.
+    the permutation test of the AUROC. Raises ValueError for scores that are not finite.
 
     >>> positive = xr.DataArray([0.4, 0.9], dims="pair")
     >>> rank_differences(positive, xr.DataArray([0.1, 0.4], dims="pair")).values.tolist()
     [0.375, 0.375]
     """
+    for side in (positive, negative):
+        _refuse_holes(side, "scores")
     ranks = xr.apply_ufunc(
         lambda *sides: stats.rankdata(np.concatenate(sides, axis=-1), axis=-1),
         *(side.drop_vars(dim, errors="ignore") for side in (positive, negative)),
@@ -107,10 +113,24 @@ def rank_differences(
 def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
     """The mean of paired differences in units of their standard deviation (Cohen's d_z).
 
+    NaN, with a warning that says how many, where the differences do not vary (all alike, or one
+    pair): there is no unit to count in. Raises ValueError for differences that are not finite.
+
     >>> paired_effect(xr.DataArray([1.0, 2.0, 3.0], dims="pair")).item()
     2.0
     """
-    return differences.mean(dim) / differences.std(dim, ddof=1)
+    _refuse_holes(differences, "paired differences")
+    mean, count = differences.mean(dim), differences.sizes[dim]
+    spread = differences.std(dim, ddof=1) if count > 1 else xr.zeros_like(mean)
+    # equal numbers differ from their mean by a rounding
+    varies = spread > 1e-12 * np.abs(differences).max(dim)
+    if not bool(varies.all()):
+        warnings.warn(
+            f"The {count} paired differences along {dim!r} do not vary at "
+            f"{int((~varies).sum())} of {mean.size} places: no effect in units of their deviation.",
+            stacklevel=2,
+        )
+    return mean / spread.where(varies)
 
 
 def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:
@@ -155,16 +175,20 @@ def _check_scores(scores: xr.DataArray, label: xr.DataArray, dim: str) -> None:
             f"An AUROC needs rows labelled 1 and rows labelled 0 along {dim!r}, and found "
             f"{counts[0]} and {counts[1]} of {label.size}. Select rows that have both labels."
         )
-    holes = int((~np.isfinite(scores)).sum())
-    if holes:
-        raise ValueError(
-            f"{holes} of {scores.size} scores are not finite. Drop these rows, or average over "
-            "the tokens that exist."
-        )
+    _refuse_holes(scores, "scores")
     constant = int((scores.max(dim) == scores.min(dim)).sum())
     if constant:
         warnings.warn(
             f"The scores are constant along {dim!r} at {constant} of {scores.max(dim).size} "
             "places; their AUROC of 0.5 says nothing.",
             stacklevel=3,
+        )
+
+
+def _refuse_holes(values: xr.DataArray | np.ndarray, what: str) -> None:
+    holes = int((~np.isfinite(values)).sum())
+    if holes or not values.size:
+        raise ValueError(
+            f"{holes} of {values.size} {what} are not finite. Drop these rows, or average over "
+            "the tokens that exist."
         )

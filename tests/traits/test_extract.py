@@ -115,7 +115,7 @@ def test_what_cannot_be_extracted_is_refused():
         extract(xr.concat([traces, other], "prompt"))
     same = traces.copy()
     same[:, 1] = 1.0
-    with pytest.raises(ValueError, match=r"no length at 1 of 3 places .*\[\[1\]\]"):
+    with pytest.raises(ValueError, match=r"the same at 1 of 3 places .*\[\[1\]\]"):
         extract(same)
 
 
