@@ -1,6 +1,10 @@
 """The same values as plain transformers + peft + bitsandbytes, on every architecture and variant.
 
     python -m experiments.benchmarks.architectures [--only Llama,Gemma3]
+    python -m experiments.benchmarks.architectures --all
+
+The second is every text-generation model type of transformers (`every_kind_table.py`); it goes on
+where `results/architectures_all.csv` ends.
 
 Random models of four blocks are saved as folders and read twice: by tracekit, and by hooks on
 transformers (`reference.py`, which shares no code with tracekit), on the same padded tensors.
@@ -24,7 +28,7 @@ from pathlib import Path
 import torch
 
 import tracekit as tk
-from experiments.benchmarks import reference, tiny
+from experiments.benchmarks import every_kind_table, reference, tiny
 from tracekit.resources import embedded_model
 
 TEXTS = (
@@ -34,6 +38,7 @@ TEXTS = (
 )
 SITES = ("residual", "attention", "mlp")
 QUANTISED = ("Llama", "Qwen3", "Gemma3")
+RESULTS = Path(__file__).parent / "results" / "architectures_all.csv"
 BOUNDS = {"float32": 1e-6, "nf4": 1e-3, "int8": 1e-3}
 
 
@@ -96,7 +101,11 @@ def main() -> int:
     """Print the table; 1 if any figure is above its bound."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(tiny.ARCHITECTURES))
-    names, failed = parser.parse_args().only.split(","), 0
+    parser.add_argument("--all", action="store_true")
+    asked = parser.parse_args()
+    if asked.all:
+        return every_kind_table.main(RESULTS)
+    names, failed = asked.only.split(","), 0
     print(f"| architecture | dtype | LoRA | {' | '.join(SITES)} | bound | check |")
     print("| --- " * 8 + "|")
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,12 +5,20 @@ Real transformers and peft, no tracekit: what is measured here is also the tests
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.pytorch_utils import Conv1D
 
 DEPTH, WIDTH, HEADS = 4, 32, 4
 ROTARY = {
@@ -80,6 +88,24 @@ def build(name: str, folder: Path, tokenizer: Any, seed: int = 0, widen: int = 1
     return folder
 
 
+def tokenizer(texts: Sequence[str], size: int = 400) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of at most `size` ids, trained on the texts.
+
+    >>> tokenizer(["one two", "two three"]).eos_token_id
+    2
+    """
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    ends = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(ends.values()), initial_alphabet=alphabet
+    )
+    words.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=words, **ends)
+
+
 def spread(model: PreTrainedModel, generator: torch.Generator) -> None:
     """Weights large and unlike enough that a wrong site, layer or row shows in the numbers."""
     for parameter in model.parameters():
@@ -89,14 +115,21 @@ def spread(model: PreTrainedModel, generator: torch.Generator) -> None:
 
 
 def linear_names(model: torch.nn.Module) -> list[str]:
-    """The last name of every linear module of the blocks: what a LoRA is put on."""
-    kinds = ("Linear", "Conv1D")
-    found = {
-        name.rpartition(".")[2]
+    """The last name of every linear module of the blocks: what a LoRA is put on.
+
+    A name that is a number (of a sequence) keeps its parent's before it.
+    """
+    kinds = (torch.nn.Linear, Conv1D)
+    names = [
+        name.split(".")
         for name, module in model.named_modules()
-        if type(module).__name__ in kinds and any(part.isdigit() for part in name.split("."))
-    }
-    return sorted(found)
+        if isinstance(module, kinds) and any(part.isdigit() for part in name.split("."))
+    ]
+    mamba = any("Mamba" in type(module).__name__ for module in model.modules())
+    found = {".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:]) for parts in names}
+    return sorted(
+        found - {"out_proj"} if mamba else found
+    )  # peft refuses it: fused kernels skip it
 
 
 def build_lora(base: Path, folder: Path, seed: int = 1, rank: int = 4) -> Path:
@@ -110,7 +143,7 @@ def build_lora(base: Path, folder: Path, seed: int = 1, rank: int = 4) -> Path:
         lora_alpha=2 * rank,
         target_modules=linear_names(model),
         init_lora_weights=False,
-        fan_in_fan_out=model.config.model_type == "gpt2",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
     get_peft_model(model, settings).save_pretrained(str(folder))
