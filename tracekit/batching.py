@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -108,7 +109,8 @@ def run(
     if not failed:
         yield rows, result
         return
-    # out of the except block: its traceback held the failed tensors
+    # out of the except block: its traceback held the failed tensors, and cycles may still
+    gc.collect()
     torch.cuda.empty_cache()
     half = (len(rows) + 1) // 2
     yield from run(rows[:half], compute)

@@ -18,6 +18,7 @@ from tracekit.generate import generate
 from tracekit.model import edits_of, model_provenance
 from tracekit.positions import running_in
 from tracekit.provenance import read, stamp
+from tracekit.release import unbind
 from tracekit.transcript import ids_of
 
 
@@ -92,7 +93,8 @@ def _watched(
     with model.edit() as (tracer, watched):
         for step in tracer.iter[:]:
             for layer in layers:
-                record.note(watched._module, layer, step, sites.read(watched, layer, site))
+                record.note(model._module, layer, step, sites.read(model, layer, site))
+    unbind(watched)
     before = model.__dict__.get("tracekit_edits", [])
     watched.tracekit_edits = [*before, {"kind": "read", "layers": layers}]
     return watched

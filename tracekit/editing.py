@@ -11,6 +11,7 @@ from nnsight import TransformersModel
 from tracekit.directions import Direction, hashed
 from tracekit.model import origin
 from tracekit.positions import Rows, Tokens, named, overflow, require_tokens, running_in
+from tracekit.release import unbind
 from tracekit.sites import first
 
 # (hidden, layer, where, rows) → hidden, of which only the places in `where` are taken
@@ -56,11 +57,12 @@ def edit(
     with model.edit() as (tracer, edited):
         for step in tracer.iter[:]:
             for layer in layers:
-                output = edited.layers[layer].output
-                new = _changed(edited._module, first(output), change, layer, tokens, step, name)
-                edited.layers[layer].output = (
+                output = model.layers[layer].output
+                new = _changed(model._module, first(output), change, layer, tokens, step, name)
+                model.layers[layer].output = (
                     (new, *output[1:]) if isinstance(output, tuple) else new
                 )
+    unbind(edited)
     made = {"kind": kind, "vector": hashed(at), "layers": layers, "tokens": named(tokens)}
     edited.tracekit_edits = [*earlier, {**made, **settings}]
     return edited

@@ -1,4 +1,4 @@
-"""nnsight's TransformersModel, except that padded ids without a mask are refused."""
+"""nnsight's TransformersModel, except that it refuses padding unsaid and lets go of what it ran."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import torch
 from nnsight import TransformersModel
 from nnsight.modeling.processing import as_encoding
 
+from tracekit.release import ReleasingTracer
+
 
 class GuardedModel(TransformersModel):
     """What `load` returns: a `TransformersModel` whose traces refuse ids padded without a mask.
 
     transformers would take the padding for text and shift every position, and no number would
-    look wrong.
+    look wrong. A trace or generation frees its tensors when it ends (`ReleasingTracer`).
     """
+
+    def trace(self, *inputs: Any, remote: bool | str = False, **keywords: Any) -> Any:
+        """A trace as nnsight's, which frees its tensors when it ends."""
+        if not remote:  # a server frees its own
+            keywords.setdefault("tracer_cls", ReleasingTracer)
+        return super().trace(*inputs, remote=remote, **keywords)
 
     def _batch(self, invokes: list, fn: Any) -> tuple:
         for inputs, keywords in invokes:
