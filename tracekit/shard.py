@@ -1,20 +1,12 @@
-"""Write one netCDF file, whole or not at all. Run as a script it is a writer process.
-
-Writer processes exist because HDF5 holds one lock a process; they run this file alone, so that
-they neither import torch nor run the user's script again.
-"""
+"""One shard of a capture: a netCDF file made in memory, its values compressed beside HDF5."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import itertools
-import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +20,9 @@ import numpy as np
 import xarray as xr
 from numcodecs import blosc
 from xarray.backends import NetCDF4DataStore
+
+from tracekit.files import sha256, whole
+from tracekit.seal import seal
 
 CODECS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -51,34 +46,27 @@ def require_codec(compression: str) -> None:
 
 
 def commit(
-    content: bytes | memoryview, path: Path, values: Chunks | None = None, spent: float = 0.0
+    content: bytes | memoryview, path: Path, values: Packed | None = None, spent: float = 0.0
 ) -> dict[str, Any]:
-    """A finished file under its name, whole or not at all; its size, mtime and sha256.
+    """A finished netCDF file under its name, whole or not at all; its size, mtime and sha256.
 
     `content` is the file, `values` are chunks that are still to go into it. Also who wrote it, in
     how many seconds, with those that it took to make (`spent`).
 
     Errors: `OSError` for a disk that is full.
     """
-    begun, part = time.perf_counter(), part_of(path)
+    begun = time.perf_counter()
     needed = len(content) + (values.bound if values else 0)
-    try:
+    with whole(path, needed) as part:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
-            if values:
-                # a full disk must not fail inside HDF5, which cannot close the file then
-                _reserve(file, needed)
-                values.write(part)
-            os.fsync(file.fileno())
+            # a full disk must not fail inside HDF5, which cannot close the file then
+            _reserve(file, needed if values else 0)
+        if values:
+            values.write(part)
+        seal(part)
         hashed, state = sha256(part), part.stat()
-        part.replace(path)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise disk_full(path, needed) from error
-    finally:
-        part.unlink(missing_ok=True)
     return {
         "file": path.name,
         "size": state.st_size,
@@ -90,25 +78,12 @@ def commit(
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
+    if not size:
+        return
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     elif shutil.disk_usage(Path(file.name).parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def part_of(path: Path) -> Path:
-    """The temporary name of a file that this process is writing."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def disk_full(path: Path, needed: int) -> OSError:
-    """The error for a file that did not fit."""
-    free = shutil.disk_usage(path.parent).free
-    return OSError(
-        errno.ENOSPC,
-        f"The disk is full: {path.name} in {str(path.parent)!r} needs {needed:,} bytes and "
-        f"{free:,} are free. What is finished there is intact; make space and run the same again.",
-    )
 
 
 def encodings(dataset: xr.Dataset, compression: str) -> dict[str, dict[str, Any]]:
@@ -174,12 +149,6 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), rounded.view(np.float32), values)
 
 
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
     """Values as they left the device (16-bit as integers) to float32."""
     if dtype == "bfloat16":
@@ -205,7 +174,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Packed:
     """A variable's compressed chunks, by the place of their first value."""
 
     variable: str
@@ -231,7 +200,7 @@ def finish(job: Job) -> dict[str, Any]:
     return commit(content, job.path, values, time.perf_counter() - begun)
 
 
-def build(job: Job, threads: int = 1) -> tuple[memoryview, Chunks | None]:
+def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
     """A job's netCDF file in memory, its compressed values apart where blosc makes them.
 
     Values go in a prompt at a time (`threads` of them side by side), so that no float32 copy of
@@ -254,7 +223,7 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Chunks | None]:
     return file.close(), None
 
 
-def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Chunks:
+def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Packed:
     def packed(row: int) -> list[tuple[tuple[int, ...], bytes]]:
         return [
             ((row, *corner), blosc.compress(chunk, b"zstd", 1, blosc.SHUFFLE, BLOCK))
@@ -263,7 +232,7 @@ def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Chunks:
 
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(packed, range(job.frame.sizes["prompt"]))
-        return Chunks(job.name, dict(itertools.chain.from_iterable(found)))
+        return Packed(job.name, dict(itertools.chain.from_iterable(found)))
 
 
 def split(
@@ -297,59 +266,3 @@ def _block(job: Job, row: int) -> np.ndarray:
             filled[n, where[row]] = widen(layer[start:stop], job.dtype)
         block = filled.swapaxes(0, 1)
     return round_to_bfloat16(block) if job.round_to == "bfloat16" else block
-
-
-def dump(job: Job, stream: BinaryIO) -> None:
-    """A job onto a pipe: a JSON line, the labels as npz, the raw values."""
-    labels = io.BytesIO()
-    np.savez(labels, **{str(name): c.values for name, c in job.frame.coords.items()})
-    header = {
-        "path": str(job.path),
-        "coords": {str(name): list(c.dims) for name, c in job.frame.coords.items()},
-        "frame_attrs": job.frame.attrs,
-        **{key: getattr(job, key) for key in ("name", "dims", "dtype", "compression", "round_to")},
-        "raw": [len(job.raw), list(job.raw[0].shape), str(job.raw[0].dtype)],
-        "bytes": labels.tell(),
-    }
-    stream.write(json.dumps(header).encode() + b"\n")
-    stream.write(labels.getbuffer())
-    for layer in job.raw:
-        stream.write(np.ascontiguousarray(layer).view(np.uint8).reshape(-1).data)
-    stream.flush()
-
-
-def parse(stream: BinaryIO) -> Job | None:
-    """The next job of a pipe; `None` when the pipe was closed."""
-    line = stream.readline()
-    if not line:
-        return None
-    header = json.loads(line)
-    labels = np.load(io.BytesIO(stream.read(header.pop("bytes"))))
-    count, shape, kind = header.pop("raw")
-    size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    raw = tuple(np.frombuffer(stream.read(size), kind).reshape(shape) for _ in range(count))
-    coords = {name: (dims, labels[name]) for name, dims in header.pop("coords").items()}
-    frame = xr.Dataset(coords=coords, attrs=header.pop("frame_attrs"))
-    path, dims = Path(header.pop("path")), tuple(header.pop("dims"))
-    return Job(path=path, frame=frame, dims=dims, raw=raw, **header)
-
-
-def _serve() -> None:
-    blosc.use_threads = False
-    parent = os.getppid()
-    while (job := parse(sys.stdin.buffer)) is not None:
-        begun = time.perf_counter()
-        try:
-            content, values = build(job)
-            if os.getppid() != parent:
-                return  # the capture was killed, and another one may be writing this shard
-            answer = commit(content, job.path, values, time.perf_counter() - begun)
-        except Exception as error:  # handed to the parent, which raises it
-            answer = {"error": f"{type(error).__name__}: {error}"}
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                answer |= {"errno": error.errno, "error": error.strerror}
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

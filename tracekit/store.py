@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dask.array
+import h5py
 import numpy as np
 import xarray as xr
 
 from tracekit import shard
-from tracekit.chunks import Chunks, decodable
+from tracekit.chunks import Chunks, Guarded, decodable
+from tracekit.files import plain, reading, whole
 from tracekit.folder import Folder
+from tracekit.seal import seal, verified
 
 DIMS = ("prompt", "token", "layer", "dim", "trait", "method", "arm")
 EAGER_BYTES = 1 << 28
@@ -27,6 +29,7 @@ def save(
 ) -> Path:
     """Write one netCDF file, whole or not at all; floats as float32, holes as NaN.
 
+    Checksums of values and labels lie behind the file's end, where no other reader looks.
     `compression="zlib"` is for readers without HDF5 plugins; `"none"` is faster and twice the
     size. Returns the path.
 
@@ -60,14 +63,15 @@ def open(
     also opens a capture that has not finished.
 
     Errors: `FileNotFoundError`; `ValueError` for a file that tracekit did not write, a shard that
-    is missing, truncated or edited (named), an unfinished capture, and layers it does not have.
+    is missing, damaged, edited or of another capture (named), an unfinished capture, and layers it
+    does not have. Values are compared with their checksums when they are read (`.load()`).
 
     >>> open("traces/organism").sel(layer=50).dims
     ('prompt', 'token', 'dim')
     """
     path = Path(path)
     if path.is_dir():
-        dataset = open_shards(Folder(path).verify(partial))
+        dataset = _open_folder(Folder(path), partial)
     elif path.is_file():
         dataset = _open_file(path)
     else:
@@ -82,19 +86,12 @@ def open(
 
 
 def _open_file(path: Path) -> xr.Dataset:
-    lazy = path.stat().st_size > EAGER_BYTES
-    try:
-        chunks = _chunks_of(path) if lazy else None
-        dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks)
-    except OSError as error:
-        raise ValueError(
-            f"{str(path)!r} is not a readable netCDF file: {error}. It may be truncated or of "
-            "another kind; make it again."
-        ) from error
-    if lazy:
-        return dataset
-    with dataset:
-        return dataset.load()
+    if path.stat().st_size > EAGER_BYTES:
+        return _indexed(_lazy(path))
+    dataset, arrays = _opened(path)
+    with dataset, reading(path):
+        values = {name: _same(dataset[name], array[()]) for name, array in arrays.items()}
+        return _indexed(dataset.assign(values).load())
 
 
 def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> None:
@@ -107,73 +104,79 @@ def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> N
         )
 
 
-def open_shards(paths: Sequence[Path]) -> xr.Dataset:
+def _open_folder(folder: Folder, partial: bool) -> xr.Dataset:
     """Shards as one lazy Dataset along `prompt`, a chunk a shard and layer; labels are read."""
-    chunks = _chunks_of(paths[0])
-    whole = xr.concat(
-        [_open_shard(path, chunks) for path in paths],
-        "prompt",
-        data_vars="minimal",
-        coords="minimal",
-        compat="equals",
-        combine_attrs="override",
-    )
-    return whole.assign_coords({dim: whole[dim] for dim in whole.dims if dim in whole.coords})
+    shards = {path: _lazy(path) for path in folder.verify(partial)}
+    made = {path.name: str(dataset.attrs.get("provenance")) for path, dataset in shards.items()}
+    folder.refuse_others(made)
+    with reading(folder.path, "Its shards do not fit together; capture again."):
+        joined = xr.concat(
+            list(shards.values()),
+            "prompt",
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            combine_attrs="override",
+        )
+    folder.refuse_other_rows(joined["prompt"].values.tolist(), partial)
+    return _indexed(joined)
 
 
-def _open_shard(path: Path, chunks: Mapping[Any, int]) -> xr.Dataset:
+def _indexed(dataset: xr.Dataset) -> xr.Dataset:
     # the indexes of all shards together are made once, and not one a shard
-    dataset = xr.open_dataset(path, engine="netcdf4", create_default_indexes=False)
-    for name in dataset.coords:
-        dataset.variables[name].load()
+    return dataset.assign_coords({dim: dataset[dim] for dim in dataset.dims if dim in dataset})
+
+
+def _opened(path: Path) -> tuple[xr.Dataset, dict[Any, Chunks]]:
+    """A file whose labels are checked and read, and its values in chunks that are yet to be."""
+    checked = verified(path)
+    sums = checked.sums if checked else {}
+    with reading(path):
+        dataset = xr.open_dataset(plain(path), engine="netcdf4", create_default_indexes=False)
+        for name in dataset.coords:
+            dataset.variables[name].load()
+        with h5py.File(path, "r", locking=False) as file:
+            names = [name for name in dataset.data_vars if decodable(file[str(name)])]
+        return dataset, {name: Chunks(path, str(name), sums.get(str(name))) for name in names}
+
+
+def _lazy(path: Path) -> xr.Dataset:
+    dataset, arrays = _opened(path)
     token = f"{path.resolve()}:{path.stat().st_mtime_ns}"
-    values = {
-        name: _beside(path, variable, chunks, token)
-        if decodable(path, str(name))
-        else variable.chunk(chunks, token=token)
-        for name, variable in dataset.data_vars.items()
-    }
+    values = {}
+    for name, variable in dataset.variables.items():
+        if name in dataset.data_vars:
+            array = arrays.get(name) or Guarded(path, variable)
+            sizes = _sizes(variable)
+            values[name] = _same(
+                variable,
+                dask.array.from_array(
+                    array,
+                    sizes,
+                    name=f"{name}-{token}",
+                    fancy=False,
+                    meta=np.empty((0,) * variable.ndim, variable.dtype),
+                ),
+            )
     return dataset.assign(values)
 
 
-def _beside(
-    path: Path, variable: xr.DataArray, chunks: Mapping[Any, int], token: str
-) -> xr.Variable:
-    sizes = tuple(chunks[dim] for dim in variable.dims)
-    lazy = dask.array.from_array(
-        Chunks(path, str(variable.name)),
-        sizes,
-        name=f"{variable.name}-{token}",
-        fancy=False,
-        meta=np.empty((0,) * variable.ndim, variable.dtype),
-    )
-    return xr.Variable(variable.dims, lazy, variable.attrs)
+def _same(variable: xr.DataArray | xr.Variable, values: Any) -> xr.Variable:
+    return xr.Variable(variable.dims, values, variable.attrs)
 
 
-def _chunks_of(path: Path) -> dict[Any, int]:
-    """As many layers at a time as lie together in the file."""
-    with xr.open_dataset(path) as sample:
-        found = dict.fromkeys(sample.dims, -1)
-        for variable in sample.data_vars.values():
-            stored = variable.encoding.get("chunksizes") or variable.shape
-            found |= {d: n for d, n in zip(variable.dims, stored, strict=True) if d == "layer"}
-    return found
+def _sizes(variable: xr.Variable) -> tuple[int, ...]:
+    """As many layers at a time as lie together in the file, and all of everything else."""
+    stored = variable.encoding.get("chunksizes") or variable.shape
+    sizes = zip(variable.dims, stored, variable.shape, strict=True)
+    return tuple(chunk if dim == "layer" else size for dim, chunk, size in sizes)
 
 
 def _write(dataset: xr.Dataset, path: Path, compression: str) -> None:
-    part = shard.part_of(path)
-    try:
-        dataset.to_netcdf(part, engine="netcdf4", encoding=shard.encodings(dataset, compression))
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        # HDF5 reports a full disk as "NetCDF: HDF error"
-        if shutil.disk_usage(path.parent).free >= dataset.nbytes:
-            raise
-        raise shard.disk_full(path, dataset.nbytes) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path, dataset.nbytes) as part:
+        encoding = shard.encodings(dataset, compression)
+        dataset.to_netcdf(plain(part), engine="netcdf4", encoding=encoding)
+        seal(part)
 
 
 def _single(dataset: xr.Dataset) -> xr.DataArray | xr.Dataset:

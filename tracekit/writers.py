@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from tracekit import shard
+from tracekit import pipe, shard
 
 Done = Callable[[dict[str, Any]], None]
 
@@ -88,7 +88,7 @@ class Writers:
         except Empty:
             process = self._start()
         try:
-            shard.dump(job, cast(BinaryIO, process.stdin))
+            pipe.dump(job, cast(BinaryIO, process.stdin))
             line = cast(BinaryIO, process.stdout).readline()
         except BrokenPipeError:
             line = b""
@@ -106,7 +106,7 @@ class Writers:
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(Path(shard.__file__))]
+        command = [sys.executable, str(Path(pipe.__file__))]
         # its folder must not lead the path, or tracekit's modules would shadow others
         environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tracekit import shard
+from tracekit import files, shard
 from tracekit.provenance import stamp
 from tracekit.writers import Writers
 
@@ -70,7 +70,7 @@ def test_every_job_is_written_and_recorded(tmp_path: Path, processes: int, dtype
 def test_records_say_what_lies_there(tmp_path: Path) -> None:
     done = shard.finish(_job(tmp_path, 0))
     assert done["size"] == (tmp_path / "00000.nc").stat().st_size
-    assert done["sha256"] == shard.sha256(tmp_path / "00000.nc")
+    assert done["sha256"] == files.sha256(tmp_path / "00000.nc")
 
 
 @pytest.mark.parametrize("processes", [0, 1])
@@ -106,7 +106,7 @@ def test_few_jobs_wait_at_a_time(tmp_path: Path) -> None:
 
 
 def test_the_error_of_a_full_disk_says_what_it_needs(tmp_path: Path) -> None:
-    error = shard.disk_full(tmp_path / "00003.nc", 1234)
+    error = files.disk_full(tmp_path / "00003.nc", 1234)
     assert error.errno == errno.ENOSPC
     assert "00003.nc" in str(error)
     assert "1,234 bytes" in str(error)
