@@ -27,16 +27,19 @@ def reading(path: Path, advice: str = DAMAGED) -> Iterator[None]:
     """Whatever a library raises on this file becomes one line with the path and what to do.
 
     Errors: `UnreadableError` (a `ValueError`). What is no fault of the file stays as it is: no
-    memory, no such file, no right to read it.
+    memory, and what the operating system says (no such file, no right to read it).
 
     >>> with reading(path):
     ...     dataset = xr.open_dataset(path)
     """
     try:
         yield
-    except (UnreadableError, MemoryError, FileNotFoundError, PermissionError):
+    except (UnreadableError, MemoryError):
         raise
     except Exception as error:
+        # netCDF's own numbers are negative, and HDF5 has none
+        if isinstance(error, OSError) and (error.errno or 0) > 0:
+            raise
         raise unreadable(path, f"{type(error).__name__}: {error}", advice) from error
 
 

@@ -198,9 +198,11 @@ class Folder:
         for name, record in self.records().items():
             self._refuse_changed(name, record)
             verified(self.path / name)
-            with reading(self.path / name, _AGAIN), h5py.File(self.path / name, "r") as file:
-                made = file.attrs["provenance"]
-            self.refuse_others({name: made if isinstance(made, str) else made.decode()})
+            with reading(self.path / name, _AGAIN):
+                with h5py.File(self.path / name, "r", locking=False) as file:
+                    made = file.attrs["provenance"]
+                text = made if isinstance(made, str) else made.decode()
+            self.refuse_others({name: text})
 
     def _finished(self) -> bool:
         return (self.path / SETTINGS).is_file() and not {*self.planned()} - {*self.records()}
