@@ -17,6 +17,11 @@ from pathlib import Path
 
 DAMAGED = "It is damaged or of another kind; make it again."
 
+# what the operating system says of a path, whatever is in the file
+_NAMES = """ENOENT EACCES EPERM EISDIR ENOTDIR ELOOP ENAMETOOLONG EMFILE ENFILE ENOMEM EAGAIN EIO
+ESTALE ETIMEDOUT"""
+_SYSTEM = {getattr(errno, name) for name in _NAMES.split()}
+
 
 class UnreadableError(ValueError):
     """A file that cannot be read, or whose bytes are not those that were written."""
@@ -37,8 +42,7 @@ def reading(path: Path, advice: str = DAMAGED) -> Iterator[None]:
     except (UnreadableError, MemoryError):
         raise
     except Exception as error:
-        # netCDF's own numbers are negative, and HDF5 has none
-        if isinstance(error, OSError) and (error.errno or 0) > 0:
+        if isinstance(error, OSError) and error.errno in _SYSTEM:
             raise
         raise unreadable(path, f"{type(error).__name__}: {error}", advice) from error
 

@@ -349,8 +349,8 @@ def test_every_damaged_byte_and_length_of_a_vector_file_is_right_or_one_line(
     assert changed["right"] <= (0.7 * len(every) if form == "pt" else len("tracekit.sha256"))
     lengths = range(0, len(content), 7)
     cut = outcomes(cuts(content, lengths), tmp_path, f".{form}", read_file, right)
-    assert cut["right"] <= 10
-    assert cut["refused"] > 100
+    assert cut["right"] <= (10 if form == "pt" else 0)
+    assert cut["refused"] > 60
 
 
 def test_a_file_without_a_checksum_is_read(vectors: xr.DataArray, tmp_path: Path) -> None:

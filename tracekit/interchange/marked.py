@@ -36,7 +36,7 @@ def write_marked(path: Path, size: int, write: Callable[[Path], object]) -> Path
 def read_marked(path: str | Path) -> bytes:
     """The bytes of a file, compared with the checksum in it if there is one.
 
-    Errors: `FileNotFoundError`, `IsADirectoryError`; `ValueError` for other bytes than were written.
+    Errors: `FileNotFoundError`, `IsADirectoryError`; `ValueError` for bytes that changed.
     """
     path = Path(path)
     if not path.exists():
