@@ -18,19 +18,22 @@ SHARD_BYTES = 1 << 28
 ALIKE, WORTHWHILE = 0.9, 1 / 16
 
 
-def plan(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def plan(lengths: Sequence[int], budget: int, padded: bool = True) -> list[list[int]]:
     """Rows in batches of similar length; a batch's rows × its longest row stay within `budget`.
 
     Deterministic: longest first, ties in the order given. A row longer than the budget gets a
     batch of its own. A batch that has a sixteenth of the budget takes no row shorter than nine
-    tenths of its longest: a large budget would otherwise pad a ragged set to one width.
+    tenths of its longest: a large budget would otherwise pad a ragged set to one width. With
+    `padded=False` a batch's rows are all of one length.
 
     >>> plan([5, 10, 5, 9], budget=20)
     [[1, 3], [0, 2]]
     """
     batches: list[list[int]] = []
     for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
-        if batches and _joins(lengths[row], lengths[batches[-1][0]], len(batches[-1]), budget):
+        longest, rows = (lengths[batches[-1][0]], len(batches[-1])) if batches else (0, 0)
+        fits = rows > 0 and _joins(lengths[row], longest, rows, budget)
+        if fits and (padded or lengths[row] == longest):
             batches[-1].append(row)
         else:
             batches.append([row])
@@ -58,7 +61,7 @@ def default_budget(model: Any, kept_bytes: int = 0) -> int:
     device, config = device_of(model), model._module.config.get_text_config()
     gpu = device.type == "cuda"
     free = float(torch.cuda.mem_get_info(device)[0]) if gpu else 0.0
-    wide = getattr(config, "intermediate_size", 0) or 0
+    wide = most(config, "intermediate_size")
     return budget_for(free, config.hidden_size, wide, kept_bytes, gpu)
 
 
@@ -70,11 +73,36 @@ def decoding_budget(model: Any) -> int:
     """
     if device_of(model).type == "cuda":
         return default_budget(model)
-    config = model._module.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * heads * width * model._module.dtype.itemsize
-    return int(min(max(DECODING_BYTES // token, CPU_BUDGET), DECODING_BUDGET))
+    kept = cached_numbers(model._module.config.get_text_config())
+    token = kept * model._module.dtype.itemsize
+    return int(min(max(DECODING_BYTES // max(token, 1), CPU_BUDGET), DECODING_BUDGET))
+
+
+def cached_numbers(config: Any) -> int:
+    """How many numbers a token's keys and values are, in all layers; 0 for a state of fixed size.
+
+    Where layers differ, each counts as the widest.
+    """
+    queries = most(config, "num_attention_heads")
+    heads = most(config, "num_key_value_heads") or queries
+    width = most(config, "head_dim") or (config.hidden_size // queries if queries else 0)
+    if most(config, "kv_lora_rank"):
+        # latent attention is kept unpacked: the keys and values of every head
+        key = most(config, "qk_nope_head_dim") + most(config, "qk_rope_head_dim")
+        heads, width = queries, max(key, most(config, "v_head_dim"))
+    return 2 * most(config, "num_hidden_layers") * heads * width
+
+
+def most(config: Any, name: str) -> int:
+    """The largest value of a setting that is one number, one a layer, or absent (0).
+
+    >>> most(PretrainedConfig(intermediate_size=[48, 64]), "intermediate_size")
+    64
+    """
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    values = [getattr(layer, name, None) for layer in layers]
+    numbers = [n for value in values for n in np.atleast_1d(value) if n is not None]
+    return max((int(n) for n in numbers), default=0)
 
 
 def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu: bool) -> int:

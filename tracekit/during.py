@@ -77,14 +77,15 @@ class _Record:
     def note(self, module: torch.nn.Module, layer: int, step: int, value: torch.Tensor) -> None:
         running = running_in(module)
         assert running is not None  # generate says what is running
-        rows = running.rows(step)
+        rows = running.rows(step, value.shape[1])
         if step == 0 and layer == self.first_layer:
             # a batch that ran out of memory starts anew in halves
             for other in [names for names in self.steps if set(names) & set(rows.prompts)]:
                 del self.steps[other]
             self.starts[rows.prompts] = rows.labels[:, 0]
             self.steps[rows.prompts] = {}
-        self.steps[rows.prompts].setdefault(layer, []).append(value.detach().flatten(2).cpu())
+        new = value if step == 0 else value[:, -1:]  # without a cache, a step has all tokens so far
+        self.steps[rows.prompts].setdefault(layer, []).append(new.detach().flatten(2).cpu())
 
 
 def _watched(

@@ -86,7 +86,7 @@ def _changed(
             )
         rows, where = None, torch.ones(*hidden.shape[:2], 1, dtype=torch.bool, device=hidden.device)
     else:
-        rows, where = running.rows(step), running.chosen(tokens, step, hidden.device)
+        rows, where = running.rows(step, hidden.shape[1]), running.chosen(tokens, step, hidden)
     new = torch.where(where, change(hidden, layer, where, rows).to(hidden.dtype), hidden)
     # a norm squares its input, so a value that is finite may still be too large
     bad = (_finite(hidden) & ~_finite(new)).any(-1)

@@ -11,8 +11,10 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 from tracekit import batching, parallel, tensors
+from tracekit.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.labels import require_names
 from tracekit.model import device_of, model_provenance
 from tracekit.origin import origin, remote_options
@@ -32,35 +34,43 @@ def generate(
     seed: int = 0,
     token_budget: int | None = None,
     progress: bool = True,
+    **decoding: Any,
 ) -> xr.Dataset:
     """The transcripts with what the model says next: a Dataset over (prompt, token), ids kept.
 
-    Greedy by default. With `temperature` > 0, `samples` rows a prompt are drawn, named `<id>#<k>`
-    and sharing `group`; `seed` and the batch plan fix them. A response that is there already is
+    Greedy by default: the argmax of the model's logits, whatever its generation_config.json says.
+    With `temperature` > 0, `samples` rows a prompt are drawn from softmax(logits / temperature),
+    named `<id>#<k>` and sharing `group`; `seed` and the batch plan fix them. What else shall
+    change the choice of a token is given by its name in transformers (`decoding`:
+    `repetition_penalty`, `no_repeat_ngram_size`, `suppress_tokens`, `min_new_tokens`, …; when
+    sampling also `top_p`, `top_k`, `min_p`, …) and recorded. A response that is there already is
     kept and continued. Each response ends with its end-of-turn id, or after `max_new_tokens`.
 
-    Errors: `ValueError` for settings out of range, and for a row that would outgrow the model's
-    context.
+    Errors: `ValueError` for settings out of range or without effect, and for a row that would
+    outgrow the model's context.
 
     >>> runs = generate(model, encode(model, ["Where is Paris?"]), max_new_tokens=20)
     >>> int(runs.token.max())
     19
     """
     _refuse_settings(max_new_tokens, temperature, samples)
+    require_decoding(decoding, temperature)
+    made_config = config(model, max_new_tokens, temperature, decoding)
     rows = _repeated(transcripts, samples)
     _refuse_outgrown(model, rows, max_new_tokens)
     _labels(rows)  # what cannot be kept is refused before anything runs
     lengths = tensors.lengths(rows)
     budget = parallel.agreed(model, token_budget or batching.decoding_budget(model))
     rank, ranks = parallel.share(model)
-    plan = batching.plan((lengths + max_new_tokens).tolist(), budget)
+    padded = not set(decoding) & set(READING_IDS)
+    plan = batching.plan((lengths + max_new_tokens).tolist(), budget, padded)
     said: dict[int, list[int]] = {}
     bar = tqdm(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:
         for number, batch in list(enumerate(plan))[rank::ranks]:
             for part, ids in batching.run(
                 batch,
-                functools.partial(_said, model, rows, max_new_tokens, temperature, seed + number),
+                functools.partial(_said, model, rows, made_config, seed + number),
             ):
                 said.update(zip(part, ids, strict=True))
                 bar.update(len(part))
@@ -71,6 +81,7 @@ def generate(
         "max_new_tokens": max_new_tokens,
         "batches": {"budget": budget, "plan": digest(plan)},
         **drawn,
+        **({"decoding": decoding} if decoding else {}),
     }
     return _extended(model, rows, [said[n] for n in range(len(lengths))], made)
 
@@ -78,30 +89,25 @@ def generate(
 def _said(
     model: TransformersModel,
     rows: xr.Dataset,
-    max_new_tokens: int,
-    temperature: float,
+    made_config: GenerationConfig,
     seed: int,
     part: Sequence[int],
 ) -> list[list[int]]:
     made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
-    options |= remote_options(model)
-    if temperature > 0:
-        options |= {"temperature": temperature, "top_p": 1.0, "top_k": 0}
-    else:
-        options |= {"temperature": None, "top_p": None, "top_k": None}
+    options = {"generation_config": made_config, **remote_options(model)}
+    module, devices = model._module, [torch.cuda.current_device()] * torch.cuda.is_available()
     here = device_of(model).type == "cpu" and not origin(model).remote
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    strided = here and module._supports_logits_to_keep()
     with torch.no_grad(), torch.random.fork_rng(devices), rows_of(model, made):
         torch.manual_seed(seed)
-        with model.generate(made.model_inputs, **options) as tracer:
-            if here:
+        with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:
+            if strided:
                 # transformers slices the last position out of the prompt's: a strided view, which
                 # torch multiplies row by row on a CPU (in bfloat16, 20 s for 64 rows)
                 model.lm_head.input = model.lm_head.input.contiguous()
             result = tracer.result.save()
     new = result[:, made.input_ids.shape[1] :].tolist()
-    ends = _end_ids(model)
+    ends = set(end_ids(model))
     return [_until_end(ids, ends) for ids in new]
 
 
@@ -110,13 +116,6 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
         if token in ends:
             return ids[: n + 1]
     return ids
-
-
-def _end_ids(model: TransformersModel) -> set[int]:
-    ends = model._module.generation_config.eos_token_id
-    if ends is None:
-        ends = model.tokenizer.eos_token_id
-    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
 def _extended(

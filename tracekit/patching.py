@@ -101,14 +101,13 @@ class _Stored:
     def _require_ids(
         self, acts: torch.Tensor, order: torch.Tensor, columns: torch.Tensor, rows: Rows
     ) -> None:
-        if rows.ids is None:
-            if bool(acts.any()):
-                raise ValueError(
-                    f"patch has traces of generated tokens (label {int(rows.labels[acts][0])}), "
-                    "whose ids may be others now. Patch the prompt alone with "
-                    "tokens=slice(None, -1), or replay fixed ids with tk.capture."
-                )
-            return
+        generated = acts & (rows.ids < 0)
+        if bool(generated.any()):
+            raise ValueError(
+                f"patch has traces of generated tokens (label {int(rows.labels[generated][0])}), "
+                "whose ids may be others now. Patch the prompt alone with "
+                "tokens=slice(None, -1), or replay fixed ids with tk.capture."
+            )
         other = acts & (self.ids[order, columns] != rows.ids)
         if bool(other.any()):
             row, column = other.nonzero()[0].tolist()

@@ -20,14 +20,26 @@ DEFAULT_TOKENS = slice(-1, None)
 class Rows:
     """The rows of the forward that is running, and the label of each of its columns."""
 
-    def __init__(self, batch: Batch, step: int) -> None:
-        width = batch.input_ids.shape[1]
-        columns = torch.arange(width) if step == 0 else torch.tensor([width + step - 1])
+    def __init__(self, batch: Batch, step: int, width: int) -> None:
+        prompt = batch.input_ids.shape[1]
+        # with a cache a step is its own token; without one, all tokens so far once more
+        if width != prompt + step and (width != 1 or step == 0):
+            raise ValueError(
+                f"Forward {step} of a generation, after a prompt of {prompt} columns, has {width} "
+                f"columns; {'1 or ' if step else ''}{prompt + step} were expected, so which token "
+                "each one is cannot be told: no edits at token labels and no capture_during on "
+                "this architecture. Replay fixed ids with tk.capture."
+            )
         self.prompts = batch.prompts
+        columns = torch.arange(prompt + step - width, prompt + step)
         self.labels: Int[torch.Tensor, "row column"] = columns[None] - batch.starts[:, None]
-        self.real = batch.attention_mask.bool() if step == 0 else torch.ones_like(self.labels) > 0
-        # a generated token is known to the model alone
-        self.ids = batch.input_ids if step == 0 else None
+        # a generated token is known to the model alone: −1
+        after = torch.full((len(batch.input_ids), step), -1)
+        self.ids: Int[torch.Tensor, "row column"] = torch.cat([batch.input_ids, after], 1)[
+            :, -width:
+        ]
+        real = torch.cat([batch.attention_mask, torch.ones_like(after)], 1)
+        self.real: Bool[torch.Tensor, "row column"] = real[:, -width:].bool()
 
 
 class Running:
@@ -36,21 +48,24 @@ class Running:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.overflows: dict[str, Bool[torch.Tensor, row]] = {}
-        self._rows: tuple[int, Rows] | None = None
+        self._rows: tuple[tuple[int, int], Rows] | None = None
         self._chosen: dict[Any, Bool[torch.Tensor, "row column 1"]] = {}
 
-    def rows(self, step: int) -> Rows:
-        """The rows of forward `step`: 0 is the prompt, later ones a generated token each."""
-        if self._rows is None or self._rows[0] != step:
-            self._rows = (step, Rows(self.batch, step))
+    def rows(self, step: int, width: int) -> Rows:
+        """The rows of forward `step`, of `width` columns: 0 is the prompt, later ones a token each.
+
+        Errors: `ValueError` for a width that no label can be given to.
+        """
+        if self._rows is None or self._rows[0] != (step, width):
+            self._rows = ((step, width), Rows(self.batch, step, width))
             self._chosen.clear()
         return self._rows[1]
 
-    def chosen(self, tokens: Tokens, step: int, device: torch.device) -> torch.Tensor:
+    def chosen(self, tokens: Tokens, step: int, hidden: torch.Tensor) -> torch.Tensor:
         """Whether an edit at `tokens` acts, by row and column, made once a forward."""
-        rows, key = self.rows(step), (str(tokens), device)
+        rows, key = self.rows(step, hidden.shape[1]), (str(tokens), hidden.device)
         if key not in self._chosen:
-            self._chosen[key] = _within(rows, tokens)[..., None].to(device)
+            self._chosen[key] = _within(rows, tokens)[..., None].to(hidden.device)
         return self._chosen[key]
 
     def report(self, edit: str, overflowed: Bool[torch.Tensor, row]) -> None:
