@@ -95,9 +95,9 @@ def _said(
 ) -> list[list[int]]:
     made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
     options = {"generation_config": made_config, **remote_options(model)}
-    module, devices = model._module, [torch.cuda.current_device()] * torch.cuda.is_available()
-    here = device_of(model).type == "cpu" and not origin(model).remote
+    module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
     strided = here and module._supports_logits_to_keep()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.no_grad(), torch.random.fork_rng(devices), rows_of(model, made):
         torch.manual_seed(seed)
         with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:

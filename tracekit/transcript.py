@@ -234,6 +234,6 @@ def context_length(model: Any) -> int:
     config = model._module.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in ("max_position_embeddings", "n_positions", "n_ctx"):
-        if getattr(text, name, None):
+        if (getattr(text, name, None) or 0) > 0:  # XLNet says −1: any length
             return int(getattr(text, name))
     return 1 << 30
