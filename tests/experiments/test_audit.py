@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from audit_folder import HOSTILE, build
+from experiments.benchmarks.planted_run import HOSTILE, build
 
 import tracekit as tk
 from experiments.rm_sycophancy import analyse, audit, table

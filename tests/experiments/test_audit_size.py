@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from audit_folder import build
+from experiments.benchmarks.planted_run import build
 
 from experiments.benchmarks import audit_size
 from experiments.rm_sycophancy import analyse

@@ -8,7 +8,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from audit_folder import HOSTILE, build
+from experiments.benchmarks.planted_run import HOSTILE, build
 
 from experiments.rm_sycophancy import analyse
 

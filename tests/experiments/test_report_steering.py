@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from audit_folder import build
+from experiments.benchmarks.planted_run import build
 
 from experiments.rm_sycophancy import analyse
 from experiments.rm_sycophancy.report import steering

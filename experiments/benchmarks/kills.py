@@ -1,0 +1,257 @@
+"""Work that is killed or interrupted at a random moment, and goes on: nothing lost, nothing bent.
+
+    python -m experiments.benchmarks.kills [--count 1000] [--seed 0] [--work capture,save] [--save]
+
+A forked process does a piece of work on a tiny random model (generate, capture to a folder, save
+over an older file, attach an adapter, each phase of the audit) and meets SIGKILL, SIGINT, SIGTERM
+or SIGHUP at a random moment. Another then does the same work in the same place; what is there
+afterwards has to be what an uninterrupted run leaves, bit for bit. A process that meets SIGINT
+lives on and has to find its model as it was: the same weights, the same log-probabilities without
+an adapter. The table goes to `results/kills.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import tracekit as tk
+from experiments.benchmarks import tiny
+from experiments.rm_sycophancy.__main__ import PHASES
+from experiments.rm_sycophancy.__main__ import main as audit
+from tracekit.provenance import weights_fingerprint
+from tracekit.resources import embedded_model
+
+SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
+OUTCOMES = ("identical", "finished before", "different", "failed", "state bent")
+RESULTS = Path(__file__).parent / "results"
+AS_IT_WAS, BENT = 10, 11
+
+
+@dataclass(frozen=True)
+class Work:
+    """`run` does it in a folder that `start` made; `held` is what it left there.
+
+    `state` says, in a process whose work was interrupted, whether its model is as it was.
+    """
+
+    start: Callable[[Path], None]
+    run: Callable[[Path], None]
+    held: Callable[[Path], str]
+    state: Callable[[], bool] = lambda: True
+
+
+def works(place: Path) -> Mapping[str, Work]:
+    """Every piece of work, on one tiny model."""
+    folder = tiny.build("Llama", place / "model", embedded_model())
+    loras = [tiny.build_lora(folder, place / f"lora{seed}", seed=seed) for seed in (0, 1)]
+    model = tk.load(folder, dtype="float32")
+    words = ["word " * (3 * n % 17 + 1) for n in range(12)]
+    runs = tk.encode(model, [f"Prompt {n}" for n in range(12)], responses=words)
+    asked = tk.encode(model, [f"Question {n}" for n in range(6)])
+    clean = tk.logprobs(model, runs).values
+    before = weights_fingerprint(model._module)
+
+    def state() -> bool:
+        found = tk.logprobs(model, runs).values
+        same = weights_fingerprint(model._module) == before
+        return same and np.array_equal(found, clean, equal_nan=True)
+
+    def capture(path: Path) -> None:
+        tk.capture(model, runs, path=path / "traces", token_budget=40, progress=False)
+
+    def generate(path: Path) -> None:
+        made = tk.generate(model, asked, max_new_tokens=20, progress=False)
+        tk.save(made, path / "runs.nc")
+
+    def save(path: Path) -> None:
+        tk.save(tk.logprobs(model, runs), path / "saved.nc")
+
+    def attach(path: Path) -> None:
+        kept = []
+        for lora in (*loras, loras[0]):
+            with tk.adapter(model, lora):
+                kept.append(tk.logprobs(model, runs).assign_coords(adapter=lora.name))
+        tk.save(xr.concat(kept, "adapter", combine_attrs="override"), path / "adapters.nc")
+
+    def older(path: Path) -> None:
+        path.mkdir()
+        tk.save(tk.logprobs(model, runs) * 0, path / "saved.nc")
+
+    def empty(path: Path) -> None:
+        path.mkdir()
+
+    return {
+        "capture": Work(empty, capture, _arrays, state),
+        "generate": Work(empty, generate, _arrays, state),
+        "save": Work(older, save, _arrays, state),
+        "adapter": Work(empty, attach, _arrays, state),
+        **_phases(place, folder, loras[0]),
+    }
+
+
+def _phases(place: Path, model: Path, organism: Path) -> dict[str, Work]:
+    """Each phase of the audit, begun in a copy of what those before it left."""
+    some = ["--preset", "tiny", "--model", str(model), "--organism", str(organism)]
+    some += ["--control", "", "--limit", "20", "--max-new-tokens", "6"]
+    made: dict[str, Work] = {}
+    so_far = place / "nothing"
+    so_far.mkdir()
+    for phase in PHASES:
+        after = place / f"after {phase}"
+        shutil.copytree(so_far, after)
+
+        def run(path: Path, phase: str = phase) -> None:
+            heard = io.StringIO()
+            with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(io.StringIO()):
+                code = audit([phase, *some, "--out", str(path)])
+            if code:
+                raise RuntimeError(heard.getvalue()[-400:])
+
+        run(after)
+
+        def start(path: Path, so_far: Path = so_far) -> None:
+            shutil.copytree(so_far, path)
+
+        made[f"audit: {phase}"] = Work(start, run, _arrays)
+        so_far = after
+    return made
+
+
+def _arrays(folder: Path) -> str:
+    """A hash of every array under a folder, and of the table; no half-written file may be left."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.name.endswith(".part"):
+            whole.update(path.name.encode())
+        elif path.suffix == ".nc":
+            whole.update(str(path.relative_to(folder)).encode())
+            with xr.open_dataset(path, engine="netcdf4") as found:
+                for name in sorted(map(str, found.variables)):
+                    values = found[name].values
+                    raw = repr(values.tolist()) if values.dtype == object else values.tobytes()
+                    whole.update(name.encode() + (raw if isinstance(raw, bytes) else raw.encode()))
+        elif path.name == "table.txt":
+            whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def trial(work: Work, name: str, moment: float, path: Path, expected: str) -> str:
+    """One piece of work met by one signal, then done again: what came of it."""
+    work.start(path)
+    child = _forked(lambda: work.run(path), work.state)
+    time.sleep(moment)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, getattr(signal, name))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == BENT:
+        return "state bent"
+    again = _forked(lambda: _same(work, path, expected), lambda: True)
+    code = os.waitstatus_to_exitcode(os.waitpid(again, 0)[1])
+    if code:
+        return "different" if code == 2 else "failed"
+    return "finished before" if status == 0 else "identical"
+
+
+def _same(work: Work, path: Path, expected: str) -> None:
+    work.run(path)
+    if work.held(path) != expected:
+        os._exit(2)
+
+
+def _forked(run: Callable[[], Any], state: Callable[[], bool]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run()
+        os._exit(0)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os._exit(AS_IT_WAS if state() else BENT)
+    except BaseException:  # a forked process must not go on in its parent's code
+        traceback.print_exc()
+        os._exit(1)
+
+
+def table(counts: Mapping[tuple[str, str], Counter[str]]) -> list[str]:
+    """The counts as lines: a row for each work and signal, and their sum."""
+    lines = [f"| work | signal | {' | '.join(OUTCOMES)} |", "|" + " --- |" * (len(OUTCOMES) + 2)]
+    whole = sum(counts.values(), Counter())
+    for (name, sent), found in [*counts.items(), (("all", ""), whole)]:
+        cells = " | ".join(str(found[outcome]) for outcome in OUTCOMES)
+        lines.append(f"| {name} | {sent.removeprefix('SIG')} | {cells} |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the trials asked for; 1 if any result was different, failed or bent."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", help="names between commas (default: all)")
+    parser.add_argument("--save", action="store_true", help="write results/kills.txt")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # a forked process has no other threads
+    rng = np.random.default_rng(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        every = works(place)
+        names = options.work.split(",") if options.work else list(every)
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        measured = {name: _measured(every[name], place / f"whole {name}") for name in names}
+        for number in range(options.count):
+            name, sent = names[number % len(names)], SIGNALS[number // len(names) % len(SIGNALS)]
+            expected, seconds = measured[name]
+            path = place / f"trial{number}"
+            moment = float(rng.uniform(0, seconds))
+            came = trial(every[name], sent, moment, path, expected)
+            counts.setdefault((name, sent), Counter())[came] += 1
+            if came in OUTCOMES[2:]:
+                print(f"{name}, {sent} after {moment:.2f} s: {came}", flush=True)
+            shutil.rmtree(path, ignore_errors=True)
+            if number % 50 == 49:
+                print(f"{number + 1} of {options.count}", file=sys.stderr, flush=True)
+    lines = table(dict(sorted(counts.items())))
+    print("\n".join(lines))
+    if options.save:
+        about = (
+            f"python -m experiments.benchmarks.kills --count {options.count} --seed {options.seed}"
+        )
+        (RESULTS / "kills.txt").write_text("\n".join([about, "", *lines, ""]))
+    whole = sum(counts.values(), Counter())
+    return int(any(whole[outcome] for outcome in OUTCOMES[2:]))
+
+
+def _measured(work: Work, path: Path) -> tuple[str, float]:
+    """What an uninterrupted run leaves, and how long it takes."""
+    work.start(path)
+    begun = time.monotonic()
+    child = _forked(lambda: work.run(path), lambda: True)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise RuntimeError(f"{path.name} ended with {status} without any signal.")
+    return work.held(path), time.monotonic() - begun
+
+
+if __name__ == "__main__":
+    sys.exit(main())
