@@ -58,6 +58,8 @@ def _labels(traces: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_sides(names: Sequence[Hashable], label: np.ndarray, group: np.ndarray) -> None:
+    if not names:
+        raise ValueError("Contrast traces without a row were given. Capture both sides of a pair.")
     sides = [set(group[label == side].tolist()) for side in (1, 0)]
     single = [name for name in names if not (name in sides[0] and name in sides[1])]
     if single:

@@ -6,8 +6,8 @@ A forked process does a piece of work on a tiny random model (generate, capture 
 over an older file, attach an adapter, each phase of the audit) and meets SIGKILL, SIGINT, SIGTERM
 or SIGHUP at a random moment. Another then does the same work in the same place; what is there
 afterwards has to be what an uninterrupted run leaves, bit for bit. A process that meets SIGINT
-lives on and has to find its model as it was: the same weights, the same log-probabilities without
-an adapter. The table goes to `results/kills.txt`.
+lives on and has to find its model as it was (the same weights, the same log-probabilities without
+an adapter), or a model that says itself that it is not. The table goes to `results/kills.txt`.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ from tracekit.provenance import weights_fingerprint
 from tracekit.resources import embedded_model
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
-OUTCOMES = ("identical", "finished before", "different", "failed", "state bent")
+OUTCOMES = ("identical", "finished before", "poisoned", "different", "failed", "state bent")
 RESULTS = Path(__file__).parent / "results"
-AS_IT_WAS, BENT = 10, 11
+WRONG = OUTCOMES[3:]
+AS_IT_WAS, POISONED, BENT = 10, 11, 12
 
 
 @dataclass(frozen=True)
 class Work:
     """`run` does it in a folder that `start` made; `held` is what it left there.
 
-    `state` says, in a process whose work was interrupted, whether its model is as it was.
+    `state` says, in a process whose work was interrupted, how its model is: an exit status.
     """
 
     start: Callable[[Path], None]
     run: Callable[[Path], None]
     held: Callable[[Path], str]
-    state: Callable[[], bool] = lambda: True
+    state: Callable[[], int] = lambda: AS_IT_WAS
 
 
 def works(place: Path) -> Mapping[str, Work]:
@@ -70,10 +71,13 @@ def works(place: Path) -> Mapping[str, Work]:
     clean = tk.logprobs(model, runs).values
     before = weights_fingerprint(model._module)
 
-    def state() -> bool:
-        found = tk.logprobs(model, runs).values
+    def state() -> int:
+        try:
+            found = tk.logprobs(model, runs).values
+        except ValueError as error:
+            return POISONED if "load" in str(error).lower() else BENT
         same = weights_fingerprint(model._module) == before
-        return same and np.array_equal(found, clean, equal_nan=True)
+        return AS_IT_WAS if same and np.array_equal(found, clean, equal_nan=True) else BENT
 
     def capture(path: Path) -> None:
         tk.capture(model, runs, path=path / "traces", token_budget=40, progress=False)
@@ -164,10 +168,12 @@ def trial(work: Work, name: str, moment: float, path: Path, expected: str) -> st
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == BENT:
         return "state bent"
-    again = _forked(lambda: _same(work, path, expected), lambda: True)
+    again = _forked(lambda: _same(work, path, expected))
     code = os.waitstatus_to_exitcode(os.waitpid(again, 0)[1])
     if code:
         return "different" if code == 2 else "failed"
+    if status == POISONED:
+        return "poisoned"
     return "finished before" if status == 0 else "identical"
 
 
@@ -177,20 +183,21 @@ def _same(work: Work, path: Path, expected: str) -> None:
         os._exit(2)
 
 
-def _forked(run: Callable[[], Any], state: Callable[[], bool]) -> int:
+def _forked(run: Callable[[], Any], state: Callable[[], int] = lambda: AS_IT_WAS) -> int:
     child = os.fork()
     if child:
         return child
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        run()
-        os._exit(0)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os._exit(AS_IT_WAS if state() else BENT)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            run()
+            os._exit(0)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            os._exit(state())
     except BaseException:  # a forked process must not go on in its parent's code
         traceback.print_exc()
-        os._exit(1)
+    os._exit(1)
 
 
 def table(counts: Mapping[tuple[str, str], Counter[str]]) -> list[str]:
@@ -226,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
             moment = float(rng.uniform(0, seconds))
             came = trial(every[name], sent, moment, path, expected)
             counts.setdefault((name, sent), Counter())[came] += 1
-            if came in OUTCOMES[2:]:
+            if came in WRONG:
                 print(f"{name}, {sent} after {moment:.2f} s: {came}", flush=True)
             shutil.rmtree(path, ignore_errors=True)
             if number % 50 == 49:
@@ -239,14 +246,14 @@ def main(arguments: list[str] | None = None) -> int:
         )
         (RESULTS / "kills.txt").write_text("\n".join([about, "", *lines, ""]))
     whole = sum(counts.values(), Counter())
-    return int(any(whole[outcome] for outcome in OUTCOMES[2:]))
+    return int(any(whole[outcome] for outcome in WRONG))
 
 
 def _measured(work: Work, path: Path) -> tuple[str, float]:
     """What an uninterrupted run leaves, and how long it takes."""
     work.start(path)
     begun = time.monotonic()
-    child = _forked(lambda: work.run(path), lambda: True)
+    child = _forked(lambda: work.run(path))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
         raise RuntimeError(f"{path.name} ended with {status} without any signal.")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from experiments.benchmarks.planted_run import HOSTILE, build
 
 import tracekit as tk
+from experiments.benchmarks.planted_run import HOSTILE, build
 from experiments.rm_sycophancy import analyse, audit, table
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.evidence.row import from_dataset as rows_of

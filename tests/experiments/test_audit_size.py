@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from experiments.benchmarks.planted_run import build
 
 from experiments.benchmarks import audit_size
+from experiments.benchmarks.planted_run import build
 from experiments.rm_sycophancy import analyse
 
 

@@ -8,8 +8,8 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from experiments.benchmarks.planted_run import HOSTILE, build
 
+from experiments.benchmarks.planted_run import HOSTILE, build
 from experiments.rm_sycophancy import analyse
 
 CHROMIUM = next(

@@ -6,8 +6,8 @@ import base64
 from pathlib import Path
 
 import pytest
-from experiments.benchmarks.planted_run import build
 
+from experiments.benchmarks.planted_run import build
 from experiments.rm_sycophancy import analyse
 from experiments.rm_sycophancy.report import steering
 

@@ -91,6 +91,7 @@ def _refusal(error: Exception) -> tuple[str, str]:
             return "refused in one line", words
         return "library message", f"{len(words)} characters: {words[:200]}"
     if frame.filename.startswith(PACKAGES) or isinstance(error, KeyError):
+        # a library's own words are a library message; an error nobody raised is a bug of ours
         return "traceback", _words(error)
     return "library message", _words(error)
 
