@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,17 @@ from jaxtyping import Bool
 from nnsight import TransformersModel
 
 from tracekit import sites
+from tracekit.axes import require_tokens_first
 from tracekit.fit import require_fit, require_layers
-from tracekit.functions import site_name
+from tracekit.functions import Named, named
 from tracekit.keep import Reducer
+from tracekit.labels import RESERVED
 from tracekit.provenance import digest
 from tracekit.transcript import ids_of
 
-Reduce = str | Reducer
+Reduce = str | Reducer | Named
+Site = sites.Site | Named
+Tokens = str | slice | xr.DataArray
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ class Asked:
 
     layers: list[int]
     site: sites.Site
-    tokens: str | slice
-    reduce: Reduce | None
+    site_name: str
+    tokens: Tokens
+    reduce: str | Reducer | None
+    reduce_name: str | None
     vectors: xr.DataArray | None
     vectors_from: dict[str, Any] | None
     round_to: str | None
@@ -48,7 +55,8 @@ class Asked:
         """The name of what comes back: its site, or `projection`."""
         if self.vectors is not None:
             return "projection"
-        return site_name(self.site).split(":")[0].replace("<lambda>", "value")
+        word, is_function, _ = self.site_name.partition(":")
+        return "value" if is_function and (word in RESERVED or word == "<lambda>") else word
 
     def directions(self, device: torch.device | None) -> dict[int, torch.Tensor]:
         """Per layer (trait, dim), put on the device once a capture; none without vectors."""
@@ -60,14 +68,11 @@ class Asked:
 
     def described(self) -> dict[str, Any]:
         """As the provenance records it."""
-        named = self.tokens
-        if isinstance(named, slice):
-            named = f"{named.start}:{named.stop}:{named.step}"
         made: dict[str, Any] = {
             "layers": self.layers,
-            "site": site_name(self.site),
-            "tokens": named,
-            "reduce": None if self.reduce is None else site_name(self.reduce),
+            "site": self.site_name,
+            "tokens": _recorded(self.tokens),
+            "reduce": self.reduce_name,
             "vectors": None if self.vectors is None else _hash(self.vectors),
             "round_to": self.round_to,
         }
@@ -78,9 +83,9 @@ class Asked:
 
 def ask(
     model: TransformersModel,
-    layers: Sequence[int] | None,
-    site: sites.Site,
-    tokens: str | slice,
+    layers: int | Sequence[int] | None,
+    site: Site,
+    tokens: Tokens,
     reduce: Reduce | None = None,
     vectors: xr.DataArray | None = None,
     round_to: str | None = None,
@@ -89,45 +94,123 @@ def ask(
 ) -> Asked:
     """The request, once layers, site, vectors and settings are known to fit the model.
 
-    Errors: `ValueError` for what does not.
+    Errors: `ValueError` or `TypeError` for what does not.
     """
     _refuse_settings(reduce, vectors, round_to, nonfinite)
-    made_from = None
+    made_from, layers = None, listed(layers)
     if vectors is not None:
         vectors, layers = _fitting(model, vectors, layers)
         made_from = require_fit(model, vectors, transfer=transfer)
+    site_name, where = _function("site", site, tuple(sorted(RESERVED)))
+    reduce_name, reduced = (
+        (None, None) if reduce is None else _function("reduce", reduce, ("mean",))
+    )
     every = range(len(model.layers))
-    wanted = sites.check_layers(model, every if layers is None else layers, site)
+    wanted = sites.check_layers(model, every if layers is None else layers, where)
+    if callable(where):
+        require_tokens_first(model, wanted, where)
     if vectors is not None:
         vectors = vectors.sel(layer=wanted)
-    return Asked(wanted, site, tokens, reduce, vectors, made_from, round_to, nonfinite)
+    if reduce is not None and isinstance(tokens, str) and tokens == "response":
+        tokens = slice(0, None)  # a response's mean is of its own tokens
+    return Asked(
+        layers=wanted,
+        site=where,
+        site_name=site_name,
+        tokens=tokens,
+        reduce=reduced,
+        reduce_name=reduce_name,
+        vectors=vectors,
+        vectors_from=made_from,
+        round_to=round_to,
+        nonfinite=nonfinite,
+    )
 
 
-def kept_tokens(transcripts: xr.Dataset, tokens: str | slice) -> Bool[np.ndarray, "prompt token"]:
+def listed(layers: Any) -> list[int] | None:
+    """One layer or several as a list; `None` stays.
+
+    Errors: `TypeError` for anything but whole numbers.
+
+    >>> listed(5), listed(range(2))
+    ([5], [0, 1])
+    """
+    if layers is None:
+        return None
+    numbers = np.asarray(list(layers) if isinstance(layers, range) else layers)
+    if numbers.ndim > 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(
+            f"layers={_brief(layers)} was asked for; give a block's index such as 12, or several "
+            "such as range(12, 24). −1 is the embedding output."
+        )
+    return [operator.index(number) for number in np.atleast_1d(numbers).tolist()]
+
+
+def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "prompt token"]:
     """Which (prompt, token) places to keep.
 
     Errors: `ValueError` for tokens that are no labels, or that leave a prompt with nothing.
     """
     axis = transcripts.token.values
-    if tokens == "response":
-        chosen = axis >= -1
-    elif tokens == "all":
-        chosen = np.ones_like(axis, bool)
-    elif isinstance(tokens, slice):
-        chosen = np.isin(axis, transcripts.token.sel(token=tokens).values)
-    else:
-        raise ValueError(
-            f"tokens={tokens!r} was asked for; there are 'response', 'all', and slices of token "
-            "labels such as slice(0, 4) (both ends included)."
-        )
-    kept = (transcripts.token_id.transpose("prompt", "token").values >= 0) & chosen
+    kept = transcripts.token_id.transpose("prompt", "token").values >= 0
+    kept = kept & _chosen(transcripts, tokens)
     empty = [name for name, row in zip(ids_of(transcripts), kept, strict=True) if not row.any()]
     if empty:
         raise ValueError(
-            f"tokens={tokens!r} keeps nothing of {len(empty)} prompts, such as {empty[0]!r}, "
-            f"whose labels are within {axis.min()} to {axis.max()}. Leave them out or widen it."
+            f"tokens={_brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
+            f"{empty[0]!r}, whose labels are within {axis.min()} to {axis.max()}. Leave them out "
+            "or widen it: slice(-1, -1) is the last prompt token."
         )
     return kept
+
+
+def _chosen(transcripts: xr.Dataset, tokens: Any) -> np.ndarray:
+    axis = transcripts.token.values
+    if isinstance(tokens, xr.DataArray):
+        return _masked(transcripts, tokens)
+    if isinstance(tokens, str) and tokens in ("response", "all"):
+        return axis >= (-1 if tokens == "response" else axis.min())
+    parts = (tokens.start, tokens.stop, tokens.step) if isinstance(tokens, slice) else ("",)
+    if not all(part is None or isinstance(part, int | np.integer) for part in parts):
+        raise ValueError(
+            f"tokens={_brief(tokens)} was asked for; there are 'response', 'all', slices of token "
+            "labels such as slice(0, 4) (both ends included), and a boolean DataArray over "
+            "(prompt, token) such as runs.role == 'assistant'."
+        )
+    return np.isin(axis, transcripts.token.sel(token=tokens).values)
+
+
+def _masked(transcripts: xr.Dataset, mask: xr.DataArray) -> np.ndarray:
+    labels = {dim: transcripts[dim].values for dim in ("prompt", "token")}
+    whole = mask.dtype == bool and set(mask.dims) == set(labels)
+    lacking = [dim for dim in labels if not (whole and np.isin(labels[dim], mask[dim]).all())]
+    if lacking:
+        raise ValueError(
+            f"tokens= was given a DataArray of {mask.dtype} over {mask.dims}; a mask is boolean, "
+            f"over (prompt, token), with every label of the transcripts (not: {lacking}). Make it "
+            "of them, such as runs.role == 'assistant'."
+        )
+    return mask.sel(labels).transpose("prompt", "token").values
+
+
+def _recorded(tokens: Tokens) -> str:
+    if isinstance(tokens, slice):
+        return f"{tokens.start}:{tokens.stop}:{tokens.step}"
+    if isinstance(tokens, str):
+        return tokens
+    places = np.argwhere(tokens.transpose("prompt", "token").values)
+    names, labels = tokens["prompt"].values, tokens["token"].values
+    return f"mask:{digest([[str(names[row]), int(labels[column])] for row, column in places])}"
+
+
+def _function(what: str, value: Any, words: tuple[str, ...]) -> tuple[str, Any]:
+    return (value, value) if isinstance(value, str) else named(what, value, words)
+
+
+def _brief(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
+    return repr(value)
 
 
 def _refuse_settings(reduce: Any, vectors: Any, round_to: Any, nonfinite: Any) -> None:

@@ -13,8 +13,8 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit import batching, frame, parallel, shard, sites, tensors
-from tracekit.asked import Asked, Reduce, ask, kept_tokens
+from tracekit import batching, frame, parallel, shard, tensors
+from tracekit.asked import Asked, Reduce, Site, Tokens, ask, kept_tokens
 from tracekit.folder import Folder, row_hashes
 from tracekit.forward import Values, Work, batches
 from tracekit.model import device_of, model_provenance
@@ -28,10 +28,10 @@ from tracekit.writers import Writers
 def capture(
     model: TransformersModel,
     transcripts: xr.Dataset,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     *,
-    site: sites.Site = "residual",
-    tokens: str | slice = "response",
+    site: Site = "residual",
+    tokens: Tokens = "response",
     reduce: Reduce | None = None,
     vectors: xr.DataArray | None = None,
     transfer: bool = False,
@@ -46,9 +46,12 @@ def capture(
     """What happens inside the model on these ids: (prompt, token, layer, dim), float32.
 
     One trace a batch, stopped after the last layer asked for. `layers` counts from 0 (−1: the
-    embedding output), all by default, or those of `vectors`. `tokens`: "response" (and the last
-    prompt token), "all", or a slice of token labels. `reduce="mean"` (or a function of a row's
-    (token, dim) values, giving (dim,)) keeps one value a row: (prompt, layer, dim). `vectors`
+    embedding output), all by default, or those of `vectors`. `site` is "residual", "attention",
+    "mlp", or a function of the block giving (row, token, …). `tokens`: "response" (and the last
+    prompt token), "all", a slice of token labels, or a boolean array (prompt, token).
+    `reduce="mean"` (or a function of a row's (token, dim) values, giving (dim,)) keeps one value a
+    row: (prompt, layer, dim), by default of the response's own tokens. Functions are recorded by
+    source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`
     (trait, layer, dim) projects inside the trace: (prompt, token, layer, trait), the dot product,
     with the norm of each value as the coordinate `norm`; vectors made with other weights need
     `transfer=True`, which is recorded.
@@ -60,19 +63,21 @@ def capture(
     `writers` is the most writer processes to start (0: this process). `round_to="bfloat16"` and
     `nonfinite="mark"` (keep NaN and infinity) are recorded.
 
-    Errors: `ValueError` for layers, sites, tokens or vectors that do not fit, for a `path` that
+    Errors: `ValueError` or `TypeError` for layers, sites, tokens or vectors that do not fit, for a
+    function that has no name (see above), for a row without a kept token, for a `path` that
     holds something else, and for a value that is not finite (prompt, token and layer named);
     `OSError` for a disk that is full (what is finished stays).
 
     >>> capture(model, runs, layers=range(12, 24)).dims
     ('prompt', 'token', 'layer', 'dim')
     """
+    tensors.require_transcripts(transcripts)
     shard.require_codec(compression)
     asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer)
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
     frame.require_free(transcripts, asked)
-    kept = kept_tokens(transcripts, tokens)
+    kept = kept_tokens(transcripts, asked.tokens)
     folder = None if path is None else Folder(Path(path), parallel.share(model)[0])
     budget = token_budget or (folder and folder.budget()) or _default_budget(model, asked)
     budget = parallel.agreed(model, budget)

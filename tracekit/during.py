@@ -12,7 +12,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit import frame, sites
-from tracekit.asked import ask, kept_tokens
+from tracekit.asked import Site, ask, kept_tokens
 from tracekit.forward import Work, refuse_nonfinite
 from tracekit.generate import generate
 from tracekit.model import edits_of, model_provenance
@@ -25,9 +25,9 @@ from tracekit.transcript import ids_of
 def capture_during(
     model: TransformersModel,
     transcripts: xr.Dataset,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     *,
-    site: sites.Site = "residual",
+    site: Site = "residual",
     tokens: str | slice = "response",
     nonfinite: str = "raise",
     **options: Any,

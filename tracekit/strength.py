@@ -24,7 +24,7 @@ TOLERANCE, TRIES = 0.05, 16
 
 
 def residual_norm(
-    model: TransformersModel, transcripts: xr.Dataset, layers: Sequence[int] | None = None
+    model: TransformersModel, transcripts: xr.Dataset, layers: int | Sequence[int] | None = None
 ) -> xr.DataArray:
     """The mean norm of the residual stream after each layer: (layer), in residual units.
 
@@ -34,7 +34,8 @@ def residual_norm(
 
     >>> strong = steer(model, vector, coefficient=0.5 * residual_norm(model, runs, layers=[12]))
     """
-    norms = capture(model, transcripts, layers, reduce=_mean_norm, progress=False)
+    acted_on = slice(-1, None)
+    norms = capture(model, transcripts, layers, tokens=acted_on, reduce=_mean_norm, progress=False)
     mean = norms.isel(dim=0, drop=True).mean("prompt", keep_attrs=True)
     return mean.rename("residual_norm")
 

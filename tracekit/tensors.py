@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,16 @@ class Batch:
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
 
+def require_transcripts(transcripts: object) -> None:
+    """Errors: `TypeError` for anything but transcripts, such as a text."""
+    if not isinstance(transcripts, xr.Dataset) or "token_id" not in transcripts:
+        raise TypeError(
+            f"Transcripts are needed, and this is {reprlib.repr(transcripts)} "
+            f"({type(transcripts).__name__}). Make them with tk.encode(model, [text, …]) or "
+            "tk.generate; one text alone is a list of one."
+        )
+
+
 def lengths(transcripts: xr.Dataset) -> Int[np.ndarray, prompt]:
     """The number of real tokens of each row."""
     return (transcripts.token_id >= 0).sum("token").values
@@ -66,6 +77,7 @@ def inputs(transcripts: xr.Dataset) -> dict[str, torch.Tensor]:
     >>> {name: tuple(value.shape) for name, value in inputs(runs).items()}
     {'input_ids': (1, 34), 'attention_mask': (1, 34)}
     """
+    require_transcripts(transcripts)
     return batch(transcripts).model_inputs
 
 

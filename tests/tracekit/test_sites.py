@@ -5,7 +5,6 @@ import pytest
 from transformers import LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 import tracekit as tk
-from tracekit.functions import site_name
 
 TEXTS = ["Where is Paris in the world?", "Yes"]
 
@@ -44,6 +43,31 @@ def test_any_function_of_the_block_is_a_site(tiny_llama, runs):
     assert not np.allclose(labelled, found.isel(layer=0) * 1.001, atol=1e-5, equal_nan=True)
 
 
+def test_heads_are_not_labelled_as_tokens(tiny_folder, words):
+    model = tk.load(tiny_folder, dtype="float32", tokenizer=words, attn_implementation="eager")
+    # as many tokens as heads, in every row: (row, head, token, key) has the shape of tokens first
+    runs = tk.encode(model, ["a b c d", "e f g h"], template="raw")
+    assert runs.sizes["token"] == model._module.config.num_attention_heads == 4
+    heads = lambda block: block.attn.output[1]
+    with pytest.raises(
+        ValueError, match=r"\(2, 4, 5, 5\) of 2 rows with 5 tokens and \(3, 4, 7, 7\)"
+    ):
+        traces(model, runs, [2], site=heads)
+    with pytest.raises(ValueError, match="needs \\(row, token"):
+        tk.capture_during(model, runs, [2], site=heads, max_new_tokens=2, progress=False)
+    with pytest.raises(ValueError, match=r"\(10, 2, 16\)"):
+        traces(model, runs, [2], site=lambda b: b.mlp.output.reshape(-1, 2, 16))
+    with pytest.raises(ValueError, match=r"\(5, 2, 32\)"):
+        traces(model, runs, [2], site=lambda b: b.mlp.output.transpose(0, 1))
+    with pytest.raises(ValueError, match=r"\(2, 5\)"):
+        traces(model, runs, [2], site=lambda b: b.mlp.output[..., 0])
+    with pytest.raises(TypeError, match="gives a tuple"):
+        traces(model, runs, [2], site=lambda b: b.attn.output)
+    flat = traces(model, runs, [2], site=lambda b: b.mlp.output.flatten(0, 1))
+    assert np.array_equal(flat, traces(model, runs, [2], site="mlp"))
+    assert not np.array_equal(flat, traces(model, runs, [1], site="mlp"))
+
+
 def test_attention_patterns_are_a_site(tiny_folder, words, runs):
     model = tk.load(tiny_folder, dtype="float32", tokenizer=words, attn_implementation="eager")
     one = runs.isel(prompt=[0])
@@ -53,12 +77,6 @@ def test_attention_patterns_are_a_site(tiny_folder, words, runs):
     rows = pattern.values.reshape(tokens, 4, tokens)
     assert np.allclose(rows.sum(-1), 1, atol=1e-5)
     assert np.allclose(np.triu(rows.transpose(1, 0, 2), 1), 0)
-
-
-def test_a_functions_name_knows_its_code():
-    one, other = (lambda block: block.attn.q_proj.output), (lambda block: block.attn.k_proj.output)
-    assert site_name(one) != site_name(other)
-    assert site_name(one) == site_name(one)
 
 
 @pytest.mark.parametrize(
