@@ -88,3 +88,26 @@ def test_stock_xarray_reads_every_label_and_value(tiny_llama, runs, folder):
     stored = traces.sel(prompt=memory.prompt.values).values
     np.testing.assert_array_equal(stored, memory.values)
     assert not np.array_equal(np.nan_to_num(stored), np.nan_to_num(memory.values + 1e-3))
+
+
+def test_the_first_script_of_the_readme_prints_what_plain_numpy_says(tmp_path, monkeypatch):
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    script = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    printed: list[xr.DataArray] = []
+    space = {"print": printed.append}
+    exec(script, space)
+    traces, clean, runs = space["traces"], space["clean"], space["runs"]
+    tokens = (runs.token_id.sel(token=slice(0, None)) >= 0).sum("token").values
+    assert len(set(tokens)) > 1  # so that the shorter answer has holes
+    expected = np.empty((2, 12))
+    for row, count in enumerate(tokens):
+        change = (traces - clean).isel(prompt=row).sel(token=slice(0, count - 1)).values
+        expected[row] = np.linalg.norm(change.astype(float), axis=-1).mean(0)
+    assert printed[0].dims == ("prompt", "layer")
+    np.testing.assert_allclose(printed[0], expected, rtol=1e-5)
+    holes_are_0 = expected * (tokens / tokens.max())[:, None]
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(printed[0], holes_are_0, rtol=1e-5)
+    saved = xr.open_dataarray("shift.nc")
+    np.testing.assert_array_equal(saved, space["shift"])

@@ -6,7 +6,8 @@ prompts → `encode` → transcripts → `generate` → transcripts → `capture
 from tracekit.adapters import adapter
 from tracekit.capture import capture
 from tracekit.check import check
-from tracekit.compare import difference
+from tracekit.compare import difference, norm
+from tracekit.directions import per_prompt
 from tracekit.during import capture_during
 from tracekit.generate import generate
 from tracekit.gradients import gradients
@@ -37,8 +38,10 @@ __all__ = [
     "label",
     "load",
     "logprobs",
+    "norm",
     "open",
     "patch",
+    "per_prompt",
     "read_prompts",
     "residual_norm",
     "save",

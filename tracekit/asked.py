@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from nnsight import TransformersModel
 
 from tracekit import sites
 from tracekit.axes import require_tokens_first
-from tracekit.fit import require_fit, require_layers
+from tracekit.fit import brief, listed, require_fit, require_layers
 from tracekit.functions import Named, named
 from tracekit.keep import Reducer
 from tracekit.labels import RESERVED
@@ -127,25 +126,6 @@ def ask(
     )
 
 
-def listed(layers: Any) -> list[int] | None:
-    """One layer or several as a list; `None` stays.
-
-    Errors: `TypeError` for anything but whole numbers.
-
-    >>> listed(5), listed(range(2))
-    ([5], [0, 1])
-    """
-    if layers is None:
-        return None
-    numbers = np.asarray(list(layers) if isinstance(layers, range) else layers)
-    if numbers.ndim > 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise TypeError(
-            f"layers={_brief(layers)} was asked for; give a block's index such as 12, or several "
-            "such as range(12, 24). −1 is the embedding output."
-        )
-    return [operator.index(number) for number in np.atleast_1d(numbers).tolist()]
-
-
 def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "prompt token"]:
     """Which (prompt, token) places to keep.
 
@@ -157,7 +137,7 @@ def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "pr
     empty = [name for name, row in zip(ids_of(transcripts), kept, strict=True) if not row.any()]
     if empty:
         raise ValueError(
-            f"tokens={_brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
+            f"tokens={brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
             f"{empty[0]!r}, whose labels are within {axis.min()} to {axis.max()}. Leave them out "
             "or widen it: slice(-1, -1) is the last prompt token."
         )
@@ -173,7 +153,7 @@ def _chosen(transcripts: xr.Dataset, tokens: Any) -> np.ndarray:
     parts = (tokens.start, tokens.stop, tokens.step) if isinstance(tokens, slice) else ("",)
     if not all(part is None or isinstance(part, int | np.integer) for part in parts):
         raise ValueError(
-            f"tokens={_brief(tokens)} was asked for; there are 'response', 'all', slices of token "
+            f"tokens={brief(tokens)} was asked for; there are 'response', 'all', slices of token "
             "labels such as slice(0, 4) (both ends included), and a boolean DataArray over "
             "(prompt, token) such as runs.role == 'assistant'."
         )
@@ -205,12 +185,6 @@ def _recorded(tokens: Tokens) -> str:
 
 def _function(what: str, value: Any, words: tuple[str, ...]) -> tuple[str, Any]:
     return (value, value) if isinstance(value, str) else named(what, value, words)
-
-
-def _brief(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
-    return repr(value)
 
 
 def _refuse_settings(reduce: Any, vectors: Any, round_to: Any, nonfinite: Any) -> None:

@@ -1,4 +1,4 @@
-"""Differences between arms, after the provenance check."""
+"""Differences between arms, after the provenance check, and their size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tracekit.provenance import MUST_AGREE, disagreements, read, refuse_disagree
 def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -> xr.DataArray:
     """`a − b` with exact alignment, once both are known to be comparable.
 
-    Base, revision, dtype, tokenizer, template, ids, site and batch plan must agree; adapter and
-    edits may differ. Fields named in `override` may differ too, which the result records.
+    Base, revision, dtype, tokenizer, template, ids, site and batch plan must agree, and of reduced
+    values the tokens; adapter and edits may differ. Fields named in `override` may differ too,
+    which the result records.
 
     Errors: `ValueError` naming each field that disagrees, or the labels that do not align;
     `KeyError` for an override that is no such field.
@@ -21,11 +22,14 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
     >>> difference(organism, clean).dims
     ('prompt', 'token', 'layer', 'dim')
     """
-    unknown = [name for name in override if name not in MUST_AGREE]
+    unknown = [name for name in override if name not in (*MUST_AGREE, "tokens")]
     if unknown:
-        raise KeyError(f"override names {unknown}; the fields are {', '.join(MUST_AGREE)}.")
+        raise KeyError(f"override names {unknown}; the fields are {', '.join(MUST_AGREE)}, tokens.")
     made_a, made_b = read(a), read(b)
-    fields = tuple(name for name in MUST_AGREE if name not in override)
+    # labels say which tokens there are, but for what was reduced over them
+    reduced = made_a.get("reduce") is not None or made_b.get("reduce") is not None
+    every = (*MUST_AGREE, "tokens") if reduced else MUST_AGREE
+    fields = tuple(name for name in every if name not in override)
     refuse_disagreement(made_a, made_b, fields)
     if list(a["prompt"].values) != list(b["prompt"].values) and set(a["prompt"].values) == set(
         b["prompt"].values
@@ -43,6 +47,23 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
     if overridden:
         made["override"] = {name: list(values) for name, values in overridden.items()}
     return stamp(result.rename(a.name), made)
+
+
+def norm(array: xr.DataArray) -> xr.DataArray:
+    """The length of each value: (prompt, token, layer) of (prompt, token, layer, dim).
+
+    Holes stay holes, so that a mean over tokens is one of tokens. (xarray's own `sum` makes 0 of
+    them unless it is told `skipna=False`.)
+
+    Errors: `ValueError` for an array without `dim`.
+
+    >>> norm(difference(organism, clean)).mean("token").dims
+    ('prompt', 'layer')
+    """
+    if "dim" not in array.dims:
+        raise ValueError(f"A norm over dim was asked for; the array has the dims {array.dims}.")
+    with xr.set_options(keep_attrs=True):
+        return ((array**2).sum("dim", skipna=False) ** 0.5).rename("norm")
 
 
 def _misaligned(a: xr.DataArray, b: xr.DataArray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,17 @@ import xarray as xr
 from jaxtyping import Float
 from nnsight import TransformersModel
 
-from tracekit.fit import require_blocks, require_layers
+from tracekit.fit import brief, listed, require_blocks, require_layers
 from tracekit.positions import Rows
 from tracekit.provenance import digest
+from tracekit.tensors import prompt_hashes, require_transcripts
+from tracekit.transcript import ids_of
 
 Amount = float | int | xr.DataArray
+Vector = xr.DataArray | np.ndarray | torch.Tensor
+PROMPT_IDS = "prompt_ids"
+# what encode calls the n-th text of any set
+AUTOMATIC = re.compile(r"text/\d+(#\d+)*")
 
 
 class Direction:
@@ -32,6 +39,47 @@ class Direction:
         if device not in self._copies:
             self._copies[device] = self.values.to(device)
         return self._copies[device]
+
+
+def labelled(vector: Any, layers: int | Sequence[int] | None) -> xr.DataArray:
+    """A vector with its labels: a plain array (dim), or (layer, dim), acts at the layers given.
+
+    Errors: `TypeError` for anything else, and for a plain array without its layers.
+    """
+    if isinstance(vector, xr.DataArray):
+        return vector
+    values = vector.detach().float().cpu().numpy() if torch.is_tensor(vector) else vector
+    count = None if layers is None else len(listed(layers) or [])
+    numbers = isinstance(values, np.ndarray) and values.dtype.kind in "fiu"
+    if not numbers or count is None or values.shape[:-1] not in ((), (count,)) or not values.ndim:
+        raise TypeError(
+            f"The vector is {brief(vector)} with layers={layers}; an edit needs a DataArray (dim) "
+            "or (layer, dim), or a plain array (dim), or (layer, dim), with layers= to say where "
+            "it acts."
+        )
+    if values.ndim == 1:
+        return xr.DataArray(values, dims=("dim",))
+    return xr.DataArray(values, dims=("layer", "dim"), coords={"layer": listed(layers)})
+
+
+def per_prompt(transcripts: xr.Dataset, values: Sequence[float] | np.ndarray) -> xr.DataArray:
+    """A number for each prompt, as `steer`, `ablate` and `clamp` take it: (prompt).
+
+    It knows its prompts by their token ids, so that it never acts on another set's.
+
+    Errors: `ValueError` for as many values as there are not prompts.
+
+    >>> steer(model, vector, coefficient=per_prompt(runs, [0.0, 8.0]))
+    """
+    require_transcripts(transcripts)
+    numbers = np.asarray(values, dtype=float)
+    if numbers.shape != (transcripts.sizes["prompt"],):
+        raise ValueError(
+            f"{transcripts.sizes['prompt']} prompts and values of shape {numbers.shape} were "
+            "given; each prompt needs one number."
+        )
+    coords = {"prompt": ids_of(transcripts), PROMPT_IDS: ("prompt", prompt_hashes(transcripts))}
+    return xr.DataArray(numbers, dims="prompt", coords=coords)
 
 
 def directions(
@@ -55,7 +103,7 @@ def directions(
         )
     if layers is None and "layer" not in vector.coords:
         raise ValueError("The vector has no layer coordinate; name the layers with layers=.")
-    chosen = [int(x) for x in np.atleast_1d(vector["layer"].values if layers is None else layers)]
+    chosen = listed(vector["layer"].values if layers is None else layers) or []
     require_blocks(model, chosen)
     if "layer" in vector.dims:
         require_layers(vector, chosen)
@@ -65,8 +113,11 @@ def directions(
 class Amounts:
     """A number for all rows, or one each by `prompt`, by `layer`, or by both.
 
-    Errors: `ValueError` for other dims, repeated labels, layers that it lacks, and values that are
-    not finite (`finite=False`: not a number).
+    Rows are matched by prompt id, and by token ids where the numbers know them (`per_prompt`,
+    `sweep`).
+
+    Errors: `ValueError` for other dims, repeated labels, layers that it lacks, values that are not
+    finite (`finite=False`: not a number), and automatic prompt ids without token ids.
     """
 
     def __init__(
@@ -77,6 +128,7 @@ class Amounts:
         if not (np.isfinite(values) if finite else ~np.isnan(values)).all():
             raise ValueError(f"{name}={values.tolist()} was asked for; it must be finite.")
         self._rows: dict[str, int] = {}
+        self._hashes: list[str] = []
         if isinstance(value, xr.DataArray):
             self._table = self._labelled(value, layers)
         else:
@@ -94,7 +146,9 @@ class Amounts:
                 f"{self.name} has a value per prompt, and this is a raw model.trace, which knows "
                 "no prompts. Use tk.generate or tk.capture."
             )
-        return values[[self._place(name) for name in rows.prompts]][:, None, None]
+        places = [self._place(name) for name in rows.prompts]
+        self._require_ids(places, rows)
+        return values[places][:, None, None]
 
     def described(self) -> Any:
         """The amounts as provenance records them: a number, or the range and a hash of a table."""
@@ -121,8 +175,32 @@ class Amounts:
             require_layers(value, sorted(layers))
         if "prompt" in value.dims:
             self._rows = {str(name): n for n, name in enumerate(value["prompt"].values)}
+            self._hashes = self._known(value)
         by_layer = "layer" in value.dims
         return {n: Direction((value.sel(layer=n) if by_layer else value).values) for n in layers}
+
+    def _known(self, value: xr.DataArray) -> list[str]:
+        if PROMPT_IDS in value.coords:
+            return [str(known) for known in value[PROMPT_IDS].values]
+        automatic = [name for name in self._rows if AUTOMATIC.fullmatch(name)]
+        if automatic:
+            raise ValueError(
+                f"{self.name} has a value per prompt, by ids such as {automatic[0]!r}, which any "
+                "set has. Make it with tk.per_prompt(transcripts, values) or tk.sweep, which know "
+                "the prompts' tokens, or give prompts ids of their own (tk.Prompt)."
+            )
+        return []
+
+    def _require_ids(self, places: list[int], rows: Rows) -> None:
+        if not self._hashes or rows.ids is None:
+            return  # a generated token's row was met at its prompt
+        prompts = rows.real & (rows.labels < 0)
+        for n, place in enumerate(places):
+            if digest(rows.ids[n][prompts[n]].tolist()) != self._hashes[place]:
+                raise ValueError(
+                    f"{self.name} was made for a prompt {rows.prompts[n]!r} of other token ids. "
+                    "Make it of the transcripts that are run: tk.per_prompt(transcripts, values)."
+                )
 
     def _place(self, prompt: str) -> int:
         sampled = prompt.rpartition("#")[0]  # the k-th sample of one prompt

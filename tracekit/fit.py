@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,32 @@ from nnsight import TransformersModel
 
 from tracekit.model import origin
 from tracekit.provenance import read, tokenizer_hash, vocabulary_hash
+
+
+def listed(layers: Any) -> list[int] | None:
+    """One layer or several as a list; `None` stays.
+
+    Errors: `TypeError` for anything but whole numbers.
+
+    >>> listed(5), listed(range(2))
+    ([5], [0, 1])
+    """
+    if layers is None:
+        return None
+    numbers = np.asarray(list(layers) if isinstance(layers, range) else layers)
+    if numbers.ndim > 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(
+            f"layers={brief(layers)} was asked for; give a block's index such as 12, or several "
+            "such as range(12, 24). −1 is the embedding output."
+        )
+    return [operator.index(number) for number in np.atleast_1d(numbers).tolist()]
+
+
+def brief(value: Any) -> str:
+    """A value as an error shows it: an array by its type and shape."""
+    if hasattr(value, "shape"):
+        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
+    return repr(value)
 
 
 def require_fit(

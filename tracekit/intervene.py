@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit.directions import Amount, Amounts, Direction, directions
+from tracekit.directions import Amount, Amounts, Direction, Vector, directions, labelled
 from tracekit.editing import edit
 from tracekit.editing import edited_depth as edited_depth
 from tracekit.fit import require_fit
@@ -20,7 +19,7 @@ from tracekit.positions import rows_of as rows_of
 
 def steer(
     model: TransformersModel,
-    vector: xr.DataArray,
+    vector: Vector,
     *,
     coefficient: Amount,
     layers: int | Sequence[int] | None = None,
@@ -30,11 +29,11 @@ def steer(
     """A copy of the model that adds `coefficient × vector` to the residual stream.
 
     `vector` (dim) acts at `layers` (by default at its `layer` coordinate); with a `layer` dim it
-    acts at each of its layers. `coefficient` is a number, or a DataArray over `prompt` (one a
-    row, so that a sweep is one generation), `layer` (one a layer, such as a multiple of
-    `residual_norm`), or both. `tokens` are labels: by default the last prompt token and
-    everything generated, so that the first generated token is influenced; "all" is every token.
-    A vector made with other weights needs `transfer=True`.
+    acts at each of its layers; a plain array or tensor needs `layers`. `coefficient` is a number,
+    or a DataArray over `prompt` (one a row, of `per_prompt` or `sweep`), `layer` (one a layer, such
+    as a multiple of `residual_norm`), or both. `tokens` are labels: by default the last prompt
+    token and everything generated, so that the first generated token is influenced; "all" is
+    every token. A vector made with other weights needs `transfer=True`.
     Source: activation addition, arXiv:2308.10248.
 
     Errors: `ValueError` for a vector or layers that do not fit, a coefficient that is not finite
@@ -42,6 +41,7 @@ def steer(
 
     >>> happy = steer(model, vectors.sel(trait="alignment/sycophancy", layer=12), coefficient=8.0)
     """
+    vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)
     at = directions(model, vector, layers, unit=False)
     amount = Amounts("coefficient", coefficient, at)
@@ -55,7 +55,7 @@ def steer(
 
 def ablate(
     model: TransformersModel,
-    vector: xr.DataArray,
+    vector: Vector,
     *,
     layers: int | Sequence[int] | None = None,
     tokens: Tokens = DEFAULT_TOKENS,
@@ -70,6 +70,7 @@ def ablate(
 
     >>> without = ablate(model, vector, layers=range(30), tokens="all")
     """
+    vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)
     at = directions(model, vector, layers)
     goal = Amounts("mean", mean, at)
@@ -83,7 +84,7 @@ def ablate(
 
 def clamp(
     model: TransformersModel,
-    vector: xr.DataArray,
+    vector: Vector,
     *,
     low: Amount = -np.inf,
     high: Amount = np.inf,
@@ -100,6 +101,7 @@ def clamp(
     """
     if not np.all(low <= high):
         raise ValueError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
+    vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)
     at = directions(model, vector, layers)
     below, above = Amounts("low", low, at, finite=False), Amounts("high", high, at, finite=False)

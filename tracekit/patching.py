@@ -11,7 +11,7 @@ from nnsight import TransformersModel
 
 from tracekit.directions import Direction
 from tracekit.editing import edit
-from tracekit.fit import require_blocks, require_fit, require_layers, source
+from tracekit.fit import listed, require_blocks, require_fit, require_layers, source
 from tracekit.positions import Rows, Tokens, require_tokens
 
 
@@ -38,7 +38,7 @@ def patch(
     require_tokens(tokens)
     _require_traces(traces)
     made = require_fit(model, traces, transfer=transfer, what="traces")
-    chosen = [int(x) for x in np.atleast_1d(traces["layer"].values if layers is None else layers)]
+    chosen = listed(traces["layer"].values if layers is None else layers) or []
     require_blocks(model, chosen)
     require_layers(traces, chosen)
     stored = _Stored(traces.sel(token=tokens) if isinstance(tokens, slice) else traces)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from nnsight import TransformersModel
 
+from tracekit.fit import brief
 from tracekit.tensors import Batch
 
 Tokens = str | slice
@@ -119,15 +121,15 @@ def running_in(module: torch.nn.Module) -> Running | None:
 
 def require_tokens(tokens: Tokens) -> None:
     """Errors: `ValueError` for anything but "all" and slices of token labels."""
-    if tokens == "all":
+    if isinstance(tokens, str) and tokens == "all":
         return
     if not isinstance(tokens, slice):
         raise ValueError(
-            f"tokens={tokens!r} was asked for; there are 'all' and slices of token labels such as "
-            "slice(-1, None)."
+            f"tokens={brief(tokens)} was asked for; there are 'all' and slices of token labels "
+            "such as slice(-1, None). An edit acts while tokens are generated, so it takes no mask."
         )
     ends = [tokens.start, tokens.stop]
-    whole = all(end is None or isinstance(end, int) for end in ends)
+    whole = all(end is None or isinstance(end, int | np.integer) for end in ends)
     if not whole or tokens.step is not None or (None not in ends and ends[0] > ends[1]):
         raise ValueError(
             f"tokens={tokens!r} was asked for; both ends are token labels (included, the first "

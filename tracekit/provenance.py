@@ -62,12 +62,19 @@ def disagreements(
     """The fields of two provenances that should agree and do not, with both values.
 
     A field that says what made the arrays (weights, ids) and that neither knows counts as well.
+    Of batches the plan counts: two budgets may make the same one.
     """
     return {
         name: (a.get(name), b.get(name))
         for name in fields
-        if a.get(name) != b.get(name) or (name in MUST_BE_KNOWN and a.get(name) is None)
+        if _compared(a, name) != _compared(b, name)
+        or (name in MUST_BE_KNOWN and a.get(name) is None)
     }
+
+
+def _compared(made: Mapping[str, Any], name: str) -> Any:
+    value = made.get(name)
+    return value.get("plan") if name == "batches" and isinstance(value, Mapping) else value
 
 
 def refuse_disagreement(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import functools
 import linecache
 import types
 from collections.abc import Iterator
@@ -23,11 +24,14 @@ def function_text(function: types.FunctionType) -> tuple[Any, ast.AST]:
     Errors: `OSError` where there is no source, where another text is on disk than the one that
     runs, and where two functions of one line cannot be told apart.
     """
-    code, tree = function.__code__, _tree(function)
-    candidates = [node for node in ast.walk(tree) if _may_be(node, code)]
-    if len(candidates) > 1:
-        candidates = [node for node in candidates if _covers(node, code)]
-    texts = {repr(_function(node)): node for node in candidates}
+    code = function.__code__
+    tree, compiled = _source(function)
+    alike = [other for other in _nested(compiled) if _same(other, code)]
+    if not alike:
+        raise OSError("its source was edited since it was loaded, or is not what runs")
+    # lines above it may have been edited since
+    here = [other for other in alike if other.co_firstlineno == code.co_firstlineno] or alike
+    texts = {repr(_function(node)): node for other in here for node in _nodes(tree, other)}
     if len(texts) != 1:
         raise OSError("the line of its source holds several functions or none that fits")
     node = next(iter(texts.values()))
@@ -83,22 +87,29 @@ def imports_of(node: ast.AST) -> set[str]:
     return names
 
 
-def _tree(function: types.FunctionType) -> ast.Module:
+def _source(function: types.FunctionType) -> tuple[ast.Module, Code]:
+    file = function.__code__.co_filename
+    # not inspect's own way, which wakes every lazy module on its search for one
+    linecache.checkcache(file)
+    text = "".join(linecache.getlines(file, function.__globals__))
     try:
-        # not inspect's own way, which wakes every lazy module on its search for one
-        linecache.checkcache(function.__code__.co_filename)
-        text = "".join(linecache.getlines(function.__code__.co_filename, function.__globals__))
-        tree = ast.parse(text)
-        # a notebook's cell may await at its top
-        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        compiled = compile(text, function.__code__.co_filename, "exec", flags, dont_inherit=True)
+        return _compiled(text, file)
     except (SyntaxError, ValueError) as error:
         raise OSError("it has no source to read") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(text: str, file: str) -> tuple[ast.Module, Code]:
     if not text:
-        raise OSError("it has no source to read")
-    if not any(_same(code, function.__code__) for code in _nested(compiled)):
-        raise OSError("its source was edited since it was loaded, or is not what runs")
-    return tree
+        raise ValueError("there is no text")
+    # a notebook's cell may await at its top
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return ast.parse(text), compile(text, file, "exec", flags, dont_inherit=True)
+
+
+def _nodes(tree: ast.Module, code: Code) -> list[ast.AST]:
+    nodes = [node for node in ast.walk(tree) if _may_be(node, code)]
+    return nodes if len(nodes) == 1 else [node for node in nodes if _covers(node, code)]
 
 
 def _same(a: Code, b: Code) -> bool:

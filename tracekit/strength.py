@@ -14,6 +14,7 @@ from nnsight import TransformersModel
 from tracekit import batching, tensors
 from tracekit import logits as model_logits
 from tracekit.capture import capture
+from tracekit.directions import PROMPT_IDS
 from tracekit.labels import refuse_taken
 from tracekit.positions import rows_of
 from tracekit.provenance import read, stamp
@@ -117,7 +118,13 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
     count = transcripts.sizes["prompt"]
     rows = transcripts.isel(prompt=np.tile(np.arange(count), len(values)))
     names = [f"{name}#{k}" for k in range(len(values)) for name in ids_of(transcripts)]
-    rows = rows.assign_coords(prompt=names, coefficient=("prompt", np.repeat(values, count)))
+    rows = rows.assign_coords(
+        {
+            "prompt": names,
+            "coefficient": ("prompt", np.repeat(values, count)),
+            PROMPT_IDS: ("prompt", tensors.prompt_hashes(rows)),
+        }
+    )
     return stamp(rows, {**read(transcripts), "ids": ids_hash(rows)})
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from nnsight import TransformersModel
 
 from tracekit.labels import refuse_taken
-from tracekit.provenance import read, stamp
+from tracekit.provenance import digest, read, stamp
 from tracekit.transcript import ids_of
 
 # What rides along from transcripts onto everything computed from them.
@@ -53,6 +53,12 @@ def require_transcripts(transcripts: object) -> None:
 def lengths(transcripts: xr.Dataset) -> Int[np.ndarray, prompt]:
     """The number of real tokens of each row."""
     return (transcripts.token_id >= 0).sum("token").values
+
+
+def prompt_hashes(transcripts: xr.Dataset) -> list[str]:
+    """A hash of each row's prompt ids (those before the response)."""
+    before = transcripts.token_id.transpose("prompt", "token").sel(token=slice(None, -1)).values
+    return [digest(row[row >= 0].tolist()) for row in before]
 
 
 def batch(transcripts: xr.Dataset, rows: Sequence[int] | None = None, pad: int = 0) -> Batch:
@@ -94,11 +100,13 @@ def label(
     NaN. Give the `model` that was traced, so that the provenance knows it: `difference` refuses
     arrays whose weights it does not know.
 
-    Errors: `ValueError` when rows, columns or layers do not match the transcripts.
+    Errors: `ValueError` when rows, columns or layers do not match the transcripts, and where the
+    columns are as many as the model's heads: then heads would pass for tokens.
 
     >>> label(queries, runs, layer=30).dims
     ('prompt', 'token', 'dim')
     """
+    require_transcripts(transcripts)
     many = layer is not None and not isinstance(layer, int)
     stack = torch.stack(list(values)) if many else torch.as_tensor(values)[None]
     made = batch(transcripts)
@@ -109,6 +117,8 @@ def label(
             f"transcripts need {expected[0 if many else 1 :]} and one more axis. "
             "Trace inputs(transcripts) whole, and do not slice rows or columns before labelling."
         )
+    if model is not None:
+        _refuse_as_many_heads(model, expected[-1])
     columns = made.attention_mask.bool()
     kept = stack[:, columns].transpose(0, 1).float().cpu().numpy()
     filled = scatter(kept, transcripts.token_id.transpose("prompt", "token").values >= 0)
@@ -120,6 +130,19 @@ def label(
         made_by = {"batches": {"plan": "one"}, **model_provenance(model)}
         array = stamp(array, {**read(transcripts), **made_by})
     return array if many else array.isel(layer=0, drop=layer is None)
+
+
+def _refuse_as_many_heads(model: TransformersModel, columns: int) -> None:
+    config = model._module.config.get_text_config()
+    names = ("num_attention_heads", "num_key_value_heads")
+    heads = {name: getattr(config, name, None) for name in names}
+    same = [name for name, count in heads.items() if count == columns]
+    if same:
+        raise ValueError(
+            f"label was given values of {columns} columns, and this model's {same[0]} is {columns} "
+            "too: heads cannot be told from tokens. Trace transcripts of another width (with a "
+            "longer prompt among them), or use tk.capture with site= a function of the block."
+        )
 
 
 def scatter(

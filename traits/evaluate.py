@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from tracekit.compare import norm
 from traits import statistics
 from traits.extract import extract, refuse_identical, trait_name
 from traits.measures import measure, with_chances
 from traits.methods import Method
 from traits.pairs import joined, pairs, select_part, split_pairs, windowed_pairs
 from traits.permutation import QUANTILES
-from traits.project import norm, project
+from traits.project import project
 from traits.report import findings
 from traits.selection import (
     PATH,

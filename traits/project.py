@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import ThreadpoolController
 
+from tracekit.compare import norm
 from tracekit.provenance import read, stamp
 
 
@@ -38,7 +39,7 @@ def project(
     if kind == "scalar":
         return scalar
     if kind == "cosine":
-        return as_cosine(scalar.assign_coords(norm=norm(traces)), vectors)
+        return as_cosine(scalar.assign_coords(norm=norm(traces).drop_attrs()), vectors)
     if kind == "sd":
         return in_clean_deviations(scalar, None if clean is None else project(clean, vectors))
     raise ValueError(f"The kind {kind!r} was asked for; there are 'scalar', 'cosine' and 'sd'.")
@@ -105,15 +106,6 @@ def _refuse_undirected(vectors: xr.DataArray, zero: bool) -> None:
             f"{f' (first: {named})' if named else ''}: nothing can be projected on them. Leave "
             "them out, or extract them again."
         )
-
-
-def norm(array: xr.DataArray) -> xr.DataArray:
-    """The Euclidean norm along `dim`; NaN where a value is missing.
-
-    >>> norm(xr.DataArray([3.0, 4.0], dims="dim")).item()
-    5.0
-    """
-    return (array**2).sum("dim", skipna=False) ** 0.5
 
 
 def _dot(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:

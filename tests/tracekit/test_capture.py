@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import xarray as xr
 
 import tracekit as tk
+from tracekit import asked
 from tracekit.provenance import read, stamp
 
 PROMPTS = [f"Question {n}: " + "why " * (5 * n % 13) for n in range(9)]
@@ -155,6 +157,63 @@ def test_reducing_inside_the_trace_is_reducing_afterwards(
     _close(most.sel(prompt=traces.prompt), traces.max("token"))
     with pytest.raises(AssertionError):
         _close(most.sel(prompt=traces.prompt), traces.mean("token"))
+
+
+def test_a_responses_mean_is_of_its_own_tokens(
+    tiny_llama: Any, runs: xr.Dataset, oracle: np.ndarray
+) -> None:
+    own = tk.capture(tiny_llama, runs, [0, 1, 2], reduce="mean", **QUIET)
+    said = np.where(runs.token.values[:, None, None] >= 0, oracle, np.nan)
+    _close(own, np.nanmean(said, 1))
+    with_prompt = np.where(runs.token.values[:, None, None] >= -1, oracle, np.nan)
+    with pytest.raises(AssertionError):
+        _close(own, np.nanmean(with_prompt, 1))
+    last = tk.capture(tiny_llama, runs, [0], tokens=slice(-1, -1), reduce="mean", **QUIET)
+    _close(last, oracle[:, runs.token.values == -1, :1].squeeze(1))
+    prompts = tk.encode(tiny_llama, PROMPTS)
+    with pytest.raises(
+        ValueError, match=r"keeps nothing of 9 prompts.*slice\(-1, -1\) is the last"
+    ):
+        tk.capture(tiny_llama, prompts, reduce="mean", **QUIET)
+
+
+def test_a_boolean_array_chooses_tokens(
+    tiny_llama: Any, runs: xr.Dataset, oracle: np.ndarray, tmp_path: Path
+) -> None:
+    mask = (runs.role == "user") | ((runs.role == "assistant") & (runs.token % 2 == 0))
+    shuffled = mask.isel(prompt=slice(None, None, -1)).transpose("token", "prompt")
+    places = mask.transpose("prompt", "token").values
+    whole = np.where(places[..., None, None], oracle, np.nan)
+    memory = tk.capture(tiny_llama, runs, [0, 1, 2], tokens=shuffled, **QUIET)
+    columns = np.isin(runs.token, memory.token)
+    assert not places[:, ~columns].any()
+    _close(memory, whole[:, columns])
+    disk = tk.capture(tiny_llama, runs, [0, 1, 2], tokens=mask, path=tmp_path / "x", **QUIET)
+    xr.testing.assert_identical(disk.sel(prompt=memory.prompt).compute(), memory)
+    with pytest.raises(ValueError, match="other settings"):
+        tk.capture(tiny_llama, runs, [0, 1, 2], tokens=~mask, path=tmp_path / "x", **QUIET)
+    for wrong in (mask.astype(int), mask.isel(prompt=0, drop=True), mask.isel(prompt=slice(3))):
+        with pytest.raises(ValueError, match="a mask is boolean, over"):
+            tk.capture(tiny_llama, runs, tokens=wrong, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "tokens", [np.ones((9, 4), bool), [0, 1], 3, None, slice("a", "b"), slice(0.5, 2)]
+)
+def test_other_tokens_are_refused(tiny_llama: Any, runs: xr.Dataset, tokens: Any) -> None:
+    with pytest.raises(ValueError, match=r"was asked for; there are 'response', 'all', slices"):
+        inspect.unwrap(asked.kept_tokens)(runs, tokens)
+
+
+def test_one_layer_is_a_number(tiny_llama: Any, runs: xr.Dataset) -> None:
+    several = tk.capture(tiny_llama, runs, [2], **QUIET)
+    for one in (2, np.int64(2), np.array([2]), xr.DataArray(2)):
+        xr.testing.assert_identical(
+            inspect.unwrap(tk.capture)(tiny_llama, runs, one, **QUIET), several
+        )
+    for wrong in (2.0, "all", [True, False], [[1, 2]], ["1"]):
+        with pytest.raises(TypeError, match="give a block's index such as 12"):
+            inspect.unwrap(tk.capture)(tiny_llama, runs, wrong, **QUIET)
 
 
 def test_rounding_to_bfloat16_is_torchs_and_recorded(tiny_llama: Any, runs: xr.Dataset) -> None:

@@ -64,3 +64,39 @@ def test_labels_align_exactly_or_not_at_all(arms):
     assert tk.difference(adapted, shuffled).equals(expected)
     moved = bare.copy(data=bare.values[[2, 0, 1]])
     assert not tk.difference(adapted, moved).equals(expected)
+
+
+def test_one_plan_under_two_budgets_is_one_plan(tiny_llama, arms):
+    runs = tk.encode(tiny_llama, ["Where is Paris?", "Hi", "Yes it is"], template="raw")
+    options = {"layers": [1, 2], "tokens": "all", "progress": False}
+    wide, narrow = (tk.capture(tiny_llama, runs, token_budget=n, **options) for n in (900, 800))
+    assert read(wide)["batches"] != read(narrow)["batches"]
+    assert float(abs(tk.difference(wide, narrow)).max()) == 0
+    alone = tk.capture(tiny_llama, runs, token_budget=1, **options)
+    with pytest.raises(ValueError, match="differ in batches"):
+        tk.difference(wide, alone)
+
+
+def test_means_over_other_tokens_are_not_compared(tiny_llama):
+    runs = tk.encode(tiny_llama, ["Where is Paris?", "Hi"], [" It is here.", " Yes, it is so."])
+    options = {"layers": [1], "reduce": "mean", "progress": False}
+    own = tk.capture(tiny_llama, runs, **options)
+    early = tk.capture(tiny_llama, runs, tokens=slice(0, 1), **options)
+    with pytest.raises(ValueError, match="differ in tokens: '0:None:None' against '0:1:None'"):
+        tk.difference(own, early)
+    assert float(abs(tk.difference(own, early, override=("tokens",))).max()) > 0
+    tk.difference(own, tk.capture(tiny_llama, runs, tokens="response", **options))
+
+
+def test_a_norm_keeps_holes(arms):
+    adapted, bare = arms
+    shift = tk.difference(adapted, bare)
+    size = tk.norm(shift)
+    expected = np.sqrt((shift.values.astype(float) ** 2).sum(-1))
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(size, expected, rtol=1e-6)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(size, np.nan_to_num(expected), rtol=1e-6)
+    assert read(size) == read(shift)
+    with pytest.raises(ValueError, match=r"norm over dim was asked for; .* \('prompt', 'token'"):
+        tk.norm(size)

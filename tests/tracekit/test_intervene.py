@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -345,6 +346,28 @@ def test_bad_input_is_refused_with_the_numbers(
     spoil, given, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         tk.steer(tiny_llama, spoil(vectors), **{"coefficient": 1.0, **given})
+
+
+def test_plain_arrays_and_tensors_act_at_the_layers_given(
+    tiny_llama: TransformersModel, plain: xr.Dataset, vectors: xr.DataArray
+) -> None:
+    def moved(vector: object, layers: object) -> np.ndarray:
+        edited = tk.steer(tiny_llama, vector, coefficient=3.0, layers=layers)
+        return tk.capture(edited, plain, [0, LAYER], progress=False).values
+
+    one, two = vectors.sel(layer=LAYER), vectors.sel(layer=[0, LAYER])
+    expected = moved(one, None)
+    for vector in (one.values, torch.tensor(one.values, requires_grad=True)):
+        np.testing.assert_array_equal(moved(vector, LAYER), expected)
+        np.testing.assert_array_equal(moved(vector, [LAYER]), expected)
+    np.testing.assert_array_equal(moved(two.values, [0, LAYER]), moved(two, None))
+    assert np.nanmax(abs(moved(two.values[::-1].copy(), [0, LAYER]) - moved(two, None))) > 0.1
+    steer = inspect.unwrap(tk.steer)
+    for vector, layers in ((one.values, None), (two.values, [1]), ([1.0, 2.0], 1), ("x", 1)):
+        with pytest.raises(TypeError, match="an edit needs a DataArray"):
+            steer(tiny_llama, vector, coefficient=1.0, layers=layers)
+    with pytest.raises(ValueError, match=r"tokens=<DataArray of bool.*takes no mask"):
+        steer(tiny_llama, one, coefficient=1.0, tokens=plain.role == "user")
 
 
 @pytest.mark.parametrize("size", [1e38, 1e30])

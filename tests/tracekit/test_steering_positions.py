@@ -100,7 +100,7 @@ def test_rows_of_a_batch_do_not_interfere(
     strong: float,
 ) -> None:
     amounts = [0.0, strong, 0.0, -strong]
-    coefficient = xr.DataArray(amounts, dims="prompt", coords={"prompt": asked.prompt})
+    coefficient = tk.per_prompt(asked, amounts)
     edited = tk.steer(tiny_llama, vector, coefficient=coefficient)
     said = steering.response_ids(tk.generate(edited, asked, max_new_tokens=NEW, progress=False))
     before = steering.response_ids(plain)
@@ -117,7 +117,7 @@ def test_coefficients_follow_their_prompts_through_any_batching(
     tiny_llama: TransformersModel, asked: xr.Dataset, vector: xr.DataArray, strong: float
 ) -> None:
     amounts = np.linspace(-strong, strong, len(steering.PROMPTS))
-    coefficient = xr.DataArray(amounts, dims="prompt", coords={"prompt": asked.prompt})
+    coefficient = tk.per_prompt(asked, amounts)
     edited = tk.steer(tiny_llama, vector, coefficient=coefficient[::-1])
     whole = tk.generate(edited, asked, max_new_tokens=NEW, progress=False)
     alone = tk.generate(edited, asked, max_new_tokens=NEW, token_budget=1, progress=False)
@@ -126,6 +126,27 @@ def test_coefficients_follow_their_prompts_through_any_batching(
         single = tk.steer(tiny_llama, vector, coefficient=float(amount))
         one = tk.generate(single, asked.isel(prompt=[row]), max_new_tokens=NEW, progress=False)
         assert steering.response_ids(one)[0] == steering.response_ids(whole)[row]
+
+
+def test_a_coefficient_of_another_set_is_refused(
+    tiny_llama: TransformersModel, asked: xr.Dataset, vector: xr.DataArray
+) -> None:
+    texts = [*steering.PROMPTS[:3], "Something else."]
+    other = tk.encode(tiny_llama, texts)
+    assert other.prompt.equals(asked.prompt)
+    for coefficient in (
+        tk.per_prompt(asked, [1.0, 2.0, 3.0, 4.0]),
+        sweep(asked, [1.0]).coefficient,
+    ):
+        edited = tk.steer(tiny_llama, vector, coefficient=coefficient)
+        tk.generate(edited, asked, max_new_tokens=1, progress=False)
+        rows = other if "#" not in str(coefficient.prompt.values[0]) else sweep(other, [1.0])
+        for run in (
+            lambda e=edited, r=rows: tk.generate(e, r, max_new_tokens=1, progress=False),
+            lambda e=edited, r=rows: tk.capture(e, r, [LAYER], progress=False),
+        ):
+            with pytest.raises(ValueError, match=r"for a prompt 'text/3(#0)?' of other token ids"):
+                run()
 
 
 def test_a_sweep_in_one_generation_equals_one_by_one(
@@ -148,9 +169,7 @@ def test_a_sweep_in_one_generation_equals_one_by_one(
 def test_samples_share_their_prompts_coefficient(
     tiny_llama: TransformersModel, asked: xr.Dataset, vector: xr.DataArray, strong: float
 ) -> None:
-    amounts = xr.DataArray(
-        [1e-3, strong, 1e-3, 1e-3], dims="prompt", coords={"prompt": asked.prompt}
-    )
+    amounts = tk.per_prompt(asked, [1e-3, strong, 1e-3, 1e-3])
     edited = tk.steer(tiny_llama, vector, coefficient=amounts)
     runs = tk.generate(edited, asked, max_new_tokens=2, temperature=1.0, samples=2, progress=False)
     before = tk.capture(tiny_llama, runs, [LAYER], progress=False)
@@ -163,7 +182,7 @@ def test_samples_share_their_prompts_coefficient(
 def test_amounts_by_layer_and_prompt(tiny_llama: TransformersModel, plain: xr.Dataset) -> None:
     vectors = steering.unit_vectors(tiny_llama)
     by_layer = xr.DataArray([1.0, 4.0], dims="layer", coords={"layer": [0, 2]})
-    by_prompt = xr.DataArray([0.0, 1.0, 2.0, 3.0], dims="prompt", coords={"prompt": plain.prompt})
+    by_prompt = tk.per_prompt(plain, [0.0, 1.0, 2.0, 3.0])
     amount = by_layer * by_prompt
     edited = tk.steer(tiny_llama, vectors.sel(layer=[0, 2]), coefficient=amount)
     first = tk.capture(edited, plain, [0], progress=False)
@@ -190,7 +209,7 @@ def test_amounts_by_layer_and_prompt(tiny_llama: TransformersModel, plain: xr.Da
 def test_a_coefficient_that_lacks_a_prompt_or_has_other_dims_is_refused(
     tiny_llama: TransformersModel, asked: xr.Dataset, vector: xr.DataArray
 ) -> None:
-    amounts = xr.DataArray([1.0, 2.0], dims="prompt", coords={"prompt": ["text/0", "text/1"]})
+    amounts = tk.per_prompt(asked.isel(prompt=[0, 1]), [1.0, 2.0])
     edited = tk.steer(tiny_llama, vector, coefficient=amounts)
     with pytest.raises(ValueError, match=r"names 2 prompts and not 'text/[23]'"):
         tk.generate(edited, asked, max_new_tokens=2, progress=False)
@@ -199,6 +218,12 @@ def test_a_coefficient_that_lacks_a_prompt_or_has_other_dims_is_refused(
     twice = amounts.assign_coords(prompt=["a", "a"])
     with pytest.raises(ValueError, match=r"repeated labels: \['prompt'\]"):
         tk.steer(tiny_llama, vector, coefficient=twice)
+    unknown = amounts.drop_vars("prompt_ids")
+    with pytest.raises(ValueError, match=r"ids such as 'text/0', which any set has.*per_prompt"):
+        tk.steer(tiny_llama, vector, coefficient=unknown)
+    tk.steer(tiny_llama, vector, coefficient=unknown.assign_coords(prompt=["set/0", "set/1"]))
+    with pytest.raises(ValueError, match=r"4 prompts and values of shape \(2,\)"):
+        tk.per_prompt(asked, [1.0, 2.0])
     layered = xr.DataArray([1.0], dims="layer", coords={"layer": [0]})
     with pytest.raises(ValueError, match=r"\[2\] .* \[0\]"):
         tk.steer(tiny_llama, vector, coefficient=layered)

@@ -1,5 +1,7 @@
 """Left-padded batches, and labels back onto what a trace saved."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,28 @@ def test_values_that_do_not_match_are_refused(runs, change):
     values = torch.zeros(*made.input_ids.shape, 4)
     with pytest.raises(ValueError, match="these transcripts need"):
         tk.label(change(values), runs, layer=1)
+
+
+def test_heads_are_not_labelled_as_tokens(tiny_llama):
+    runs = tk.encode(tiny_llama, ["a b c d", "e f g"], template="raw")
+    heads = tiny_llama._module.config.num_attention_heads
+    assert runs.sizes["token"] == heads == 4
+    with torch.no_grad(), tiny_llama.trace(tk.inputs(runs)) as tracer:
+        # (row, head, dim) at the last token
+        last = tiny_llama.layers[1].attn.q_proj.output[:, -1].reshape(2, heads, -1).save()
+        tracer.stop()
+    with pytest.raises(ValueError, match="num_attention_heads is 4 too: heads cannot be told"):
+        tk.label(last, runs, layer=1, model=tiny_llama)
+    longer = tk.encode(tiny_llama, ["a b c d", "e f g h i"], template="raw")
+    with pytest.raises(ValueError, match="these transcripts need"):
+        tk.label(last, longer, layer=1, model=tiny_llama)
+
+
+@pytest.mark.parametrize("text", ["Where is Paris?", ["a", "b"], np.zeros(3)])
+def test_anything_but_transcripts_is_refused(tiny_llama, text):
+    for function in (tk.inputs, lambda x: inspect.unwrap(tk.capture)(tiny_llama, x)):
+        with pytest.raises(TypeError, match=r"Transcripts are needed, and this is .*tk\.encode"):
+            inspect.unwrap(function)(text)
 
 
 def test_padded_ids_without_a_mask_are_refused(tiny_llama, runs):
