@@ -1,13 +1,19 @@
 """What a stranger gets from `pip install .`, and which way imports point."""
 
+import ast
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# transformers asks for it where a device_map spreads a model
+NEVER_IMPORTED = {"accelerate"}
 FORBIDDEN = {
     "tracekit": r"^\s*(from|import) (traits|experiments)\b",
     "traits": r"^\s*(from|import) (experiments|nnsight)\b",
@@ -80,3 +86,28 @@ def test_importing_changes_no_global_option():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("True")
+
+
+def _named(requirements: Iterable[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in requirements}
+
+
+def _imported() -> set[str]:
+    distributions, found = packages_distributions(), set()
+    files = [path for package in FORBIDDEN for path in (ROOT / package).rglob("*.py")]
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        found |= {name.split(".")[0] for name in names}
+    foreign = found - set(sys.stdlib_module_names) - set(FORBIDDEN)
+    return _named(distributions[name][0] for name in foreign)
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = _named(project["dependencies"])
+    extra = _named(line for lines in project["optional-dependencies"].values() for line in lines)
+    imported = _imported()
+    assert imported - needed - extra == set()
+    assert needed - imported == NEVER_IMPORTED

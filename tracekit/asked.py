@@ -20,6 +20,7 @@ from tracekit.functions import Named, named
 from tracekit.keep import Reducer
 from tracekit.labels import RESERVED
 from tracekit.provenance import digest
+from tracekit.tensors import require_transcripts
 from tracekit.transcript import ids_of
 
 Reduce = str | Reducer | Named
@@ -131,6 +132,7 @@ def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "pr
 
     Errors: `ValueError` for tokens that are no labels, or that leave a prompt with nothing.
     """
+    require_transcripts(transcripts)
     axis = transcripts.token.values
     kept = transcripts.token_id.transpose("prompt", "token").values >= 0
     kept = kept & _chosen(transcripts, tokens)

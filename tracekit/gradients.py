@@ -11,7 +11,8 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit import batching, sites, tensors
-from tracekit.asked import kept_tokens
+from tracekit.asked import Tokens, kept_tokens
+from tracekit.fit import listed
 from tracekit.forward import flat_index
 from tracekit.logits import read as read_logits
 from tracekit.model import model_provenance
@@ -29,9 +30,9 @@ def gradients(
     transcripts: xr.Dataset,
     towards: str,
     against: str,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     *,
-    tokens: str | slice = "response",
+    tokens: Tokens = "response",
     token_budget: int | None = None,
 ) -> xr.DataArray:
     """What raises the chance of one next word against another: (prompt, token, layer, dim).
@@ -48,7 +49,9 @@ def gradients(
     ('prompt', 'token', 'layer', 'dim')
     """
     every = range(len(model.layers))
-    wanted = sites.check_layers(model, every if layers is None else layers, "residual")
+    wanted = sites.check_layers(
+        model, every if layers is None else listed(layers) or [], "residual"
+    )
     words = _first_ids(model, towards, against)
     kept = kept_tokens(transcripts, tokens)
     budget = token_budget or max(batching.default_budget(model) // KEPT_ACTIVATIONS, 256)

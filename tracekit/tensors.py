@@ -51,7 +51,8 @@ def require_transcripts(transcripts: object) -> None:
 
 
 def lengths(transcripts: xr.Dataset) -> Int[np.ndarray, prompt]:
-    """The number of real tokens of each row."""
+    """The number of real tokens of each row. Errors: `TypeError` for anything but transcripts."""
+    require_transcripts(transcripts)
     return (transcripts.token_id >= 0).sum("token").values
 
 
@@ -101,7 +102,8 @@ def label(
     arrays whose weights it does not know.
 
     Errors: `ValueError` when rows, columns or layers do not match the transcripts, and where the
-    columns are as many as the model's heads: then heads would pass for tokens.
+    columns are as many as the model's heads: then heads would pass for tokens (without the
+    `model` this cannot be seen).
 
     >>> label(queries, runs, layer=30).dims
     ('prompt', 'token', 'dim')

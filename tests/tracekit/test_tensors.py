@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tracekit as tk
-from tracekit import tensors
+from tracekit import asked, tensors
 from tracekit.provenance import read
 
 TEXTS = ["Where is Paris in the world?", "Yes"]
@@ -78,9 +78,17 @@ def test_heads_are_not_labelled_as_tokens(tiny_llama):
 
 @pytest.mark.parametrize("text", ["Where is Paris?", ["a", "b"], np.zeros(3)])
 def test_anything_but_transcripts_is_refused(tiny_llama, text):
-    for function in (tk.inputs, lambda x: inspect.unwrap(tk.capture)(tiny_llama, x)):
+    zeros = torch.zeros(1, 1, 1)
+    for function, given in (
+        (tk.inputs, (text,)),
+        (tk.label, (zeros, text)),
+        (tk.capture, (tiny_llama, text)),
+        (tensors.lengths, (text,)),
+        (asked.kept_tokens, (text, "all")),
+        (tk.per_prompt, (text, [1.0])),
+    ):
         with pytest.raises(TypeError, match=r"Transcripts are needed, and this is .*tk\.encode"):
-            inspect.unwrap(function)(text)
+            inspect.unwrap(function)(*given)
 
 
 def test_padded_ids_without_a_mask_are_refused(tiny_llama, runs):
