@@ -114,7 +114,7 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
     values = np.asarray(coefficients, dtype=float)
     if len(values) == 0 or len(np.unique(values)) < len(values):
         raise ValueError(f"A sweep over {values.tolist()} was asked for; name each value once.")
-    refuse_taken(transcripts.coords, ("coefficient",), "A sweep")
+    refuse_taken(transcripts.coords, ("coefficient", PROMPT_IDS), "A sweep")
     count = transcripts.sizes["prompt"]
     rows = transcripts.isel(prompt=np.tile(np.arange(count), len(values)))
     names = [f"{name}#{k}" for k in range(len(values)) for name in ids_of(transcripts)]
