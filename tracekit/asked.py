@@ -83,7 +83,7 @@ class Asked:
 
 def ask(
     model: TransformersModel,
-    layers: int | Sequence[int] | None,
+    layers: Any,
     site: Site,
     tokens: Tokens,
     reduce: Reduce | None = None,
@@ -182,7 +182,9 @@ def _recorded(tokens: Tokens) -> str:
         return tokens
     places = np.argwhere(tokens.transpose("prompt", "token").values)
     names, labels = tokens["prompt"].values, tokens["token"].values
-    return f"mask:{digest([[str(names[row]), int(labels[column])] for row, column in places])}"
+    return (
+        f"mask:{digest(sorted([str(names[row]), int(labels[column])] for row, column in places))}"
+    )
 
 
 def _function(what: str, value: Any, words: tuple[str, ...]) -> tuple[str, Any]:

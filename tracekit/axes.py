@@ -9,7 +9,6 @@ import nnsight
 import torch
 from nnsight import TransformersModel
 
-from tracekit import sites
 from tracekit.origin import origin, remote_options
 
 # no number of heads, or other size of the model, equals both widths
@@ -56,7 +55,7 @@ def _shapes(
     with torch.no_grad(), model.trace(inputs, **options) as tracer:
         values = nnsight.save([])
         for layer in layers:
-            values.append(sites.read(model, layer, site))
+            values.append(site(model.layers[layer]))
         tracer.stop()
     for value in values:
         if not isinstance(value, torch.Tensor):

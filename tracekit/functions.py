@@ -163,7 +163,9 @@ class _Description:
     def _globals(
         self, code: types.CodeType, space: Mapping[str, Any], node: Any, where: str
     ) -> Any:
-        there = {name: space[name] for name in globals_of(code) if name in space}
+        # a module's own name and file say where it lies, not what it does
+        read = {name for name in globals_of(code) if name in space and name[:2] != "__"}
+        there = {name: space[name] for name in read}
         plain = {k: v for k, v in there.items() if not isinstance(v, types.ModuleType)}
         modules = [
             [name, self._module(there[name], node, name, where)]
