@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from nnsight import TransformersModel
-from nnsight.modeling.peft import detach
 
 from tracekit.check import verify_adapter
-from tracekit.origin import origin, parallel_degree
+from tracekit.forms import adapter_path, files_of, refuse_unfit, stored_dtype
+from tracekit.origin import Origin, origin, recorded
 from tracekit.parallel import forget_partial_sums, name_halves
 from tracekit.provenance import fingerprint
-from tracekit.resources import datasets
-from tracekit.tuners import adapter_name, adapter_tensors, current_adapter, freeze, turn
-
-WEIGHTS = "adapter_model.safetensors"
+from tracekit.snapshot import Places
+from tracekit.threads import one_at_a_time
+from tracekit.transition import change
+from tracekit.tuners import (
+    adapter_name,
+    adapter_tensors,
+    current_adapter,
+    freeze,
+    is_on,
+    turn,
+)
 
 
 @contextlib.contextmanager
@@ -29,65 +38,121 @@ def adapter(
     """The same loaded weights with that adapter (`None`: bare), the former one back afterwards.
 
     `name` is a folder, a hub id, or a shipped organism (`"ten_biases"`). Nests, and restores
-    on exceptions. On an edited copy it acts on the model that was loaded, which the copy shares.
+    on exceptions, interrupts too. On an edited copy it acts on the model that was loaded, which
+    the copy shares. The block belongs to its thread: until its end, what other threads ask of
+    this model is refused.
 
     Errors: `ValueError` for an adapter that does not fit this model or cannot be switched;
-    `FileNotFoundError` for a hub id that cannot be reached. The model is then left as it was.
+    `FileNotFoundError` for a hub id that cannot be reached. The model is then left as it was,
+    bit for bit. `RuntimeError` while another thread is in such a block, or for a model that an
+    interrupted change left in no known state.
 
     >>> with adapter(model, None):
     ...     clean = capture(model, runs, layers=[12])
     """
-    before = current_adapter(model)
-    switch(model, name)
+    about, inside = origin(model), recorded(model).inside
+    with one_at_a_time():
+        before = _Former(about)
     try:
+        _enter(model)
+        switch(model, name)
         yield model
     finally:
-        switch(model, before)
+        # twice: an interrupt may hit the first, and the second has nothing to do otherwise
+        try:
+            _go_back(about, before)
+        finally:
+            try:
+                _go_back(about, before)
+            finally:
+                if about.inside == threading.get_ident():
+                    about.inside = inside
 
 
 def switch(model: TransformersModel, name: str | os.PathLike[str] | None) -> None:
     """Attach and switch on the adapter `name`, or switch off the one attached (`None`).
 
     An adapter that is switched off stays in memory, so that toggling one costs nothing; attaching
-    another one takes its place.
+    another one takes its place. One whose files were written anew is read again.
     """
     about = origin(model)
-    root, path = about.root, None if name is None else _adapter_path(os.fspath(name))
-    if path is not None and root.peft != path:
-        _refuse_unfit(root, path)
-        if about.remote is not True:
-            _replace(root, path)
+    root, path = about.root, None if name is None else adapter_path(os.fspath(name))
     if about.remote is True:
-        _name_for_server(root, path)
-    elif root.peft is not None:
-        turn(root._module, path is not None)
+        if path is not None and root.peft != path:
+            refuse_unfit(root, path)
+        return _name_for_server(root, path)
+    what = "switching the adapter off" if path is None else f"attaching {adapter_name(path)!r}"
+    if path is not None and (root.peft != path or about.files != files_of(path)):
+        refuse_unfit(root, path)
+        change(root, what, lambda: _replace(root, path))
+    elif root.peft is not None and is_on(root._module) != (path is not None):
+        change(root, what, lambda: turn(root._module, path is not None))
 
 
-def _adapter_path(name: str) -> str:
-    shipped = datasets("organisms")
-    folder = Path(name) if Path(name).is_dir() else shipped / name
-    if (folder / "adapter_config.json").is_file():
-        return str(folder)
-    if "/" in name and not folder.is_dir() and name.count("/") == 1:
-        return name
-    exist = sorted(path.parent.name for path in shipped.glob("*/adapter_config.json"))
-    raise ValueError(
-        f"The adapter {name!r} is neither a folder with an adapter_config.json nor a hub id. "
-        f"Shipped organisms: {', '.join(exist) or 'none'}."
-    )
+def _enter(model: TransformersModel) -> None:
+    with one_at_a_time():
+        origin(model).inside = threading.get_ident()
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """An adapter that is attached, and all that is known of it."""
+
+    path: str
+    files: Any
+    weights: str
+    places: Places
+
+
+class _Former:
+    """What to go back to: the adapter that was on (kept as it is, whatever its files become)."""
+
+    def __init__(self, about: Origin) -> None:
+        path = current_adapter(about.root)
+        self.path, self.adapted = path, None
+        if path is not None and about.remote is not True:
+            places = Places(about.root._module)
+            self.adapted = _Adapted(path, about.files, about.adapters[path], places)
+
+
+def _go_back(about: Origin, before: _Former) -> None:
+    root = about.root
+    if about.inside != threading.get_ident() or about.broken is not None:
+        return  # the block was not entered, or every later call says what happened
+    if about.remote is True:
+        if root.peft != before.path:
+            _name_for_server(root, before.path)
+    elif before.adapted is None:
+        if is_on(root._module):
+            change(root, "leaving an adapter block", lambda: turn(root._module, False))
+    elif not before.adapted.places.are_there() or not is_on(root._module):
+        change(root, "leaving an adapter block", lambda: _put_back(about, before.adapted))
+
+
+def _put_back(about: Origin, adapted: _Adapted) -> None:
+    adapted.places.restore()
+    _rename(about.root, adapted.path)
+    about.files = adapted.files
+    about.adapters[adapted.path] = adapted.weights
+    turn(about.root._module, True)
 
 
 def _replace(root: TransformersModel, path: str) -> None:
-    about, before, on = origin(root), root.peft, current_adapter(root) is not None
-    try:
-        _attach(root, path)
-        about.adapters[path] = fingerprint(adapter_tensors(root._module))
-        if about.reference is not None:
-            verify_adapter(root)
-    except Exception:
-        # nothing of a refused adapter stays behind, and the former one is as it was
-        _restore(root, before, on)
-        raise
+    about = origin(root)
+    if about.bare is not None:
+        about.bare.restore()
+        _rename(root, None)
+    bare, files = Places(root._module), files_of(path)
+    _attach(root, path)
+    about.bare, about.files = bare, files
+    about.adapters[path] = fingerprint(adapter_tensors(root._module))
+    if about.reference is not None:
+        verify_adapter(root)
+
+
+def _rename(root: TransformersModel, path: str | None) -> None:
+    root.peft = path
+    root._update(root._module)
 
 
 def _name_for_server(root: TransformersModel, path: str | None) -> None:
@@ -123,111 +188,10 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 400 else f"{text[:400]} …"
 
 
-def _restore(root: TransformersModel, before: str | None, on: bool) -> None:
-    detach(root._module)
-    root.peft = None
-    root._update(root._module)
-    if before is not None:
-        _attach(root, before)
-        turn(root._module, on)
-
-
-def _refuse_unfit(root: TransformersModel, path: str) -> None:
-    from peft import PeftConfig
-
-    try:
-        config = PeftConfig.from_pretrained(path)
-        if origin(root).remote is not True:
-            _weights_file(path)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"The adapter {path!r} could not be read: {str(error).splitlines()[0]} "
-            "Pass a local folder, or set HF_HOME to a cache that has it."
-        ) from error
-    if config.is_prompt_learning or config.peft_type.value == "ADAPTION_PROMPT":
-        raise ValueError(
-            f"The adapter {adapter_name(path)!r} is a {config.peft_type.value} adapter, which "
-            "changes the prompt and not the layers, so it cannot be switched on loaded weights. "
-            "Use a LoRA-like adapter."
-        )
-    _refuse_other_architecture(root, path, config.base_model_name_or_path)
-    _refuse_offloaded(root, path)
-    _refuse_unsplit(root, path, config.peft_type.value)
-
-
-def _refuse_unsplit(root: TransformersModel, path: str, kind: str) -> None:
-    degree = parallel_degree(root._module)
-    if degree > 1 and kind != "LORA":
-        raise ValueError(
-            f"The adapter {adapter_name(path)!r} ({kind}) was asked for on a tensor-parallel model "
-            f"({degree} ranks), and peft splits only LoRA. Use device_map='auto' instead."
-        )
-
-
-def _refuse_other_architecture(root: TransformersModel, path: str, base: str | None) -> None:
-    # names and shapes of two architectures may agree (Qwen3 and Llama); the base's own
-    # configuration knows, where it is at hand
-    from transformers import AutoConfig
-
-    if not base or not _at_hand(base):
-        return
-    trained = AutoConfig.from_pretrained(base, local_files_only=True).model_type
-    here = root._module.config.model_type
-    if trained != here:
-        raise ValueError(
-            f"The adapter {adapter_name(path)!r} was trained on {base}, a {trained}, and "
-            f"{origin(root).name} is a {here}. Use an adapter trained for this model."
-        )
-
-
-def _refuse_offloaded(root: TransformersModel, path: str) -> None:
-    away = [name for name, p in root._module.named_parameters() if p.is_meta]
-    if away and origin(root).remote is not True:
-        raise ValueError(
-            f"The adapter {adapter_name(path)!r} was asked for on a model of which {len(away)} "
-            f"parameters are offloaded (such as {away[0]}): peft's weights would not land there. "
-            "Load with a device_map that keeps all blocks in memory, or with dtype='nf4'."
-        )
-
-
-def _at_hand(base: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    if (Path(base) / "config.json").is_file():
-        return True
-    hub_id = base.count("/") == 1 and not base.startswith((".", "/"))
-    return hub_id and isinstance(try_to_load_from_cache(base, "config.json"), str)
-
-
 def _keep_stored_precision(module: torch.nn.Module, path: str) -> None:
     # peft casts a 16-bit adapter up to float32: one of 6.6 GB would take 13.3 GB
-    stored = _stored_dtype(path)
+    stored = stored_dtype(path)
     if module.dtype == torch.float32 or stored.itemsize != 2:
         return
     for tensor in adapter_tensors(module).values():
         tensor.data = tensor.data.to(stored)
-
-
-def _stored_dtype(path: str) -> torch.dtype:
-    from safetensors import safe_open
-
-    with safe_open(_weights_file(path), framework="pt") as file:
-        names = list(file.keys())
-        return file.get_slice(names[0])[:1].dtype if names else torch.float32
-
-
-def _weights_file(path: str) -> Path:
-    if not Path(path).is_dir():
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(path, WEIGHTS))
-    file = Path(path) / WEIGHTS
-    if not file.is_file():
-        there = ", ".join(sorted(p.name for p in Path(path).iterdir()))
-        raise FileNotFoundError(
-            f"The adapter {adapter_name(path)!r} has no {WEIGHTS} (found {there}). "
-            "Save it with safetensors; pickled weights are not read."
-        )
-    return file

@@ -13,7 +13,8 @@ from nnsight import TransformersModel
 from tracekit import logits, sites
 from tracekit.origin import QUANTISED, origin
 from tracekit.tensors import Batch
-from tracekit.tuners import adapter_name, adapter_tensors, current_adapter, tuner_layers, turned
+from tracekit.transition import turned
+from tracekit.tuners import adapter_name, adapter_tensors, current_adapter, tuner_layers
 
 LENGTHS = (7, 4)
 # the largest ‖difference‖ / ‖value‖ of one token that rounding explains

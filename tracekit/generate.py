@@ -98,7 +98,8 @@ def _said(
     module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
     strided = here and module._supports_logits_to_keep()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.no_grad(), torch.random.fork_rng(devices), rows_of(model, made):
+    # the generator is the process's own: it is drawn from, and put back, while no one else runs
+    with torch.no_grad(), rows_of(model, made), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:
             if strided:

@@ -1,28 +1,74 @@
-"""nnsight's TransformersModel, except that it refuses padding unsaid and lets go of what it ran."""
+"""nnsight's TransformersModel, except that it refuses what would be silently wrong."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
+from nnsight.intervention.interleaver import Interleaver
 from nnsight.modeling.processing import as_encoding
+from nnsight.modeling.tp import TPFragments
 
+from tracekit.origin import origin
 from tracekit.release import ReleasingTracer
+from tracekit.threads import one_at_a_time
+
+
+class OwnInterleaver(Interleaver):
+    """A run is under way for the thread that runs it, and for no other one."""
+
+    runner: int | None = None
+
+    @property
+    def interleaving(self) -> bool:
+        return self.runner is not None and self.runner == threading.get_ident()
+
+    @interleaving.setter
+    def interleaving(self, on: bool) -> None:
+        self.runner = threading.get_ident() if on else None
+
+
+class GuardedTracer(ReleasingTracer):
+    """A trace that runs alone in its process, on a model that is sound and free for this thread.
+
+    nnsight keeps the workers of a run on the model: those of two threads would mix.
+    """
+
+    def __exit__(self, *raised: Any) -> bool:
+        with one_at_a_time() as outermost:
+            _require_sound(self.envoy)
+            if outermost:
+                # what an interrupted trace left behind would be served in this one
+                self.envoy.interleaver.cancel()
+                self.envoy.interleaver.interleaving = False
+            return super().__exit__(*raised)
 
 
 class GuardedModel(TransformersModel):
     """What `load` returns: a `TransformersModel` whose traces refuse ids padded without a mask.
 
     transformers would take the padding for text and shift every position, and no number would
-    look wrong. A trace or generation frees its tensors when it ends (`ReleasingTracer`).
+    look wrong. A trace also refuses a model whose weights were left half changed, or that another
+    thread holds in an `adapter` block; traces of several threads run one after another. A trace or
+    generation frees its tensors when it ends (`ReleasingTracer`).
     """
 
-    def trace(self, *inputs: Any, remote: bool | str = False, **keywords: Any) -> Any:
-        """A trace as nnsight's, which frees its tensors when it ends."""
-        if not remote:  # a server frees its own
-            keywords.setdefault("tracer_cls", ReleasingTracer)
-        return super().trace(*inputs, remote=remote, **keywords)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("interleaver", OwnInterleaver(fragments=TPFragments()))
+        with one_at_a_time():
+            super().__init__(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("remote"):
+            kwargs.setdefault("tracer_cls", GuardedTracer)
+        return super().trace(*args, **kwargs)
+
+    def interleave(self, *args: Any, **kwargs: Any) -> Any:
+        with one_at_a_time():
+            _require_sound(self)
+            return super().interleave(*args, **kwargs)
 
     def _batch(self, invokes: list, fn: Any) -> tuple:
         for inputs, keywords in invokes:
@@ -33,6 +79,12 @@ class GuardedModel(TransformersModel):
 
     def _remoteable_class(self) -> type:
         return TransformersModel
+
+
+def _require_sound(model: Any) -> None:
+    # while it loads, a model has no record yet
+    if hasattr(model._module, "tracekit_origin"):
+        origin(model)
 
 
 def refuse_padding(ids: Any, tokenizer: Any) -> None:

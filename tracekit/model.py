@@ -26,7 +26,7 @@ from tracekit.origin import (
 )
 from tracekit.provenance import versions, weights_fingerprint
 from tracekit.resources import EMBEDDED, embedded_model
-from tracekit.tuners import adapter_name, current_adapter, freeze
+from tracekit.tuners import adapter_name, current_adapter, freeze, refuse_adapted
 
 __all__ = ["Origin", "device_of", "edits_of", "load", "model_provenance", "origin"]
 
@@ -71,7 +71,10 @@ def load(
     _refuse_parallel(kwargs, dtype)
     rename = {**names.STANDARD_NAMES, **kwargs.pop("rename", {})}
     settings = {**_precision(dtype, source, _is_parallel(kwargs)), **_disk_last(kwargs, name)}
+    if isinstance(source, torch.nn.Module):
+        refuse_adapted(source, name)
     loaded, guessed = _named(source, name, rename, settings, revision, remote)
+    refuse_adapted(loaded._module, name)
     if remote is not True:
         _refuse_embedding_on_disk(loaded._module, name)
         freeze(loaded._module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,9 @@ class Origin:
     `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
     `guessed` says that the names were found by structure; `refused` maps a site that this
     architecture turned out to lack to the reason; `share` is (rank, ranks) of a copied model.
+    `bare` is the module tree before an adapter was attached, `files` what that adapter was read
+    from; `broken` says that a change of the weights was not finished, `changing` which thread is
+    at it, and `inside` which thread is in an `adapter` block.
     """
 
     root: Any
@@ -33,10 +37,35 @@ class Origin:
     guessed: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     share: tuple[int, int] = (0, 1)
+    bare: Any = None
+    files: Any = None
+    broken: str | None = None
+    changing: int | None = None
+    inside: int | None = None
 
 
 def origin(model: TransformersModel) -> Origin:
-    """What `load` recorded about a model.
+    """What `load` recorded about a model that is sound and free for this thread.
+
+    Every function that runs, edits or describes a model comes through here.
+
+    Errors: `TypeError` for a model that `load` did not make; `RuntimeError` for one whose weights
+    were left half changed, or that another thread holds in an `adapter` block.
+    """
+    about = recorded(model)
+    if {about.changing, about.inside} - {None, threading.get_ident()}:
+        raise RuntimeError(
+            f"{about.name} was asked for, and another thread is inside a `with tracekit.adapter` "
+            "block on it: its weights are not the ones this call would name. Wait for the end of "
+            "that block, or load the model once for each thread."
+        )
+    if about.broken is not None and about.changing is None:
+        raise RuntimeError(about.broken)
+    return about
+
+
+def recorded(model: TransformersModel) -> Origin:
+    """What `load` recorded about a model, in whatever state it is.
 
     Errors: `TypeError` for a model that `load` did not make.
     """

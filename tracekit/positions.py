@@ -13,7 +13,9 @@ from jaxtyping import Bool, Int
 from nnsight import TransformersModel
 
 from tracekit.fit import brief
+from tracekit.origin import origin
 from tracekit.tensors import Batch
+from tracekit.threads import one_at_a_time
 
 Tokens = str | slice
 DEFAULT_TOKENS = slice(-1, None)
@@ -99,12 +101,20 @@ def overflow(edit: str, where: str) -> str:
 def rows_of(model: TransformersModel, batch: Batch) -> Iterator[None]:
     """Hands each row's response start to the edits of whatever runs inside.
 
-    Errors: `ValueError` when an edit made values that are not finite.
+    What runs inside runs alone in its process.
+
+    Errors: `ValueError` when an edit made values that are not finite; `RuntimeError` for a model
+    that is broken, or that another thread holds.
     """
-    module = model._module
-    before, running = running_in(module), Running(batch)
-    module.tracekit_rows = running
+    with one_at_a_time():
+        origin(model)
+        yield from _rows_of(model._module, Running(batch))
+
+
+def _rows_of(module: torch.nn.Module, running: Running) -> Iterator[None]:
+    before = running_in(module)
     try:
+        module.tracekit_rows = running
         with warnings.catch_warnings():
             # an edit's `for step in tracer.iter[:]` is open-ended on purpose
             warnings.filterwarnings("ignore", message=r".*the loop asked for a step the run did")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
 
-from tracekit.origin import origin
+from tracekit.origin import recorded
+
+# what peft names the module that one of its own holds
+WRAPPED = ("base_layer", "original_module")
 
 
 def tuner_layers(module: torch.nn.Module) -> list[Any]:
     """The modules that hold an adapter."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+    return [layer for layer in module.modules() if _is_tuner(layer)]
 
 
 def adapter_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -42,9 +39,37 @@ def adapter_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+def base_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of the base, under the names that they have without an adapter."""
+    added = {id(parameter) for parameter in adapter_tensors(module).values()}
+    return {
+        ".".join(part for part in name.split(".") if part not in WRAPPED): parameter
+        for name, parameter in module.named_parameters()
+        if id(parameter) not in added
+    }
+
+
+def refuse_adapted(module: torch.nn.Module, name: str) -> None:
+    """Errors: `ValueError` for weights that are to be the base and already carry an adapter."""
+    from peft import PeftModel
+
+    held = [path for path, part in module.named_modules() if _is_tuner(part)]
+    held += [path for path, _ in module.named_parameters() if ".lora_" in path]
+    if isinstance(module, PeftModel) or held or getattr(module, "peft_config", None):
+        where = f"{len(held)} modules hold it, such as {held[0]}" if held else "its type says so"
+        raise ValueError(
+            f"The model {name} was to be loaded as a base, and already carries an adapter "
+            f"({where}): switched off, it would still be on. A folder with both a config.json and "
+            "an adapter_config.json gets its adapter from transformers: move adapter_config.json "
+            "and the adapter's weights to a folder of their own and pass it as adapter=. From a "
+            "module, take the adapter out first (peft's model.unload()), or make it part of the "
+            "weights (model.merge_and_unload())."
+        )
+
+
 def current_adapter(model: TransformersModel) -> str | None:
     """The name of the adapter that is attached and switched on, or `None`."""
-    about = origin(model)
+    about = recorded(model)
     attached = about.root.peft
     on = about.remote is True or is_on(model._module)
     return attached if attached is not None and on else None
@@ -67,19 +92,15 @@ def turn(module: torch.nn.Module, on: bool) -> None:
     freeze(module)
 
 
-@contextlib.contextmanager
-def turned(model: TransformersModel, on: bool) -> Iterator[None]:
-    """The attached adapter switched on or off inside, and as it was afterwards."""
-    before = is_on(model._module)
-    turn(model._module, on)
-    try:
-        yield
-    finally:
-        turn(model._module, before)
-
-
 def freeze(module: torch.nn.Module) -> None:
     """Evaluation mode, and no gradients for parameters."""
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+
+
+def _is_tuner(module: torch.nn.Module) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
