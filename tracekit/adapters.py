@@ -20,7 +20,7 @@ from tracekit.parallel import forget_partial_sums, name_halves
 from tracekit.provenance import fingerprint
 from tracekit.snapshot import Places
 from tracekit.threads import one_at_a_time
-from tracekit.transition import change
+from tracekit.transition import change, insist
 from tracekit.tuners import (
     adapter_name,
     adapter_tensors,
@@ -58,15 +58,11 @@ def adapter(
         switch(model, name)
         yield model
     finally:
-        # twice: an interrupt may hit the first, and the second has nothing to do otherwise
+        # twice: an interrupt may hit before the first begins; else the second has nothing to do
         try:
-            _go_back(about, before)
+            _leave(about, before, inside)
         finally:
-            try:
-                _go_back(about, before)
-            finally:
-                if about.inside == threading.get_ident():
-                    about.inside = inside
+            _leave(about, before, inside)
 
 
 def switch(model: TransformersModel, name: str | os.PathLike[str] | None) -> None:
@@ -113,6 +109,14 @@ class _Former:
         if path is not None and about.remote is not True:
             places = Places(about.root._module)
             self.adapted = _Adapted(path, about.files, about.adapters[path], places)
+
+
+def _leave(about: Origin, before: _Former, inside: int | None) -> None:
+    interrupt = insist(lambda: _go_back(about, before))
+    if about.inside == threading.get_ident():
+        about.inside = inside
+    if interrupt is not None:
+        raise interrupt
 
 
 def _go_back(about: Origin, before: _Former) -> None:

@@ -96,15 +96,13 @@ def _configuration(path: str) -> Any:
 
     try:
         return PeftConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"The adapter {path!r} could not be read: {str(error).splitlines()[0]} "
-            "Pass a local folder, or set HF_HOME to a cache that has it."
-        ) from error
-    except (TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, OSError) or reason.startswith("Can't find"):
+            raise FileNotFoundError(_unreadable(path, reason)) from error
         raise ValueError(
             f"The {CONFIG} of the adapter {adapter_name(path)!r} is none that this peft reads: "
-            f"{' '.join(str(error).split())}. Save the adapter with peft's save_pretrained."
+            f"{reason} Save the adapter again with peft's save_pretrained."
         ) from error
 
 
@@ -224,17 +222,18 @@ def _hub_weights(path: str) -> Path:
     try:
         return Path(hf_hub_download(path, WEIGHTS))
     except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"The adapter {path!r} could not be read: {str(error).splitlines()[0]} "
-            "Pass a local folder, or set HF_HOME to a cache that has it."
-        ) from error
+        raise FileNotFoundError(_unreadable(path, str(error).splitlines()[0])) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(_not_safetensors(path, "the hub has none under that id")) from error
     except OSError as error:
-        raise FileNotFoundError(
-            f"The adapter {path!r} could not be read: {str(error).splitlines()[0]} "
-            "Pass a local folder, or set HF_HOME to a cache that has it."
-        ) from error
+        raise FileNotFoundError(_unreadable(path, str(error).splitlines()[0])) from error
+
+
+def _unreadable(path: str, reason: str) -> str:
+    return (
+        f"The adapter {path!r} could not be read: {reason} "
+        "Pass a local folder, or set HF_HOME to a cache that has it."
+    )
 
 
 def _not_safetensors(path: str, found: str) -> str:

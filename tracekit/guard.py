@@ -23,6 +23,7 @@ class OwnInterleaver(Interleaver):
 
     @property
     def interleaving(self) -> bool:
+        """Whether this thread runs it."""
         return self.runner is not None and self.runner == threading.get_ident()
 
     @interleaving.setter
@@ -61,11 +62,13 @@ class GuardedModel(TransformersModel):
             super().__init__(*args, **kwargs)
 
     def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """As nnsight's; what runs here runs alone."""
         if not kwargs.get("remote"):
             kwargs.setdefault("tracer_cls", GuardedTracer)
         return super().trace(*args, **kwargs)
 
     def interleave(self, *args: Any, **kwargs: Any) -> Any:
+        """As nnsight's, which also runs calls without a `with`; they run alone too."""
         with one_at_a_time():
             _require_sound(self)
             return super().interleave(*args, **kwargs)

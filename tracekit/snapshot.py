@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -23,6 +22,20 @@ class Places:
         self._root = module
         self._children = [(parent, dict(parent._modules)) for parent in module.modules()]
         self._config = module.__dict__.get("peft_config")
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The parameters of what lies in these places, by name."""
+        children = {id(parent): held for parent, held in self._children}
+        named: dict[int, tuple[str, torch.Tensor]] = {}
+        left = [("", self._root)]
+        while left:
+            path, module = left.pop(0)
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    named.setdefault(id(parameter), (path + name, parameter))
+            inner = [(f"{path}{n}.", c) for n, c in children[id(module)].items() if c is not None]
+            left = inner + left
+        return dict(named.values())
 
     def are_there(self) -> bool:
         """Whether every module is in its place."""
@@ -50,16 +63,14 @@ class Snapshot:
         self._model = model
         self._held = [(part, _copied(part.__dict__)) for part in module.modules()]
         self._envoys = [(part, _copied(part.__dict__)) for part in _envoys(model)]
-        self._tensors = {
-            id(tensor): (name, _Tensor(tensor))
-            for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers())
-        }
+        self._weights = {name: _Tensor(tensor) for name, tensor in module.named_parameters()}
+        self._buffers = {name: _Tensor(tensor) for name, tensor in module.named_buffers()}
 
     def restore(self) -> None:
         """Everything as it was; doing it again changes nothing."""
         for part, attributes in [*self._held, *self._envoys]:
             _refill_all(part.__dict__, attributes)
-        for _, tensor in self._tensors.values():
+        for tensor in [*self._weights.values(), *self._buffers.values()]:
             tensor.restore()
         # an envoy that was half built would be found again under its module
         envoys = {id(part._module): part for part, _ in self._envoys}
@@ -68,8 +79,8 @@ class Snapshot:
         self._model._update(self._model._module)
 
     def rewritten(self) -> list[str]:
-        """The names of the tensors that no longer hold what they held."""
-        return [name for name, tensor in self._tensors.values() if tensor.rewritten()]
+        """The names of the weights that may no longer hold what they held: moved or written to."""
+        return [name for name, tensor in self._weights.items() if tensor.rewritten()]
 
 
 class _Tensor:

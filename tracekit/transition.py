@@ -10,9 +10,12 @@ from nnsight import TransformersModel
 
 from tracekit.origin import Origin, origin, recorded
 from tracekit.provenance import fingerprint
-from tracekit.snapshot import Snapshot
+from tracekit.snapshot import Places, Snapshot
 from tracekit.threads import one_at_a_time
-from tracekit.tuners import base_tensors, is_on, turn
+from tracekit.tuners import is_on, turn
+
+# someone who leans on Ctrl-C gets through in the end, and the model then says that it is broken
+TRIES = 20
 
 
 def change(model: TransformersModel, what: str, action: Callable[[], None]) -> None:
@@ -21,12 +24,11 @@ def change(model: TransformersModel, what: str, action: Callable[[], None]) -> N
     Whatever it raises (an interrupt too), the model is as it was before, proved by the weights'
     fingerprint. A model that cannot be put back stays broken: every later call says so.
     """
-    about = origin(model)
-    if about.changing is not None:
+    if recorded(model).changing == threading.get_ident():
         # part of a change that is under way, which puts everything back itself
         return action()
     with one_at_a_time():
-        _change(about, what, action)
+        _change(origin(model), what, action)
 
 
 def _change(about: Origin, what: str, action: Callable[[], None]) -> None:
@@ -36,20 +38,51 @@ def _change(about: Origin, what: str, action: Callable[[], None]) -> None:
         # first of all: an interrupt at any moment from here on leaves this message, not silence
         about.broken, about.changing = _broken(about, what), threading.get_ident()
         action()
+        _refuse_rewritten(about, before, what)
         about.broken = None
-    except BaseException:
-        before.restore()
-        about.adapters, (about.bare, about.files) = adapters, kept
-        if _is_loaded(about):
-            about.broken = None
+    except BaseException as error:
+
+        def put_back() -> None:
+            before.restore()
+            about.adapters, (about.bare, about.files) = adapters, kept
+            if _is_loaded(about):
+                about.broken = None
+
+        interrupt = insist(put_back)
+        if interrupt is not None:
+            raise interrupt from error
         raise
     finally:
         about.changing = None
 
 
+def insist(action: Callable[[], None]) -> BaseException | None:
+    """Run an action, again after each interrupt that ends it; gives the last interrupt."""
+    interrupt: BaseException | None = None
+    for _ in range(TRIES):
+        try:
+            action()
+            return interrupt
+        except KeyboardInterrupt as error:
+            interrupt = error
+    return interrupt
+
+
+def _refuse_rewritten(about: Origin, before: Snapshot, what: str) -> None:
+    written = before.rewritten()
+    # a forward through some forms takes a weight out and puts it back, which counts as written
+    if written and not _is_loaded(about):
+        raise ValueError(
+            f"Refused: {what} wrote over {len(written)} weights that were there before, such as "
+            f"{written[0]}, so that switched off it would still be on. Merge that adapter into "
+            "weights of their own (peft's merge_and_unload), and load those."
+        )
+
+
 def _is_loaded(about: Origin) -> bool:
     """Whether the base's weights are those that `load` read."""
-    return fingerprint(base_tensors(about.root._module)) == about.weights
+    bare = about.bare or Places(about.root._module)
+    return fingerprint(bare.parameters()) == about.weights
 
 
 def _broken(about: Origin, what: str) -> str:

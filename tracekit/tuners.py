@@ -10,9 +10,6 @@ from nnsight import TransformersModel
 
 from tracekit.origin import recorded
 
-# what peft names the module that one of its own holds
-WRAPPED = ("base_layer", "original_module")
-
 
 def tuner_layers(module: torch.nn.Module) -> list[Any]:
     """The modules that hold an adapter."""
@@ -36,16 +33,6 @@ def adapter_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
         if id(layer) in inside
         for own, parameter in layer.named_parameters()
         if id(parameter) not in held
-    }
-
-
-def base_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters of the base, under the names that they have without an adapter."""
-    added = {id(parameter) for parameter in adapter_tensors(module).values()}
-    return {
-        ".".join(part for part in name.split(".") if part not in WRAPPED): parameter
-        for name, parameter in module.named_parameters()
-        if id(parameter) not in added
     }
 
 
