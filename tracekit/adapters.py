@@ -126,11 +126,12 @@ def _go_back(about: Origin, before: _Former) -> None:
     if about.remote is True:
         if root.peft != before.path:
             _name_for_server(root, before.path)
-    elif before.adapted is None:
-        if is_on(root._module):
-            change(root, "leaving an adapter block", lambda: turn(root._module, False))
-    elif not before.adapted.places.are_there() or not is_on(root._module):
-        change(root, "leaving an adapter block", lambda: _put_back(about, before.adapted))
+        return
+    adapted, on, what = before.adapted, is_on(root._module), "leaving an adapter block"
+    if adapted is None and on:
+        change(root, what, lambda: turn(root._module, False))
+    elif adapted is not None and not (on and adapted.places.are_there()):
+        change(root, what, lambda: _put_back(about, adapted))
 
 
 def _put_back(about: Origin, adapted: _Adapted) -> None:

@@ -111,7 +111,7 @@ def rows_of(model: TransformersModel, batch: Batch) -> Iterator[None]:
         yield from _rows_of(model._module, Running(batch))
 
 
-def _rows_of(module: torch.nn.Module, running: Running) -> Iterator[None]:
+def _rows_of(module: Any, running: Running) -> Iterator[None]:
     before = running_in(module)
     try:
         module.tracekit_rows = running

@@ -5,8 +5,8 @@ python -m experiments.benchmarks.interruptions [--count 200] [--seed 0]
 A tiny random Qwen2 (it has biases), adapters of many forms. A third of the interrupts arrive at a
 random call or return of Python code, where Python itself delivers a Ctrl-C; a third by a real
 timer; a third twice, the second up to 20 ms after the first, while the model is being put back.
-Afterwards the model must be what it was (the bits of its weights and of its values, and those of the
-next adapter), or refuse every call.
+Afterwards the model must be what it was (the bits of its weights and of its values, and those of
+the next adapter), or refuse every call.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def write_adapters(base: Path, folder: Path) -> dict[str, Path]:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
-                    parameter += torch.randn(parameter.shape) * 0.1
+                    parameter.add_(torch.randn(parameter.shape) * 0.1)
         model.save_pretrained(str(folder / name), save_embedding_layers=False)
     missing = folder / "missing"
     missing.mkdir()
@@ -206,7 +206,8 @@ def measure(subject: Subject, count: int, seed: int) -> list[tuple[str, str, str
     >>> measure(subject, 1, seed=0)
     [('a LoRA', 'at a call', 'as before')]
     """
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[str, str, str]] = []
     lengths: dict[str, tuple[int, float]] = {}
     while len(rows) < count:
         name = list(SCENARIOS)[len(rows) % len(SCENARIOS)]

@@ -172,7 +172,7 @@ def test_names_that_are_no_adapter(tiny_llama, tmp_path, tiny_lora):
         switch(tiny_llama, "no-such-organism")
     pickled = changed_copy(tiny_lora, tmp_path / "pickled", dict)
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
-    with pytest.raises(FileNotFoundError, match="pickled weights are not read"):
+    with pytest.raises(FileNotFoundError, match=r"pickled weights are not read.*save_pretrained"):
         switch(tiny_llama, pickled)
 
 
@@ -226,3 +226,24 @@ def test_quantised_with_and_without_a_lora(dtype, words, tmp_path):
         # the twin: unquantised weights are far away
         floats = reference.read(reference.load(folder, "float32", name), inputs)["residual", 2]
         assert reference.gap(torch.as_tensor(flat), floats) > 3e-3
+
+
+def test_several_adapters_in_turn_on_one_nf4_base(words, tmp_path):
+    folder = tiny.build("Llama", tmp_path / "model", words, widen=4)
+    loras = [tiny.build_lora(folder, tmp_path / str(seed), seed=seed) for seed in (1, 2, 3)]
+    model = tk.load(folder, dtype="nf4", tokenizer=words)
+    runs, inputs = tk.encode(model, TEXTS, template="raw"), reference.padded(words, TEXTS)
+    weights = {name: p.detach().clone() for name, p in model._module.named_parameters()}
+    clean, seen = residual(model, runs), []
+    for lora in (*loras, loras[0]):
+        with tk.adapter(model, lora):
+            traces = tk.capture(model, runs, [2], tokens="all", progress=False).isel(layer=0)
+        flat = traces.stack(place=("prompt", "token")).dropna("place", how="all").values.T
+        seen.append(flat)
+        theirs = reference.read(reference.load(folder, "nf4", lora), inputs)["residual", 2]
+        assert reference.gap(torch.as_tensor(flat), theirs) <= 1e-3
+        assert same(residual(model, runs), clean)
+    assert same(seen[0], seen[3])
+    assert reference.gap(torch.as_tensor(seen[0]), torch.as_tensor(seen[1])) > 3e-3
+    held = {n.replace(".base_layer", ""): p for n, p in model._module.named_parameters()}
+    assert all(torch.equal(held[name], value) for name, value in weights.items())
