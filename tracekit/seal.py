@@ -24,6 +24,7 @@ import xxhash
 from tracekit.chunks import CHANGED, checksum, decodable
 from tracekit.files import reading, unreadable
 
+Packed = Mapping[str, Mapping[tuple[int, ...], bytes]]
 MAGIC = b"tk-seal1"
 _END = struct.Struct("<QQ8s")
 _BLOCK = 1 << 20
@@ -36,11 +37,18 @@ class Seal:
     sums: Mapping[str, np.ndarray]
 
 
-def seal(path: Path) -> None:
-    """Append the checksums to a netCDF file that is complete."""
+def seal(path: Path, packed: Packed | None = None) -> None:
+    """Append the checksums to a netCDF file that is complete.
+
+    `packed` are chunks that are still in memory, by variable and place: not read again.
+    """
+    held = packed or {}
     with h5py.File(path, "r", locking=False) as file, path.open("rb") as stream:
         chunks = {name: _chunks(file[name]) for name in file if _is_values(file[name])}
-        sums = {name: _sums(file[name], infos, stream) for name, infos in chunks.items()}
+        sums = {
+            name: _sums(file[name], infos, stream, held.get(name, {}))
+            for name, infos in chunks.items()
+        }
     taken = [(info.byte_offset, info.size) for infos in chunks.values() for info in infos]
     ranges = _outside(taken, path.stat().st_size)
     with path.open("rb+") as stream:
@@ -93,13 +101,21 @@ def _chunks(variable: h5py.Dataset) -> list[Any]:
     return infos
 
 
-def _sums(variable: h5py.Dataset, infos: Sequence[Any], stream: BinaryIO) -> tuple[list[int], str]:
+def _sums(
+    variable: h5py.Dataset,
+    infos: Sequence[Any],
+    stream: BinaryIO,
+    held: Mapping[tuple[int, ...], bytes],
+) -> tuple[list[int], str]:
     shape = [-(-n // size) for n, size in zip(variable.shape, variable.chunks, strict=True)]
     table = np.zeros(shape, "<u8")
     for info in infos:
-        stream.seek(info.byte_offset)
+        chunk = held.get(tuple(info.chunk_offset))
+        if chunk is None:
+            stream.seek(info.byte_offset)
+            chunk = stream.read(info.size)
         place = [at // size for at, size in zip(info.chunk_offset, variable.chunks, strict=True)]
-        table[tuple(place)] = checksum(stream.read(info.size))
+        table[tuple(place)] = checksum(chunk)
     return shape, base64.b64encode(table.tobytes()).decode()
 
 

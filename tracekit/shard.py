@@ -65,7 +65,7 @@ def commit(
             _reserve(file, needed if values else 0)
         if values:
             values.write(part)
-        seal(part)
+        seal(part, {values.variable: values.packed} if values else None)
         hashed, state = sha256(part), part.stat()
     return {
         "file": path.name,

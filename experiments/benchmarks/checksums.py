@@ -1,0 +1,116 @@
+"""What checksums cost: writing a shard, opening a capture, reading one layer; with and without.
+
+    python -m experiments.benchmarks.checksums [--rounds 15] [--out results/benchmarks]
+
+Synthetic bfloat16 values of the embedded model's shape. The arms alternate in one process: the
+same code with its checksums taken out. CPU seconds, since what is asked is work and not waiting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+import dask
+import numpy as np
+import torch
+import xarray as xr
+
+import tracekit as tk
+from experiments.benchmarks.paired import median, paired, ratio, report
+from tracekit import chunks, seal, shard
+from tracekit.folder import Folder
+from tracekit.provenance import stamp
+
+PROMPTS, TOKENS, LAYERS, WIDTH, SHARDS = 8, 100, 10, 576, 5
+# each arm does its work this often, so that the clock's step does not matter
+TIMES = {"write": 1, "open": 2, "one layer": 4}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", default="results/benchmarks")
+    settings = parser.parse_args(arguments)
+    lines = [
+        "# Checksums: CPU time with / without",
+        "",
+        "| what | ratio | ms |",
+        "| --- | --- | --- |",
+    ]
+    with tempfile.TemporaryDirectory() as scratch, dask.config.set(scheduler="synchronous"):
+        for name, arms in _pairs(Path(scratch)).items():
+            repeated = {arm: _times(act, TIMES[name]) for arm, act in arms.items()}
+            timings = paired(repeated, settings.rounds)
+            share = ratio(timings, "with", "without", "cpu")
+            each = 1000 * median(timings, "without", "cpu") / TIMES[name]
+            lines.append(f"| {name} | {share:.3f} | {each:.1f} |")
+    lines += ["", "wanted: ≤ 1.03 each"]
+    report(lines, "checksums", Path(settings.out))
+
+
+def _pairs(scratch: Path) -> dict[str, dict[str, Callable[[], object]]]:
+    folder = Folder(scratch / "capture")
+    with folder.locked():
+        folder.begin({"batches": {"budget": 0}}, SHARDS, {})
+        for number in range(SHARDS):
+            folder.record(shard.finish(_job(folder.path, number)))
+    job, first = _job(scratch, 0), folder.path / "00000.nc"
+    sums = seal.verified(first).sums["residual"]  # type: ignore[union-attr]
+    checked, bare = chunks.Chunks(first, "residual", sums), chunks.Chunks(first, "residual")
+    return {
+        "write": {
+            "with": lambda: shard.finish(job),
+            "without": _without("tracekit.shard.seal", lambda: shard.finish(job)),
+        },
+        "open": {
+            "with": lambda: tk.open(folder.path),
+            "without": _without("tracekit.store.verified", lambda: tk.open(folder.path)),
+        },
+        "one layer": {"with": lambda: checked[:, :, 4], "without": lambda: bare[:, :, 4]},
+    }
+
+
+def _without(name: str, act: Callable[[], object]) -> Callable[[], object]:
+    def patched() -> object:
+        with patch(name, lambda *_: None):
+            return act()
+
+    return patched
+
+
+def _times(act: Callable[[], object], count: int) -> Callable[[], object]:
+    return lambda: [act() for _ in range(count)]
+
+
+def _job(path: Path, number: int) -> shard.Job:
+    raw = torch.randn(LAYERS, PROMPTS * TOKENS, WIDTH).bfloat16()
+    both = ("prompt", "token")
+    coords = {
+        "prompt": [f"synthetic/{number * PROMPTS + n}" for n in range(PROMPTS)],
+        "response": ("prompt", ["word " * TOKENS] * PROMPTS),
+        "token": np.arange(TOKENS),
+        "token_id": (both, np.ones((PROMPTS, TOKENS), np.int32)),
+        "token_text": (both, np.full((PROMPTS, TOKENS), "something")),
+        "role": (both, np.full((PROMPTS, TOKENS), "assistant")),
+        "layer": np.arange(LAYERS, dtype=np.int32),
+        "dim": np.arange(WIDTH, dtype=np.int32),
+    }
+    return shard.Job(
+        path=path / f"{number:05d}.nc",
+        frame=stamp(xr.Dataset(coords=coords), {"made": "synthetic"}),
+        name="residual",
+        dims=("prompt", "token", "layer", "dim"),
+        raw=tuple(layer.view(torch.uint16).numpy() for layer in raw),
+        dtype="bfloat16",
+        compression=shard.DEFAULT_CODEC,
+        round_to=None,
+    )
+
+
+if __name__ == "__main__":
+    main()
