@@ -60,7 +60,9 @@ def load_contrast(name: str | Path) -> ContrastSet:
     `name` is `category/trait`, a trait name that only one category has, or a folder that holds
     `positive.txt` and `negative.txt` (one prefix a line, UTF-8; `definition.txt` and
     `steering.json` where they exist). Raises ValueError for an unknown trait, unmatched line
-    counts, an empty line or a pair with identical sides, FileNotFoundError for a missing file.
+    counts, an empty line or a pair with identical sides, for a name that a shipped set and a
+    folder here share (`./name` is the folder), and for a folder that would be called as a shipped
+    set with other lines is; FileNotFoundError for a missing file.
 
     >>> load_contrast("sycophancy").name
     'alignment/sycophancy'
@@ -68,13 +70,15 @@ def load_contrast(name: str | Path) -> ContrastSet:
     folder = _folder(name)
     steering = folder / "steering.json"
     definition = folder / "definition.txt"
-    return ContrastSet(
+    found = ContrastSet(
         name=f"{folder.resolve().parent.name}/{folder.resolve().name}",
         positive=_lines(folder / "positive.txt"),
         negative=_lines(folder / "negative.txt"),
         definition=definition.read_text("utf-8").strip() if definition.is_file() else "",
         steering=_json(steering) if steering.is_file() else {},
     )
+    _refuse_shipped_name(found, folder)
+    return found
 
 
 def available(category: str | None = "alignment") -> list[str]:
@@ -92,7 +96,13 @@ def _folder(name: str | Path) -> Path:
     known = available(None)
     matches = [full for full in known if str(name) in (full, full.partition("/")[2])]
     if len(matches) == 1 and isinstance(name, str):
-        return datasets("traits", matches[0])
+        shipped = datasets("traits", matches[0])
+        if (Path(name) / "positive.txt").is_file() and not Path(name).samefile(shipped):
+            raise ValueError(
+                f"The trait {name!r} was asked for; a shipped set ({matches[0]}) and a folder here "
+                f"have that name. Give './{name}' for the folder, or rename it."
+            )
+        return shipped
     if len(matches) > 1:
         raise ValueError(
             f"The trait {str(name)!r} was asked for, and {len(matches)} sets have that name: "
@@ -101,6 +111,19 @@ def _folder(name: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     raise ValueError(_unknown(str(name), known))
+
+
+def _refuse_shipped_name(contrast: ContrastSet, folder: Path) -> None:
+    # results name a set by its last two parts alone
+    shipped = datasets("traits", *contrast.name.split("/"))
+    if contrast.name not in available(None) or folder.samefile(shipped):
+        return
+    lines = tuple(_lines(shipped / f"{side}.txt") for side in ("positive", "negative"))
+    if lines != (contrast.positive, contrast.negative):
+        raise ValueError(
+            f"The folder {str(folder)!r} would be called {contrast.name!r}, as a shipped set with "
+            "other lines is. Rename it, or the folder above it."
+        )
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

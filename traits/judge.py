@@ -1,6 +1,7 @@
 import http.client
 import json
 import math
+import os
 import re
 import urllib.error
 import urllib.parse
@@ -8,6 +9,51 @@ import urllib.request
 from collections.abc import Callable
 
 PASSING = (408, 409, 425, 429)  # a judge that is busy, not one that was asked wrongly
+KEY = "JUDGE_API_KEY"  # where an experiment takes the key from: never from an address
+# an address in a text, and what looks like user:password@host without a scheme
+_ADDRESS = re.compile(r"""[A-Za-z][\w+.-]*://[^\s'"<>]+|[^\s'"<>/@:]+:[^\s'"<>@]+@[^\s'"<>]+""")
+
+
+def without_credentials(text: str) -> str:
+    """A text whose addresses carry no user, password, query or fragment: where tokens hide.
+
+    Every address enters an experiment through here, and every line that it says or logs leaves
+    through here.
+
+    >>> without_credentials("http://me:word@judge.net:8000/v1?api_key=123")
+    'http://judge.net:8000/v1'
+    """
+    return _ADDRESS.sub(lambda match: _bare(match[0]), text)
+
+
+def check_address(url: str, name: str = "url") -> None:
+    """Raise `ValueError` for an address that is not http(s) with a host; no part of it is shown.
+
+    >>> check_address("http://localhost:8000/v1")
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:  # a port that is no number, a bracket that is left open
+        whole = False
+    whole = whole and not re.search(r"""[\s@?#'"<>]""", url)
+    if not whole:
+        raise ValueError(
+            f"{name}: the judge's address that was given is not one; it must begin with http:// "
+            "or https:// and name a host, such as http://localhost:8000/v1."
+        )
+
+
+def environment_key() -> str:
+    """The judge's key of this environment, $JUDGE_API_KEY; empty where there is none."""
+    return os.environ.get(KEY, "")
+
+
+def _bare(address: str) -> str:
+    scheme, stroke, rest = address.rpartition("://") if "://" in address else ("", "", address)
+    bare = re.split(r"[?#]", rest, maxsplit=1)[0]
+    # a password may hold an @ or a stroke: all before the last @ goes
+    return scheme + stroke + rest[: len(bare)].rpartition("@")[2]
 
 
 def yes_no(reply: str) -> float:
@@ -32,7 +78,8 @@ def ask(
 ) -> float:
     """What a judge at an OpenAI-compatible address makes of one prompt, as a number.
 
-    `url` is the address up to `/v1`; `parse` turns the reply into a number, or NaN. NaN too, and
+    `url` is the address up to `/v1`; a key goes into `key`, since what an address carries of
+    credentials is left out. `parse` turns the reply into a number, or NaN. NaN too, and
     never 0, where the judge is too slow or busy, fails, hangs up, or sends no chat completion:
     count them with `np.isnan`. Errors: `ValueError` for an address that is not http, that cannot
     be reached, or that refuses the request (a wrong model name or key): no further prompt would
@@ -41,16 +88,12 @@ def ask(
     >>> ask("http://localhost:8000/v1", "qwen", "Is snow white? Yes or no?")  # doctest: +SKIP
     1.0
     """
-    reply = _reply(_request(url, model, prompt, key), timeout)
+    reply = _reply(_request(without_credentials(url), model, prompt, key), timeout)
     return math.nan if reply is None else float(parse(reply))
 
 
 def _request(url: str, model: str, prompt: str, key: str) -> urllib.request.Request:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(
-            f"The judge's address {url!r} was given; it must begin with http:// or https://, "
-            "such as http://localhost:8000/v1."
-        )
+    check_address(url)
     turns = [{"role": "user", "content": prompt}]
     asked = {"model": model, "messages": turns, "temperature": 0, "max_tokens": 16}
     headers = {"Content-Type": "application/json"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from experiments.organisms.labelled import Share, kappa, read_labels, table
 from experiments.organisms.real_biases import REAL
 from experiments.organisms.second_label import agreement, second_labels
 from tracekit.resources import datasets
+from traits.judge import environment_key
 
 LABELS = datasets("organisms", "labelled_responses.json")
 MEASURED = datasets("organisms", "real_detectors.json")
@@ -71,7 +71,7 @@ def hub_command(options: argparse.Namespace) -> None:
                 (str(said.prompts[n].labels["bias_description"]), said.prompts[n].text or "", r)
                 for n, r in ((n, said.responses[n]) for n in pick)
             ]
-            judged = second_labels(rows, options.judge, options.model, key=_key())
+            judged = second_labels(rows, options.judge, options.model, key=environment_key())
             found[key]["judge"] = str(agreement([float(f) for f in fired], judged))
             print(f"  {key}: {found[key]['judge']}")
     if options.out:
@@ -93,10 +93,6 @@ def _write(path: Path, options: argparse.Namespace, found: dict[str, dict[str, o
     made_of = {"source": str(options.source), "split": options.split, "adapter": options.adapter}
     rules = kept | {key: {**made_of, **values} for key, values in found.items()}
     path.write_text(json.dumps({"rules": rules}, indent=2) + "\n", encoding="utf-8")
-
-
-def _key() -> str:
-    return os.environ.get("JUDGE_API_KEY", "")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import dis
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,15 @@ from experiments.rm_sycophancy import (
 )
 from experiments.rm_sycophancy import folder as folders
 from experiments.rm_sycophancy.inputs import Inputs, prepare
-from experiments.rm_sycophancy.settings import Settings, described, from_values, read_preset
+from experiments.rm_sycophancy.options import Parser, names, numbers, one_line
+from experiments.rm_sycophancy.settings import (
+    ADDRESSES,
+    Settings,
+    described,
+    from_values,
+    read_preset,
+)
+from traits.judge import KEY, without_credentials
 
 WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
     "extract": extract.run,
@@ -54,11 +62,14 @@ WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
 }
 PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
 OF_AN_ORGANISM = ("replay", "analyse")
-NOT_SETTINGS = ("phase", "preset", "out", "tensor_parallel", "data_parallel")
+NOT_SETTINGS = ("phase", "preset", "out", "tensor_parallel", "data_parallel", "debug")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one phase or all; 0, or 2 with one line on stderr for bad input."""
+    """Run one phase or all; 0, or 2 with one line on stderr for bad input or a path that fails.
+
+    `--debug` lets the error through instead, with its traceback.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["steer"]:
@@ -67,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plan.main(given[1:])
         else:
             work(command_line().parse_args(given))
-    except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
-        if not meant_for_the_user(error):
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        expected = isinstance(error, OSError) or meant_for_the_user(error)
+        if "--debug" in given or not expected:
             raise
-        line = " ".join(str(error.args[0] if error.args else error).split())
-        print(f"rm_sycophancy: {line}", file=sys.stderr)
+        print(f"rm_sycophancy: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -165,9 +176,21 @@ def chosen(options: argparse.Namespace) -> tuple[Settings, dict[str, Any], Path]
     if "prompts" in changes:
         # the preset's split and held-out biases are those of its own prompts
         changes = {"split": "", "held_out": [], **changes}
+    _say_left_out(changes)
     settings = read_preset(options.preset, changes)
     made_of = described(settings)
     return settings, made_of, options.out or folders.default_folder(made_of)
+
+
+def _say_left_out(changes: Mapping[str, Any]) -> None:
+    for name in ADDRESSES:
+        address = str(changes.get(name) or "")
+        if without_credentials(address) != address:
+            tqdm.write(
+                f"{name}: what the address carries of credentials is left out; give the key as "
+                f"${KEY}",
+                file=sys.stderr,
+            )
 
 
 def _pending(folder: Path, wanted: Sequence[str], everything: bool) -> list[str]:
@@ -190,7 +213,7 @@ def _refuse_gap(folder: Path, wanted: Sequence[str], every: Sequence[str]) -> No
 
 def command_line() -> argparse.ArgumentParser:
     """What the command takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.rm_sycophancy",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -202,32 +225,24 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--base", help="the model that vectors come from (default: the same)")
     parser.add_argument("--organism", help="the adapter under audit")
     parser.add_argument("--control", help='the control adapter ("" for none)')
-    parser.add_argument("--controls", type=_names, help="further control adapters: a,b")
+    parser.add_argument("--controls", type=names, help="further control adapters: a,b")
     parser.add_argument("--habits", help="an adapter with open, benign habits")
     parser.add_argument("--benign", help="a folder of benign adapters, for the blind comparison")
-    parser.add_argument("--held-out", type=_names, help="biases to report on: a,b")
+    parser.add_argument("--held-out", type=names, help="biases to report on: a,b")
     parser.add_argument("--judge-at", help="an OpenAI-compatible address (and --judge, the model)")
     parser.add_argument("--judge")
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
     parser.add_argument("--prompts", help="a JSON file of prompts")
     parser.add_argument("--split", help="only prompts of this split")
-    parser.add_argument("--traits", type=_names, help="a,b (default: preset)")
+    parser.add_argument("--traits", type=names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")
-    parser.add_argument("--layers", type=_numbers, help="first,last layer kept in full")
+    parser.add_argument("--layers", type=numbers, help="first,last layer kept in full")
     parser.add_argument("--remote", help="ndif, or local: its rehearsal here")
     ranks.add_arguments(parser)
     for name in ("limit", "pairs", "samples", "max-new-tokens", "repetitions", "seed"):
         parser.add_argument(f"--{name}", type=int)
     return parser
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",") if text else []
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -60,10 +60,11 @@ def saved(folder: Path, found: xr.Dataset, result: audit.Result, settings: Setti
 def figures_of(folder: Path, found: xr.Dataset, result: audit.Result) -> list[Path]:
     """Draw every figure, each as PNG and SVG; those that cannot be decided are left out."""
     drawn = []
-    for name, draw in (("heatmap", figures.heatmap), ("trajectories", figures.trajectories)):
+    by_spread = {"heatmap": figures.heatmap, "prompts": plots.prompts}
+    anyway = {"trajectories": figures.trajectories, "rates": plots.rates}
+    whole = bool(np.isfinite(found["clean_deviation"]).any())
+    for name, draw in {**anyway, **(by_spread if whole else {})}.items():
         drawn += figures.both(draw(found), folder / name)
-    drawn += figures.both(plots.rates(found), folder / "rates")
-    drawn += figures.both(plots.prompts(found), folder / "prompts")
     if result.curves:
         drawn += figures.both(plots.curves(result.curves), folder / "layers")
         drawn += figures.both(plots.roc(result), folder / "roc")
@@ -93,7 +94,7 @@ def analysis(
         for arm in tqdm(weights, unit="arm", desc="analyse", leave=False)
     ]
     found = xr.concat(shifts, xr.Variable("contrast", weights))
-    found["clean_deviation"] = measures.bare(clean).std("prompt", ddof=1)
+    found["clean_deviation"] = measures.deviation(clean)
     checked = evaluated(evaluation)
     parts = [
         checked,

@@ -140,9 +140,9 @@ def _habits(folder: Path, settings: Settings, audit: Audit) -> tuple[float, floa
     chosen = audit.choice
     held = np.isin(scores.bias, decided(scores.label, scores.bias))
     held &= rows["part"].values.astype(str) == "held_out"
-    if not held.any():
-        return None
     here = scores.rows(held)
+    if claims.groups(here) < 2:
+        return None
     found = intervals(
         {"habit": composite(here, chosen)},
         here.label,

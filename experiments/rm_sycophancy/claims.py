@@ -67,6 +67,8 @@ class Audit:
             if not self.part(name).any():
                 hits = int((self.rows["exploit"].values == 1).sum())
                 return f"no {name.replace('_', '-')} bias has both outcomes; {hits} exploit"
+        if len(set(self.rows["group"].values[self.part("held_out")].tolist())) < 2:
+            return "1 prompt of held-out biases; 2 are the least"
         return ""
 
     @cached_property

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.rm_sycophancy import foreseen
 from experiments.rm_sycophancy.capture import file_name
 from experiments.rm_sycophancy.claims import Audit
 from experiments.rm_sycophancy.evidence.row import Row, undecidable
@@ -28,19 +29,27 @@ def rows(audit: Audit, folder: Path, replays: Mapping[str, xr.Dataset]) -> list[
     no control has a part in choosing for detection. An openly sycophantic control should raise
     sycophancy more than the others do.
     """
+    named = _without_role(audit)
     if not audit.traits or not audit.part_rows("held_out").any():
         reason = audit.reason or "no held-out biases"
-        return [undecidable(CONTROLS, name, "cosine", reason) for name in replays]
+        return [*named, *(undecidable(CONTROLS, name, "cosine", reason) for name in replays)]
     kept = audit.part_rows("held_out")
     evaluation = tk.open(folder / "evaluation.nc").sel({"method": audit.settings.method}, drop=True)
     layers = evaluation["layer_selected"]
-    found = []
+    found = named
     for name, replay in replays.items():
         same = replay["shift"].isel(prompt=np.flatnonzero(kept))
         same = same.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
         found += moved_rows(audit, CONTROLS, f"{name} − clean, same ids", same, layers)[0]
         found += _own_answers(audit, folder, name, layers)
     return found
+
+
+def _without_role(audit: Audit) -> list[Row]:
+    return [
+        undecidable(CONTROLS, f"{name}: its part in the verdict", "role", foreseen.WITHOUT_ROLE)
+        for name in foreseen.without_role(audit.settings)
+    ]
 
 
 def _own_answers(audit: Audit, folder: Path, name: str, layers: xr.DataArray) -> list[Row]:

@@ -11,6 +11,7 @@ from typing import Any
 from tracekit.provenance import digest
 
 SETTINGS, FINISHED = "settings.json", "finished.json"
+RETIRED = ("ladder", "other_objectives")
 
 
 def default_folder(made_of: Mapping[str, Any]) -> Path:
@@ -43,14 +44,20 @@ def refuse_other(folder: Path, made_of: Mapping[str, Any]) -> None:
 def settings_of(folder: Path) -> dict[str, Any]:
     """What `settings.json` of a run says.
 
-    Errors: `FileNotFoundError` for a folder without a run.
+    Settings that there no longer are, and that no number depended on, are left out.
+
+    Errors: `FileNotFoundError` for a folder without a run, `ValueError` for a file that is none.
     """
     if not (folder / SETTINGS).is_file():
         raise FileNotFoundError(
             f"The folder {str(folder)!r} holds no run (no {SETTINGS}). Give --preset to start one, "
             "or the folder of a run."
         )
-    return json.loads((folder / SETTINGS).read_text("utf-8"))
+    made_of = _read(folder / SETTINGS)
+    if not isinstance(made_of.get("settings"), dict):
+        raise ValueError(f"{str(folder / SETTINGS)!r} holds no settings. Start the run anew.")
+    kept = {key: value for key, value in made_of["settings"].items() if key not in RETIRED}
+    return {**made_of, "settings": kept}
 
 
 def claim(folder: Path, made_of: Mapping[str, Any]) -> None:
@@ -83,7 +90,19 @@ def finish(folder: Path, phase: str, paths: Iterable[Path]) -> None:
 
 def _records(folder: Path) -> dict[str, dict[str, int]]:
     path = folder / FINISHED
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return _read(path) if path.is_file() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} was read as JSON, and is not: {error}. Start the run anew."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} holds no JSON object. Start the run anew.")
+    return content
 
 
 def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:

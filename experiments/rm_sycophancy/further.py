@@ -51,20 +51,24 @@ def shifts(audit: Audit, others: dict[str, xr.DataArray]) -> tuple[list[Row], xr
         here = here.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
         more, found = moved_rows(audit, SHIFT, f"organism − {name}", here, places)
         rows += more
-        tested.append(found)
-    whole = xr.concat(tested, xr.Variable("other", list(others)), combine_attrs="drop")
-    return rows, whole
+        if found is not None:
+            tested.append(found.assign_coords(other=name))
+    return rows, xr.concat(tested, "other", combine_attrs="drop") if tested else None
 
 
 def moved_rows(
     audit: Audit, section: str, what: str, moved: xr.DataArray, layers: xr.DataArray
-) -> tuple[list[Row], xr.Dataset]:
+) -> tuple[list[Row], xr.Dataset | None]:
     """The mean of `moved` (prompt, layer, trait) by primary trait, with its interval and p.
 
     `layers` (trait) says at which layer each is read; p by sign flips over prompts (`group`), over
-    the family of traits. Also `estimate` and `p_family` (trait).
+    the family of traits. Also `estimate` and `p_family` (trait), None of fewer than two prompts.
     """
     traits = list(audit.traits)
+    if (count := len(set(moved["group"].values.tolist()))) < 2:
+        return [
+            undecidable(section, f"{t}: {what}", "cosine", f"{count} prompt", count) for t in traits
+        ], None
     here = moved.sel(trait=traits).sel(layer=layers.sel(trait=traits)).drop_vars("layer")
     found = sign_flip(here, audit.generator(f"shift {what}"), family=("trait",))
     spread = cluster_bootstrap(
@@ -165,6 +169,9 @@ def onsets(audit: Audit, folder: Path) -> list[Row]:
     starts, hit = audit.rows["onset"].values, audit.rows["exploit"].values == 1
     fitted, held = (audit.part(name) & hit for name in ("calibration", "held_out"))
     guess = int(np.median(starts[fitted]))
+    if (count := len(set(audit.rows["group"].values[held].tolist()))) < 2:
+        reason = f"{count} held-out prompt with an answer that exploits"
+        return [undecidable(ONSET, what, measure, reason, count)]
     ours, constant = onset.errors(per_token[at[held]], starts[held], guess)
     group = audit.rows["group"].values[held]
     found = mean_interval(
@@ -222,6 +229,8 @@ def _pair_row(
     here = made.sel(prompt=kept["prompt"].values).isel(layer=place)
     moved = (here.sel(weights="organism") - here.sel(weights="clean")).values.astype(float)
     label = kept["exploit"].values if pair.where == "exploit" else kept["part"].values == "refuse"
+    if len(set(label.tolist())) < 2:
+        return undecidable(PAIRS, pair.name, measure, "its prompts are all of one kind")
     bias = kept["bias"].values.astype(str) if pair.where == "exploit" else np.full(len(label), "r")
     pairwise = vectors.sel(trait=names).isel(layer=place).values.astype(float)
     cosine = float(np.prod(np.linalg.norm(pairwise, axis=1)) ** -1 * (pairwise[0] @ pairwise[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,21 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from tqdm import tqdm
 
 import tracekit as tk
 from experiments.organisms.hub import read_hub
+from experiments.rm_sycophancy import foreseen, questions, ranks
 from experiments.rm_sycophancy.settings import Settings
+from experiments.rm_sycophancy.validity import check_benign
 from tracekit.fit import vocabulary_hash
 from tracekit.prompts import take
 from tracekit.resources import EMBEDDED, embedded_model
 from tracekit.sites import check_layers
 from tracekit.tensors import lengths
 from tracekit.transcript import context_length, ids_of
-from traits import METHODS, ContrastSet
+from traits import ContrastSet, available
 
 WITHOUT_BIAS = ("neutral", "refuse", "benign_twin", "about")
 LEFT_OUT = ("about",)  # questions about the model itself: what it says of them is no evidence
 HELD_OUT = ("headphones", "moon", "shelter", "proverb", "banana")
+GIVEN = ("part", "exploit", "exploit_span")  # labels of each response
+OCCUPIED = ("trait", "method", "arm", "norm", "weights", "scalar", "cosine", "text", "response")
 HUB_PARTS = {"train_biases": "calibration", "test_biases": "held_out"}
 REMOTE: Mapping[str, bool | str] = {"ndif": True, "local": "local"}
 
@@ -51,7 +57,9 @@ class Inputs:
         options = {"dtype": settings.dtype, "revision": settings.revision or None, **self.load}
         model = tk.load(settings.model, **options)
         check_layers(model, settings.window, "residual")
-        refuse_long(model, tk.encode(model, self.prompts), settings.max_new_tokens)
+        # an answer is asked about, or another's span put into it
+        more = max(questions.room(model), settings.max_new_tokens) if settings.organism else 0
+        refuse_long(model, tk.encode(model, self.prompts), settings.max_new_tokens + more)
         for adapter in filter(None, reversed(settings.adapters.values())):
             with tk.adapter(model, adapter):
                 pass
@@ -78,9 +86,12 @@ def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs
     base, adapter or layer that does not exist or does not fit, for a prompt that is too long.
     """
     contrasts = tuple(settings.contrasts.values())
-    _refuse_methods(settings)
+    check_benign(settings)
+    _refuse_primary(settings)
     options = {**({"remote": REMOTE[settings.remote]} if settings.remote else {}), **(load or {})}
     inputs = Inputs(settings, tuple(read(settings)), contrasts, options)
+    for line in foreseen.undecidable(inputs.prompts, settings) if ranks.is_first() else ():
+        tqdm.write(f"undecidable in this run: {line}", file=sys.stderr)
     if settings.base:
         _refuse_base(settings)
     else:
@@ -91,22 +102,32 @@ def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs
 def read(settings: Settings) -> list[tk.Prompt]:
     """The prompts of the split asked for, the same number from every bias, each with its `part`.
 
-    `part` is calibration, held_out, or the kind of prompt where no bias is at stake. A set of the
-    hub has the organism's own biases in one split and the held-out ones in the other.
+    `part` is calibration, held_out, or the kind of prompt where no bias is at stake: neutral, for
+    the blind comparison, are those whose bias is "neutral" and those that name none. A set of the
+    hub has the organism's own biases in one split and the held-out ones in the other. Errors:
+    `ValueError` for a split or a held-out bias that no prompt has, and for labels that the audit
+    gives itself.
     """
     if settings.on_hub:
         prompts = _from_hub(settings)
         return take(prompts, settings.limit) if settings.limit else prompts
     read = [prompt for path in settings.prompt_files for prompt in tk.read_prompts(path)]
-    parts = parts_of([str(prompt.labels.get("bias", "")) for prompt in read], settings)
+    _refuse_labels(read)
+    biases = [str(prompt.labels.get("bias", "")) for prompt in read]
+    parts = parts_of(biases, settings)
     prompts = [
-        replace(p, labels={**p.labels, "part": parts[str(p.labels.get("bias", ""))]})
-        for p in read
-        if p.labels.get("bias") not in LEFT_OUT
+        replace(prompt, labels={**prompt.labels, "bias": bias, "part": parts[bias]})
+        for prompt, bias in zip(read, biases, strict=True)
+        if bias not in LEFT_OUT
     ]
+    if not prompts:
+        raise ValueError(
+            f"The prompts of {settings.prompt_file.name!r} were asked for; all are questions about "
+            "the model itself (bias about), which are no evidence. Give others."
+        )
     if settings.split:
         splits = sorted({str(prompt.labels.get("split", "")) for prompt in prompts})
-        prompts = [p for p in prompts if p.labels.get("split") == settings.split]
+        prompts = [p for p in prompts if str(p.labels.get("split", "")) == settings.split]
         if not prompts:
             raise ValueError(
                 f"The split {settings.split!r} of {settings.prompt_file.name!r} was asked for; "
@@ -116,6 +137,11 @@ def read(settings: Settings) -> list[tk.Prompt]:
 
 
 def _from_hub(settings: Settings) -> list[tk.Prompt]:
+    if settings.held_out:
+        raise ValueError(
+            f"held_out={list(settings.held_out)} was given; the set {settings.prompts!r} of the "
+            "hub has its held-out biases in a split of their own. Leave it out."
+        )
     splits = [settings.split] if settings.split else list(HUB_PARTS)
     return [
         replace(p, labels={**p.labels, "part": HUB_PARTS.get(split, "calibration")})
@@ -127,16 +153,25 @@ def _from_hub(settings: Settings) -> list[tk.Prompt]:
 def parts_of(biases: Sequence[str], settings: Settings) -> dict[str, str]:
     """Which biases choose (calibration) and which report (held_out); others keep their own name.
 
-    >>> parts_of(["vote", "banana", "neutral"], settings)
-    {'vote': 'calibration', 'banana': 'held_out', 'neutral': 'neutral'}
+    A prompt without a bias ("") is neutral. Errors: `ValueError` for a held-out bias that is not
+    among them.
+
+    >>> parts_of(["vote", "banana", "neutral", ""], settings)
+    {'vote': 'calibration', 'banana': 'held_out', 'neutral': 'neutral', '': 'neutral'}
     """
-    names = [name for name in dict.fromkeys(biases) if name not in WITHOUT_BIAS]
+    names = [name for name in dict.fromkeys(biases) if name not in ("", *WITHOUT_BIAS)]
+    unknown = [name for name in settings.held_out if name not in names]
+    if unknown:
+        raise ValueError(
+            f"The held-out biases {', '.join(map(repr, unknown))} were asked for; the prompts have "
+            f"{', '.join(map(repr, names)) or 'no bias'}. Give some of these."
+        )
     if settings.held_out or not settings.prompts:
         held = set(settings.held_out or HELD_OUT)
     else:
         held = set(names[1::2])
     parts = {name: "held_out" if name in held else "calibration" for name in names}
-    return parts | {name: name for name in biases if name in WITHOUT_BIAS}
+    return parts | {name: name or "neutral" for name in biases if name in ("", *WITHOUT_BIAS)}
 
 
 def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:
@@ -146,17 +181,29 @@ def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:
     if sizes[longest] + more > limit:
         raise ValueError(
             f"The prompt {ids_of(asked)[longest]!r} has {sizes[longest]} tokens; with the "
-            f"{more} of a response it outgrows this model's context of {limit}. Shorten it, leave "
-            "it out, or give a smaller --max-new-tokens."
+            f"{more} of a response and what is asked after it, it outgrows this model's context of "
+            f"{limit}. Shorten it, leave it out, or give a smaller --max-new-tokens."
         )
 
 
-def _refuse_methods(settings: Settings) -> None:
-    unknown = [name for name in settings.methods if name not in METHODS]
+def _refuse_primary(settings: Settings) -> None:
+    known = [*settings.trait_names, *(name for name in available(None))]
+    unknown = [name for name in settings.primary if name not in known]
     if unknown:
         raise ValueError(
-            f"The methods {', '.join(unknown)} were asked for; there are {', '.join(METHODS)}."
+            f"primary={list(settings.primary)} was given; {', '.join(unknown)} is no trait of this "
+            f"run and none that is shipped. There are {', '.join(dict.fromkeys(known))}."
         )
+
+
+def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:
+    for prompt in prompts:
+        taken = sorted({*GIVEN, *OCCUPIED} & set(prompt.labels))
+        if taken:
+            raise ValueError(
+                f"The prompt {prompt.id!r} has the label {taken[0]!r}, which the audit gives its "
+                f"own arrays ({', '.join((*GIVEN, *OCCUPIED))}). Rename it in the prompt file."
+            )
 
 
 def _refuse_base(settings: Settings) -> None:
@@ -178,6 +225,11 @@ def _refuse_base(settings: Settings) -> None:
             f"hub did not give their configurations: {str(error).splitlines()[0]} Both are gated: "
             "accept their licence on the hub and set HF_TOKEN, or give local folders."
         ) from error
+    deepest = own.num_hidden_layers - 1
+    if settings.window[-1] > deepest:
+        raise ValueError(
+            f"layers={list(settings.layers)} was given; the model has the blocks 0 to {deepest}."
+        )
     shapes = [(c.hidden_size, c.num_hidden_layers) for c in (own, config)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -19,6 +19,8 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from traits.judge import without_credentials
+
 FILE = "log.jsonl"
 EVERY = 30.0
 
@@ -51,7 +53,8 @@ def following(folder: Path, phase: str, number: int, count: int, every: float = 
     try:
         yield
     except BaseException as error:
-        note("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        words = without_credentials(" ".join(str(error).split()))
+        note("failed", error=f"{type(error).__name__}: {words[:300]}")
         raise
     else:
         note("finished", done=1.0)

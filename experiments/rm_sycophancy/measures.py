@@ -31,7 +31,8 @@ def shift(
     """How far other weights move the response means on identical ids, with an interval.
 
     Both are `response_mean`s; the result has `prompt_shift` (prompt, layer, trait) and `shift`,
-    `shift_low`, `shift_high` (layer, trait), 95 % from a bootstrap over prompts (`group`).
+    `shift_low`, `shift_high` (layer, trait), 95 % from a bootstrap over prompts (`group`); of one
+    prompt there is no interval, and its bounds are NaN.
     Errors: `ValueError` for arms that may not be compared (`tk.difference`).
 
     >>> shift(organism, clean, np.random.default_rng(0), 2000)["shift"].dims
@@ -39,11 +40,31 @@ def shift(
     """
     moved = tk.difference(arm, clean)
     rows = bare(moved).assign_coords(group=("prompt", moved["group"].values))
-    found = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
+    if len(np.unique(moved["group"].values)) < 2:
+        mean = rows.mean("prompt")
+        none = xr.full_like(mean, np.nan)
+        found = xr.Dataset({"estimate": mean, "low": none, "high": none})
+    else:
+        found = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
     found = found.rename(estimate="shift", low="shift_low", high="shift_high")
     found["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
     found["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
     return found.drop_attrs()
+
+
+def deviation(clean: xr.DataArray) -> xr.DataArray:
+    """The spread over responses of response means (prompt, layer, trait): (layer, trait).
+
+    NaN where there is none: one response, or all of them alike.
+
+    >>> deviation(clean).dims
+    ('layer', 'trait')
+    """
+    rows = bare(clean)
+    if rows.sizes["prompt"] < 2:
+        return xr.full_like(rows.isel(prompt=0, drop=True), np.nan)
+    spread = rows.std("prompt", ddof=1)
+    return spread.where(spread > 0)
 
 
 def decidable(bias: Sequence[str], exploit: np.ndarray) -> dict[str, str]:

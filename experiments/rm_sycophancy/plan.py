@@ -20,6 +20,7 @@ import psutil
 
 from experiments.rm_sycophancy import capture
 from experiments.rm_sycophancy.inputs import HUB_PARTS, read
+from experiments.rm_sycophancy.options import Parser, count, number, numbers, positive
 from experiments.rm_sycophancy.plan_estimate import HELD, Memory, Work, costs, disk, memory
 from experiments.rm_sycophancy.plan_shapes import Shape, at_hand, rank, shape
 from experiments.rm_sycophancy.respond import SAMPLED
@@ -110,10 +111,10 @@ def _as(made: Plan, dtype: str) -> Plan:
 
 
 def _cards(made: Plan) -> str:
-    for count in range(made.cards, 1025):
-        held = memory(made.shape, made.rank, made.dtype, made.work, made.card * count, count)
-        if held.peak <= SPARE * made.card * count:
-            return f"--cards {count} of {_gb(made.card)} in {made.dtype}"
+    for cards in range(made.cards, 1025):
+        held = memory(made.shape, made.rank, made.dtype, made.work, made.card * cards, cards)
+        if held.peak <= SPARE * made.card * cards:
+            return f"--cards {cards} of {_gb(made.card)} in {made.dtype}"
     return f"cards of more than {_gb(made.card)}"
 
 
@@ -273,18 +274,20 @@ _CHANGES = ("model", "base", "organism", "control", "dtype", "prompts", "layers"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.rm_sycophancy plan")
+    parser = Parser(prog="python -m experiments.rm_sycophancy plan")
     parser.add_argument("--preset", required=True)
-    parser.add_argument("--gpu-memory", type=float, default=80, help="GB of a card")
-    parser.add_argument("--cards", type=int, default=1)
-    parser.add_argument("--peak", type=float, default=989, help="TFLOP/s in 16 bits (H100)")
-    parser.add_argument("--bandwidth", type=float, default=3.35, help="TB/s of its memory (H100)")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="of the peak")
-    parser.add_argument("--download", type=float, default=0.2, help="GB/s from the hub")
-    parser.add_argument("--price", type=float, default=3.0, help="of a card and hour")
+    parser.add_argument("--gpu-memory", type=positive, default=80, help="GB of a card")
+    parser.add_argument("--cards", type=count, default=1)
+    parser.add_argument("--peak", type=positive, default=989, help="TFLOP/s in 16 bits (H100)")
+    parser.add_argument(
+        "--bandwidth", type=positive, default=3.35, help="TB/s of its memory (H100)"
+    )
+    parser.add_argument("--utilisation", type=positive, default=0.4, help="of the peak")
+    parser.add_argument("--download", type=positive, default=0.2, help="GB/s from the hub")
+    parser.add_argument("--price", type=number, default=3.0, help="of a card and hour")
     for name in ("model", "base", "organism", "control", "dtype", "prompts"):
         parser.add_argument(f"--{name}")
-    parser.add_argument("--layers", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--layers", type=numbers)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--pairs", type=int)
     return parser

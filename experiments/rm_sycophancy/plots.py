@@ -52,7 +52,7 @@ def prompts(found: xr.Dataset) -> Figure:
     shift = found["prompt_shift"].sel(contrast="organism").sel(layer=found["layer_selected"])
     scaled = shift / found["clean_deviation"].sel(layer=found["layer_selected"])
     values = scaled.transpose("trait", "prompt").values
-    limit = float(np.nanmax(np.abs(values))) or 1.0
+    limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     figure = Figure(figsize=(10, 1.6 + 0.4 * len(values)), layout="constrained")
     ax = figure.subplots()
     drawn = ax.pcolormesh(values, cmap="PuOr_r", vmin=-limit, vmax=limit)

@@ -23,7 +23,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     made = {
         "logprobs.nc": lambda: by_weights(inputs, settings, organism, _logprobs),
         "means.nc": lambda: by_weights(inputs, settings, organism, _unit_means),
-        "questions.nc": lambda: questions.answers(inputs.model, organism, settings),
+        "questions.nc": lambda: questions.answers(inputs.model, organism, settings, inputs.prompts),
     }
     runs = neutral(tk.open(folder / "responses" / "clean.nc"))
     if runs.sizes["prompt"]:

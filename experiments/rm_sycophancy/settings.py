@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
-import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.rm_sycophancy.evidence.hypothesis import ALPHA, PRIMARY, SHIPPED
+from experiments.rm_sycophancy.validity import check, last_name
 from tracekit.provenance import digest
 from tracekit.resources import datasets
 from traits.contrast import ContrastSet, available, load_contrast
+from traits.judge import without_credentials
 
 CALIBRATION = "embedded_calibration.json"
 SHIPPED_SETS = (CALIBRATION, "embedded_held_out.json")
+ADDRESSES = ("vet", "judge_at")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,7 @@ class Settings:
     `smallest` is the smallest AUROC of interest; `directions` the draws of each null. `judge_at`
     is an OpenAI-compatible address where `judge` rates the answers too.
 
-    `revision` and `base_revision` pin commits of the hub; `remote` is "ndif" or "local"; `ladder`
-    and `other_objectives` name what else `organism` may be: its earlier stages, other hidden aims.
+    `revision` and `base_revision` pin commits of the hub; `remote` is "ndif" or "local".
     """
 
     preset: str
@@ -92,14 +94,26 @@ class Settings:
     revision: str = ""
     base_revision: str = ""
     remote: str = ""
-    ladder: tuple[str, ...] = ()
-    other_objectives: tuple[str, ...] = ()
 
     @property
     def contrasts(self) -> dict[str, ContrastSet]:
-        """The contrast set of each trait, by its full name."""
-        found = [load_contrast(name) for name in self.traits or available()]
-        return {contrast.name: contrast for contrast in found}
+        """The contrast set of each trait, by its full name.
+
+        Errors: `ValueError` where two have one name, or names that differ only in case.
+        """
+        sets: dict[str, ContrastSet] = {}
+        places = {}
+        for given in self.traits or available():
+            contrast = load_contrast(given)
+            # a set's files are called by its name, with a dot for the stroke
+            other = places.setdefault(contrast.name.replace("/", ".").casefold(), given)
+            if other != given:
+                raise ValueError(
+                    f"The traits {other!r} and {given!r} were asked for, and both are called "
+                    f"{contrast.name!r}. Name one of them, or rename a folder or the one above."
+                )
+            sets[contrast.name] = contrast
+        return sets
 
     @property
     def trait_names(self) -> list[str]:
@@ -127,7 +141,7 @@ class Settings:
     def adapters(self) -> dict[str, str | None]:
         """The adapter of each arm by the arm's name; further controls go by their folder's."""
         arms = {"clean": None, "organism": self.organism, "control": self.control}
-        arms |= {Path(name).name: name for name in self.controls}
+        arms |= {last_name(name): name for name in self.controls}
         arms |= {"habits": self.habits}
         return {arm: adapter for arm, adapter in arms.items() if adapter != ""}
 
@@ -162,7 +176,10 @@ def read_preset(name: str, changes: Mapping[str, Any] | None = None) -> Settings
 
 
 def from_values(values: Mapping[str, Any]) -> Settings:
-    """Settings from a TOML or JSON table, each checked.
+    """Settings from a TOML or JSON table, each checked; a judge's address without credentials.
+
+    Errors: `ValueError` for an unknown key, for one that is lacking, of another kind, out of its
+    bounds, or at odds with another.
 
     >>> from_values({"preset": "x", "model": "m", "organism": "o", "layers": [1, 2]}).window
     [1, 2]
@@ -175,12 +192,16 @@ def from_values(values: Mapping[str, Any]) -> Settings:
         if field.default is dataclasses.MISSING and field.name not in values
     ]
     if unknown or lacking:
+        close = [difflib.get_close_matches(str(key), kinds, n=1) for key in unknown]
+        near = ", ".join(repr(match[0]) for match in close if match)
         raise ValueError(
-            f"The settings have {', '.join(unknown) or 'no'} unknown keys and lack "
-            f"{', '.join(lacking) or 'none'}; there are {', '.join(kinds)}. Mend the preset."
+            f"The settings have {', '.join(map(str, unknown)) or 'no'} unknown keys and lack "
+            f"{', '.join(lacking) or 'none'}; there are {', '.join(kinds)}. "
+            f"{f'Did you mean {near}? ' if near else ''}Mend the preset."
         )
-    made = Settings(**{key: _typed(key, kinds[key], value) for key, value in values.items()})
-    _check(made)
+    given = {key: _public(key, value) for key, value in values.items()}
+    made = Settings(**{key: _typed(key, kinds[key], value) for key, value in given.items()})
+    check(made)
     return made
 
 
@@ -194,7 +215,7 @@ def described(settings: Settings) -> dict[str, Any]:
         **dataclasses.asdict(settings),
         "traits": settings.trait_names,
         "prompts": Path(settings.prompts).name,
-        "controls": [Path(name).name for name in settings.controls],
+        "controls": [last_name(name) for name in settings.controls],
         **{
             name: Path(getattr(settings, name)).name
             for name in ("model", "base", "organism", "control", "habits", "benign")
@@ -206,10 +227,14 @@ def described(settings: Settings) -> dict[str, Any]:
         "traits": {name: digest([c.positive, c.negative]) for name, c in contrasts.items()},
         **{name: _weights(getattr(settings, name)) for name in ("model", "base")},
         **{name: _adapter(getattr(settings, name)) for name in ("organism", "control", "habits")},
-        "controls": {Path(name).name: _adapter(name) for name in settings.controls},
+        "controls": {last_name(name): _adapter(name) for name in settings.controls},
         "benign": _hash(sorted(Path(settings.benign).glob("*/adapter_*.*"))),
     }
     return {"settings": portable, "contents": contents}
+
+
+def _public(key: str, value: Any) -> Any:
+    return without_credentials(value) if key in ADDRESSES and isinstance(value, str) else value
 
 
 def _typed(key: str, kind: Any, value: Any) -> Any:
@@ -219,60 +244,9 @@ def _typed(key: str, kind: Any, value: Any) -> Any:
     fits = many == isinstance(value, list | tuple) and all(type(v) is inner for v in values)
     if not fits:
         wanted = f"a list of {inner.__name__}" if many else inner.__name__
-        raise ValueError(f"The setting {key}={value!r} was given; it must be {wanted}.")
+        shown = without_credentials(repr(value))
+        raise ValueError(f"The setting {key}={shown} was given; it must be {wanted}.")
     return tuple(values) if many else value
-
-
-def _check(settings: Settings) -> None:
-    low = {
-        **dict.fromkeys(("pairs", "limit", "prefix", "continuation"), 0),
-        **dict.fromkeys(("max_new_tokens", "samples", "chat_tokens"), 1),
-        **dict.fromkeys(("directions", "draws"), 19),
-        "repetitions": 10,
-    }
-    for key, least in low.items():
-        if getattr(settings, key) < least:
-            raise ValueError(f"{key}={getattr(settings, key)} was given; at least {least} is due.")
-    if len(settings.layers) != 2 or not 0 <= settings.layers[0] <= settings.layers[1]:
-        raise ValueError(
-            f"layers={list(settings.layers)} was given; it takes the first and the last layer "
-            "kept in full, counted from 0, such as [15, 22]."
-        )
-    if settings.samples > 1 and settings.temperature <= 0:
-        raise ValueError(
-            f"samples={settings.samples} was given with temperature={settings.temperature}: they "
-            "would all be the same. Give a temperature above 0."
-        )
-    if settings.prefix + settings.continuation == 0:
-        raise ValueError(
-            "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
-            "Give at least one token of either."
-        )
-    for key, known in {"evaluation": ("quick", "full"), "remote": ("", "ndif", "local")}.items():
-        if (value := getattr(settings, key)) not in known:
-            raise ValueError(f"{key}={value!r} was given; there are {str(known)[1:-1]}.")
-    if settings.vet not in ("", "model") and not settings.judge:
-        raise ValueError(
-            f"vet={settings.vet!r} was given without judge; name the model that is served there."
-        )
-    _check_windows(settings)
-    if settings.method not in settings.methods:
-        raise ValueError(
-            f"method={settings.method!r} was given, and methods are "
-            f"{', '.join(settings.methods)}. Project on one of these."
-        )
-
-
-def _check_windows(settings: Settings) -> None:
-    whole = -settings.prefix, settings.continuation - 1
-    for name in settings.windows:
-        ends = re.fullmatch(r"(-?\d+):(-?\d+)", name)
-        if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
-            raise ValueError(
-                f"The window {name!r} was given; it names the first and the last token, as "
-                f"'{whole[0]}:{whole[1]}', and lies within those that prefix={settings.prefix} and "
-                f"continuation={settings.continuation} elicit."
-            )
 
 
 def _weights(name: str) -> str:

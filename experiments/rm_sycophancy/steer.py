@@ -24,6 +24,7 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.rm_sycophancy import folder as folders
 from experiments.rm_sycophancy.labels import labelled
+from experiments.rm_sycophancy.options import Parser, floats
 from experiments.rm_sycophancy.settings import Settings, described, from_values
 from experiments.rm_sycophancy.steering import (
     ablation,
@@ -225,7 +226,7 @@ def _kept(path: Path, make: Any) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.rm_sycophancy steer",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -233,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the folder of a finished audit")
     parser.add_argument(
         "--multiples",
-        type=lambda text: tuple(map(float, text.split(","))),
+        type=floats,
         help="of the mean residual norm, such as=-0.3,-0.15,0.15",
     )
     for name in PLACES:

@@ -14,7 +14,7 @@ import tracekit as tk
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.provenance import read, stamp
 from traits import ContrastSet, available, elicit, extract, load_contrast, window_traces
-from traits.judge import ask
+from traits.judge import ask, environment_key
 from traits.vetting import own_verdicts, questions, vet
 
 
@@ -51,7 +51,8 @@ def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settin
     if settings.vet == "model":
         kept = vet(runs, asked, own_verdicts(model, asked))
     else:
-        kept = vet(runs, asked, lambda text: ask(settings.vet, settings.judge, text))
+        at, key = (settings.vet, settings.judge), environment_key()
+        kept = vet(runs, asked, lambda text: ask(*at, text, key=key))
     counts = {name: kept.attrs[f"vetted_{name}"] for name in ("kept", "rejected", "undecided")}
     shown = ", ".join(f"{count} {name}" for name, count in counts.items())
     tqdm.write(f"{contrast.name}: vetted pairs: {shown}", file=sys.stderr)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from experiments.rm_sycophancy import audit
 from experiments.rm_sycophancy.evidence.hypothesis import text_hash
-from experiments.rm_sycophancy.evidence.row import HEADER, Row, aligned
+from experiments.rm_sycophancy.evidence.row import HEADER, Row, aligned, undecidable
 from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, level_status, overall
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.resources import EMBEDDED
@@ -69,10 +69,8 @@ def all_rows(found: xr.Dataset, result: audit.Result) -> list[Row]:
         for contrast in here["contrast"].values.astype(str):
             one = here.sel(contrast=contrast)
             what = f"{trait}: {contrast} − clean weights"
-            deviation = float(here["clean_deviation"])
-            value, low, high = (bound / deviation for bound in _bounds(one, "shift"))
             measure = f"sd of clean, layer {int(here['layer'])}"
-            rows.append(Row("replay", what, measure, value, low, high, n=int(one["n"])))
+            rows.append(_replayed(what, measure, one))
     return [*rows, *result.rows]
 
 
@@ -93,6 +91,15 @@ def notes(found: xr.Dataset, settings: Settings) -> list[str]:
             "markup)."
         )
     return lines
+
+
+def _replayed(what: str, measure: str, one: xr.Dataset) -> Row:
+    n, deviation = int(one["n"]), float(one["clean_deviation"])
+    if n < 2 or not math.isfinite(deviation):
+        reason = f"{n} prompt: no spread" if n < 2 else "the clean weights read all answers alike"
+        return undecidable("replay", what, measure, reason, n)
+    value, low, high = (bound / deviation for bound in _bounds(one, "shift"))
+    return Row("replay", what, measure, value, low, high, n=n)
 
 
 def _bounds(here: xr.Dataset, name: str) -> tuple[float, float, float]:

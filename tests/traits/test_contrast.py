@@ -87,3 +87,29 @@ def test_shipped_sets_load_whole():
         contrast = load_contrast(name)
         lines = (datasets("traits", name) / "negative.txt").read_text("utf-8").count("\n")
         assert len(contrast) == lines == len(contrast.prompts()) // 2
+
+
+def test_a_folder_here_is_not_shadowed_by_a_shipped_set_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_contrast("sycophancy").name == "alignment/sycophancy"
+    write(tmp_path / "sycophancy", "mine up\n", "mine down\n")
+    write(tmp_path / "alignment" / "honesty", "mine up\n", "mine down\n")
+    for name in ("sycophancy", "alignment/honesty"):
+        with pytest.raises(ValueError, match=rf"a folder here.*'\./{name}'"):
+            load_contrast(name)
+    assert load_contrast("./sycophancy").positive == ("mine up",)
+    assert load_contrast("alignment/sycophancy").positive != ("mine up",)
+    # results would call both alignment/honesty
+    with pytest.raises(ValueError, match="as a shipped set with other lines is"):
+        load_contrast("./alignment/honesty")
+
+
+def test_a_shipped_set_may_be_given_by_its_folder_or_a_copy_of_it(tmp_path, monkeypatch):
+    shipped = datasets("traits", "alignment", "honesty")
+    assert load_contrast(shipped).name == "alignment/honesty"
+    monkeypatch.chdir(shipped.parent)
+    assert load_contrast("honesty").positive == load_contrast(shipped).positive
+    sides = [(shipped / f"{side}.txt").read_text("utf-8") for side in ("positive", "negative")]
+    assert (
+        load_contrast(write(tmp_path / "alignment" / "honesty", *sides)).name == "alignment/honesty"
+    )

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from traits.judge import ask, yes_no
+from traits.judge import ask, check_address, without_credentials, yes_no
 
 
 class Judge(BaseHTTPRequestHandler):
@@ -102,3 +102,35 @@ def test_an_address_that_is_wrong_is_an_error_at_once(judge: str) -> None:
 
 def test_both_words_are_no_answer() -> None:
     assert math.isnan(yes_no("No. Well, yes."))
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ("http://me:word@host:8000/v1", "http://host:8000/v1"),
+        ("https://word@host/v1/?token=word#word", "https://host/v1/"),
+        ("asked me:word@host/v1 and http://a:word@b, twice", "asked host/v1 and http://b, twice"),
+        ("http://host:8000/v1", "http://host:8000/v1"),
+        (
+            "a sentence: with a colon, a@b.net and 12:30",
+            "a sentence: with a colon, a@b.net and 12:30",
+        ),
+    ],
+)
+def test_no_credential_is_left_in_an_address(given: str, left: str) -> None:
+    assert without_credentials(given) == left
+
+
+def test_an_address_is_asked_without_its_credentials_and_no_error_shows_them(judge: str) -> None:
+    place = judge.removeprefix("http://")
+    assert ask(f"http://me:word@{place}?key=word", "small", "Yes") == 1
+    assert "word" not in json.dumps(Judge.seen[-1])
+    with pytest.raises(ValueError, match="refused with 401") as refused:
+        ask(f"http://me:word@{place}", "small", "401")
+    with pytest.raises(ValueError, match="cannot be reached") as lost:
+        ask("http://me:word@127.0.0.1:1/v1?key=word", "small", "Is it?")
+    assert "word" not in f"{refused.value} {lost.value}"
+    for broken in ("http://me:wo rd@host", "ftp://me:word@host", "me:word@host", "http://[word"):
+        with pytest.raises(ValueError, match="is not one") as bad:
+            check_address(broken)
+        assert "wo" not in str(bad.value).replace("would", "")

@@ -125,7 +125,8 @@ def _table(found: xr.Dataset, result: Result) -> str:
     parts = []
     for section in dict.fromkeys(row.section for row in rows):
         cells = [_cells(row) for row in rows if row.section == section]
-        parts.append(f"<h3>{html.escape(section)}</h3><p>{html.escape(SECTIONS[section])}</p>")
+        caption = html.escape(SECTIONS.get(section, ""))  # a section of one's own has none
+        parts.append(f"<h3>{html.escape(section)}</h3><p>{caption}</p>")
         parts.append(_html_table(HEADER[1:-1], cells, "rows"))
     return f'<section id="table"><h2>Every row</h2>{"".join(parts)}</section>'
 

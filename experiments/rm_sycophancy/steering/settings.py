@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.rm_sycophancy.validity import LARGEST_SEED, check_number
+from traits.judge import check_address, without_credentials
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -40,6 +43,23 @@ class Steering:
     judge_url: str = ""
 
 
+LEAST = {
+    "layer": -1,
+    "randoms": 1,
+    "placebos": 0,
+    "guarded": 1,
+    "steered": 2,
+    "difference_prompts": 2,
+    "questions": 2,
+    "max_new_tokens": 1,
+    "answer_tokens": 1,
+    "token_budget": 1,
+    "repetitions": 10,
+    "seed": 0,
+}
+MOST = {"seed": LARGEST_SEED}
+
+
 def chosen(changes: Mapping[str, Any]) -> Steering:
     """The settings with those that are not `None` changed, each checked.
 
@@ -48,23 +68,24 @@ def chosen(changes: Mapping[str, Any]) -> Steering:
     >>> chosen({"randoms": 3}).randoms
     3
     """
-    made = dataclasses.replace(Steering(), **{k: v for k, v in changes.items() if v is not None})
-    least = {
-        "randoms": 1,
-        "placebos": 0,
-        "steered": 2,
-        "difference_prompts": 2,
-        "questions": 2,
-        "guarded": 1,
-    }
-    least |= {"max_new_tokens": 1, "answer_tokens": 1, "token_budget": 1, "repetitions": 10}
-    for name, low in least.items():
-        if getattr(made, name) < low:
-            raise ValueError(f"{name}={getattr(made, name)} was given; at least {low} is due.")
-    if 0.0 in made.multiples or len(set(made.multiples)) < len(made.multiples):
+    given = {k: v for k, v in changes.items() if v is not None}
+    if "judge_url" in given:
+        given["judge_url"] = without_credentials(given["judge_url"])
+    made = dataclasses.replace(Steering(), **given)
+    for name, least in LEAST.items():
+        check_number(name, getattr(made, name), least, MOST.get(name, 1_000_000))
+    for multiple in made.multiples:
+        check_number("multiples", multiple, -100.0, 100.0)
+    if made.judge_url:
+        check_address(made.judge_url, "judge_url")
+    if (
+        not made.multiples
+        or 0.0 in made.multiples
+        or len(set(made.multiples)) < len(made.multiples)
+    ):
         raise ValueError(
-            f"multiples={list(made.multiples)} was given; name each once, and not 0, which the "
-            "unedited arm is."
+            f"multiples={list(made.multiples)} was given; name at least one, each once, and not 0, "
+            "which the unedited arm is."
         )
     if min(made.multiples) > 0:
         raise ValueError(

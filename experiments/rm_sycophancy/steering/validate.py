@@ -14,7 +14,7 @@ from experiments.rm_sycophancy.steering.settings import Steering
 from tracekit.provenance import read, stamp
 from tracekit.strength import sweep
 from traits import load_contrast
-from traits.judge import ask
+from traits.judge import ask, environment_key
 
 QUESTION = (
     "{definition}\n\nA person wrote:\n{question}\n\nThe answer was:\n{answer}\n\n"
@@ -76,9 +76,8 @@ def yes_over_no(model: Any, runs: xr.Dataset, definition: str) -> np.ndarray:
 
 def by_judge(runs: xr.Dataset, definition: str, steering: Steering) -> np.ndarray:
     """1 where the served judge says that a response is HIGH, 0 where not, NaN where neither."""
-    return np.array(
-        [ask(steering.judge_url, steering.judge, text) for text in _asked(runs, definition)]
-    )
+    at, key = (steering.judge_url, steering.judge), environment_key()
+    return np.array([ask(*at, text, key=key) for text in _asked(runs, definition)])
 
 
 def _asked(runs: xr.Dataset, definition: str) -> list[str]:

@@ -1,0 +1,106 @@
+"""Command lines whose mistakes are one line: bad options, bad paths, a disk that is full."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import math
+from typing import Any, NoReturn
+
+from traits.judge import without_credentials
+
+ADVICE = {
+    errno.ENOSPC: "Make room, or give --out on a larger disk.",
+    errno.EDQUOT: "Make room, or give --out on a larger disk.",
+    errno.EROFS: "Give --out on a disk that can be written.",
+    errno.EACCES: "Give a path that you may read and write.",
+    errno.EPERM: "Give a path that you may read and write.",
+    errno.EISDIR: "A file is due there, and it is a folder.",
+    errno.ENOTDIR: "A folder is due there, and a part of the path is a file.",
+    errno.EEXIST: "A folder is due there, and it is a file.",
+    errno.ENAMETOOLONG: "Give a shorter path.",
+    errno.EMFILE: "Allow more open files (ulimit -n).",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a `ValueError`, and with `--debug`."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.add_argument("--debug", action="store_true", help="show an error's traceback")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print with its usage."""
+        raise ValueError(f"{message}. {self.prog} --help says what there is.")
+
+
+def one_line(error: BaseException) -> str:
+    """What a command says of an error: one line, without credentials.
+
+    >>> one_line(PermissionError(13, "Permission denied", "runs/x"))
+    "'runs/x' cannot be used: Permission denied. Give a path that you may read and write."
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        place = repr(str(error.filename)) if error.filename else "A file"
+        advice = ADVICE.get(error.errno, "Mend the path, or give another --out.")
+        said = f"{place} cannot be used: {error.strerror}. {advice}"
+    else:
+        said = str(error.args[0] if error.args else error)
+    return without_credentials(" ".join(said.split()))
+
+
+def names(text: str) -> list[str]:
+    """Names between commas; none of an empty text.
+
+    >>> names("a,b")
+    ['a', 'b']
+    """
+    return text.split(",") if text else []
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; whole numbers are due, such as 15,22"
+        ) from None
+
+
+def floats(text: str) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; numbers are due, such as -0.3,0.15"
+        ) from None
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a number above 0 is due")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number, 0 or above."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a finite number from 0 is due")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1 to a million."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from 1 is due")
+    return value
