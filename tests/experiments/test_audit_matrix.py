@@ -7,6 +7,7 @@ each with other prompts, arms and limits (the script runs them all).
 import json
 from pathlib import Path
 
+import audit_folder
 import numpy as np
 import pytest
 import xarray as xr
@@ -18,7 +19,6 @@ from experiments.rm_sycophancy.foreseen import undecidable
 from experiments.rm_sycophancy.inputs import read
 from experiments.rm_sycophancy.questions import WAYS, _asked
 from experiments.rm_sycophancy.settings import read_preset
-from tests.experiments import audit_folder
 from tracekit.provenance import stamp
 
 CELLS = (

@@ -73,7 +73,7 @@ def test_good_values_pass_beside_them() -> None:
 
 
 def test_a_misspelt_setting_is_named_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="temprature unknown.*Did you mean 'temperature'"):
+    with pytest.raises(ValueError, match=r"temprature unknown.*Did you mean 'temperature'"):
         read_preset("tiny", {"temprature": 0.5})
 
 
