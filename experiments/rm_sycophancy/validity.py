@@ -131,8 +131,8 @@ def _check_windows(settings: Settings) -> None:
         if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
             raise ValueError(
                 f"windows: the window {name!r} was given; it names the first and the last token, "
-                f"as '{whole[0]}:{whole[1]}', and lies within those that prefix={settings.prefix} and "
-                f"continuation={settings.continuation} elicit."
+                f"as '{whole[0]}:{whole[1]}', and lies within those that prefix={settings.prefix} "
+                f"and continuation={settings.continuation} elicit."
             )
 
 
