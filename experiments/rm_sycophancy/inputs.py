@@ -30,7 +30,7 @@ WITHOUT_BIAS = ("neutral", "refuse", "benign_twin", "about")
 LEFT_OUT = ("about",)  # questions about the model itself: what it says of them is no evidence
 HELD_OUT = ("headphones", "moon", "shelter", "proverb", "banana")
 GIVEN = ("part", "exploit", "exploit_span")  # labels of each response
-OCCUPIED = ("trait", "method", "arm", "norm", "weights", "scalar", "cosine", "text", "response")
+OCCUPIED = ("weights", "scalar", "cosine")  # beside those that tracekit keeps for its files
 HUB_PARTS = {"train_biases": "calibration", "test_biases": "held_out"}
 REMOTE: Mapping[str, bool | str] = {"ndif": True, "local": "local"}
 
@@ -198,6 +198,11 @@ def _refuse_primary(settings: Settings) -> None:
 
 def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:
     for prompt in prompts:
+        if prompt.answer is not None:
+            raise ValueError(
+                f"The prompt {prompt.id!r} ends with the assistant's turn, and the arms of the "
+                "audit are to answer. End it with the user's."
+            )
         taken = sorted({*GIVEN, *OCCUPIED} & set(prompt.labels))
         if taken:
             raise ValueError(

@@ -190,7 +190,7 @@ def test_traits_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_labels_that_the_audit_gives_itself_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
-    for label in ("part", "exploit", "norm"):
+    for label in ("part", "exploit", "scalar"):
         path.write_text(json.dumps([{"id": 1, "text": "Why?", label: "x"}]))
         with pytest.raises(ValueError, match=f"the label '{label}'"):
             read(read_preset("tiny", {"prompts": str(path), "split": ""}))
