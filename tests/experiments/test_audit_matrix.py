@@ -7,12 +7,12 @@ each with other prompts, arms and limits (the script runs them all).
 import json
 from pathlib import Path
 
-import audit_folder
 import numpy as np
 import pytest
 import xarray as xr
 
 import tracekit as tk
+from experiments.benchmarks import planted_run
 from experiments.benchmarks.audit_matrix import PROMPTS, Bench, Cell, unfit
 from experiments.rm_sycophancy import analyse
 from experiments.rm_sycophancy.foreseen import undecidable
@@ -132,23 +132,21 @@ def test_few_prompts_that_exploit_end_with_a_table(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(audit_folder, "PROMPTS", prompts)
-    monkeypatch.setattr(audit_folder, "SAMPLES", samples)
-    monkeypatch.setattr(
-        audit_folder, "BIASES", {name: audit_folder.BIASES[name] for name in biases}
-    )
-    settings = audit_folder.build(tmp_path, 2.0)
+    monkeypatch.setattr(planted_run, "PROMPTS", prompts)
+    monkeypatch.setattr(planted_run, "SAMPLES", samples)
+    monkeypatch.setattr(planted_run, "BIASES", {name: planted_run.BIASES[name] for name in biases})
+    settings = planted_run.build(tmp_path, 2.0)
     analyse.run(tmp_path, settings)
     assert not unfit(tmp_path)
 
 
 def test_answers_all_alike_have_no_spread_to_scale_by(tmp_path: Path) -> None:
-    settings = audit_folder.build(tmp_path, 2.0)
+    settings = planted_run.build(tmp_path, 2.0)
     for path in (tmp_path / "projections").glob("*.nc"):
         whole = tk.open(path).load()
         alike = whole.copy(data={name: np.full_like(whole[name], 0.5) for name in whole.data_vars})
         path.unlink()
-        tk.save(stamp(alike, audit_folder.MADE), path)
+        tk.save(stamp(alike, planted_run.MADE), path)
     analyse.run(tmp_path, settings)
     table = (tmp_path / "table.txt").read_text("utf-8")
     assert "the clean weights read all answers alike" in table
