@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from nnsight import TransformersModel
 
-from tracekit.check import verify_adapter
+from tracekit.check import reference_logits, verify_adapter
 from tracekit.forms import adapter_path, files_of, refuse_unfit, stored_dtype
 from tracekit.origin import Origin, origin, recorded
 from tracekit.parallel import forget_partial_sums, name_halves
@@ -147,12 +147,14 @@ def _replace(root: TransformersModel, path: str) -> None:
     if about.bare is not None:
         about.bare.restore()
         _rename(root, None)
+    if about.reference is None:
+        # check=False spares the proofs of the names, never the adapter's
+        about.reference = reference_logits(root)
     bare, files = Places(root._module), files_of(path)
     _attach(root, path)
     about.bare, about.files = bare, files
     about.adapters[path] = fingerprint(adapter_tensors(root._module))
-    if about.reference is not None:
-        verify_adapter(root)
+    verify_adapter(root)
 
 
 def _rename(root: TransformersModel, path: str | None) -> None:

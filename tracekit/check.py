@@ -12,11 +12,11 @@ from nnsight import TransformersModel
 
 from tracekit import logits, sites
 from tracekit.origin import QUANTISED, origin
+from tracekit.probe import LENGTHS, probe
 from tracekit.tensors import Batch
 from tracekit.transition import turned
 from tracekit.tuners import adapter_name, adapter_tensors, current_adapter, tuner_layers
 
-LENGTHS = (7, 4)
 # the largest ‖difference‖ / ‖value‖ of one token that rounding explains
 TOLERANCE: Mapping[str, float] = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2}
 TOLERANCE_16 = 1e-1
@@ -52,12 +52,11 @@ def verify(model: TransformersModel) -> logits.Logits:
     """Every check that needs no adapter; the probe's logits."""
     batch = probe(model)
     seen = _everything(model, batch)
-    _check_logits(model, seen, batch)
     _check_shapes(model, seen, batch)
     _check_hidden_states(model, seen, batch)
-    _check_sum(model, seen, batch)
-    for row in range(len(LENGTHS)):
-        _check_single(model, seen, batch, row)
+    _check_logits(model, seen, batch)
+    _check_later(model, seen, batch)
+    _check_single(model, seen, batch, row=LENGTHS.index(min(LENGTHS)))
     _check_causal(model, seen, batch)
     return seen["logits"]
 
@@ -90,38 +89,18 @@ def verify_adapter(model: TransformersModel) -> None:
         )
 
 
-def probe(model: TransformersModel) -> Batch:
-    """Two rows of unequal length, left-padded: what every check runs on."""
-    vocabulary = model._module.config.get_text_config().vocab_size
-    width = max(LENGTHS)
-    ids = torch.zeros(len(LENGTHS), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, length in enumerate(LENGTHS):
-        ids[row, width - length :] = (torch.arange(length) * 37 + 11 * row + 5) % vocabulary
-        mask[row, width - length :] = 1
-    starts = torch.full((len(LENGTHS),), width)
-    return Batch(ids, mask, starts, tuple(f"probe/{n}" for n in range(len(LENGTHS))))
-
-
 def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
-    summed = [n for n in range(len(model.layers)) if _is_sum(model, n)]
     options = {"output_hidden_states": True}
     with _given(model) as given, torch.no_grad(), model.trace(batch.model_inputs, **options):
-        embedding = nnsight.save(sites.first(model.layers[0].input))
-        sums, outputs = nnsight.save({}), nnsight.save([])
-        for layer in range(len(model.layers)):
-            before = sites.first(model.layers[layer].input)
-            if layer in summed:
-                attention = sites.read(model, layer, "attention").reshape(before.shape)
-                mlp = sites.read(model, layer, "mlp").reshape(before.shape)
-                sums[layer] = before + attention + mlp.to(before.device)
-            outputs.append(sites.first(model.layers[layer].output))
-        hidden = nnsight.save(list(model.output.hidden_states))
+        inputs, outputs = nnsight.save([]), nnsight.save([])
+        for block in model.layers:
+            inputs.append(sites.first(block.input))
+            outputs.append(sites.first(block.output))
+        hidden = nnsight.save(list(model.output.hidden_states or []))
         found = nnsight.save(logits.read(model))
     return {
         "given": given,
-        "embedding": embedding.cpu(),
-        "sum": {layer: x.cpu() for layer, x in sums.items()},
+        "input": [x.cpu() for x in inputs],
         "output": [x.cpu() for x in outputs],
         "logits": found.cpu(),
         "hidden": [x.cpu() for x in hidden],
@@ -144,9 +123,12 @@ def _given(model: TransformersModel) -> Iterator[dict[str, Any]]:
 
 
 def _check_logits(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
-    """Our log-probabilities are those of the model's output outside any trace; so is the lens."""
+    """Log-probabilities, and the lens, are those of the model's output outside any trace.
+
+    On the way that forward proves the sites.
+    """
     about, ids, bound = origin(model), batch.input_ids, _tolerance(model)
-    with torch.no_grad():
+    with torch.no_grad(), sites.proving(model, batch):
         output = model._module(**seen["given"])
     expected = (output[0] if isinstance(output, tuple) else output.logits).cpu()
     scores = expected[:, :-1].double().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
@@ -168,71 +150,72 @@ def _check_logits(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
         )
 
 
-def _is_sum(model: TransformersModel, layer: int) -> bool:
-    parts = hasattr(model.layers[layer], "attn") and hasattr(model.layers[layer], "mlp")
-    return parts and sites.unsummed(model) is None
-
-
 def _check_shapes(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
     config = model._module.config.get_text_config()
     expected = (*batch.input_ids.shape, config.hidden_size)
     for layer, value in enumerate(seen["output"]):
-        if tuple(value.shape) != expected:
+        shape = tuple(value.shape)
+        if len(shape) > 3:
             raise ValueError(
-                f"{origin(model).name}: the output of layers[{layer}] has the shape "
-                f"{tuple(value.shape)}, not {expected} (row, column, dim). Is `layers` the list of "
-                "decoder blocks? Pass rename= if not."
+                f"{origin(model).name}: the output of layers[{layer}] has the shape {shape}: its "
+                "blocks carry several residual streams and mix them, so there is no residual "
+                f"stream {expected} (row, column, dim) to read. This architecture is not "
+                "supported; check=False allows nnsight's own traces."
+            )
+        if shape != expected:
+            raise ValueError(
+                f"{origin(model).name}: the output of layers[{layer}] has the shape {shape}, not "
+                f"{expected} (row, column, dim). Is `layers` the list of decoder blocks, in which "
+                "every token has one column? Pass rename= if not."
             )
 
 
 def _check_hidden_states(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
-    states, outputs = seen["hidden"], seen["output"]
-    if len(states) != len(outputs) + 1:
-        raise ValueError(
-            f"{origin(model).name}: {len(outputs)} blocks, but transformers reports "
-            f"{len(states)} hidden states instead of {len(outputs) + 1}. Pass rename= so that "
-            "`layers` is the list of decoder blocks."
-        )
-    real = batch.attention_mask.bool()
-    gap = _gap(seen["embedding"][real], states[0][real])
-    if gap > 0:
-        raise ValueError(
-            f"{origin(model).name}: residual, layer -1: ‖input of layers[0] − hidden_states[0]‖ / "
-            f"‖input‖ is {gap:.3g}, where 0 was expected. Pass rename=, or check=False to go on."
-        )
-    for layer, value in enumerate(outputs):
-        gap = _gap(value[real], states[layer + 1][real])
-        last = layer == len(outputs) - 1
-        if not last and gap > 0:
+    """Each block's output is what transformers reports, or what the next block is given."""
+    states, inputs, outputs = seen["hidden"], seen["input"], seen["output"]
+    real, last = batch.attention_mask.bool(), len(outputs) - 1
+    reported = states if len(states) == len(outputs) + 1 else [None] * (len(outputs) + 1)
+    for layer, value in enumerate(outputs[:-1]):
+        known = [x for x in (reported[layer + 1], inputs[layer + 1]) if x is not None]
+        gap = min(_gap(value[real], x[real]) for x in known)
+        if gap > 0:
             raise ValueError(
                 f"{origin(model).name}: residual, layer {layer}: ‖output − hidden_states"
-                f"[{layer + 1}]‖ / ‖output‖ is {gap:.3g}, where 0 was expected. The names do not "
-                "mean what they say; pass rename=, or check=False to go on."
+                f"[{layer + 1}]‖ / ‖output‖ is {gap:.3g}, where 0 was expected, and the next block "
+                "is given another value too. The names do not mean what they say; pass rename=, or "
+                "check=False to go on."
             )
-        if last and gap == 0 and _norms_at_the_end(model):
-            raise ValueError(
-                f"{origin(model).name}: residual, layer {layer}: the last block's output equals "
-                "the final-normed hidden state, so it is not the residual stream. Pass rename=."
-            )
-
-
-def _check_sum(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
-    about, real, bound = origin(model), batch.attention_mask.bool(), _tolerance(model)
-    for layer, total in seen["sum"].items():
-        gap = _gap(seen["output"][layer][real], total[real])
-        if gap <= bound:
-            continue
-        found = (
-            f"layer {layer}: input + attention + mlp differs from the output by {gap:.3g} of its "
-            f"norm (bound {bound:g}), so `attn` or `mlp` is not what it adds."
+    final = states[-1] if states else None
+    if (
+        final is not None
+        and _norms_at_the_end(model)
+        and _gap(outputs[last][real], final[real]) == 0
+    ):
+        raise ValueError(
+            f"{origin(model).name}: residual, layer {last}: the last block's output equals "
+            "the final-normed hidden state, so it is not the residual stream. Pass rename=."
         )
-        if not about.guessed:
+
+
+def _check_later(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
+    """A token that changes moves no residual before it."""
+    ids = batch.input_ids.clone()
+    ids[:, -1] = batch.input_ids[:, -2]
+    with torch.no_grad(), model.trace({**batch.model_inputs, "input_ids": ids}) as tracer:
+        outputs = nnsight.save([])
+        for block in model.layers:
+            outputs.append(sites.first(block.output))
+        tracer.stop()
+    earlier, bound = batch.attention_mask[:, :-1].bool(), _tolerance(model)
+    for layer, value in enumerate(outputs):
+        gap = _gap(seen["output"][layer][:, :-1][earlier], value.cpu()[:, :-1][earlier])
+        if not gap <= bound:
             raise ValueError(
-                f"{about.name}: {found} Pass rename=, or check=False for the residual stream alone."
+                f"{origin(model).name}: residual, layer {layer}: changing the last token moves the "
+                f"residuals of earlier ones by {gap:.3g} of their norm (bound {bound:g}): it looks "
+                "ahead, so it is not a causal language model. Set is_decoder=True in its "
+                "configuration if it was trained as one."
             )
-        # found by structure: the residual stream is known to be right, these two are refused
-        about.refused |= {"attention": found, "mlp": found}
-        return
 
 
 def _check_single(model: TransformersModel, seen: dict[str, Any], batch: Batch, row: int) -> None:
@@ -261,7 +244,7 @@ def _check_causal(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
         output = model.layers[middle].output
         hidden = sites.first(output).clone()
         hidden[..., ::2] += hidden.abs().amax() + 1
-        model.layers[middle].output = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+        model.layers[middle].output = sites.with_first(output, hidden)
         found = nnsight.save(logits.read(model))
     if torch.equal(found.cpu(), seen["logits"]):
         raise ValueError(

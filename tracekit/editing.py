@@ -12,7 +12,7 @@ from tracekit.directions import Direction, hashed
 from tracekit.model import origin
 from tracekit.positions import Rows, Tokens, named, overflow, require_tokens, running_in
 from tracekit.release import unbind
-from tracekit.sites import first
+from tracekit.sites import first, with_first
 
 # (hidden, layer, where, rows) → hidden, of which only the places in `where` are taken
 Change = Callable[[torch.Tensor, int, torch.Tensor, Rows | None], torch.Tensor]
@@ -59,9 +59,7 @@ def edit(
             for layer in layers:
                 output = model.layers[layer].output
                 new = _changed(model._module, first(output), change, layer, tokens, step, name)
-                model.layers[layer].output = (
-                    (new, *output[1:]) if isinstance(output, tuple) else new
-                )
+                model.layers[layer].output = with_first(output, new)
     unbind(edited)
     made = {"kind": kind, "vector": hashed(at), "layers": layers, "tokens": named(tokens)}
     edited.tracekit_edits = [*earlier, {**made, **settings}]

@@ -11,6 +11,7 @@ from nnsight.intervention.interleaver import Interleaver
 from nnsight.modeling.processing import as_encoding
 from nnsight.modeling.tp import TPFragments
 
+from tracekit.checkpoint import noting_missing, refuse_missing
 from tracekit.origin import origin
 from tracekit.release import ReleasingTracer
 from tracekit.threads import one_at_a_time
@@ -79,6 +80,12 @@ class GuardedModel(TransformersModel):
             if encoding is not None and encoding.get("attention_mask") is None:
                 refuse_padding(encoding.get("input_ids"), self.tokenizer)
         return super()._batch(invokes, fn)
+
+    def _load(self, repo_id: str, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        with noting_missing() as missing:
+            module = super()._load(repo_id, *args, **kwargs)
+        refuse_missing(repo_id, missing)
+        return module
 
     def _remoteable_class(self) -> type:
         return TransformersModel

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from nnsight import TransformersModel
 
 from tracekit.origin import origin
+from tracekit.sites import first, with_first
 
 Logits = Float[torch.Tensor, "row column vocabulary"]
 # residuals that go through the head at once: 256 × 128,000 logits are 131 MB
@@ -35,20 +36,19 @@ def of_residuals(
 ) -> Iterator[Float[torch.Tensor, "value vocabulary"]]:
     """The float32 logits on the CPU that the last block's outputs `values` lead to, in parts.
 
-    A forward of one token, in which `values` take the place of what the last block put out: the
-    final norm, the head and what surrounds them are the model's own, wherever its weights lie.
+    A forward of rows of one token, in which `values` take the place of what the last block put
+    out: the final norm, the head and what surrounds them are the model's own, wherever its weights
+    lie.
     """
     root = origin(model).root
-    ids = torch.zeros(1, 1, dtype=torch.long)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     last = len(root.layers) - 1
     for part in values.split(AT_ONCE):
+        ids = torch.zeros(len(part), 1, dtype=torch.long)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         with torch.no_grad(), root.trace(inputs):
             output = root.layers[last].output
-            before = output[0] if isinstance(output, tuple) else output
-            new = part[None].to(before)
-            root.layers[last].output = (new, *output[1:]) if isinstance(output, tuple) else new
-            logits = nnsight.save(read(root)[0])
+            root.layers[last].output = with_first(output, part[:, None].to(first(output)))
+            logits = nnsight.save(read(root)[:, 0])
         yield logits.float().cpu()
 
 

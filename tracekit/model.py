@@ -73,13 +73,13 @@ def load(
     settings = {**_precision(dtype, source, _is_parallel(kwargs)), **_disk_last(kwargs, name)}
     if isinstance(source, torch.nn.Module):
         refuse_adapted(source, name)
-    loaded, guessed = _named(source, name, rename, settings, revision, remote)
+    loaded = _named(source, name, rename, settings, revision, remote)
     refuse_adapted(loaded._module, name)
     if remote is not True:
         _refuse_embedding_on_disk(loaded._module, name)
         freeze(loaded._module)
         _keep_nf4_as_stored(loaded._module)
-    loaded._module.tracekit_origin = _origin(loaded, name, revision, remote, guessed)
+    loaded._module.tracekit_origin = _origin(loaded, name, revision, remote)
     origin(loaded).share = part
     if check and remote is not True:
         origin(loaded).reference = verify(loaded)
@@ -205,8 +205,8 @@ def _precision(dtype: str | torch.dtype, source: Any, parallel: bool) -> dict[st
 
 def _named(
     source: Any, name: str, rename: dict[str, str], settings: dict[str, Any], *where: Any
-) -> tuple[TransformersModel, bool]:
-    """The model, and whether its names had to be found by structure."""
+) -> TransformersModel:
+    """The model with its standard names, found by structure where it is not known."""
     loaded = _build(source, name, rename, settings, *where)
     lacks = names.missing(loaded)
     found = names.by_structure(loaded._module) if lacks else {}
@@ -216,7 +216,7 @@ def _named(
         settings = {**kept, "tokenizer": loaded.tokenizer}
         loaded = _build(again, name, {**found, **rename}, settings, *where)
     names.require(loaded, name)
-    return loaded, not set(lacks).isdisjoint(found.values())
+    return loaded
 
 
 def _build(
@@ -253,7 +253,7 @@ def _build(
 
 
 def _origin(
-    model: TransformersModel, name: str, revision: str | None, remote: bool | str, guessed: bool
+    model: TransformersModel, name: str, revision: str | None, remote: bool | str
 ) -> Origin:
     module = model._module
     found = getattr(module.config, "_commit_hash", None) or revision
@@ -265,7 +265,6 @@ def _origin(
         weights="remote" if remote is True else weights_fingerprint(module),
         quantisation=described_quantisation(module),
         remote=remote,
-        guessed=guessed,
     )
 
 

@@ -17,6 +17,8 @@ STANDARD_NAMES: Mapping[str, str] = {
     "gpt_neox.layers": "layers",
     "self_attn": "attn",
     "attention": "attn",
+    "feed_forward": "mlp",
+    "block_sparse_moe": "mlp",
     "fc2": "mlp",  # OPT has no mlp module: fc2's output is what its mlp adds
     "model.embed_tokens": "embed",
     "model.language_model.embed_tokens": "embed",
@@ -32,6 +34,7 @@ STANDARD_NAMES: Mapping[str, str] = {
 }
 WHOLE = ("layers", "embed", "norm", "lm_head")
 _ATTENTION = ("attn", "attention")
+_OTHER = ("vision", "visual", "image", "audio", "speech")
 _MLP = ("mlp", "ffn", "feed_forward", "feedforward")
 
 
@@ -56,13 +59,19 @@ def by_structure(module: PreTrainedModel) -> dict[str, str]:
     (path, blocks), found = lists[0], {lists[0][0]: "layers"}
     parent = path.rpartition(".")[0]
     beside = module.get_submodule(parent).named_children()
-    norms = [f"{parent}.{name}" for name, child in beside if "norm" in type(child).__name__.lower()]
+    # a norm of the embedding may stand there too (BART)
+    norms = [
+        f"{parent}.{name}"
+        for name, child in beside
+        if "norm" in type(child).__name__.lower() and "emb" not in name.lower()
+    ]
     found |= {norm.removeprefix("."): "norm" for norm in norms[-1:]}
     for name, part in (
         ("embed", module.get_input_embeddings()),
         ("lm_head", module.get_output_embeddings()),
     ):
-        found |= {path: name for path, inner in module.named_modules() if inner is part}
+        if not hasattr(module, name):  # a head of several modules (RoBERTa) has the name already
+            found |= {path: name for path, inner in module.named_modules() if inner is part}
     for name, words in (("attn", _ATTENTION), ("mlp", _MLP)):
         inside = [n for n, c in blocks[0].named_children() if _is_part(n, c, words)]
         found |= {inside[0]: name} if len(inside) == 1 and inside[0] != name else {}
@@ -70,12 +79,14 @@ def by_structure(module: PreTrainedModel) -> dict[str, str]:
 
 
 def block_lists(module: PreTrainedModel) -> list[tuple[str, torch.nn.ModuleList]]:
-    """The module lists as long as the model is deep."""
+    """The module lists as long as the model is deep, but for those of an encoder beside it."""
     depth = getattr(module.config.get_text_config(), "num_hidden_layers", 0)
     return [
         (path, child)
         for path, child in module.named_modules()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == depth
+        if isinstance(child, torch.nn.ModuleList)
+        and len(child) == depth
+        and not any(word in path.lower() for word in _OTHER)
     ]
 
 

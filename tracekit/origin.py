@@ -18,8 +18,9 @@ class Origin:
     """Kept on the torch module, so that edited copies and plain nnsight code share it.
 
     `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
-    `guessed` says that the names were found by structure; `refused` maps a site that this
-    architecture turned out to lack to the reason; `share` is (rank, ranks) of a copied model.
+    `refused` maps what this architecture does not allow (`unembed`) to the reason; `unproved` says
+    of `attention` and `mlp` at which blocks they are not what the block adds, and why (`None`: no
+    proof was run yet); `share` is (rank, ranks) of a copied model.
     `bare` is the module tree before an adapter was attached, `files` what that adapter was read
     from; `broken` says that a change of the weights was not finished, `changing` which thread is
     at it, and `inside` which thread is in an `adapter` block.
@@ -34,7 +35,7 @@ class Origin:
     remote: bool | str = False
     adapters: dict[str, str] = field(default_factory=dict)
     reference: torch.Tensor | None = None
-    guessed: bool = False
+    unproved: dict[str, dict[int, str]] | None = None
     refused: dict[str, str] = field(default_factory=dict)
     share: tuple[int, int] = (0, 1)
     bare: Any = None

@@ -2,13 +2,17 @@
 
 import gc
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
 import tracekit as tk
+from experiments.benchmarks import tiny
 from tracekit.origin import origin
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -66,6 +70,42 @@ def test_names_that_mean_nothing(source, options, words):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         tk.load(tmp_path)
+
+
+LACKS = ("lm_head.weight", "model.norm.weight", "model.layers.2.mlp.up_proj.weight")
+
+
+@pytest.mark.parametrize("lacks", LACKS)
+def test_a_checkpoint_that_lacks_weights_is_refused(tiny_folder, words, tmp_path, lacks):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights[lacks]
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"lacks 1 of the weights .* such as {re.escape(lacks)}"):
+        tk.load(tmp_path / "model", tokenizer=words, check=False)
+
+
+def test_tied_weights_are_there(tiny_folder, words, tmp_path):
+    tied = LlamaForCausalLM.from_pretrained(tiny_folder, tie_word_embeddings=True)
+    tied.save_pretrained(tmp_path / "tied")
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    model = tk.load(tmp_path / "tied", tokenizer=words)
+    assert model.lm_head._module.weight is model.embed._module.weight
+
+
+def test_a_vision_language_folder_loads_as_its_module_does(words, tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    vision = {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 14, **sizes}
+    text = {"model_type": "llama", **tiny.ROTARY, "vocab_size": len(words)}
+    config = LlavaConfig(text_config=text, vision_config={**vision, "num_attention_heads": 4})
+    module = LlavaForConditionalGeneration(config).eval()
+    module.save_pretrained(tmp_path / "llava")
+    words.save_pretrained(tmp_path / "llava")
+    models = [tk.load(module, tokenizer=words), tk.load(tmp_path / "llava", dtype="float32")]
+    runs = tk.encode(models[0], ["Where is Paris?"], template="raw")
+    for site in ("residual", "attention", "mlp"):
+        here, there = (tk.capture(m, runs, [1], site=site, progress=False) for m in models)
+        assert here.equals(there)
 
 
 def test_a_hub_id_that_cannot_be_reached_says_what_to_set(monkeypatch):

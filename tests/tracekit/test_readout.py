@@ -56,12 +56,20 @@ def test_an_array_of_another_width_is_refused(tiny_llama, runs):
         tk.unembed(tiny_llama, last.isel(dim=slice(0, 16)))
 
 
+LATENT = {
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+}
 # model_type → what it does to the logits after (or, MiniCPM, before) the output head
 TAILS = {
     "gemma2": {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
     "gemma3_text": {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
     "granite": {"logits_scaling": 8.0},
     "cohere": {"logit_scale": 0.25},
+    "minicpm3": {"dim_model_base": 8, "num_key_value_heads": 4, "head_dim": 8, **LATENT},
     "falcon_h1": {"lm_head_multiplier": 0.25, "mamba_d_ssm": 32, "mamba_n_heads": 4},
 }
 

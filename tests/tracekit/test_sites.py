@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
-from transformers import LlamaForCausalLM, OPTConfig, OPTForCausalLM
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 import tracekit as tk
+from experiments.benchmarks import tiny
+from tracekit import sites
 
 TEXTS = ["Where is Paris in the world?", "Yes"]
 
@@ -103,7 +112,7 @@ def test_a_site_that_the_architecture_lacks_is_refused(words):
     model = tk.load(OPTForCausalLM(config), tokenizer=words, check=False)
     runs = tk.encode(model, TEXTS, template="raw")
     assert traces(model, runs, [0]).sizes["dim"] == 32
-    with pytest.raises(ValueError, match="norms the residual stream itself"):
+    with pytest.raises(ValueError, match="the block does not add it as it is"):
         traces(model, runs, [0], site="attention")
 
 
@@ -114,3 +123,123 @@ def test_a_block_without_the_part_names_what_it_has(tiny_folder, words):
     runs = tk.encode(model, TEXTS, template="raw")
     with pytest.raises(ValueError, match=r"layers\[1\] .* no module known as 'attn'; it has self_"):
         traces(model, runs, [0, 1], site="attention")
+
+
+HYBRID = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+SSM = {"mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1}
+MIXERS = ["linear_attention", "full_attention", "mlp", "linear_attention"]
+GEMMA = {"hidden_size_per_layer_input": 8, "sliding_window": 8, "global_head_dim": 8}
+# what Gemma4 adds is normed first, and comes from the layer's own embedding too
+NORMED = ["post_attention_layernorm", "post_feedforward_layernorm", "post_per_layer_input_norm"]
+EVERY = [0, 1, 2, 3]
+MOE = ["self_attn", "block_sparse_moe"]
+# model_type → what its configuration adds; the layers where attention and mlp are what is added;
+# the modules whose outputs are added there, attention's and mlp's first
+KINDS = {
+    "granite": ({"residual_multiplier": 0.22}, [], [], []),
+    "granitemoe": ({**EXPERTS, "residual_multiplier": 0.22}, [], [], []),
+    "granitemoe whole": ({**EXPERTS, "residual_multiplier": 1.0}, EVERY, EVERY, MOE),
+    "granitemoeshared": (
+        {**EXPERTS, "residual_multiplier": 1.0, "shared_intermediate_size": 16},
+        EVERY,
+        [],
+        [*MOE, "shared_mlp"],
+    ),
+    "mamba": ({"state_size": 4}, [], [], []),
+    "bamba": (
+        {**HYBRID, "attn_layer_indices": [1, 3]},
+        [1, 3],
+        EVERY,
+        ["self_attn", "feed_forward", "mamba"],
+    ),
+    "nemotron_h": ({**SSM, "layers_block_type": MIXERS}, [], [], []),
+    "falcon_h1": (
+        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "attention_out_multiplier": 0.5},
+        [],
+        EVERY,
+        ["", "feed_forward"],
+    ),
+    "gemma4_text": (GEMMA, EVERY, EVERY, NORMED),
+    "gemma4_text scaled": (GEMMA, [1, 2, 3], [1, 2, 3], NORMED),
+}
+
+
+def built(kind, words):
+    sizes = {**tiny.ROTARY, "vocab_size": len(words), **KINDS[kind][0]}
+    if "gemma4" in kind:
+        sizes["vocab_size_per_layer_input"] = len(words)
+    name = kind.split()[0]
+    torch.manual_seed(0)
+    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes))
+    tiny.spread(module, torch.Generator().manual_seed(0))
+    if "scaled" in kind:
+        module.model.layers[0].layer_scalar.fill_(0.5)
+    return module.eval()
+
+
+def by_hooks(module, blocks, ids):
+    """(layer, module) → what it puts out; (layer, "input") and (layer, "output") of the block."""
+    seen = {}
+
+    def note(layer, name):
+        def hook(_, given, output):
+            value = sites.first(output).detach()
+            if value.numel() == ids.numel() * 32:
+                seen[layer, name] = value.clone().reshape(-1, 32).numpy()
+
+        return hook
+
+    def begin(layer):
+        def hook(_, given):
+            seen[layer, "input"] = given[0].detach().clone().reshape(-1, 32).numpy()
+
+        return hook
+
+    for layer, block in enumerate(blocks):
+        block.register_forward_pre_hook(begin(layer))
+        for name, inner in [("output", block), *block.named_children()]:
+            inner.register_forward_hook(note(layer, name))
+    with torch.no_grad():
+        module(input_ids=ids)
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_site_is_right_or_refused_by_itself(kind, words):
+    model = tk.load(built(kind, words), tokenizer=words)
+    runs = tk.encode(model, TEXTS[:1], template="raw")
+    plain = built(kind, words)
+    path = model.layers.path.removeprefix("model.")
+    seen = by_hooks(plain, plain.get_submodule(path), torch.as_tensor(runs.token_id.values).long())
+    _, *layers, added = KINDS[kind]
+    for layer in EVERY:
+        stream = traces(model, runs, [layer]).values[0, :, 0]
+        assert np.abs(stream - seen[layer, "output"]).max() < 1e-6 * np.abs(stream).max()
+    for n, (site, right) in enumerate(zip(("attention", "mlp"), layers, strict=True)):
+        for layer in EVERY:
+            if layer not in right:
+                with pytest.raises(ValueError, match=rf"'{site}' .* layers\[{layer}\] of"):
+                    traces(model, runs, [layer], site=site)
+                continue
+            value = traces(model, runs, [layer], site=site).values[0, :, 0]
+            rest = [
+                seen[layer, name] for name in added if (layer, name) in seen and name != added[n]
+            ]
+            total = seen[layer, "output"] - seen[layer, "input"]
+            assert np.array_equal(value, seen[layer, added[n]])
+            if kind != "falcon_h1":
+                size = np.abs(total).max()
+                assert np.abs(total - sum(rest) - value).max() < 1e-5 * size
+                assert np.abs(total - sum(rest) - 1.01 * value).max() > 1e-5 * size
+
+
+def test_an_unproved_site_is_proved_at_its_first_read(words):
+    model = tk.load(built("granitemoe", words), tokenizer=words, check=False)
+    runs = tk.encode(model, TEXTS, template="raw")
+    assert traces(model, runs, [0]).sizes["dim"] == 32
+    for read in (tk.capture, tk.capture_during):
+        with pytest.raises(ValueError, match=r"layers\[0\] of .* does not add it as it is"):
+            read(model, runs, [0], site="attention")
+    model = tk.load(built("granitemoe whole", words), tokenizer=words, check=False)
+    assert traces(model, runs, [0], site="attention").sizes["dim"] == 32
