@@ -125,7 +125,7 @@ def test_a_block_without_the_part_names_what_it_has(tiny_folder, words):
         traces(model, runs, [0, 1], site="attention")
 
 
-HYBRID = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+HYBRID = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 16}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 SSM = {"mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1}
 MIXERS = ["linear_attention", "full_attention", "mlp", "linear_attention"]
@@ -155,7 +155,7 @@ KINDS = {
     ),
     "nemotron_h": ({**SSM, "layers_block_type": MIXERS}, [], [], []),
     "falcon_h1": (
-        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "attention_out_multiplier": 0.5},
+        {**HYBRID, "mamba_d_ssm": 64, "attention_out_multiplier": 0.5},
         [],
         EVERY,
         ["", "feed_forward"],
@@ -213,16 +213,18 @@ def test_each_site_is_right_or_refused_by_itself(kind, words):
     path = model.layers.path.removeprefix("model.")
     seen = by_hooks(plain, plain.get_submodule(path), torch.as_tensor(runs.token_id.values).long())
     _, *layers, added = KINDS[kind]
+    stream = traces(model, runs).values[0]
     for layer in EVERY:
-        stream = traces(model, runs, [layer]).values[0, :, 0]
-        assert np.abs(stream - seen[layer, "output"]).max() < 1e-6 * np.abs(stream).max()
+        gap = np.abs(stream[:, layer] - seen[layer, "output"]).max()
+        assert gap < 1e-6 * np.abs(stream[:, layer]).max()
     for n, (site, right) in enumerate(zip(("attention", "mlp"), layers, strict=True)):
+        values = traces(model, runs, right, site=site) if right else None
         for layer in EVERY:
             if layer not in right:
                 with pytest.raises(ValueError, match=rf"'{site}' .* layers\[{layer}\] of"):
                     traces(model, runs, [layer], site=site)
                 continue
-            value = traces(model, runs, [layer], site=site).values[0, :, 0]
+            value = values.sel(layer=layer).values[0]
             rest = [
                 seen[layer, name] for name in added if (layer, name) in seen and name != added[n]
             ]
