@@ -104,10 +104,11 @@ class _Tensor:
         return not self._same_place() or self._tensor._version != self._version
 
     def _same_place(self) -> bool:
-        now, then = self._tensor.data, self._data
+        now: Any = self._tensor.data
+        then: Any = self._data
         # a tensor split over ranks has no address of its own
         if hasattr(now, "to_local"):
-            now, then = now.to_local(), then.to_local()  # type: ignore[operator]
+            now, then = now.to_local(), then.to_local()
         return now.shape == then.shape and now.data_ptr() == then.data_ptr()
 
 
