@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from transformers import LlamaConfig
 
 from tracekit import batching
 
@@ -109,3 +111,27 @@ def test_the_default_budget_keeps_a_shard_small(tiny_llama: object) -> None:
     assert batching.default_budget(tiny_llama, 0) == batching.CPU_BUDGET
     wide = 21 * 8192 * 4
     assert batching.default_budget(tiny_llama, wide) * wide <= batching.SHARD_BYTES
+
+
+def test_budgets_read_any_kind_of_configuration() -> None:
+    base = {"num_hidden_layers": 4, "hidden_size": 32}
+    per_head = {**base, "num_attention_heads": 4}
+    latent = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
+    expected = {
+        "heads alone": (per_head, 2 * 4 * 4 * 8),
+        "fewer keys": ({**per_head, "num_key_value_heads": 2, "head_dim": 16}, 2 * 4 * 2 * 16),
+        "one a layer": ({**per_head, "num_key_value_heads": [1, 2, 3, None]}, 2 * 4 * 3 * 8),
+        "none": ({**per_head, "head_dim": None, "num_key_value_heads": None}, 2 * 4 * 4 * 8),
+        "a state": (base, 0),
+        "latent": ({**per_head, **latent, "num_key_value_heads": 1}, 2 * 4 * 4 * 12),
+    }
+    for kind, (settings, numbers) in expected.items():
+        assert batching.cached_numbers(SimpleNamespace(**settings)) == numbers, kind
+    assert batching.most(SimpleNamespace(intermediate_size=[48, 64]), "intermediate_size") == 64
+
+
+def test_budgets_read_a_configuration_that_differs_by_layer() -> None:
+    config = LlamaConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=4, head_dim=8)
+    even = batching.cached_numbers(config)
+    config.per_layer_config = {1: {"head_dim": 16}}
+    assert batching.cached_numbers(config) == 2 * even
