@@ -125,8 +125,8 @@ def test_budgets_read_any_kind_of_configuration() -> None:
         "a state": (base, 0),
         "latent": ({**per_head, **latent, "num_key_value_heads": 1}, 2 * 4 * 4 * 12),
     }
-    for kind, (settings, numbers) in expected.items():
-        assert batching.cached_numbers(SimpleNamespace(**settings)) == numbers, kind
+    for kind, (config, numbers) in expected.items():
+        assert batching.cached_numbers(SimpleNamespace(**config)) == numbers, kind
     assert batching.most(SimpleNamespace(intermediate_size=[48, 64]), "intermediate_size") == 64
 
 
