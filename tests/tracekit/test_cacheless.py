@@ -16,6 +16,7 @@ import tracekit as tk
 from experiments.benchmarks.tiny import spread
 from tracekit.positions import Rows
 from tracekit.tensors import batch
+from tracekit.transcript import ids_of
 
 NEW, LAYER, DIM = 4, 1, 32
 TEXTS = ["Where is Paris on the map of France?", "Hello", "One, two, three"]
@@ -106,6 +107,25 @@ def test_capture_during_equals_the_replay(model: Any, prompts: xr.Dataset) -> No
     np.testing.assert_allclose(during.values[there], replay.values[there], atol=1e-4)
     moved = np.roll(during.values, 1, axis=1)
     assert not np.allclose(moved[there], replay.values[there], atol=1e-4)
+
+
+def test_a_patched_prompt_stays_patched(model: Any, prompts: xr.Dataset) -> None:
+    traces = tk.capture(model, prompts, [LAYER], tokens="all", progress=False)
+    other = -3 * traces.roll(dim=1, roll_coords=False)
+    other.attrs = traces.attrs
+    place = {name: n for n, name in enumerate(ids_of(prompts))}
+
+    def change(row: int, hidden: torch.Tensor) -> torch.Tensor:
+        values = other.isel(prompt=row, layer=0).transpose("token", "dim").values
+        values = torch.as_tensor(values[~np.isnan(values[:, 0])])
+        hidden[0, : len(values)] = values
+        return hidden
+
+    assert list(place) == [str(name) for name in other.prompt.values]
+    patched = tk.patch(model, other, tokens=slice(None, -1))
+    said = responses(tk.generate(patched, prompts, max_new_tokens=NEW, progress=False))
+    assert said == by_hand(model._module, prompts, change)
+    assert said != by_hand(model._module, prompts, lambda row, hidden: hidden)
 
 
 def test_a_width_that_no_label_fits_is_refused(model: Any, prompts: xr.Dataset) -> None:
