@@ -24,7 +24,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ from tracekit.provenance import weights_fingerprint
 from tracekit.resources import embedded_model
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
+WORKS = ("capture", "generate", "save", "adapter", *(f"audit: {phase}" for phase in PHASES))
+# the short ones more often
+WEIGHTS = {"capture": 8, "generate": 4, "save": 8, "adapter": 4}
 OUTCOMES = ("identical", "finished before", "poisoned", "different", "failed", "state bent")
 RESULTS = Path(__file__).parent / "results"
 WRONG = OUTCOMES[3:]
@@ -60,14 +63,17 @@ class Work:
     state: Callable[[], int] = lambda: AS_IT_WAS
 
 
-def works(place: Path) -> Mapping[str, Work]:
-    """Every piece of work, on one tiny model."""
+def works(place: Path, names: Sequence[str] = WORKS) -> dict[str, Work]:
+    """The pieces of work of these names, on one tiny model.
+
+    Those of the audit take the phases before them first.
+    """
     folder = tiny.build("Llama", place / "model", embedded_model())
     loras = [tiny.build_lora(folder, place / f"lora{seed}", seed=seed) for seed in (0, 1)]
     model = tk.load(folder, dtype="float32")
-    words = ["word " * (3 * n % 17 + 1) for n in range(12)]
-    runs = tk.encode(model, [f"Prompt {n}" for n in range(12)], responses=words)
-    asked = tk.encode(model, [f"Question {n}" for n in range(6)])
+    words = ["word " * (3 * n % 17 + 1) for n in range(6)]
+    runs = tk.encode(model, [f"Prompt {n}" for n in range(6)], responses=words)
+    asked = tk.encode(model, [f"Question {n}" for n in range(2)])
     clean = tk.logprobs(model, runs).values
     before = weights_fingerprint(model._module)
 
@@ -83,7 +89,7 @@ def works(place: Path) -> Mapping[str, Work]:
         tk.capture(model, runs, path=path / "traces", token_budget=40, progress=False)
 
     def generate(path: Path) -> None:
-        made = tk.generate(model, asked, max_new_tokens=20, progress=False)
+        made = tk.generate(model, asked, max_new_tokens=8, progress=False)
         tk.save(made, path / "runs.nc")
 
     def save(path: Path) -> None:
@@ -103,23 +109,25 @@ def works(place: Path) -> Mapping[str, Work]:
     def empty(path: Path) -> None:
         path.mkdir()
 
-    return {
+    made = {
         "capture": Work(empty, capture, _arrays, state),
         "generate": Work(empty, generate, _arrays, state),
         "save": Work(older, save, _arrays, state),
         "adapter": Work(empty, attach, _arrays, state),
-        **_phases(place, folder, loras[0]),
     }
+    deepest = max((WORKS.index(name) for name in names), default=0) - len(made)
+    made |= _phases(place, folder, loras[0], PHASES[: deepest + 1])
+    return {name: made[name] for name in names}
 
 
-def _phases(place: Path, model: Path, organism: Path) -> dict[str, Work]:
+def _phases(place: Path, model: Path, organism: Path, phases: Sequence[str]) -> dict[str, Work]:
     """Each phase of the audit, begun in a copy of what those before it left."""
     some = ["--preset", "tiny", "--model", str(model), "--organism", str(organism)]
     some += ["--control", "", "--limit", "20", "--max-new-tokens", "6"]
     made: dict[str, Work] = {}
     so_far = place / "nothing"
     so_far.mkdir()
-    for phase in PHASES:
+    for phase in phases:
         after = place / f"after {phase}"
         shutil.copytree(so_far, after)
 
@@ -130,7 +138,9 @@ def _phases(place: Path, model: Path, organism: Path) -> dict[str, Work]:
             if code:
                 raise RuntimeError(heard.getvalue()[-400:])
 
-        run(after)
+        # not here: a fork of a process with other threads may wait for them for ever
+        if os.waitpid(_forked(lambda run=run, after=after: run(after)), 0)[1]:
+            raise RuntimeError(f"The phase {phase} of the audit failed without any signal.")
 
         def start(path: Path, so_far: Path = so_far) -> None:
             shutil.copytree(so_far, path)
@@ -222,12 +232,14 @@ def main(arguments: list[str] | None = None) -> int:
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        every = works(place)
-        names = options.work.split(",") if options.work else list(every)
+        names = options.work.split(",") if options.work else list(WORKS)
+        every = works(place, names)
         counts: dict[tuple[str, str], Counter[str]] = {}
         measured = {name: _measured(every[name], place / f"whole {name}") for name in names}
+        weights = np.array([WEIGHTS.get(name, 1) for name in names])
         for number in range(options.count):
-            name, sent = names[number % len(names)], SIGNALS[number // len(names) % len(SIGNALS)]
+            name = str(rng.choice(names, p=weights / weights.sum()))
+            sent = SIGNALS[number % len(SIGNALS)]
             expected, seconds = measured[name]
             path = place / f"trial{number}"
             moment = float(rng.uniform(0, seconds))
