@@ -112,8 +112,9 @@ class _Watched:
 
     def _fits(self, value: Any) -> bool:
         # a part may see its tokens in one row
-        whole = self.before is not None and isinstance(value, torch.Tensor)
-        return whole and value.numel() == self.before.numel()
+        if self.before is None or not isinstance(value, torch.Tensor):
+            return False
+        return value.numel() == self.before.numel()
 
     def _flat(self, value: torch.Tensor) -> Stream:
         assert self.before is not None

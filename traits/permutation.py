@@ -138,7 +138,7 @@ def _by_group(values: xr.DataArray, dim: str, group: str | None) -> xr.DataArray
 
 def _in_range(values: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray]:
     """The values over a power of two, so that no square leaves the range of a float, and it."""
-    largest = np.abs(values).max(dim)
+    largest = abs(values).max(dim)
     unit = xr.where(largest > 0, 2.0 ** np.floor(np.log2(largest.where(largest > 0, 1.0))), 1.0)
     # two steps: the reciprocal of a subnormal is infinite
     return values / unit, unit

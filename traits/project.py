@@ -96,11 +96,12 @@ def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -
 
 def _refuse_undirected(vectors: xr.DataArray, zero: bool) -> None:
     length = norm(vectors)
-    wrong = ~np.isfinite(length) if zero else ~(np.isfinite(length) & (length > 0))
-    count = int(wrong.sum())
+    finite = np.isfinite(length.values)
+    right = finite if zero else finite & (length.values > 0)
+    count = int((~right).sum())
     if count:
-        first = wrong.stack(place=wrong.dims) if wrong.dims else wrong.expand_dims("place")
-        named = {d: first[d].values[first.values.argmax()] for d in wrong.dims if d in first.coords}
+        place = dict(zip(length.dims, np.argwhere(~right)[0], strict=True))
+        named = {d: length[d].values[n].item() for d, n in place.items() if d in length.coords}
         raise ValueError(
             f"Of {length.size} vectors {count} are {'not finite' if zero else 'zero or not finite'}"
             f"{f' (first: {named})' if named else ''}: nothing can be projected on them. Leave "

@@ -123,7 +123,7 @@ def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
     mean, count = differences.mean(dim), differences.sizes[dim]
     spread = differences.std(dim, ddof=1) if count > 1 else xr.zeros_like(mean)
     # equal numbers differ from their mean by a rounding
-    varies = spread > 1e-12 * np.abs(differences).max(dim)
+    varies = spread > 1e-12 * abs(differences).max(dim)
     if not bool(varies.all()):
         warnings.warn(
             f"The {count} paired differences along {dim!r} do not vary at "

@@ -39,7 +39,7 @@ def heatmap(found: xr.Dataset) -> Figure:
     size = (10, (1.2 + 0.4 * len(traits)) * len(contrasts) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(contrasts), 1, squeeze=False, sharex=True)[:, 0]
-    limit = float(np.abs(shifts).max(skipna=True)) or 1.0
+    limit = float(abs(shifts).max(skipna=True)) or 1.0
     for ax, contrast in zip(axes, contrasts, strict=True):
         values = shifts.sel(contrast=contrast).transpose("trait", "layer").values
         layers = found["layer"].values
