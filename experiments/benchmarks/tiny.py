@@ -127,9 +127,8 @@ def linear_names(model: torch.nn.Module) -> list[str]:
     ]
     mamba = any("Mamba" in type(module).__name__ for module in model.modules())
     found = {".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:]) for parts in names}
-    return sorted(
-        found - {"out_proj"} if mamba else found
-    )  # peft refuses it: fused kernels skip it
+    # peft refuses Mamba's out_proj (fused kernels skip it), and cannot wrap a router's tuple
+    return sorted(found - ({"out_proj", "router"} if mamba else {"router"}))
 
 
 def build_lora(base: Path, folder: Path, seed: int = 1, rank: int = 4) -> Path:

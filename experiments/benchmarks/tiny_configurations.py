@@ -43,13 +43,15 @@ SIZES: Mapping[str, Any] = {
             "swa_num_attention_heads mamba_n_heads n_mamba_heads mamba_num_heads linear_num_heads",
         ),
         (2, "num_key_value_heads swa_num_key_value_heads num_kv_heads linear_num_key_heads"),
-        (4, "linear_num_value_heads num_global_key_value_heads index_n_heads"),
+        (4, "linear_num_value_heads num_global_key_value_heads"),
         (
             8,
             "head_dim swa_head_dim kv_channels attention_head_dim dim_head linear_head_dim "
             "linear_key_head_dim linear_value_head_dim global_head_dim v_head_dim qk_head_dim "
             "index_head_dim query_pre_attn_scalar time_step_rank mamba_dt_rank rotary_dim_all",
         ),
+        # many, or the scores of unlike keys are all exactly 0 after their ReLU and a tie decides
+        (16, "index_n_heads indexer_n_heads"),
         (4, "qk_rope_head_dim qk_nope_head_dim rotary_dim"),
         (8, "q_lora_rank kv_lora_rank o_lora_rank gated_norm_rank laurel_rank hc_lowrank d_rel"),
         (

@@ -12,7 +12,7 @@ _MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8}
 _ZAMBA = {"attention_hidden_size": 64, "attention_head_dim": 16}
 _CODEBOOKS = "reads and writes several codebooks of audio a step: it generates no text."
 _QSA = {
-    "indexer_n_heads": 2,
+    "indexer_n_heads": 16,
     "indexer_kv_heads": 1,
     "indexer_head_dim": 8,
     "indexer_budget": 8,
