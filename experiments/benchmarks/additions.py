@@ -113,10 +113,13 @@ def _watched(block: torch.nn.Module, calls: list[Block], path: list[str]) -> lis
         calls[-1].output = tensor(output).clone()
 
     def into(name: str) -> Any:
-        return lambda *_: path.append(name)
+        return lambda *_: path.append(name) if modes else None
 
     def out(name: str, module: torch.nn.Module) -> Any:
         def hook(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            # blocks may share an activation, which runs in the others too
+            if not modes:
+                return
             path.pop()
             given = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
             value = tensor(output)

@@ -38,6 +38,8 @@ EXCEPTIONS: Mapping[str, str | Mapping[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"num_heads": 8},
+    # beyond its window transformers' own generation differs with and without a cache
+    "moshi": {"sliding_window": 512},
     "musicgen": _CODEBOOKS,
     "musicgen_melody": _CODEBOOKS,
     "qwen4_exp": {"text_config": _QSA},
