@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from tracekit.model import device_of
+from tracekit.origin import origin
 
 Result = TypeVar("Result")
 CPU_BUDGET = 4096
 DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
 SHARD_BYTES = 1 << 28
+LEAST = 256
 ALIKE, WORTHWHILE = 0.9, 1 / 16
 
 
@@ -51,18 +53,22 @@ def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> floa
     return sum(lengths) / computed
 
 
-def default_budget(model: Any, kept_bytes: int = 0) -> int:
+def default_budget(model: Any, kept_bytes: int = 0, parts: int = 1) -> int:
     """Tokens a batch: 4,096 on CPU (more is not faster); on a GPU, what the free memory holds.
 
     A quarter of that memory is for a generous bound on one block's activations, and for what is
-    kept of two batches (`kept_bytes` a token). What is kept of one batch is one shard, and stays
-    under 256 MB, since a few shards at a time lie in memory to be written.
+    kept of two batches (`kept_bytes` a token); `parts` times as much where gradients or logits are
+    kept. What is kept of one batch is one shard, and stays under 256 MB, since a few shards at a
+    time lie in memory to be written. A model that does not handle padding gets its rows one by one.
     """
+    if "padding" in origin(model).refused:
+        return 1
     device, config = device_of(model), model._module.config.get_text_config()
     gpu = device.type == "cuda"
     free = float(torch.cuda.mem_get_info(device)[0]) if gpu else 0.0
     wide = most(config, "intermediate_size")
-    return budget_for(free, config.hidden_size, wide, kept_bytes, gpu)
+    whole = budget_for(free, config.hidden_size, wide, kept_bytes, gpu)
+    return whole if parts == 1 else max(whole // parts, LEAST)
 
 
 def decoding_budget(model: Any) -> int:
@@ -71,7 +77,7 @@ def decoding_budget(model: Any) -> int:
     A step of decoding reads all weights, however many rows it serves; more than 8,192 tokens are
     not faster on a few cores.
     """
-    if device_of(model).type == "cuda":
+    if device_of(model).type == "cuda" or "padding" in origin(model).refused:
         return default_budget(model)
     kept = cached_numbers(model._module.config.get_text_config())
     token = kept * model._module.dtype.itemsize

@@ -54,7 +54,7 @@ def gradients(
     )
     words = _first_ids(model, towards, against)
     kept = kept_tokens(transcripts, tokens)
-    budget = token_budget or max(batching.default_budget(model) // KEPT_ACTIVATIONS, 256)
+    budget = token_budget or batching.default_budget(model, parts=KEPT_ACTIVATIONS)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     width = model._module.config.get_text_config().hidden_size
     filled = np.full((*kept.shape, len(wanted), width), np.nan, np.float32)

@@ -103,11 +103,12 @@ def rows_of(model: TransformersModel, batch: Batch) -> Iterator[None]:
 
     What runs inside runs alone in its process.
 
-    Errors: `ValueError` when an edit made values that are not finite; `RuntimeError` for a model
-    that is broken, or that another thread holds.
+    Errors: `ValueError` when an edit made values that are not finite, and for padded rows on a
+    model that does not handle padding; `RuntimeError` for a model that is broken, or that another
+    thread holds.
     """
     with one_at_a_time():
-        origin(model)
+        _refuse_padded(model, batch)
         yield from _rows_of(model._module, Running(batch))
 
 
@@ -122,6 +123,16 @@ def _rows_of(module: Any, running: Running) -> Iterator[None]:
     finally:
         module.tracekit_rows = before
         running.refuse_overflow()
+
+
+def _refuse_padded(model: TransformersModel, batch: Batch) -> None:
+    reason = origin(model).refused.get("padding")
+    if reason is not None and not bool(batch.attention_mask.all()):
+        lengths = batch.attention_mask.sum(1)
+        raise ValueError(
+            f"A batch of rows of {int(lengths.min())} to {int(lengths.max())} tokens was asked of "
+            f"{origin(model).name}, but {reason} Leave token_budget out, or use token_budget=1."
+        )
 
 
 def running_in(module: torch.nn.Module) -> Running | None:

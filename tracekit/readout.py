@@ -29,7 +29,7 @@ def logprobs(
     >>> logprobs(model, runs).dims
     ('prompt', 'token')
     """
-    budget = token_budget or max(batching.default_budget(model) // 2, 256)
+    budget = token_budget or batching.default_budget(model, parts=2)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     real = transcripts.token_id.transpose("prompt", "token").values >= 0
     filled = np.full(real.shape, np.nan, np.float32)

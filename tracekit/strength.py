@@ -138,7 +138,7 @@ def _plan(model: TransformersModel, transcripts: xr.Dataset, budget: int | None)
             "The transcripts have no response tokens to predict; pass responses to encode, or "
             "generate some first."
         )
-    budget = budget or max(batching.default_budget(model) // 2, 256)
+    budget = budget or batching.default_budget(model, parts=2)
     return batching.plan(tensors.lengths(transcripts).tolist(), budget)
 
 

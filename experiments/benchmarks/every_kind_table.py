@@ -12,19 +12,23 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import peft
 import torch
+import transformers
 from transformers.utils import logging
 
 from experiments.benchmarks import every_kind, tiny_configurations
 from experiments.benchmarks.tiny_exceptions import EXCEPTIONS
 
-LIMIT = 120
+# seconds of the processor and, for what waits for ever, of the clock
+LIMIT, PATIENCE = 60, 900
 COLUMNS = ("kind", "lora", "outcome", *every_kind.COLUMNS, "seconds", "reason")
 # what is no statement about tracekit, and so no row
 NO_ROW = ("not built", "transformers", "peft")
@@ -59,7 +63,7 @@ def step(kind: str) -> list[dict[str, str]]:
     with tempfile.TemporaryDirectory() as scratch:
         worker = multiprocessing.get_context("fork").Process(target=_work, args=(kind, scratch))
         worker.start()
-        worker.join(LIMIT)
+        worker.join(PATIENCE)
         late = worker.is_alive()
         if late:
             worker.kill()
@@ -67,6 +71,7 @@ def step(kind: str) -> list[dict[str, str]]:
         result = Path(scratch) / "rows.json"
         rows = json.loads(result.read_text("utf-8")) if result.is_file() else []
     if not rows:
+        late |= worker.exitcode == -signal.SIGXCPU
         word = "out of time" if late else "crash"
         found = f"nothing within {LIMIT} s" if late else f"the process ended with {worker.exitcode}"
         rows = [every_kind.record(kind, "no", word, reason=found)]
@@ -81,6 +86,7 @@ def _cpu_seconds() -> float:
 
 
 def _work(kind: str, scratch: str) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -105,7 +111,9 @@ def summary(rows: Sequence[dict[str, str]]) -> str:
     ]
     lines = [
         f"{len(tiny_configurations.KINDS)} model types, {len({r['kind'] for r in told})} "
-        f"of them with {len(told)} rows, in {minutes:.1f} minutes of one core",
+        f"of them with {len(told)} rows, in {minutes:.1f} minutes of one core "
+        # imported here, before the forks, peft costs its seconds once
+        f"(transformers {transformers.__version__}, peft {peft.__version__})",
         *(f"{outcome}: {count}" for outcome, count in sorted(counts.items())),
         f"refused whole although the residual is right: {len(whole)} {' '.join(whole)}",
     ]

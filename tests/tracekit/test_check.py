@@ -145,19 +145,23 @@ def test_a_lens_that_the_last_block_alone_does_not_settle_is_refused(tiny_folder
         tk.unembed(model, last)
 
 
-def test_padding_that_leaks_into_the_row_is_found(tiny_llama):
-    seen, batch = seen_by(tiny_llama)
-    _check_single(tiny_llama, seen, batch, 1)
+def test_padding_that_leaks_into_the_row_is_found(fresh_llama):
+    seen, batch = seen_by(fresh_llama)
+    _check_single(fresh_llama, seen, batch, 1)
     # the short row as it would be without its mask
     with torch.no_grad():
-        unmasked = tiny_llama._module.model(
+        unmasked = fresh_llama._module.model(
             input_ids=batch.input_ids,
             attention_mask=torch.ones_like(batch.attention_mask),
             output_hidden_states=True,
         )
     wrong = {**seen, "output": [*unmasked.hidden_states[1:-1], seen["output"][-1]]}
-    with pytest.raises(ValueError, match=r"layer 0: row 1 batched with padding .* \(bound 0\.0001"):
-        _check_single(tiny_llama, wrong, batch, 1)
+    assert "padding" not in origin(fresh_llama).refused
+    _check_single(fresh_llama, wrong, batch, 1)
+    refused = origin(fresh_llama).refused["padding"]
+    assert re.match(
+        r"at layer 0 .* a row of 4 tokens beside one of 7 .* \(bound 0\.0001\)", refused
+    )
 
 
 def test_a_change_that_moves_nothing_is_found(tiny_folder, words):
