@@ -86,15 +86,15 @@ def row(model: Any, reference: Any) -> dict[str, Cell]:
     straight, bent, at, vector = reference
     runs = tk.encode(model, TEXTS, template="raw")
     cells = {site: site_cell(model, runs, site, straight) for site in unbatched.SITES}
-    cells["logprobs"] = outcome(lambda: _nats(model, runs, straight))
+    cells["logprobs"] = outcome(lambda: nats(model, runs, straight))
     cells["generation"] = outcome(lambda: _ids(model, runs, straight))
     direction = xr.DataArray(vector.numpy(), dims="dim", coords={"layer": at})
 
     def steering() -> str:
         span = slice(-BACK, None)
         edited = tk.steer(model, direction, coefficient=1.0, layers=[at], tokens=span)
-        nats, ids = _nats(edited, runs, bent), _ids(edited, runs, bent)
-        return next((cell for cell in (nats, ids) if cell.startswith("wrong")), nats)
+        scores, ids = nats(edited, runs, bent), _ids(edited, runs, bent)
+        return next((cell for cell in (scores, ids) if cell.startswith("wrong")), scores)
 
     cells["steering"] = outcome(steering)
     return cells
@@ -161,7 +161,8 @@ def judged(gap: float) -> str:
     return f"{gap:.1e}" if gap <= BOUND else f"wrong: {gap:.1e}"
 
 
-def _nats(model: Any, runs: xr.Dataset, said: unbatched.Said) -> str:
+def nats(model: Any, runs: xr.Dataset, said: unbatched.Said) -> str:
+    """The largest difference of log-probabilities, as the table shows it."""
     values = tk.logprobs(model, runs).transpose("prompt", "token").values
     worst = 0.0
     for ours, theirs in zip(values, said.logprobs, strict=True):

@@ -125,7 +125,8 @@ def linear_names(model: torch.nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, kinds) and any(part.isdigit() for part in name.split("."))
     ]
-    mamba = any("Mamba" in type(module).__name__ for module in model.modules())
+    mamba = any("mamba" in name.lower() for name, _ in model.named_modules())
+    mamba |= any("Mamba" in type(module).__name__ for module in model.modules())
     found = {".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:]) for parts in names}
     # peft refuses Mamba's out_proj (fused kernels skip it), and cannot wrap a router's tuple
     return sorted(found - ({"out_proj", "router"} if mamba else {"router"}))
