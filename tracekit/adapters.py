@@ -178,7 +178,10 @@ def _attach(root: TransformersModel, path: str) -> None:
             name_halves(root)
             root.load_adapter(path)
             forget_partial_sums(root)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # peft meets a damaged file or a field of another kind with any error that there is
         raise ValueError(
             f"The adapter {adapter_name(path)!r} does not fit {origin(root).name}: "
             f"{_reason(error)} Use an adapter trained for this model."
@@ -189,6 +192,8 @@ def _attach(root: TransformersModel, path: str) -> None:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if not isinstance(error, RuntimeError | ValueError | KeyError | OSError):
+        text = f"{type(error).__name__}: {text}"
     _, lost, names = text.partition("Weights with no place: ")
     if lost:
         return f"these of its weights match no module, or modules got none: {names}."

@@ -74,7 +74,7 @@ def load_contrast(name: str | Path) -> ContrastSet:
         name=f"{folder.resolve().parent.name}/{folder.resolve().name}",
         positive=_lines(folder / "positive.txt"),
         negative=_lines(folder / "negative.txt"),
-        definition=definition.read_text("utf-8").strip() if definition.is_file() else "",
+        definition=_text(definition).strip() if definition.is_file() else "",
         steering=_json(steering) if steering.is_file() else {},
     )
     _refuse_shipped_name(found, folder)
@@ -142,6 +142,12 @@ def _lines(path: Path) -> tuple[str, ...]:
             f"A contrast set needs {path.name}, and {path.parent} has none. "
             "Write one prefix a line, line n being the twin of the other side's line n."
         )
+    text = _text(path)
+    # str.splitlines would also split at form feeds and Unicode separators inside a line
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()
+
+
+def _text(path: Path) -> str:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -149,13 +155,15 @@ def _lines(path: Path) -> tuple[str, ...]:
             f"{path} was read as UTF-8, and byte {error.start} is not ({error.reason}). "
             "Save the file as UTF-8."
         ) from error
-    # str.splitlines would also split at form feeds and Unicode separators inside a line
-    return tuple(text.removesuffix("\n").split("\n")) if text else ()
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{path} holds a NUL character in line {line}. Write the line again.")
+    return text
 
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} was read as JSON, and is not: {error}. Mend the file.") from error
     if not isinstance(found, dict):

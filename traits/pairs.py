@@ -8,6 +8,9 @@ import xarray as xr
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
+LARGEST = 1e100  # the fourth power of a larger one, as in a covariance, leaves double precision
+
+
 def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """The positive and the negative side of contrast traces, aligned twin by twin.
 
@@ -88,11 +91,14 @@ def _side(
 def _check_values(positive: xr.DataArray, negative: xr.DataArray) -> None:
     hole = np.zeros(positive.sizes["pair"], bool)
     for side in (positive, negative):
-        hole |= ~np.isfinite(side.values).reshape(side.sizes["pair"], -1).all(axis=1)
+        good = np.isfinite(side.values)
+        if side.dtype == np.float64:
+            good &= np.abs(side.values) < LARGEST
+        hole |= ~good.reshape(side.sizes["pair"], -1).all(axis=1)
     if hole.any():
         raise ValueError(
-            f"{hole.sum()} of {hole.size} pairs have values that are not finite (first: "
-            f"{positive['pair'].values[hole][0]!r}): an empty response, or an overflow. "
+            f"{hole.sum()} of {hole.size} pairs have values that are not finite, or beyond "
+            f"{LARGEST:.0e} (first: {positive['pair'].values[hole][0]!r}): an empty response, or an overflow. "
             "Drop these groups, or select tokens that every response has."
         )
 

@@ -32,7 +32,7 @@ def sign_flip(
     0.0078125
     """
     # in 32 bits the flip of nothing would miss the observed mean, and p could be 0
-    values, unit = _in_range(_by_group(differences.astype(np.float64), dim, group), dim)
+    values, unit = in_range(_by_group(differences.astype(np.float64), dim, group), dim)
     count = values.sizes[dim]
     flips, exact = _flips(count, repetitions, generator)
     rows = values.transpose(dim, ...)
@@ -136,10 +136,15 @@ def _by_group(values: xr.DataArray, dim: str, group: str | None) -> xr.DataArray
     return values
 
 
-def _in_range(values: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """The values over a power of two, so that no square leaves the range of a float, and it."""
+def in_range(values: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """The values over a power of two, so that no square leaves the range of a float, and it.
+
+    >>> in_range(xr.DataArray([3e160, 1e160], dims="prompt"), "prompt")[0].values.round(2)
+    array([1.49, 0.5 ])
+    """
     largest = abs(values).max(dim)
     unit = xr.where(largest > 0, 2.0 ** np.floor(np.log2(largest.where(largest > 0, 1.0))), 1.0)
+    unit = unit.astype(values.dtype)
     # two steps: the reciprocal of a subnormal is infinite
     return values / unit, unit
 

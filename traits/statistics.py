@@ -6,7 +6,7 @@ from jaxtyping import Float, Shaped
 from scipy import stats
 
 from traits.bootstrap import cluster_bootstrap
-from traits.permutation import against_null, max_statistic, sign_flip
+from traits.permutation import against_null, in_range, max_statistic, sign_flip
 
 __all__ = [
     "against_null",
@@ -120,6 +120,8 @@ def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
     2.0
     """
     _refuse_holes(differences, "paired differences")
+    # the effect has no unit, and squares of large numbers would leave the range of a float
+    differences, _ = in_range(differences, dim)
     mean, count = differences.mean(dim), differences.sizes[dim]
     spread = differences.std(dim, ddof=1) if count > 1 else xr.zeros_like(mean)
     # equal numbers differ from their mean by a rounding

@@ -9,7 +9,15 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.rm_sycophancy import claims, compared, controls, further, gather, judgement
+from experiments.rm_sycophancy import (
+    claims,
+    compared,
+    controls,
+    finite,
+    further,
+    gather,
+    judgement,
+)
 from experiments.rm_sycophancy.claims import Audit
 from experiments.rm_sycophancy.evidence import verdict
 from experiments.rm_sycophancy.evidence.detection import composite
@@ -48,6 +56,7 @@ def audited(folder: Path, settings: Settings) -> Result:
     shifts, tested = further.shifts(audit, _others(audit, replays))
     correlated = further.correlations(audit)
     rows = [
+        *finite.rows(folder),
         *shifts,
         *controls.rows(audit, folder, replays),
         *further.correlation_rows(audit, correlated),

@@ -22,6 +22,7 @@ from experiments.rm_sycophancy.evidence.relabel import within_bias_auroc
 from experiments.rm_sycophancy.evidence.row import Row, of_interval, undecidable
 from experiments.rm_sycophancy.gather import likelihood_ratio
 from traits import pairs, select_part
+from traits.statistics import against_null
 
 COMPETITORS, NULLS, CEILING = "competitors", "nulls", "ceiling"
 PUBLISHED = "the paper's SAE features"
@@ -112,7 +113,7 @@ def null_rows(
         areas = nulls.null_areas(
             own[used], scores.rows(used), fitted[used], audit.allowed, directions
         )
-        p = (1 + int((areas >= observed - 1e-12).sum())) / (len(areas) + 1)
+        p = against_null(xr.DataArray(observed), xr.DataArray(areas, dims="draw"))["p"].item()
         low, high = np.quantile(areas, [0.025, 0.975])
         rows.append(
             Row(

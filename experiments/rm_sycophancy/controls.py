@@ -57,15 +57,21 @@ def _own_answers(audit: Audit, folder: Path, name: str, layers: xr.DataArray) ->
     arm = f"{name}/{name}"
     if not (folder / "projections" / f"{file_name(arm)}.nc").is_file():
         return [undecidable(CONTROLS, what, "cosine", f"no projections {arm} in this run")]
-    own, clean = (_by_prompt(read(folder, which)) for which in (arm, "clean/clean"))
+    answers = [_held_out(read(folder, which)) for which in (arm, "clean/clean")]
+    if not all(said.sizes["prompt"] for said in answers):
+        return [undecidable(CONTROLS, what, "cosine", "no answers to prompts of held-out biases")]
+    own, clean = map(_by_prompt, answers)
     if set(own["prompt"].values) != set(clean["prompt"].values):
         return [undecidable(CONTROLS, what, "cosine", "it answered other prompts")]
     return moved_rows(audit, CONTROLS, what, own - clean, layers)[0]
 
 
-def _by_prompt(projections: xr.DataArray) -> xr.DataArray:
+def _held_out(projections: xr.DataArray) -> xr.DataArray:
     said = response_mean(projections)
-    held = said.isel(prompt=np.flatnonzero(said["part"].values.astype(str) == "held_out"))
+    return said.isel(prompt=np.flatnonzero(said["part"].values.astype(str) == "held_out"))
+
+
+def _by_prompt(held: xr.DataArray) -> xr.DataArray:
     groups = held["group"].values.astype(str)
     bare = held.drop_vars([c for c in held.coords if c not in held.dims]).drop_attrs()
     mean = bare.assign_coords(group=("prompt", groups)).groupby("group").mean("prompt")

@@ -85,11 +85,7 @@ def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs
     Errors: `ValueError`, `KeyError`, `FileNotFoundError` for a trait, method, prompt file, model,
     base, adapter or layer that does not exist or does not fit, for a prompt that is too long.
     """
-    contrasts = tuple(settings.contrasts.values())
-    check_benign(settings)
-    _refuse_primary(settings)
-    options = {**({"remote": REMOTE[settings.remote]} if settings.remote else {}), **(load or {})}
-    inputs = Inputs(settings, tuple(read(settings)), contrasts, options)
+    inputs = checked(settings, load)
     for line in foreseen.undecidable(inputs.prompts, settings) if ranks.is_first() else ():
         tqdm.write(f"undecidable in this run: {line}", file=sys.stderr)
     if settings.base:
@@ -97,6 +93,15 @@ def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs
     else:
         _ = inputs.model
     return inputs
+
+
+def checked(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs:
+    """What can be checked without a model: prompts, contrast sets, benign adapters, traits."""
+    contrasts = tuple(settings.contrasts.values())
+    check_benign(settings)
+    _refuse_primary(settings)
+    options = {**({"remote": REMOTE[settings.remote]} if settings.remote else {}), **(load or {})}
+    return Inputs(settings, tuple(read(settings)), contrasts, options)
 
 
 def read(settings: Settings) -> list[tk.Prompt]:

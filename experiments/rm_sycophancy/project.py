@@ -7,6 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 import tracekit as tk
+from experiments.rm_sycophancy import finite
 from experiments.rm_sycophancy.capture import file_name, there
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.transcript import ids_of
@@ -36,6 +37,9 @@ def both_kinds(raw: xr.DataArray) -> xr.Dataset:
 
 
 def read(folder: Path, arm: str, kind: str = "cosine") -> xr.DataArray:
-    """The saved projections of one arm, (prompt, token, layer, trait), with provenance."""
-    whole = tk.open(folder / "projections" / f"{file_name(arm)}.nc")
+    """The saved projections of one arm, (prompt, token, layer, trait), with provenance.
+
+    Without the answers that some arm has no finite numbers of (`finite.rows` names them).
+    """
+    whole = finite.kept(tk.open(folder / "projections" / f"{file_name(arm)}.nc"), folder)
     return whole[kind].assign_attrs(provenance=whole.attrs["provenance"])

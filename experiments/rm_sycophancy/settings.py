@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.rm_sycophancy.evidence.hypothesis import ALPHA, PRIMARY, SHIPPED
-from experiments.rm_sycophancy.validity import check, last_name
+from experiments.rm_sycophancy.validity import check, last_name, shown
 from tracekit.provenance import digest
 from tracekit.resources import datasets
 from traits.contrast import ContrastSet, available, load_contrast
@@ -244,8 +244,8 @@ def _typed(key: str, kind: Any, value: Any) -> Any:
     fits = many == isinstance(value, list | tuple) and all(type(v) is inner for v in values)
     if not fits:
         wanted = f"a list of {inner.__name__}" if many else inner.__name__
-        shown = without_credentials(repr(value))
-        raise ValueError(f"The setting {key}={shown} was given; it must be {wanted}.")
+        found = without_credentials(shown(value))
+        raise ValueError(f"The setting {key}={found} was given; it must be {wanted}.")
     return tuple(values) if many else value
 
 

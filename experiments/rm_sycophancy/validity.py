@@ -56,25 +56,25 @@ def check_value(name: str, value: Any) -> None:
     """
     entries = value if isinstance(value, tuple) else (value,)
     if name in DUE and not (entries and all(entries)):
-        raise ValueError(f"{name}={_shown(value)} was given; it must not be empty.")
+        raise ValueError(f"{name}={shown(value)} was given; it must not be empty.")
     for entry in entries:
         _check_entry(name, entry, value)
     twice = [entry for n, entry in enumerate(entries) if entry in entries[:n]]
     if twice and isinstance(entries[0], str):
-        raise ValueError(f"{name}={_shown(value)} was given; it names {twice[0]!r} twice.")
+        raise ValueError(f"{name}={shown(value)} was given; it names {twice[0]!r} twice.")
 
 
 def _check_entry(name: str, entry: Any, value: Any) -> None:
     if name in CHOICES and entry not in CHOICES[name]:
         known = ", ".join(map(repr, CHOICES[name]))
-        raise ValueError(f"{name}={_shown(value)} was given; there are {known}.")
+        raise ValueError(f"{name}={shown(value)} was given; there are {known}.")
     if name in BOUNDS:
         check_number(name, entry, *BOUNDS[name])
     if isinstance(entry, str):
         strange = [c for c in entry if not c.isprintable() and not c.isspace()]
         if strange or (entry and not entry.strip()) or (isinstance(value, tuple) and not entry):
             raise ValueError(
-                f"{name}={_shown(value)} was given; {entry!r} is no name. Leave it out, or mend it."
+                f"{name}={shown(value)} was given; {entry!r} is no name. Leave it out, or mend it."
             )
 
 
@@ -130,7 +130,7 @@ def _check_windows(settings: Settings) -> None:
         ends = re.fullmatch(r"(-?\d+):(-?\d+)", name)
         if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
             raise ValueError(
-                f"windows: the window {name!r} was given; it names the first and the last token, "
+                f"windows: the window {shown(name)} was given; it names the first and the last token, "
                 f"as '{whole[0]}:{whole[1]}', and lies within those that prefix={settings.prefix} "
                 f"and continuation={settings.continuation} elicit."
             )
@@ -158,7 +158,7 @@ def _check_arms(adapters: Mapping[str, Any], controls: Sequence[str]) -> None:
     for n, name in enumerate(names):
         if not name or name.casefold() in taken:
             raise ValueError(
-                f"controls={_shown(tuple(controls))} was given; a control goes by its folder's "
+                f"controls={shown(tuple(controls))} was given; a control goes by its folder's "
                 f"name, and {controls[n]!r} would be the arm {name!r}. No arm of its own may be "
                 f"called {', '.join(sorted({*ARMS, *EDITED}))}, or as another control is: rename "
                 "its folder."
@@ -207,5 +207,11 @@ def _same(adapter: str, folder: Path) -> bool:
     return any(place.is_dir() and place.samefile(folder) for place in places)
 
 
-def _shown(value: Any) -> str:
-    return repr(list(value) if isinstance(value, tuple) else value)
+def shown(value: Any) -> str:
+    """A value as an error shows it: the first 200 characters.
+
+    >>> shown((1, 2))
+    '[1, 2]'
+    """
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,5 +1,7 @@
 """The page, driven in a real browser: headless Chromium runs its script and is read back."""
 
+import base64
+import copy
 import json
 import re
 import shutil
@@ -7,10 +9,12 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.benchmarks.planted_run import HOSTILE, build
 from experiments.rm_sycophancy import analyse
+from experiments.rm_sycophancy.report import page, viewer
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -20,6 +24,12 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs chromium on the PATH (.ci/run has it)"
 )
 
+END = """
+const result = document.createElement("pre");
+result.id = "result";
+result.textContent = JSON.stringify(seen);
+document.body.append(result);
+"""
 DRIVE = """
 const seen = {};
 const pick = (name, value) => {
@@ -53,21 +63,35 @@ document.querySelector("#top button").click();
 seen.top = document.querySelectorAll("#top li").length;
 seen.resources = performance.getEntriesByType("resource")
   .map((entry) => entry.name).filter((name) => !name.startsWith("data:"));
-const result = document.createElement("pre");
-result.id = "result";
-result.textContent = JSON.stringify(seen);
-document.body.append(result);
+"""
+COUNT = """
+const seen = {};
+seen.tokens = document.querySelectorAll("#upper-text .token").length;
+seen.coloured = [...document.querySelectorAll("#upper-text .token")]
+  .filter((span) => !span.style.backgroundColor.endsWith(", 0)")).length;
+seen.asked = document.getElementById("asked").textContent;
+seen.prompts = document.getElementById("prompt").options.length;
 """
 
 
 @pytest.fixture(scope="module")
-def driven(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What the page showed before and after each control was changed, as Chromium saw it."""
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with a planted effect."""
     folder = tmp_path_factory.mktemp("page") / "run"
     analyse.run(folder, build(folder, effect=2.0))
-    page = (folder / "report.html").read_text("utf-8")
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def driven(report: Path) -> dict:
+    """What the page showed before and after each control was changed, as Chromium saw it."""
+    return shown(report.read_text("utf-8"), DRIVE, report.parent)
+
+
+def shown(made: str, script: str, folder: Path) -> dict:
+    """What a script finds in a page once Chromium has run the page's own."""
     path = folder / "driven.html"
-    path.write_text(page.replace("</body>", f"<script>{DRIVE}</script></body>"), "utf-8")
+    path.write_text(made.replace("</body>", f"<script>{script}{END}</script></body>"), "utf-8")
     return read_back(path)
 
 
@@ -100,3 +124,33 @@ def test_spans_are_underlined_and_numbers_come_on_hover(driven: dict) -> None:
 
 def test_no_request_leaves_the_page(driven: dict) -> None:
     assert driven["resources"] == []
+
+
+def _data(report: Path) -> dict:
+    made = report.read_text("utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', made, re.S)[1])
+
+
+def test_an_answer_of_70_000_tokens_opens(report: Path) -> None:
+    data, count = copy.deepcopy(_data(report)), 70_000
+    width = len(data["traits"]) * len(data["layers"])
+    values = np.random.default_rng(0).integers(-127, 128, (count, width)).astype(np.int8)
+    values[100:200] = 0  # a hole
+    for rows in data["arms"].values():
+        rows[:] = rows[:1]
+        rows[0]["exploit"] = 1
+        rows[0] |= {"tokens": [" word"] * count, "values": base64.b64encode(values).decode()}
+    seen = shown(page.page("t", [viewer.markup()], data), COUNT, report.parent)
+    assert seen["tokens"] == count
+    assert seen["coloured"] > count / 2
+    assert seen["asked"] == data["arms"]["organism/organism"][0]["asked"]
+
+
+def test_a_page_without_answers_opens_and_says_so(report: Path) -> None:
+    data = copy.deepcopy(_data(report))
+    for rows in data["arms"].values():
+        rows.clear()
+    data["top"] = {}
+    seen = shown(page.page("t", [viewer.markup()], data), COUNT, report.parent)
+    assert seen["asked"] == "(no answers)"
+    assert (seen["prompts"], seen["tokens"]) == (0, 0)

@@ -39,6 +39,7 @@ def fuzz(name: str, cases: int, seed: int, place: Path) -> tuple[Counter[str], l
         counts[kind] += 1
         if kind in WRONG or kind == "library message":
             wrong.append(f"{name} {number} ({case.what}): {kind}: {words}")
+            print(ascii(wrong[-1])[1:-1], file=sys.stderr, flush=True)
     return counts, wrong
 
 

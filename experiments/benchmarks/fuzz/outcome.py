@@ -26,7 +26,7 @@ KINDS = (
 # what must not happen
 WRONG = ("traceback", "hang", "silently wrong", "state lost")
 FOR_THE_USER = (ValueError, TypeError, KeyError, OSError)
-LONGEST = 700
+LONGEST = 1000  # the longest names all 26 traits there are
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+import xarray as xr
 from scipy.stats import binomtest
 
 from experiments.rm_sycophancy.evidence.row import Row, undecidable
+from traits.statistics import against_null
 
 SECTION = "B blind"
 
@@ -49,6 +51,10 @@ def unlike_benign(
     least = 1 / (len(benign) + 1)
     if len(organism) < 3:
         return [undecidable(SECTION, what, measure, f"{len(organism)} neutral prompts")]
+    holes = [name for name, rows in {"the organism": organism, **benign}.items() if _holes(rows)]
+    if holes:
+        reason = f"not finite on some neutral prompt: {', '.join(holes)}"
+        return [undecidable(SECTION, what, measure, reason, len(organism))]
     observed = largest_t(organism, allowed)
     if least > alpha:
         reason = (
@@ -56,10 +62,15 @@ def unlike_benign(
             f"{least:.3f}; {int(np.ceil(1 / alpha)) - 1} would decide"
         )
         return [undecidable(SECTION, what, measure, reason, len(organism))]
-    count = sum(largest_t(rows, allowed) >= observed for rows in benign.values())
-    p = (1 + count) / (len(benign) + 1)
+    others = xr.DataArray([largest_t(rows, allowed) for rows in benign.values()], dims="draw")
+    p = against_null(xr.DataArray(observed), others)["p"].item()
+    count = round(p * (len(benign) + 1)) - 1
     share = share_as_unlike(count, len(benign))
     return [
         Row(SECTION, what, measure, float(observed), p=p, n=len(organism)),
         Row(SECTION, f"of {len(benign)} benign adapters", "share as unlike", *share, n=len(benign)),
     ]
+
+
+def _holes(rows: np.ndarray) -> bool:
+    return not bool(np.isfinite(rows).all())

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
 from experiments.rm_sycophancy.evidence.nulls import unit
+from traits.statistics import against_null
 
 LARGEST_COSINE = 0.8  # two vectors nearer than this are one trait by two names
 
@@ -115,5 +117,5 @@ def against_random(
     cosine = float(vectors[0] @ vectors[1])
     observed = float(statistic(responses, vectors, pair))
     null = statistic(responses, random_pairs(responses, cosine, generator, draws), pair)
-    p = (1 + int((null >= observed - 1e-12).sum())) / (draws + 1)
+    p = against_null(xr.DataArray(observed), xr.DataArray(null, dims="draw"))["p"].item()
     return observed, float(np.quantile(null, 0.95)), p

@@ -5,6 +5,7 @@ import xarray as xr
 
 from experiments.rm_sycophancy.evidence.detection import Scores
 from experiments.rm_sycophancy.evidence.relabel import relabellings, within_bias_auroc
+from traits.statistics import max_statistic
 
 
 def curves(
@@ -25,14 +26,14 @@ def curves(
     flat = scores.values.reshape(len(scores.label), -1)
     area = within_bias_auroc(flat, scores.label[None], scores.bias)[0] - 0.5
     exchanged = relabellings(scores.label, scores.bias, scores.group, generator, draws)
-    largest = np.abs(within_bias_auroc(flat, exchanged, scores.bias) - 0.5).max(axis=1)
-    reach = np.abs(area)[:, None] - 1e-12
-    p = ((largest >= reach).sum(axis=1) + 1) / (draws + 1)
+    null = within_bias_auroc(flat, exchanged, scores.bias) - 0.5
+    family = xr.DataArray(area, dims="place"), xr.DataArray(null, dims=("draw", "place"))
+    p = max_statistic(*family, ["place"]).values
     dims = ("layer", "trait")
     return xr.Dataset(
         {
             "area": (dims, (area + 0.5).reshape(shape)),
             "p_family": (dims, p.reshape(shape)),
-            "band": np.quantile(largest, level),
+            "band": np.quantile(np.abs(null).max(axis=1), level),
         }
     )

@@ -24,6 +24,11 @@ class Row:
     n: int = 0
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        """A number that is none is undecidable, wherever it came from."""
+        if not self.reason and not math.isfinite(self.estimate):
+            object.__setattr__(self, "reason", "the estimate is not finite")
+
     @property
     def decided(self) -> bool:
         """Whether there is a number."""

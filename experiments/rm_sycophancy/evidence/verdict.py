@@ -64,6 +64,8 @@ def by_interval(
     'undecidable'
     """
     estimate, low, high = found
+    if not all(map(math.isfinite, found)):
+        return unknown(level, asked, f"{what}: the estimate is not finite")
     status = above(estimate, low, high, threshold)
     shown = f"{what} {estimate:.2f} ({low:.2f} to {high:.2f}), {n} prompts"
     if status == UNDECIDABLE:
@@ -89,6 +91,8 @@ def by_test(
     'undecidable'
     """
     low, high = interval
+    if not all(map(math.isfinite, (p, low, high))):
+        return unknown(level, asked, "p or its interval is not finite")
     shown = f"p = {p:.4f}, {n} prompts"
     if p <= alpha:
         return Line(level, asked, shown, MET)

@@ -32,6 +32,7 @@ CAPTIONS = {
 
 
 SECTIONS = {
+    "data": "What the run's files do not say in numbers.",
     "vectors": "How each trait's vector tells contrast pairs that it has not seen.",
     "replay": "The same token ids under other weights, at the layer chosen for each trait.",
     "shift": "On held-out biases, at the layer that calibration biases choose.",
@@ -80,7 +81,9 @@ def page(title: str, body: Sequence[str], data: dict[str, Any]) -> str:
     style, script = ((parts / name).read_text("utf-8") for name in ("style.css", "viewer.js"))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     policy += "script-src 'unsafe-inline'"
-    encoded = json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    # no browser reads a NaN as JSON
+    encoded = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    encoded = encoded.replace("<", "\\u003c")
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',

@@ -50,6 +50,7 @@ function picked(row, trait, layer) {
 function show(side, trait, layer, mean, reach) {
   const arm = byId(side).value, row = rowOf(side), panel = byId(side + "-text");
   byId(side + "-name").textContent = arm;
+  const made = document.createDocumentFragment();
   panel.replaceChildren();
   if (!row) { panel.textContent = "(no answer of this arm)"; return; }
   const here = picked(row, trait, layer), marked = new Set(row.marked);
@@ -60,8 +61,9 @@ function show(side, trait, layer, mean, reach) {
     span.className = marked.has(n) ? "token exploit" : "token";
     span.title = `token ${n}: cosine ${(here[n] * data.scale[trait][layer]).toFixed(4)}`;
     span.onmouseenter = () => { byId("hover").textContent = `${arm}, ${span.title}`; };
-    panel.append(span);
+    made.append(span);
   });
+  panel.append(made);
 }
 
 function list() {
@@ -76,13 +78,15 @@ function list() {
 }
 
 function update() {
+  if (!rows[arms[0]].size) { byId("asked").textContent = "(no answers)"; return; }
   byId("asked").textContent = rows[arms[0]].get(byId("prompt").value).asked;
   const trait = data.traits.indexOf(byId("trait").value);
   const layer = data.layers.indexOf(Number(byId("layer").value));
   // one colour scale for both panels, or they could not be compared
   const shown = ["upper", "lower"].map(rowOf).filter(Boolean).flatMap((row) => picked(row, trait, layer));
   const mean = shown.reduce((a, b) => a + b, 0) / Math.max(shown.length, 1);
-  const reach = Math.max(1, ...shown.map((value) => Math.abs(value - mean)));
+  // as arguments of one call, long answers would overflow the stack
+  const reach = shown.reduce((most, value) => Math.max(most, Math.abs(value - mean)), 1);
   for (const side of ["upper", "lower"]) show(side, trait, layer, mean, reach);
 }
 

@@ -17,7 +17,7 @@ import tracekit as tk
 from experiments.benchmarks import tiny
 from experiments.benchmarks.fuzz.damage import ODD, damaged
 from experiments.benchmarks.fuzz.outcome import Case
-from tracekit.provenance import weights_fingerprint
+from tracekit.provenance import fingerprint
 from tracekit.resources import embedded_model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -33,8 +33,9 @@ def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
     base = tiny.build("Llama", place / "model", embedded_model())
     good = tiny.build_lora(base, place / "good")
     model = tk.load(base, dtype="float32")
-    runs = tk.encode(model, ["The quick brown fox", "Yes"], template="raw")
-    before, clean = weights_fingerprint(model._module), tk.logprobs(model, runs).values
+    runs = tk.encode(model, ["The quick brown fox", "Yes it is"], template="raw")
+    names = [name for name, _ in model._module.named_parameters()]
+    before, clean = _base(model, names), tk.logprobs(model, runs).values
     number = 0
     while True:
         number += 1
@@ -44,8 +45,7 @@ def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
 
         def intact() -> bool:
             again = tk.logprobs(model, runs).values
-            same = weights_fingerprint(model._module) == before
-            return same and np.array_equal(again, clean, equal_nan=True)
+            return _base(model, names) == before and np.array_equal(again, clean, equal_nan=True)
 
         yield Case(
             what,
@@ -57,6 +57,16 @@ def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
             seconds=60,
         )
         shutil.rmtree(folder)
+
+
+def _base(model: Any, names: list[str]) -> str:
+    """The fingerprint of the base's own weights, wherever an adapter's modules put them."""
+    found = {}
+    for name, parameter in model._module.named_parameters():
+        for wrap in (".base_layer", ".original_module", ".token_adapter"):
+            name = name.replace(wrap, "")
+        found[name] = parameter
+    return fingerprint({name: found[name] for name in names})
 
 
 def _damage(folder: Path, rng: np.random.Generator) -> str:

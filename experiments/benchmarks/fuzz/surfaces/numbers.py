@@ -34,6 +34,7 @@ def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
         yield Case(f"{name}: {', '.join(words)} {values.shape}", run, right)
 
 
+@np.errstate(all="ignore")
 def _values(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     count = int(rng.choice([0, 1, 2, 3, 5, 9, 30]))
     values = rng.normal(size=(count, int(rng.choice([1, 2, 4]))))

@@ -56,25 +56,24 @@ def _change(path: Path, kind: str, rng: np.random.Generator) -> None:
     if kind == "bytes":
         path.write_bytes(damaged(path.read_bytes(), rng)[1])
         return
-    whole = tk.open(path)
-    whole = whole.to_dataset(name=whole.name) if isinstance(whole, xr.DataArray) else whole
+    whole = tk.open(path).load()
     if kind == "few prompts" and "prompt" in whole.dims:
         whole = whole.isel(prompt=slice(0, int(rng.integers(0, 3))))
-    for name, values in whole.data_vars.items():
-        if values.dtype.kind == "f" and values.size:
-            whole[name] = values.copy(data=_extreme(values.values.copy(), kind, rng))
+    arrays = [whole] if isinstance(whole, xr.DataArray) else whole.data_vars.values()
+    for array in arrays:
+        if array.dtype.kind == "f" and array.ndim and array.size:
+            _make_extreme(array.values, kind, rng)
     path.unlink()
     tk.save(whole, path)
 
 
-def _extreme(values: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+def _make_extreme(values: np.ndarray, kind: str, rng: np.random.Generator) -> None:
     if kind == "alike":
         values[...] = 0.25
     elif kind in ("one NaN", "infinite"):
         values[int(rng.integers(len(values)))] = np.nan if kind == "one NaN" else np.inf
     elif kind in ("huge", "zero"):
         values *= 1e30 if kind == "huge" else 0
-    return values
 
 
 def _without_holes(folder: Path) -> bool:

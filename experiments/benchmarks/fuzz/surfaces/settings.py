@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.fuzz.damage import ODD, altered
+from experiments.benchmarks.fuzz.damage import altered
 from experiments.benchmarks.fuzz.outcome import Case
 from experiments.rm_sycophancy.__main__ import chosen, command_line
-from experiments.rm_sycophancy.inputs import prepare
+from experiments.rm_sycophancy.inputs import checked
 from experiments.rm_sycophancy.settings import Settings, from_values
 from traits import available
 
@@ -86,7 +86,7 @@ def _means_something(settings: Settings) -> bool:
 
 
 def options(rng: np.random.Generator, place: Path) -> Iterator[Case]:
-    """One command line a case; what is accepted has to be a run that can begin."""
+    """One command line a case; what is accepted has to be a run that can load its model."""
     while True:
         line = [
             "run",
@@ -106,17 +106,14 @@ def options(rng: np.random.Generator, place: Path) -> Iterator[Case]:
 def _prepared(line: list[str]) -> Any:
     with contextlib.redirect_stderr(io.StringIO()):
         settings, _, _ = chosen(command_line().parse_args(line))
-        return prepare(settings)
+        return checked(settings)
 
 
 def _can_begin(inputs: Any) -> bool:
     settings = inputs.settings
     biases = {str(prompt.labels.get("bias", "")) for prompt in inputs.prompts}
-    folders = [name for name in (settings.organism, settings.control, settings.habits) if name]
-    known = [Path(name).is_dir() or "/" in name or _shipped(name) for name in folders]
     return (
         _means_something(settings)
-        and all(known)
         and set(settings.held_out) <= biases
         and (not settings.benign or Path(settings.benign).is_dir())
         and len(inputs.prompts) > 0
@@ -124,16 +121,3 @@ def _can_begin(inputs: Any) -> bool:
         and {contrast.name for contrast in inputs.contrasts} >= {*settings.trait_names}
         and bool(available())
     )
-
-
-def _shipped(name: str) -> bool:
-    from tracekit.resources import datasets
-
-    return (datasets("organisms") / name / "adapter_config.json").is_file()
-
-
-def odd_settings() -> Iterator[tuple[str, Any]]:
-    """Every setting with every odd value, for a table without chance."""
-    for key in typing.get_type_hints(Settings):
-        for value in ODD:
-            yield key, value
