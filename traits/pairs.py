@@ -98,8 +98,8 @@ def _check_values(positive: xr.DataArray, negative: xr.DataArray) -> None:
     if hole.any():
         raise ValueError(
             f"{hole.sum()} of {hole.size} pairs have values that are not finite, or beyond "
-            f"{LARGEST:.0e} (first: {positive['pair'].values[hole][0]!r}): an empty response, or an overflow. "
-            "Drop these groups, or select tokens that every response has."
+            f"{LARGEST:.0e} (first: {positive['pair'].values[hole][0]!r}): an empty response or an "
+            "overflow. Drop these groups, or select tokens that every response has."
         )
 
 

@@ -130,9 +130,9 @@ def _check_windows(settings: Settings) -> None:
         ends = re.fullmatch(r"(-?\d+):(-?\d+)", name)
         if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
             raise ValueError(
-                f"windows: the window {shown(name)} was given; it names the first and the last token, "
-                f"as '{whole[0]}:{whole[1]}', and lies within those that prefix={settings.prefix} "
-                f"and continuation={settings.continuation} elicit."
+                f"windows: the window {shown(name)} was given; it names the first and the last "
+                f"token, as '{whole[0]}:{whole[1]}', and lies within those that "
+                f"prefix={settings.prefix} and continuation={settings.continuation} elicit."
             )
 
 
