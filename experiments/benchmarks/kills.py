@@ -80,7 +80,7 @@ def works(place: Path, names: Sequence[str] = WORKS) -> dict[str, Work]:
     def state() -> int:
         try:
             found = tk.logprobs(model, runs).values
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             return POISONED if "load" in str(error).lower() else BENT
         same = weights_fingerprint(model._module) == before
         return AS_IT_WAS if same and np.array_equal(found, clean, equal_nan=True) else BENT
