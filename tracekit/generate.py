@@ -21,6 +21,7 @@ from tracekit.origin import origin, remote_options
 from tracekit.positions import rows_of
 from tracekit.prompts import Prompt
 from tracekit.provenance import digest, read
+from tracekit.stepping import require_steps
 from tracekit.transcript import assemble, context_length, ids_of
 
 
@@ -46,8 +47,8 @@ def generate(
     sampling also `top_p`, `top_k`, `min_p`, …) and recorded. A response that is there already is
     kept and continued. Each response ends with its end-of-turn id, or after `max_new_tokens`.
 
-    Errors: `ValueError` for settings out of range or without effect, and for a row that would
-    outgrow the model's context.
+    Errors: `ValueError` for settings out of range or without effect, for a row that would outgrow
+    the model's context, and for a model whose steps say something else than its forwards.
 
     >>> runs = generate(model, encode(model, ["Where is Paris?"]), max_new_tokens=20)
     >>> int(runs.token.max())
@@ -59,6 +60,7 @@ def generate(
     rows = _repeated(transcripts, samples)
     _refuse_outgrown(model, rows, max_new_tokens)
     _labels(rows)  # what cannot be kept is refused before anything runs
+    require_steps(model, _steps)
     lengths = tensors.lengths(rows)
     budget = parallel.agreed(model, token_budget or batching.decoding_budget(model))
     rank, ranks = parallel.share(model)
@@ -94,6 +96,22 @@ def _said(
     part: Sequence[int],
 ) -> list[list[int]]:
     made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
+    ends = set(end_ids(model))
+    return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
+
+
+def _steps(model: TransformersModel, ids: torch.Tensor, count: int) -> list[int]:
+    """The ids that a row goes on with."""
+    batch = tensors.Batch(
+        ids[None], torch.ones_like(ids)[None], torch.tensor([len(ids)]), ("probe/0",)
+    )
+    settings = config(model, count, 0.0, {"min_new_tokens": count})
+    return _continued(model, batch, settings, 0)[0]
+
+
+def _continued(
+    model: TransformersModel, made: tensors.Batch, made_config: GenerationConfig, seed: int
+) -> list[list[int]]:
     options = {"generation_config": made_config, **remote_options(model)}
     module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
     strided = here and module._supports_logits_to_keep()
@@ -107,9 +125,7 @@ def _said(
                 # torch multiplies row by row on a CPU (in bfloat16, 20 s for 64 rows)
                 model.lm_head.input = model.lm_head.input.contiguous()
             result = tracer.result.save()
-    new = result[:, made.input_ids.shape[1] :].tolist()
-    ends = set(end_ids(model))
-    return [_until_end(ids, ends) for ids in new]
+    return result[:, made.input_ids.shape[1] :].tolist()
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:

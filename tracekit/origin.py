@@ -18,7 +18,8 @@ class Origin:
     """Kept on the torch module, so that edited copies and plain nnsight code share it.
 
     `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
-    `refused` maps what this architecture does not allow (`unembed`) to the reason; `unproved` says
+    `refused` maps what this architecture does not allow (`unembed`, `steps` of a generation) to
+    the reason, and `proved` holds what was proved later than at load; `unproved` says
     of `attention` and `mlp` at which blocks they are not what the block adds, and why (`None`: no
     proof was run yet); `share` is (rank, ranks) of a copied model.
     `bare` is the module tree before an adapter was attached, `files` what that adapter was read
@@ -37,6 +38,7 @@ class Origin:
     reference: torch.Tensor | None = None
     unproved: dict[str, dict[int, str]] | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    proved: set[str] = field(default_factory=set)
     share: tuple[int, int] = (0, 1)
     bare: Any = None
     files: Any = None
