@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import torch
 from nnsight import TransformersModel
+from nnsight.intervention.envoy import Envoy
 from transformers import PreTrainedModel
 
 # Module paths of known architectures → the standard names. A path that a model lacks is skipped.
@@ -75,7 +77,14 @@ def by_structure(module: PreTrainedModel) -> dict[str, str]:
     for name, words in (("attn", _ATTENTION), ("mlp", _MLP)):
         inside = [n for n, c in blocks[0].named_children() if _is_part(n, c, words)]
         found |= {inside[0]: name} if len(inside) == 1 and inside[0] != name else {}
-    return {path: name for path, name in found.items() if path != name}
+    return {_spelt(path): name for path, name in found.items() if path != name}
+
+
+def _spelt(path: str) -> str:
+    # nnsight serves `.output` on every module, and moves a child of that name to `E_output`
+    taken = [inspect.isdatadescriptor(getattr(Envoy, part, None)) for part in path.split(".")]
+    parts = zip(path.split("."), taken, strict=True)
+    return ".".join(f"{Envoy.OVERLOAD_PREFIX}{part}" if moved else part for part, moved in parts)
 
 
 def block_lists(module: PreTrainedModel) -> list[tuple[str, torch.nn.ModuleList]]:
