@@ -106,7 +106,7 @@ def most(config: Any, name: str) -> int:
     64
     """
     layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
-    values = [getattr(layer, name, None) for layer in layers]
+    values: list[Any] = [getattr(layer, name, None) for layer in layers]
     numbers = [n for value in values for n in np.atleast_1d(value) if n is not None]
     return max((int(n) for n in numbers), default=0)
 

@@ -30,7 +30,7 @@ def noting_missing() -> Iterator[set[str]]:
     try:
         yield missing
     finally:
-        kind.from_pretrained = inherited
+        kind.from_pretrained = inherited  # type: ignore[method-assign]
 
 
 def refuse_missing(name: str, missing: set[str]) -> None:

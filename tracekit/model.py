@@ -167,7 +167,8 @@ def _disk_last(kwargs: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _refuse_embedding_on_disk(module: torch.nn.Module, name: str) -> None:
-    if getattr(module.get_input_embeddings(), "weight", torch.empty(0)).is_meta:
+    embedding: Any = module
+    if getattr(embedding.get_input_embeddings(), "weight", torch.empty(0)).is_meta:
         raise _embedding_on_disk(name)
 
 

@@ -154,7 +154,8 @@ def contributions(block: Block) -> dict[str, torch.Tensor] | None:
     `None` where no chain of additions leads from the input to the output: the block normalises the
     stream itself, or keeps several.
     """
-    stream, total, last = block.input, {}, None
+    total: dict[str, torch.Tensor] = {}
+    stream, last = block.input, None
     for step in block.additions:
         other = _other(step, stream)
         if other is None:
@@ -189,6 +190,8 @@ def label(block: Block, value: torch.Tensor, deep: int = 6) -> str:
         name, _, kind = maker.within.partition(":")
         if any(word in kind for word in ("norm", "dropout")):
             continue
+        if "conv" in name:
+            return "mixer"  # its class bears the architecture's name, which may say "moe"
         if any(word in f"{name}:{kind}" for word in ATTENTION):
             return "attention"
         return "mlp" if any(word in f"{name}:{kind}" for word in MLP) else "mixer"

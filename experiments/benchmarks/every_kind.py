@@ -219,7 +219,7 @@ def measure(kind: str, scratch: Path) -> list[dict[str, str]]:
         return ""
 
     word, reason = outcome(adapted)
-    return [bare, record(kind, "yes", word, *rows, reason=reason)]
+    return [bare, record(kind, "yes", word, rows[0] if rows else {}, reason=reason)]
 
 
 def refused_whole(

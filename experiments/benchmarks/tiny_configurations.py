@@ -153,7 +153,8 @@ def settings(kind: str, vocabulary: int, ends: Mapping[str, int]) -> dict[str, A
 
 
 def _shrunk(full: PretrainedConfig, words: Mapping[str, int]) -> dict[str, Any]:
-    fields, small = full.to_dict(), {}
+    fields: dict[str, Any] = full.to_dict()
+    small: dict[str, Any] = {}
     layers = _layers(fields)
     for name, value in fields.items():
         if name in full.sub_configs:

@@ -53,7 +53,7 @@ def decoder_blocks(model: torch.nn.Module, ids: Sequence[int]) -> list[torch.nn.
     chained = [found for found in lists if _chained([seen.get(id(m)) for m in found])]
     if not chained:
         raise ValueError("no list of blocks hands the stream from one to the next")
-    return list(max(chained, key=len))
+    return list(max(chained, key=lambda found: len(found)))
 
 
 def _chained(ends: Sequence[tuple[Any, Any] | None]) -> bool:
@@ -71,7 +71,7 @@ def read(
     sites: dict[tuple[str, int], list[torch.Tensor | None]] = {}
     logprobs, said, margins = [], [], []
     for ids in rows:
-        noted = additions.noted(blocks) if proved else contextlib.nullcontext({})
+        noted: Any = additions.noted(blocks) if proved else contextlib.nullcontext({})
         with torch.no_grad(), noted as calls:
             logits = _logits(model, ids)
         scores = logits[:-1].log_softmax(-1)

@@ -102,7 +102,7 @@ class Settings:
         Errors: `ValueError` where two have one name, or names that differ only in case.
         """
         sets: dict[str, ContrastSet] = {}
-        places = {}
+        places: dict[str, str] = {}
         for given in self.traits or available():
             contrast = load_contrast(given)
             # a set's files are called by its name, with a dot for the stroke

@@ -122,8 +122,8 @@ def _areas(values: np.ndarray, seed: int) -> Call:
 def _twins(values: np.ndarray, seed: int) -> Call:
     positive = values
     negative = np.random.default_rng(seed).permutation(values)
-    sides = [xr.DataArray(v, dims=("pair", "trait")) for v in (positive, negative)]
-    return lambda: paired_auroc(*sides), lambda v: np.allclose(v, _counted(positive, negative))
+    one, other = (xr.DataArray(v, dims=("pair", "trait")) for v in (positive, negative))
+    return lambda: paired_auroc(one, other), lambda v: np.allclose(v, _counted(positive, negative))
 
 
 def _ranks(values: np.ndarray, seed: int) -> Call:
