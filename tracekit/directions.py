@@ -192,9 +192,9 @@ class Amounts:
         return []
 
     def _require_ids(self, places: list[int], rows: Rows) -> None:
-        if not self._hashes or rows.ids is None:
-            return  # a generated token's row was met at its prompt
         prompts = rows.real & (rows.labels < 0)
+        if not self._hashes or not bool(prompts.any()):
+            return  # a generated token's row was met at its prompt
         for n, place in enumerate(places):
             if digest(rows.ids[n][prompts[n]].tolist()) != self._hashes[place]:
                 raise ValueError(

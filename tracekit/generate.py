@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import nnsight
 import numpy as np
 import torch
 import xarray as xr
@@ -13,7 +14,7 @@ from nnsight import TransformersModel
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from tracekit import batching, parallel, tensors
+from tracekit import batching, logits, parallel, tensors
 from tracekit.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.labels import require_names
 from tracekit.model import device_of, model_provenance
@@ -100,13 +101,18 @@ def _said(
     return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
 
 
-def _steps(model: TransformersModel, ids: torch.Tensor, count: int) -> list[int]:
-    """The ids that a row goes on with."""
-    batch = tensors.Batch(
-        ids[None], torch.ones_like(ids)[None], torch.tensor([len(ids)]), ("probe/0",)
-    )
+def _steps(model: TransformersModel, ids: torch.Tensor, count: int) -> torch.Tensor:
+    """The logits of each of the next tokens of a row: (step, vocabulary)."""
+    starts = torch.tensor([len(ids)])
+    batch = tensors.Batch(ids[None], torch.ones_like(ids)[None], starts, ("probe/0",))
     settings = config(model, count, 0.0, {"min_new_tokens": count})
-    return _continued(model, batch, settings, 0)[0]
+    options = {"generation_config": settings}
+    with torch.no_grad(), rows_of(model, batch), only(model._module, settings):
+        with model.generate(batch.model_inputs, **options) as tracer:
+            kept = nnsight.save([])
+            for _ in tracer.iter[:count]:
+                kept.append(logits.read(model)[:, -1].float())
+    return torch.cat(list(kept)).cpu()
 
 
 def _continued(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from nnsight import TransformersModel
@@ -11,19 +11,20 @@ from tracekit.origin import FLOATS, origin
 from tracekit.probe import probe
 
 STEPS = 3
-# nats below the best that rounding explains
-SLACK, SLACK_16 = 1e-3, 0.5
-Step = Callable[[TransformersModel, torch.Tensor, int], list[int]]
+# nats that rounding explains: a step under the cache adds in another order than a whole forward
+SLACK, SLACK_16 = 1e-6, 0.05
+Step = Callable[[TransformersModel, torch.Tensor, int], torch.Tensor]
 
 
 def require_steps(model: TransformersModel, step: Step) -> None:
-    """Refuse a model whose generated ids are not those of its own forwards.
+    """Refuse a model that predicts something else while it generates than in a forward.
 
-    `step` continues one row of ids greedily. Some architectures count positions in another way
-    while they generate (RoBERTa's family), and would write text that no forward of theirs
-    predicts. Proved once for each loaded model, without edits; a remote one is not proved.
+    `step` gives the logits (step, vocabulary) of the tokens that a row goes on with, greedily.
+    Some architectures count positions in another way while they generate (RoBERTa's family), and
+    would write text that no forward of theirs predicts. Proved once for each loaded model,
+    without edits; a remote one is not proved.
 
-    Errors: `ValueError` naming the step and both ids.
+    Errors: `ValueError` naming the step and the divergence.
     """
     about = origin(model)
     if about.remote or "steps" in about.proved:
@@ -43,12 +44,12 @@ def require_steps(model: TransformersModel, step: Step) -> None:
 def _reason(model: TransformersModel, step: Step) -> str | None:
     batch = probe(model)
     ids = batch.input_ids[0, batch.attention_mask[0].bool()]
-    said = step(model, ids, STEPS)
-    whole = torch.cat([ids, torch.tensor(said, dtype=ids.dtype)])
+    steps = step(model, ids, STEPS)
+    whole = torch.cat([ids, steps.argmax(-1)[:-1].to(ids)])
     with torch.no_grad():
         module = model._module
         logits = module(input_ids=whole[None].to(module.device), use_cache=False).logits[0]
-    return _unlike(logits.float().cpu().log_softmax(-1)[len(ids) - 1 :], said, _slack(model))
+    return _unlike(logits.float().cpu()[len(ids) - 1 :], steps, _slack(model))
 
 
 def _slack(model: TransformersModel) -> float:
@@ -56,14 +57,14 @@ def _slack(model: TransformersModel) -> float:
     return SLACK if exact else SLACK_16
 
 
-def _unlike(scores: torch.Tensor, said: Sequence[int], slack: float) -> str | None:
-    for number, token in enumerate(said):
-        best = int(scores[number].argmax())
-        below = float(scores[number, best] - scores[number, token])
-        if below > slack:
+def _unlike(forward: torch.Tensor, steps: torch.Tensor, slack: float) -> str | None:
+    expected, said = forward.log_softmax(-1), steps.log_softmax(-1)
+    nats = (expected.exp() * (expected - said)).sum(-1)
+    for number, value in enumerate(nats.tolist()):
+        if not value <= slack:
             return (
-                f"at step {number} it goes on with the id {token}, and its own forward over the "
-                f"same ids with {best}, {below:.3g} nats above: it counts positions in another way "
-                "while it generates."
+                f"at step {number} its prediction is {value:.3g} nats from that of its own forward "
+                f"over the same ids (bound {slack:g}): it counts positions in another way while "
+                "it generates."
             )
     return None

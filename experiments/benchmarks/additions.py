@@ -154,8 +154,15 @@ def contributions(block: Block) -> dict[str, torch.Tensor] | None:
     `None` where no chain of additions leads from the input to the output: the block normalises the
     stream itself, or keeps several.
     """
+    # a block may norm its input first, and add to that (the first one of RWKV)
+    starts = [block.input, *(step.operands[0] for step in block.additions)]
+    chains = (_chain(block, start) for start in starts)
+    return next((chain for chain in chains if chain is not None), None)
+
+
+def _chain(block: Block, start: torch.Tensor) -> dict[str, torch.Tensor] | None:
     total: dict[str, torch.Tensor] = {}
-    stream, last = block.input, None
+    stream, last = start, None
     for step in block.additions:
         other = _other(step, stream)
         if other is None:

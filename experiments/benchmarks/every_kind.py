@@ -13,7 +13,7 @@ import xarray as xr
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import tracekit as tk
-from experiments.benchmarks import tiny, tiny_configurations, unbatched
+from experiments.benchmarks import additions, tiny, tiny_configurations, unbatched
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog, and then it sleeps for a while.",
@@ -234,10 +234,25 @@ def refused_whole(
         model = tk.load(folder, dtype="float32", check=False)
         runs = tk.encode(model, TEXTS, template="raw")
         layers = list(range(len(model.layers)))
+        if _shape_of_stream(folder) != 3:
+            return "no stream (row, column, dim)"
         cells = (_gap(model, runs, "residual", layers, reference[0], alone) for alone in (0, 1))
         return next((cell for cell in cells if _is_number(cell)), "wrong")
 
     return "refused whole", {"residual": outcome(residual)}, reason
+
+
+def _shape_of_stream(folder: Path) -> int:
+    """The number of dims of (row, column, dim) that plain blocks' outputs have, for two rows."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    blocks = unbatched.decoder_blocks(model, [1] * 5)
+    seen: list[torch.Tensor] = []
+    handle = blocks[0].register_forward_hook(lambda *a: seen.append(additions.tensor(a[-1])))
+    with torch.no_grad():
+        model(input_ids=torch.ones(2, 5, dtype=torch.long), use_cache=False)
+    handle.remove()
+    wanted = (2, 5, model.config.get_text_config().hidden_size)
+    return sum(a == b for a, b in zip(seen[0].shape, wanted, strict=False))
 
 
 def record(

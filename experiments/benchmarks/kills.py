@@ -26,6 +26,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ import tracekit as tk
 from experiments.benchmarks import tiny
 from experiments.rm_sycophancy.__main__ import PHASES
 from experiments.rm_sycophancy.__main__ import main as audit
-from tracekit.provenance import weights_fingerprint
+from tracekit.provenance import fingerprint
 from tracekit.resources import embedded_model
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
@@ -75,14 +76,16 @@ def works(place: Path, names: Sequence[str] = WORKS) -> dict[str, Work]:
     runs = tk.encode(model, [f"Prompt {n}" for n in range(6)], responses=words)
     asked = tk.encode(model, [f"Question {n}" for n in range(2)])
     clean = tk.logprobs(model, runs).values
-    before = weights_fingerprint(model._module)
+    # the base's own: an adapter that is off stays attached
+    bare = dict(model._module.named_parameters())
+    before = fingerprint(bare)
 
     def state() -> int:
         try:
             found = tk.logprobs(model, runs).values
         except (ValueError, RuntimeError) as error:
             return POISONED if "load" in str(error).lower() else BENT
-        same = weights_fingerprint(model._module) == before
+        same = fingerprint(bare) == before
         return AS_IT_WAS if same and np.array_equal(found, clean, equal_nan=True) else BENT
 
     def capture(path: Path) -> None:
@@ -139,7 +142,7 @@ def _phases(place: Path, model: Path, organism: Path, phases: Sequence[str]) -> 
                 raise RuntimeError(heard.getvalue()[-400:])
 
         # not here: a fork of a process with other threads may wait for them for ever
-        if os.waitpid(_forked(lambda run=run, after=after: run(after)), 0)[1]:
+        if os.waitpid(_forked(partial(run, after)), 0)[1]:
             raise RuntimeError(f"The phase {phase} of the audit failed without any signal.")
 
         def start(path: Path, so_far: Path = so_far) -> None:

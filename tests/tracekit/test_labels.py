@@ -95,8 +95,8 @@ def test_every_name_that_files_use_is_reserved(tiny_llama, everywhere, runs):
     used = {str(n) for array in arrays for n in (*array.dims, *array.coords)}
     used |= {str(n) for a in arrays if isinstance(a, xr.Dataset) for n in a.data_vars}
     used |= {str(a.name or "values") for a in arrays if isinstance(a, xr.DataArray)}
-    # `coefficient` is a sweep's, which refuses a label of that name itself
-    assert used - set(COLUMNS) - RESERVED == {"coefficient"}
+    # these are a sweep's, which refuses labels of those names itself
+    assert used - set(COLUMNS) - RESERVED == {"coefficient", "prompt_ids"}
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

@@ -96,7 +96,7 @@ def _read(model: Any, folder: Path, runs: Any) -> np.ndarray:
 
 def _right(found: np.ndarray, base: Path, folder: Path, runs: Any) -> bool:
     """The log-probabilities of plain transformers and peft, a text at a time."""
-    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     plain = PeftModel.from_pretrained(plain, folder).eval()
     for row, ids in zip(found, runs.token_id.values, strict=True):
         real = torch.as_tensor(ids[ids >= 0].astype(np.int64))
