@@ -107,11 +107,15 @@ def _steps(model: TransformersModel, ids: torch.Tensor, count: int) -> torch.Ten
     batch = tensors.Batch(ids[None], torch.ones_like(ids)[None], starts, ("probe/0",))
     settings = config(model, count, 0.0, {"min_new_tokens": count})
     options = {"generation_config": settings}
-    with torch.no_grad(), rows_of(model, batch), only(model._module, settings):
-        with model.generate(batch.model_inputs, **options) as tracer:
-            kept = nnsight.save([])
-            for _ in tracer.iter[:count]:
-                kept.append(logits.read(model)[:, -1].float())
+    with (
+        torch.no_grad(),
+        rows_of(model, batch),
+        only(model._module, settings),
+        model.generate(batch.model_inputs, **options) as tracer,
+    ):
+        kept = nnsight.save([])
+        for _ in tracer.iter[:count]:
+            kept.append(logits.read(model)[:, -1].float())
     return torch.cat(list(kept)).cpu()
 
 
