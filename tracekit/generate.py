@@ -101,10 +101,8 @@ def _said(
     return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
 
 
-def _steps(model: TransformersModel, ids: torch.Tensor, count: int) -> torch.Tensor:
-    """The logits of each of the next tokens of a row: (step, vocabulary)."""
-    starts = torch.tensor([len(ids)])
-    batch = tensors.Batch(ids[None], torch.ones_like(ids)[None], starts, ("probe/0",))
+def _steps(model: TransformersModel, batch: tensors.Batch, count: int) -> torch.Tensor:
+    """The logits of each row's next tokens: (row, step, vocabulary)."""
     settings = config(model, count, 0.0, {"min_new_tokens": count})
     options = {"generation_config": settings}
     with (
@@ -116,7 +114,7 @@ def _steps(model: TransformersModel, ids: torch.Tensor, count: int) -> torch.Ten
         kept = nnsight.save([])
         for _ in tracer.iter[:count]:
             kept.append(logits.read(model)[:, -1].float())
-    return torch.cat(list(kept)).cpu()
+    return torch.stack(list(kept), 1).cpu()
 
 
 def _continued(

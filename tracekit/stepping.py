@@ -7,22 +7,24 @@ from collections.abc import Callable
 import torch
 from nnsight import TransformersModel
 
-from tracekit.origin import FLOATS, origin
+from tracekit.origin import FLOATS, Origin, origin
 from tracekit.probe import probe
+from tracekit.tensors import Batch
 
 STEPS = 3
 # nats that rounding explains: a step under the cache adds in another order than a whole forward
 SLACK, SLACK_16 = 1e-6, 0.05
-Step = Callable[[TransformersModel, torch.Tensor, int], torch.Tensor]
+Step = Callable[[TransformersModel, Batch, int], torch.Tensor]
 
 
 def require_steps(model: TransformersModel, step: Step) -> None:
     """Refuse a model that predicts something else while it generates than in a forward.
 
-    `step` gives the logits (step, vocabulary) of the tokens that a row goes on with, greedily.
-    Some architectures count positions in another way while they generate (RoBERTa's family), and
-    would write text that no forward of theirs predicts. Proved once for each loaded model,
-    without edits; a remote one is not proved.
+    `step` gives the logits (row, step, vocabulary) of the tokens that a batch goes on with,
+    greedily. Some architectures count positions in another way while they generate (RoBERTa's
+    family), and would write text that no forward of theirs predicts. Proved once for each loaded
+    model, without edits; a remote one is not proved. One whose steps are right but for padding is
+    noted as not handling it.
 
     Errors: `ValueError` naming the step and the divergence.
     """
@@ -30,7 +32,7 @@ def require_steps(model: TransformersModel, step: Step) -> None:
     if about.remote or "steps" in about.proved:
         return
     if "steps" not in about.refused:
-        reason = _reason(about.root, step)
+        reason = _reason(about, step)
         if reason is None:
             about.proved.add("steps")
             return
@@ -41,30 +43,46 @@ def require_steps(model: TransformersModel, step: Step) -> None:
     )
 
 
-def _reason(model: TransformersModel, step: Step) -> str | None:
-    batch = probe(model)
-    ids = batch.input_ids[0, batch.attention_mask[0].bool()]
-    steps = step(model, ids, STEPS)
-    whole = torch.cat([ids, steps.argmax(-1)[:-1].to(ids)])
-    with torch.no_grad():
-        module = model._module
-        logits = module(input_ids=whole[None].to(module.device), use_cache=False).logits[0]
-    return _unlike(logits.float().cpu()[len(ids) - 1 :], steps, _slack(model))
-
-
-def _slack(model: TransformersModel) -> float:
-    exact = origin(model).dtype in FLOATS and not origin(model).dtype.endswith("16")
-    return SLACK if exact else SLACK_16
-
-
-def _unlike(forward: torch.Tensor, steps: torch.Tensor, slack: float) -> str | None:
-    expected, said = forward.log_softmax(-1), steps.log_softmax(-1)
-    nats = (expected.exp() * (expected - said)).sum(-1)
-    for number, value in enumerate(nats.tolist()):
-        if not value <= slack:
-            return (
-                f"at step {number} its prediction is {value:.3g} nats from that of its own forward "
-                f"over the same ids (bound {slack:g}): it counts positions in another way while "
-                "it generates."
-            )
+def _reason(about: Origin, step: Step) -> str | None:
+    batch, slack = probe(about.root), _slack(about)
+    wrong = _unlike(about.root, _first(batch), step, slack)
+    if wrong is not None:
+        return f"{wrong}: it counts positions in another way while it generates."
+    padded = None if "padding" in about.refused else _unlike(about.root, batch, step, slack)
+    if padded is not None:
+        # its rows go one by one from here on
+        about.refused["padding"] = f"{padded} when rows of unequal length are padded."
     return None
+
+
+def _first(batch: Batch) -> Batch:
+    real = batch.attention_mask[0].bool()
+    ids = batch.input_ids[:1, real]
+    return Batch(ids, torch.ones_like(ids), torch.tensor([ids.shape[1]]), batch.prompts[:1])
+
+
+def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) -> str | None:
+    steps = step(model, batch, STEPS)
+    module = model._module
+    for row, mask in enumerate(batch.attention_mask.bool()):
+        ids = batch.input_ids[row, mask]
+        whole = torch.cat([ids, steps[row].argmax(-1)[:-1].to(ids)])
+        with torch.no_grad():
+            given = whole[None].to(module.device)
+            forward = module(input_ids=given, use_cache=False).logits[0, len(ids) - 1 :]
+        for number, nats in enumerate(_divergence(forward.float().cpu(), steps[row]).tolist()):
+            if not nats <= slack:
+                return (
+                    f"at step {number} its prediction is {nats:.3g} nats from that of its own "
+                    f"forward over the same ids (bound {slack:g})"
+                )
+    return None
+
+
+def _divergence(forward: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    expected, said = forward.log_softmax(-1), steps.log_softmax(-1)
+    return (expected.exp() * (expected - said)).sum(-1)
+
+
+def _slack(about: Origin) -> float:
+    return SLACK if about.dtype in FLOATS and not about.dtype.endswith("16") else SLACK_16

@@ -53,7 +53,8 @@ def decoder_blocks(model: torch.nn.Module, ids: Sequence[int]) -> list[torch.nn.
     chained = [found for found in lists if _chained([seen.get(id(m)) for m in found])]
     if not chained:
         raise ValueError("no list of blocks hands the stream from one to the next")
-    return list(max(chained, key=lambda found: len(found)))
+    longest: list[torch.nn.Module] = max(map(list, chained), key=len)
+    return longest
 
 
 def _chained(ends: Sequence[tuple[Any, Any] | None]) -> bool:
