@@ -13,7 +13,7 @@ from tracekit.resources import datasets
 class ContrastSet:
     """Matched story prefixes: line n of one side is the twin of line n of the other.
 
-    `name` is `category/trait`. Source: issue 5, natural elicitation.
+    `name` is `category/trait`. The stories stop before the trait shows, and a base model goes on.
 
     >>> contrast = ContrastSet("mine/tense", ("We will go",), ("We did go",))
     >>> len(contrast.prompts())

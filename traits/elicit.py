@@ -18,8 +18,7 @@ def elicit(
     """Both sides' stories as raw completions, with what the model itself continues them with.
 
     The first `pairs` pairs (0: all), each followed by at most `continuation` greedy tokens; ids
-    are kept as generated. Returns transcripts (prompt, token) with `label` and `group`. Source:
-    issue 5, natural elicitation.
+    are kept as generated. Returns transcripts (prompt, token) with `label` and `group`.
 
     >>> runs = elicit(model, load_contrast("sycophancy"), pairs=2)
     >>> runs.sizes["prompt"]

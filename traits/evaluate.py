@@ -62,7 +62,7 @@ def evaluate(
     same selection; the AUROC of every candidate on select and report (`curve`) with `p_family`
     for the best of the report curve and `null_curve` by layer; `selected_*`, the path; `n`. The
     attribute `findings` is a JSON list of what a reader must know. Raises ValueError for a set
-    too small to split, and for constant scores. Source: issue 5.
+    too small to split, and for constant scores.
 
     >>> draw = np.random.default_rng(0)
     >>> rows = {"label": ("prompt", [1, 0] * 40), "group": ("prompt", np.repeat(range(40), 2))}

@@ -25,7 +25,7 @@ ROLE = re.compile(
 
 @dataclass(frozen=True)
 class Limits:
-    """What a contrast set may show before it is a finding; the defaults are issue 5's.
+    """What a contrast set may show before it is a finding; the defaults are the shipped sets'.
 
     >>> Limits(pairs=40, templates=True).lexical
     0.75
@@ -85,7 +85,7 @@ def lint(
 
     Checks the number of pairs, duplicates and near-duplicates, the balance of length and words,
     the twins' last words, templates, spaces and role words. `count` gives a line's length (words
-    and punctuation marks by default; pass a tokenizer's). Source: issue 5.
+    and punctuation marks by default; pass a tokenizer's).
 
     >>> lint(ContrastSet("mine/tense", ("a b c", "d b c"), ("x b c", "y b c "))).findings[-1]
     'spaces at an end or doubled, or a tab: negative line 2'

@@ -32,7 +32,7 @@ def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> 
 
     Equal to `make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with the
     scaling divided out of the weights. The weights lie in the span of the data, so the fit is
-    made there, in `2 pairs` coordinates instead of `dim`. Source: Alain & Bengio 2016; issue 5.
+    made there, in `2 pairs` coordinates instead of `dim`. Source: Alain & Bengio 2016.
 
     >>> generator = np.random.default_rng(0)
     >>> probe(*generator.normal(size=(2, 8, 2, 3))).shape
@@ -50,7 +50,7 @@ def whitened(positive: Pairs, negative: Pairs) -> Vector:
     Ledoit and Wolf's formula says: equal to `LinearDiscriminantAnalysis("lsqr",
     shrinkage="auto")`, but solved in `2 pairs` equations instead of `dim`, which is exact because
     the covariance is diagonal outside the span of the data. At least two pairs. Source: Ledoit &
-    Wolf 2004; issue 5.
+    Wolf 2004.
 
     >>> generator = np.random.default_rng(0)
     >>> whitened(*generator.normal(size=(2, 8, 2, 3))).shape

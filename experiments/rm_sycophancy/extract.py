@@ -103,7 +103,7 @@ def _joined(fitted: Sequence[xr.DataArray], what: str, settings: Settings) -> xr
         **read(fitted[0]),
         "what": what,
         "tokens": f"means over {', '.join(stories.windows(settings))} of the stories, as chosen",
-        # the same weights play both roles where no base is given (DESIGN, decision 10)
+        # the same weights play both roles where no base is given
         "transfer": bool(settings.base),
     }
     return stamp(whole, made)

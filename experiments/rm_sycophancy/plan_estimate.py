@@ -12,7 +12,7 @@ HELD = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "nf4": 0.5
 # and what one forward moves of it: 4-bit weights are unpacked to 16 bits, written and read again
 MOVED = {**HELD, "nf4": HELD["nf4"] + 4, "int8": 1.0}
 CUDA_CONTEXT = 1e9
-# compressed bytes a 16-bit value (measured on real residuals: FACTS)
+# compressed bytes a 16-bit value, on real residuals (benchmarks.storage: 0.77 of 2, and room)
 STORED = 1.6
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -78,18 +77,15 @@ def read_pt(
 def _loaded(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist. Give a file of vectors.")
-    with reading(path, "Save its tensors again, as " + _WANTED + "."):
+    # what unpickling refuses may be either
+    advice = "It is damaged, or holds objects, which could run code on reading. "
+    with reading(path, f"{advice}Save its tensors again, as {_WANTED}."):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 wrong = archive.testzip()
             if wrong:
                 raise ValueError(f"{wrong} is not what its checksum says")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            first = str(error).splitlines()[0]
-            words = f"it is damaged, or holds objects, which could run code on reading: {first}"
-            raise ValueError(words) from error
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _of_tensor(
