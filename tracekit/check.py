@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import nnsight
@@ -54,6 +53,7 @@ def verify(model: TransformersModel) -> logits.Logits:
     seen = _everything(model, batch)
     _check_shapes(model, seen, batch)
     _check_hidden_states(model, seen, batch)
+    sites.prove(model, seen["calls"], seen["output"], batch)
     _check_logits(model, seen, batch)
     _check_later(model, seen, batch)
     _check_single(model, seen, batch, row=LENGTHS.index(min(LENGTHS)))
@@ -91,7 +91,9 @@ def verify_adapter(model: TransformersModel) -> None:
 
 def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
     options = {"output_hidden_states": True}
-    with _given(model) as given, torch.no_grad(), model.trace(batch.model_inputs, **options):
+    with torch.no_grad(), model.trace(batch.model_inputs, **options) as tracer:
+        calls = sites.watched(model, tracer)
+        given = nnsight.save(model.inputs[1])
         inputs, outputs = nnsight.save([]), nnsight.save([])
         for block in model.layers:
             inputs.append(sites.first(block.input))
@@ -100,6 +102,7 @@ def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
         found = nnsight.save(logits.read(model))
     return {
         "given": given,
+        "calls": calls,
         "input": [x.cpu() for x in inputs],
         "output": [x.cpu() for x in outputs],
         "logits": found.cpu(),
@@ -107,28 +110,10 @@ def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _given(model: TransformersModel) -> Iterator[dict[str, Any]]:
-    """What a trace hands to the model's forward."""
-    given: dict[str, Any] = {}
-
-    def note(_module: torch.nn.Module, _inputs: Any, keywords: dict[str, Any]) -> None:
-        given.update(keywords)
-
-    handle = model._module.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        yield given
-    finally:
-        handle.remove()
-
-
 def _check_logits(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
-    """Log-probabilities, and the lens, are those of the model's output outside any trace.
-
-    On the way that forward proves the sites.
-    """
+    """Log-probabilities, and the lens, are those of the model's output outside any trace."""
     about, ids, bound = origin(model), batch.input_ids, _tolerance(model)
-    with torch.no_grad(), sites.proving(model, batch):
+    with torch.no_grad():
         output = model._module(**seen["given"])
     expected = (output[0] if isinstance(output, tuple) else output.logits).cpu()
     scores = expected[:, :-1].double().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)

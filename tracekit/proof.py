@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,104 +22,80 @@ KIN = {
 }
 
 
-@contextlib.contextmanager
-def watching(
-    blocks: Sequence[torch.nn.Module],
-    parts: Sequence[Mapping[str, torch.nn.Module]],
-    real: Bool[torch.Tensor, "row column"],
-) -> Iterator[dict[str, dict[int, str]]]:
-    """Why a part is not what its block adds, by site and block: filled in by a forward inside.
+@dataclass(frozen=True)
+class Call:
+    """What a module was given, its first argument, and what it put out, in one forward."""
 
-    `parts` names, for each block, the module that stands for a site. It is right where output −
-    input of the block is its output plus those of up to three other modules of the block, each
-    as it is: nothing scaled, nothing normed afterwards; or where the block's output is its output
-    plus the input of one of those modules. A part that is right is left out. `real` are the tokens
-    to look at.
+    name: str
+    given: Any
+    output: Any
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A block in one forward: its own call, those of its modules, and which of them is which site.
+
+    Values are float64; `dtype` is what the stream was held in.
+    """
+
+    calls: Sequence[Call]
+    modules: Mapping[str, Sequence[Call]]
+    parts: Mapping[str, str]
+    dtype: torch.dtype
+
+
+def unproved(
+    blocks: Sequence[Ran], real: Bool[torch.Tensor, "row column"]
+) -> dict[str, dict[int, str]]:
+    """Why a part is not what its block adds, by site and block.
+
+    A part is right where output − input of the block is its output plus those of up to three other
+    modules of the block, each as it is: nothing scaled, nothing normed afterwards; or where the
+    block's output is its output plus the input of one of those modules. A part that is right is
+    left out. `real` are the tokens to look at.
     """
     found: dict[str, dict[int, str]] = {}
-    watched = [
-        _Watched(number, block, named, real, found)
-        for number, (block, named) in enumerate(zip(blocks, parts, strict=True))
-    ]
-    _refuse_shared(parts, found)
-    try:
-        for one in watched:
-            one.attach()
-        yield found
-    finally:
-        for one in watched:
-            one.detach()
-
-
-class _Watched:
-    """A block during a forward: its input, and what its modules put out."""
-
-    def __init__(
-        self,
-        number: int,
-        block: torch.nn.Module,
-        parts: Mapping[str, torch.nn.Module],
-        real: Bool[torch.Tensor, "row column"],
-        found: dict[str, dict[int, str]],
-    ) -> None:
-        self.number, self.block, self.parts = number, block, parts
-        self.real, self.found = real, found
-        self.handles: list[Any] = []
-        self.before: torch.Tensor | None = None
-        self.given: list[torch.Tensor] = []
-        self.outputs: list[tuple[torch.nn.Module, torch.Tensor]] = []
-
-    def attach(self) -> None:
-        inner = dict.fromkeys([*self.block.children(), *self.parts.values()])
-        self.handles = [
-            self.block.register_forward_pre_hook(self._begin, with_kwargs=True),
-            *(module.register_forward_hook(self._note) for module in inner),
-            self.block.register_forward_hook(self._end),
-        ]
-
-    def detach(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _begin(self, _block: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        value = next(iter([*inputs, *keywords.values()]), None)
-        # copied: a block may add in place
-        self.before = value.clone() if isinstance(value, torch.Tensor) else None
-        self.given, self.outputs = [], []
-
-    def _note(self, module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if inputs and self._fits(inputs[0]):
-            self.given.append(self._flat(inputs[0]))
-        value = output[0] if isinstance(output, tuple | list) else output
-        if self._fits(value):
-            self.outputs.append((module, self._flat(value)))
-
-    def _end(self, _block: Any, _inputs: Any, output: Any) -> None:
-        after = output[0] if isinstance(output, tuple | list) else output
-        if self.before is None or after.shape != self.before.shape:
-            return
-        before, wide = self._flat(self.before), self._flat(after)
-        eps = max(torch.finfo(value.dtype).eps for value in (self.before, after))
-        rounding = ROUNDINGS * eps * (before.norm(dim=-1) + wide.norm(dim=-1))
-        names = {module: name for name, module in self.block.named_children()}
-        for site, part in self.parts.items():
-            own = [value for module, value in self.outputs if module is part]
-            others = [(names.get(m, ""), v) for m, v in self.outputs if m is not part]
-            reason = _reason(before, self.given, others, wide, own, rounding, KIN[site])
+    for number, block in enumerate(blocks):
+        for site in block.parts:
+            reason = _shared(blocks, number, site) or _of_block(block, site, real)
             if reason is not None:
-                self.found.setdefault(site, {}).setdefault(self.number, reason)
-        self.before, self.given, self.outputs = None, [], []
+                found.setdefault(site, {})[number] = reason
+    return found
 
-    def _fits(self, value: Any) -> bool:
+
+def _shared(blocks: Sequence[Ran], number: int, site: str) -> str | None:
+    # nnsight would read one block's call as another's
+    path = blocks[number].parts[site]
+    sharing = [n for n, block in enumerate(blocks) if block.parts.get(site) == path]
+    return f"its module is shared by the blocks {sharing}." if len(sharing) > 1 else None
+
+
+def _of_block(block: Ran, site: str, real: torch.Tensor) -> str | None:
+    if len(block.calls) != 1:
+        return f"its block ran {len(block.calls)} times in one forward, not once."
+    before, after = block.calls[0].given, _first(block.calls[0].output)
+    if not isinstance(before, torch.Tensor) or before.shape != after.shape:
+        return "its block puts out something else than the stream it was given."
+
+    def flat(value: torch.Tensor) -> Stream:
+        return value.reshape(before.shape)[real]
+
+    def fits(value: Any) -> bool:
         # a part may see its tokens in one row
-        if self.before is None or not isinstance(value, torch.Tensor):
-            return False
-        return value.numel() == self.before.numel()
+        return isinstance(value, torch.Tensor) and value.numel() == before.numel()
 
-    def _flat(self, value: torch.Tensor) -> Stream:
-        assert self.before is not None
-        shaped = value.detach().reshape(self.before.shape).to(self.before.device)
-        return shaped[self.real.to(shaped.device)].double()
+    calls = [(path, call) for path, many in block.modules.items() for call in many]
+    outputs = [(path, c.name, _first(c.output)) for path, c in calls if fits(_first(c.output))]
+    own = [flat(value) for path, _, value in outputs if path == block.parts[site]]
+    others = [(name, flat(value)) for path, name, value in outputs if path != block.parts[site]]
+    given = [flat(call.given) for _, call in calls if fits(call.given)]
+    start, end = flat(before), flat(after)
+    rounding = ROUNDINGS * torch.finfo(block.dtype).eps * (start.norm(dim=-1) + end.norm(dim=-1))
+    return _reason(start, given, others, end, own, rounding, KIN[site])
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple | list) else value
 
 
 def _reason(
@@ -159,16 +135,3 @@ def _sums(
     # the stream in the middle of the block, as a norm there is given it
     for middle in given:
         yield middle, ()
-
-
-def _refuse_shared(
-    parts: Sequence[Mapping[str, torch.nn.Module]], found: dict[str, dict[int, str]]
-) -> None:
-    # nnsight would read one block's call as another's
-    for site in {name for named in parts for name in named}:
-        held = [(n, id(named[site])) for n, named in enumerate(parts) if site in named]
-        for number, module in held:
-            sharing = [n for n, other in held if other == module]
-            if len(sharing) > 1:
-                reason = f"its module is shared by the blocks {sharing}."
-                found.setdefault(site, {})[number] = reason

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nnsight
@@ -93,26 +92,57 @@ def check_layers(model: TransformersModel, layers: Sequence[int], site: Site) ->
     return sorted(wanted)
 
 
-@contextlib.contextmanager
-def proving(model: TransformersModel, batch: Batch) -> Iterator[None]:
-    """Proves `attention` and `mlp`, each by itself, by a forward of `batch` that runs inside."""
-    about = origin(model)
-    parts = [{site: part(block, site) for site in NAMES} for block in model.layers]
-    modules = [
-        {site: envoy._module for site, envoy in named.items() if hasattr(envoy, "_module")}
-        for named in parts
+def watched(model: TransformersModel, tracer: Any) -> Any:
+    """Inside a trace, before anything is read: the calls of each block and of its modules."""
+    paths = [path for block in model.layers for path in (block.path, *_inside(block))]
+    # in another type than the model's they are copies: a block may add in place
+    return tracer.cache(modules=paths, include_inputs=True, dtype=torch.float64)
+
+
+def prove(
+    model: TransformersModel, calls: Any, outputs: Sequence[torch.Tensor], batch: Batch
+) -> None:
+    """Proves `attention` and `mlp`, each by itself, by a forward of `batch` that was watched.
+
+    `outputs` are the blocks' own, in the type that the stream is held in.
+    """
+    ran = [
+        proof.Ran(
+            calls=_calls(calls, block.path, ""),
+            modules={path: _calls(calls, path, name) for path, name in _inside(block).items()},
+            parts=_parts(block),
+            dtype=output.dtype,
+        )
+        for block, output in zip(model.layers, outputs, strict=True)
     ]
-    blocks = [block._module for block in model.layers]
-    with proof.watching(blocks, modules, batch.attention_mask.bool()) as refused:
-        yield
-    for layer, (block, named) in enumerate(zip(blocks, modules, strict=True)):
-        for site in NAMES.keys() - named.keys():
-            children = ", ".join(name for name, _ in block.named_children())
+    refused = proof.unproved(ran, batch.attention_mask.bool())
+    for layer, block in enumerate(model.layers):
+        for site in NAMES.keys() - _parts(block).keys():
+            children = ", ".join(name for name, _ in block._module.named_children())
             refused.setdefault(site, {})[layer] = (
                 f"it has no module known as {NAMES[site]!r}; it has {children}. Pass rename= to "
                 "load, or a function of the block."
             )
-    about.unproved = refused
+    origin(model).unproved = refused
+
+
+def _parts(block: Any) -> dict[str, str]:
+    envoys = {site: part(block, site) for site in NAMES}
+    return {site: envoy.path for site, envoy in envoys.items() if hasattr(envoy, "_module")}
+
+
+def _inside(block: Any) -> dict[str, str]:
+    """The modules of a block by path, each with its name there."""
+    children = {f"{block.path}.{name}": name for name, _ in block._module.named_children()}
+    return {**dict.fromkeys(_parts(block).values(), ""), **children}
+
+
+def _calls(cache: Any, path: str, name: str) -> list[proof.Call]:
+    if path not in cache:
+        return []
+    seen = cache[path]
+    given, output = (seen.input, seen.output) if len(seen) > 1 else ([seen.input], [seen.output])
+    return [proof.Call(name, *call) for call in zip(given, output, strict=True)]
 
 
 def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str) -> None:
@@ -125,10 +155,12 @@ def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str)
         )
         return
     if about.unproved is None:
-        batch = probe(model)
-        trace = about.root.trace(batch.model_inputs)
-        with proving(about.root, batch), torch.no_grad(), trace:
-            nnsight.save(first(about.root.layers[-1].output))
+        batch, root = probe(model), about.root
+        with torch.no_grad(), root.trace(batch.model_inputs) as tracer:
+            calls = watched(root, tracer)
+            outputs = nnsight.save([first(block.output) for block in root.layers])
+            tracer.stop()
+        prove(root, calls, outputs, batch)
     assert about.unproved is not None
     reasons = about.unproved.get(site, {})
     refused = [layer for layer in layers if layer in reasons]
