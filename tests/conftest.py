@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,17 @@ def tiny_llama(tiny_folder: Path) -> TransformersModel:
 def fresh_llama(tiny_folder: Path, words: PreTrainedTokenizerBase) -> TransformersModel:
     """`tiny_folder`, loaded for this test alone: its weights may be changed."""
     return tk.load(tiny_folder, dtype="float32", tokenizer=words)
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of this test alone, 200 MB unless `request.param` says its size, to fill or lock."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    size = f"size={getattr(request, 'param', '200m')}"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs (root)")
+    yield path
+    # a lazy array keeps its files open
+    subprocess.run(["umount", "-l", str(path)], check=True)

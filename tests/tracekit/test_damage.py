@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,19 +212,6 @@ def test_a_backslash_in_a_folders_name(tiny_llama: Any, tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["a\\b"]
     with pytest.raises(ValueError, match="netCDF takes none with a backslash"):
         tk.save(_array(), tmp_path / "c\\d.nc")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs that can be made read-only."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs (root)")
-    yield path
-    # the lazy array keeps its files open
-    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_a_read_only_disk_gives_what_is_finished_and_refuses_what_is_not(

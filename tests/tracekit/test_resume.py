@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,33 +136,21 @@ def test_two_captures_into_one_path_are_refused(
         tk.capture(tiny_llama, runs, path=path, **QUIET)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 400 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs (root)")
-    yield disk
-    # the lazy array keeps its files open
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
+@pytest.mark.parametrize("disk", ["400k"], indirect=True)
 @pytest.mark.parametrize("writers", [0, 1])
 def test_a_full_disk_is_one_error_and_the_capture_goes_on_after(
-    tiny_llama: Any, runs: xr.Dataset, small_disk: Path, writers: int
+    tiny_llama: Any, runs: xr.Dataset, disk: Path, writers: int
 ) -> None:
     settings = {"token_budget": 80, "writers": writers, **QUIET}
-    (small_disk / "ballast").write_bytes(b"0" * 220_000)
+    (disk / "ballast").write_bytes(b"0" * 220_000)
     with pytest.raises(OSError, match=r"The disk is full: 0000\d\.nc in .* needs .* make space"):
-        tk.capture(tiny_llama, runs, path=small_disk / "x", **settings)
-    finished = {path: path.read_bytes() for path in (small_disk / "x").glob("*.nc")}
+        tk.capture(tiny_llama, runs, path=disk / "x", **settings)
+    finished = {path: path.read_bytes() for path in (disk / "x").glob("*.nc")}
     assert finished
-    assert not list((small_disk / "x").glob(".*.part"))
-    (small_disk / "ballast").unlink()
-    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    whole = tk.capture(tiny_llama, runs, path=small_disk / "x", **settings)
+    assert not list((disk / "x").glob(".*.part"))
+    (disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+    whole = tk.capture(tiny_llama, runs, path=disk / "x", **settings)
     memory = tk.capture(tiny_llama, runs, token_budget=80, **QUIET)
     xr.testing.assert_identical(whole.sel(prompt=memory.prompt).compute(), memory)
     assert all(path.read_bytes() == content for path, content in finished.items())
