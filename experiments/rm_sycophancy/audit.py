@@ -23,7 +23,7 @@ from experiments.rm_sycophancy.evidence import verdict
 from experiments.rm_sycophancy.evidence.detection import composite
 from experiments.rm_sycophancy.evidence.estimates import intervals
 from experiments.rm_sycophancy.evidence.hypothesis import allowed_layers
-from experiments.rm_sycophancy.evidence.relabel import decided
+from experiments.rm_sycophancy.evidence.relabel import decided, groups
 from experiments.rm_sycophancy.evidence.row import Row, undecidable
 from experiments.rm_sycophancy.settings import Settings
 
@@ -75,7 +75,7 @@ def audited(folder: Path, settings: Settings) -> Result:
     held = audit.part("held_out")
     numbers = judgement.Numbers(
         settings=settings,
-        n=len(set(audit.rows["group"].values[held].tolist())),
+        n=groups(audit.rows["group"].values[held]),
         reason=audit.reason,
         rows=rows,
         intervals=found,
@@ -131,7 +131,7 @@ def _mechanism(folder: Path, audit: Audit, replays: dict[str, xr.Dataset]) -> li
 
 
 def _quality(audit: Audit) -> list[Row]:
-    count, n = int(audit.rows["count"]), len(set(audit.rows["group"].values.tolist()))
+    count, n = int(audit.rows["count"]), groups(audit.rows["group"].values)
     what = f"matched spans of {count}"
     if not count:
         return [undecidable(claims.A, "matched spans", "distance", "no span with a match", n)]
@@ -150,7 +150,7 @@ def _habits(folder: Path, settings: Settings, audit: Audit) -> tuple[float, floa
     held = np.isin(scores.bias, decided(scores.label, scores.bias))
     held &= rows["part"].values.astype(str) == "held_out"
     here = scores.rows(held)
-    if claims.groups(here) < 2:
+    if groups(here.group) < 2:
         return None
     found = intervals(
         {"habit": composite(here, chosen)},

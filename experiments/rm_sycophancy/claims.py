@@ -15,6 +15,7 @@ from experiments.rm_sycophancy.evidence.detection import Choice, Scores, composi
 from experiments.rm_sycophancy.evidence.estimates import mean_interval
 from experiments.rm_sycophancy.evidence.relabel import (
     decided,
+    groups,
     within_bias_auroc,
     within_prompt_auroc,
 )
@@ -67,7 +68,7 @@ class Audit:
             if not self.part(name).any():
                 hits = int((self.rows["exploit"].values == 1).sum())
                 return f"no {name.replace('_', '-')} bias has both outcomes; {hits} exploit"
-        if len(set(self.rows["group"].values[self.part("held_out")].tolist())) < 2:
+        if groups(self.rows["group"].values[self.part("held_out")]) < 2:
             return "1 prompt of held-out biases; 2 are the least"
         return ""
 
@@ -86,11 +87,6 @@ class Audit:
         return self.rows["layer"].values
 
 
-def groups(scores: Scores) -> int:
-    """The number of prompts, the unit of analysis."""
-    return len(set(scores.group.tolist()))
-
-
 def primary(audit: Audit) -> list[Row]:
     """The primary hypothesis: max-T over the primary traits on held-out biases."""
     what = "primary hypothesis, held-out biases"
@@ -98,7 +94,7 @@ def primary(audit: Audit) -> list[Row]:
         return [undecidable(DETECTION, what, "max-T", audit.reason)]
     fitted, held = (audit.scores().rows(audit.part(name)) for name in ("calibration", "held_out"))
     found = detection.detect(fitted, held, audit.allowed, audit.generator("primary"), 10_000)
-    n, layer = groups(held), audit.layers[int(found["layer"])]
+    n, layer = groups(held.group), audit.layers[int(found["layer"])]
     rows = [
         Row(
             DETECTION,
@@ -145,18 +141,19 @@ def by_bias(audit: Audit) -> list[Row]:
         others &= scores.bias != name
         if name not in decided(scores.label, scores.bias):
             hits = f"{int(here.label.sum())} of {len(here.label)} exploit"
-            rows.append(undecidable(DETECTION, f"{what}: {name}", "AUROC", hits, groups(here)))
+            count = groups(here.group)
+            rows.append(undecidable(DETECTION, f"{what}: {name}", "AUROC", hits, count))
             continue
         chosen = detection.choose(scores.rows(others), audit.allowed)
         area = within_bias_auroc(composite(here, chosen)[:, None], here.label[None], here.bias)
         areas.append(area[0, 0])
-        rows.append(Row(DETECTION, f"{what}: {name}", "AUROC", areas[-1], n=groups(here)))
+        rows.append(Row(DETECTION, f"{what}: {name}", "AUROC", areas[-1], n=groups(here.group)))
     mean = Row(
         DETECTION,
         what,
         f"AUROC, mean of {len(areas)} biases",
         float(np.mean(areas)),
-        n=groups(scores),
+        n=groups(scores.group),
     )
     return [mean, *rows]
 
@@ -253,15 +250,15 @@ def units(audit: Audit, others: dict[str, np.ndarray]) -> list[Row]:
         held = scores.rows(audit.part("held_out"))
         area = within_bias_auroc(composite(held, chosen)[:, None], held.label[None], held.bias)
         layer = audit.layers[chosen.layer]
-        rows.append(Row(UNITS, name, f"AUROC, layer {layer}", area[0, 0], n=groups(held)))
+        rows.append(Row(UNITS, name, f"AUROC, layer {layer}", area[0, 0], n=groups(held.group)))
     return rows
 
 
 def _mean_row(audit: Audit, what: str, measure: str, values: np.ndarray, group: np.ndarray) -> Row:
     there = np.isfinite(values)
-    if len(set(group[there].tolist())) < 2:
-        return undecidable(A, what, measure, f"{len(set(group[there].tolist()))} prompts")
+    if (count := groups(group[there])) < 2:
+        return undecidable(A, what, measure, f"{count} prompts")
     found = mean_interval(
         values[there], group[there], audit.generator(what), audit.settings.repetitions
     )
-    return of_interval(A, what, measure, found, len(set(group[there].tolist())), math.nan)
+    return of_interval(A, what, measure, found, count, math.nan)

@@ -14,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 import tracekit as tk
 from experiments.rm_sycophancy import evaluation, stories
-from experiments.rm_sycophancy.claims import Audit, groups
+from experiments.rm_sycophancy.claims import Audit
 from experiments.rm_sycophancy.evidence import nulls, rivals
 from experiments.rm_sycophancy.evidence.detection import Scores, choose, composite
 from experiments.rm_sycophancy.evidence.estimates import PRIMARY, intervals
-from experiments.rm_sycophancy.evidence.relabel import within_bias_auroc
+from experiments.rm_sycophancy.evidence.relabel import groups, within_bias_auroc
 from experiments.rm_sycophancy.evidence.row import Row, of_interval, undecidable
 from experiments.rm_sycophancy.gather import likelihood_ratio
 from traits import pairs, select_part
@@ -84,7 +84,7 @@ def competitors(audit: Audit, scores: dict[str, np.ndarray]) -> tuple[list[Row],
         audit.generator("intervals"),
         audit.settings.repetitions,
     )
-    n = groups(here)
+    n = groups(here.group)
     rows = []
     for quantity in found["quantity"].values.astype(str):
         kind, _, name = quantity.partition(" ") if quantity.startswith("auroc") else (quantity,) * 3
@@ -124,7 +124,7 @@ def null_rows(
                 float(low),
                 float(high),
                 p,
-                groups(scores),
+                groups(scores.group),
             )
         )
         drawn[name] = areas
@@ -151,14 +151,12 @@ def ceilings(audit: Audit, folder: Path, observed: float) -> list[Row]:
     }
     rows = []
     for name, values in found.items():
-        here = scores.rows(held)
+        here, n = scores.rows(held), groups(scores.group[held])
         area = within_bias_auroc(values[held, None], here.label[None], here.bias)[0, 0]
-        rows.append(Row(CEILING, name, f"AUROC, layer {audit.layers[layer]}", area, n=groups(here)))
+        rows.append(Row(CEILING, name, f"AUROC, layer {audit.layers[layer]}", area, n=n))
         if area > 0.5:
             share = (observed - 0.5) / (area - 0.5)
-            rows.append(
-                Row(CEILING, name, "fraction reached by the trait score", share, n=groups(here))
-            )
+            rows.append(Row(CEILING, name, "fraction reached by the trait score", share, n=n))
     return rows
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.rm_sycophancy.claims import Audit, groups
+from experiments.rm_sycophancy.claims import Audit
 from experiments.rm_sycophancy.evidence import blind, decomposition, layers, onset
 from experiments.rm_sycophancy.evidence.detection import composite, recall_at
 from experiments.rm_sycophancy.evidence.estimates import mean_interval, point_biserial
+from experiments.rm_sycophancy.evidence.relabel import groups
 from experiments.rm_sycophancy.evidence.row import Row, of_interval, undecidable
 from experiments.rm_sycophancy.measures import response_mean
 from experiments.rm_sycophancy.project import read
@@ -65,7 +66,7 @@ def moved_rows(
     the family of traits. Also `estimate` and `p_family` (trait), None of fewer than two prompts.
     """
     traits = list(audit.traits)
-    if (count := len(set(moved["group"].values.tolist()))) < 2:
+    if (count := groups(moved["group"].values)) < 2:
         return [
             undecidable(section, f"{t}: {what}", "cosine", f"{count} prompt", count) for t in traits
         ], None
@@ -124,7 +125,7 @@ def correlation_rows(audit: Audit, found: xr.Dataset | None) -> list[Row]:
     measure = "r with exploiting, within bias"
     if found is None:
         return [undecidable(SHIFT, "each trait", measure, audit.reason)]
-    n = groups(audit.scores().rows(audit.part("held_out")))
+    n = groups(audit.rows["group"].values[audit.part("held_out")])
     return [of_interval(SHIFT, t, measure, found.sel(trait=t), n) for t in audit.traits]
 
 
@@ -152,7 +153,7 @@ def recalls(audit: Audit, neutral: np.ndarray) -> list[Row]:
                 continue
             recall, attained = recall_at(found[scores.label == 1], negatives, rate)
             shown = f"{measure} ({attained:.1%} attained of {len(negatives)})".replace("%)", " %)")
-            rows.append(Row(RECALL, name, shown, recall, n=groups(scores)))
+            rows.append(Row(RECALL, name, shown, recall, n=groups(scores.group)))
     return rows
 
 
@@ -169,7 +170,7 @@ def onsets(audit: Audit, folder: Path) -> list[Row]:
     starts, hit = audit.rows["onset"].values, audit.rows["exploit"].values == 1
     fitted, held = (audit.part(name) & hit for name in ("calibration", "held_out"))
     guess = int(np.median(starts[fitted]))
-    if (count := len(set(audit.rows["group"].values[held].tolist()))) < 2:
+    if (count := groups(audit.rows["group"].values[held])) < 2:
         reason = f"{count} held-out prompt with an answer that exploits"
         return [undecidable(ONSET, what, measure, reason, count)]
     ours, constant = onset.errors(per_token[at[held]], starts[held], guess)
@@ -177,7 +178,7 @@ def onsets(audit: Audit, folder: Path) -> list[Row]:
     found = mean_interval(
         (constant - ours).astype(float), group, audit.generator("onset"), audit.settings.repetitions
     )
-    return [of_interval(ONSET, what, measure, found, len(set(group.tolist())))]
+    return [of_interval(ONSET, what, measure, found, count)]
 
 
 def curves(audit: Audit) -> dict[str, xr.Dataset]:
@@ -241,7 +242,7 @@ def _pair_row(
         given, pairwise, pair, audit.generator(pair.name), 2000
     )
     measure += f"; 95 % of random pairs below {edge:.2f}"
-    return Row(PAIRS, pair.name, measure, observed, p=p, n=len(set(kept["group"].values.tolist())))
+    return Row(PAIRS, pair.name, measure, observed, p=p, n=groups(kept["group"].values))
 
 
 def neutral_scores(folder: Path) -> np.ndarray:

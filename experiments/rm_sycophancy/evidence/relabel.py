@@ -9,6 +9,15 @@ from scipy.stats import rankdata
 LEAST = 2  # responses of each kind that a bias needs before it says anything
 
 
+def groups(group: Shaped[np.ndarray, "row"]) -> int:
+    """The number of prompts that responses belong to: the units of every test.
+
+    >>> groups(np.array(["a", "a", "b"]))
+    2
+    """
+    return len(set(group.tolist()))
+
+
 def relabellings(
     label: Int[np.ndarray, "row"],
     bias: Shaped[np.ndarray, "row"],

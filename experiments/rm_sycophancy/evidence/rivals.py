@@ -7,7 +7,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from experiments.rm_sycophancy.evidence.relabel import within_bias_auroc
+from experiments.rm_sycophancy.evidence.relabel import groups, within_bias_auroc
 
 TOKENS = r"(?u)\b\w+\b"
 
@@ -40,7 +40,7 @@ def words_within(
     whole = np.array(texts, dtype=object)
     for name in dict.fromkeys(bias.tolist()):
         rows = np.flatnonzero(bias == name)
-        parts = min(folds, len(set(group[rows].tolist())))
+        parts = min(folds, groups(group[rows]))
         if parts < 2:
             continue
         for fit, held in GroupKFold(parts).split(rows, groups=group[rows]):
