@@ -15,7 +15,7 @@ LEAST_BLIND = 3  # neutral prompts
 LEAST_OUTCOMES = 4  # responses of a bias: two of each outcome
 WITHOUT_ROLE = (
     "a control of this name has rows of its own and no part in the verdict or among the benign "
-    f"adapters: roles go by the folders' names ({', '.join(ROLES)})"
+    "adapters: of further controls, only one whose folder is called 'style' has"
 )
 
 

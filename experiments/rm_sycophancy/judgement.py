@@ -22,6 +22,7 @@ from experiments.rm_sycophancy.evidence.verdict import (
     unknown,
 )
 from experiments.rm_sycophancy.settings import Settings
+from experiments.rm_sycophancy.validity import WITHOUT_BIASES
 
 BALANCED, CORRELATED, LEAST_TRAITS = 0.7, 0.5, 2
 
@@ -129,9 +130,6 @@ def _mechanism(numbers: Numbers) -> Line:
     shown = ", ".join(f"{row.p:.4f} against {name}" for row, name in zip(rows, names, strict=True))
     met = max(row.p for row in rows) <= numbers.settings.alpha
     return Line("specific", asked, f"p = {shown}; {rows[0].n} prompts", MET if met else NOT_MET)
-
-
-WITHOUT_BIASES = ("control", "style", "habits")  # (a), (b), (e)
 
 
 def _parted(numbers: Numbers) -> Line:

@@ -13,6 +13,7 @@ import tracekit as tk
 from experiments.rm_sycophancy import questions
 from experiments.rm_sycophancy.inputs import Inputs
 from experiments.rm_sycophancy.settings import Settings
+from experiments.rm_sycophancy.validity import WITHOUT_BIASES
 from tracekit.provenance import read, stamp
 from traits import as_cosine
 
@@ -87,12 +88,9 @@ def blind(
         found.append(as_cosine(raw).mean("token", keep_attrs=True).drop_attrs())
     whole = xr.concat(found, xr.Variable("adapter", list(adapters))).rename("cosine")
     whole = whole.drop_vars([name for name in whole.coords if name not in whole.dims])
-    known = BENIGN | {path.parent.name for path in extra}
+    known = {*WITHOUT_BIASES, *(path.parent.name for path in extra)}
     marked = whole.assign_coords(benign=("adapter", [name in known for name in adapters]))
     return stamp(marked, {**read(raw), "made_by": "experiments.rm_sycophancy.replay"})
-
-
-BENIGN = {"control", "style", "habits"}
 
 
 def _logprobs(model, runs: xr.Dataset) -> xr.DataArray:

@@ -36,6 +36,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 DUE = ("preset", "model", "hypothesis", "methods", "primary", "sets")
 ARMS = ("clean", "organism", "control", "habits")  # what an arm is called by its part
+WITHOUT_BIASES = ("control", "style", "habits")  # (a), (b), (e)
 EDITED = ("deleted", "inserted")  # texts that lie beside the arms' own
 
 
