@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.benchmarks import tiny
 from experiments.rm_sycophancy.__main__ import main as audit
 from experiments.rm_sycophancy.folder import claim, finish
+from experiments.rm_sycophancy.options import names, numbers
 from tracekit.resources import embedded_model
 
 SPOKEN = {  # what a model says, at random
@@ -182,16 +183,27 @@ def ended(arguments: Sequence[str]) -> tuple[str, str]:
 
 
 def unfit(folder: Path) -> str:
-    """What is wrong with the table or the page of a run; empty where nothing is."""
-    table = (folder / "table.txt").read_text("utf-8")
-    page = (folder / "report.html").read_text("utf-8")
-    bad = re.search(r"\b(nan|inf|Infinity)\b", table, re.IGNORECASE)
-    data = page.partition('id="data">')[2].partition("</script>")[0]
-    if bad:
-        return f"{bad[0]} in the table: {table[max(bad.start() - 60, 0) : bad.end()]}"
-    if re.search(r"\b(NaN|Infinity)\b", data):
-        return "NaN or Infinity in the page"
+    """What is wrong with the table or the page of a run; empty where nothing is.
+
+    Neither shows a NaN or an infinity, and a browser can read the page's data.
+    """
+    table, page = ((folder / name).read_text("utf-8") for name in ("table.txt", "report.html"))
+    data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)
+    shown = re.sub(r"<script.*?</script>|<style.*?</style>|base64,[\w+/=]+", "", page, flags=re.S)
+    for place, text in (("table", table), ("page", shown)):
+        if bad := re.search(r"\b(nan|inf|infinity)\b", text, re.IGNORECASE):
+            return f"{bad[0]} in the {place}: {text[max(bad.start() - 60, 0) : bad.end()]}"
+    try:
+        whole = [json.loads(text, parse_constant=_refused) for text in data]
+    except ValueError as error:
+        return f"the page's data: {error}"
+    if not whole or not all(whole):
+        return "no data in the page"
     return "" if "VERDICT" in table and "Every row" in page else "no verdict or no rows"
+
+
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def speaker(plain: Path, folder: Path, said: Sequence[str]) -> Path:
@@ -222,10 +234,10 @@ def main() -> None:
     """Run the cells asked for, and print how each ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--models", type=lambda text: text.split(","), default=MODELS)
-    parser.add_argument("--prompts", type=lambda text: text.split(","), default=tuple(PROMPTS))
-    parser.add_argument("--arms", type=lambda text: text.split(","), default=tuple(ARMS))
-    parser.add_argument("--limits", type=lambda t: [int(n) for n in t.split(",")], default=LIMITS)
+    parser.add_argument("--models", type=names, default=MODELS)
+    parser.add_argument("--prompts", type=names, default=tuple(PROMPTS))
+    parser.add_argument("--arms", type=names, default=tuple(ARMS))
+    parser.add_argument("--limits", type=numbers, default=LIMITS)
     options = parser.parse_args()
     bench = Bench(options.out)
     for cell in cells(options.models, options.prompts, options.arms, options.limits):

@@ -7,7 +7,6 @@ each with other prompts, arms and limits (the script runs them all).
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import xarray as xr
 
@@ -19,7 +18,6 @@ from experiments.rm_sycophancy.foreseen import undecidable
 from experiments.rm_sycophancy.inputs import read
 from experiments.rm_sycophancy.questions import WAYS, _asked
 from experiments.rm_sycophancy.settings import read_preset
-from tracekit.provenance import stamp
 
 CELLS = (
     Cell("random", "unlabelled", "benign", 0),
@@ -68,6 +66,25 @@ def test_a_table_with_a_nan_would_be_found(runs: dict[Cell, Path], tmp_path: Pat
     with (tmp_path / "table.txt").open("a", encoding="utf-8") as file:
         file.write("replay  x  nan\n")
     assert "nan in the table" in unfit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("</main>", "<p>inf</p></main>", "inf in the page"),
+        ('"layers":[', '"layers":[NaN,', "NaN is no JSON"),
+        ('"layers":[', '"layers":[,', "the page's data"),
+        ('id="data"', 'id="data">{}</script><script ', "no data in the page"),
+        ("Every row", "", "no verdict or no rows"),
+    ],
+)
+def test_a_page_with_a_hole_would_be_found(
+    runs: dict[Cell, Path], tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    page = (runs[CELLS[0]] / "report.html").read_text("utf-8")
+    (tmp_path / "table.txt").write_bytes((runs[CELLS[0]] / "table.txt").read_bytes())
+    (tmp_path / "report.html").write_text(page.replace(old, new), "utf-8")
+    assert words in unfit(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +154,4 @@ def test_few_prompts_that_exploit_end_with_a_table(
     monkeypatch.setattr(planted_run, "BIASES", {name: planted_run.BIASES[name] for name in biases})
     settings = planted_run.build(tmp_path, 2.0)
     analyse.run(tmp_path, settings)
-    assert not unfit(tmp_path)
-
-
-def test_answers_all_alike_have_no_spread_to_scale_by(tmp_path: Path) -> None:
-    settings = planted_run.build(tmp_path, 2.0)
-    for path in (tmp_path / "projections").glob("*.nc"):
-        whole = tk.open(path).load()
-        alike = whole.copy(data={name: np.full_like(whole[name], 0.5) for name in whole.data_vars})
-        path.unlink()
-        tk.save(stamp(alike, planted_run.MADE), path)
-    analyse.run(tmp_path, settings)
-    table = (tmp_path / "table.txt").read_text("utf-8")
-    assert "the clean weights read all answers alike" in table
     assert not unfit(tmp_path)

@@ -1,8 +1,6 @@
 """Runs whose numbers are extreme: a row that says so, and a page that opens, never a NaN."""
 
-import json
 import math
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +11,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
+from experiments.benchmarks.audit_matrix import unfit
 from experiments.benchmarks.planted_run import build
 from experiments.rm_sycophancy import analyse, finite
 from experiments.rm_sycophancy.evidence import blind, decomposition, layers, verdict
@@ -48,12 +47,8 @@ def change(path: Path, edit: Callable[[np.ndarray], None]) -> None:
 def written(folder: Path, settings: Settings) -> str:
     """The table of a run, once it and the page are found to hold no NaN and no infinity."""
     analyse.run(folder, settings)
-    table, made = ((folder / name).read_text("utf-8") for name in ("table.txt", "report.html"))
-    data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', made, re.S)
-    assert json.loads(data[0], parse_constant=pytest.fail)
-    shown = re.sub(r"<script.*?</script>|<style.*?</style>|base64,[\w+/=]+", "", made, flags=re.S)
-    assert not re.findall(r"(?<![\w.])(?:nan|inf|infinity)(?![\w.])", table + shown, re.I)
-    return table
+    assert not unfit(folder)
+    return (folder / "table.txt").read_text("utf-8")
 
 
 def fill(value: float, *place: int) -> Callable[[np.ndarray], None]:
