@@ -83,8 +83,10 @@ def works(place: Path, names: Sequence[str] = WORKS) -> dict[str, Work]:
     def state() -> int:
         try:
             found = tk.logprobs(model, runs).values
-        except (ValueError, RuntimeError) as error:
-            return POISONED if "load" in str(error).lower() else BENT
+        except RuntimeError as error:
+            return POISONED if "no known state" in str(error) else BENT
+        except Exception:
+            return BENT
         same = fingerprint(bare) == before
         return AS_IT_WAS if same and np.array_equal(found, clean, equal_nan=True) else BENT
 

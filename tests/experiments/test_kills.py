@@ -1,9 +1,10 @@
 """Forty kills and signals, over every piece of work: done again, it is what it would have been."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+import audit_runs
 
 from experiments.benchmarks import kills
 
@@ -12,10 +13,8 @@ def test_work_that_is_killed_or_interrupted_ends_as_if_nothing_had_happened():
     # in a process without threads of its own: the work is forked
     command = [sys.executable, "-m", "experiments.benchmarks.kills", "--count", "40", "--seed", "7"]
     here = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=here, env=environment
-    )
+    given = {"cwd": here, "env": audit_runs.environment()}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **given)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     cells = done.stdout.strip().splitlines()[-1].strip("| ").split(" | ")
     counts = dict(zip(kills.OUTCOMES, map(int, cells[-len(kills.OUTCOMES) :]), strict=True))
