@@ -20,12 +20,11 @@ from unittest.mock import patch
 import dask
 import numpy as np
 import torch
-import xarray as xr
 
 import tracekit as tk
+from experiments.benchmarks import synthetic
 from experiments.benchmarks.paired import median, paired, ratio, report
 from tracekit import chunks, seal, shard
-from tracekit.folder import Folder
 from tracekit.provenance import stamp
 
 PROMPTS, TOKENS, LAYERS, WIDTH, SHARDS = 8, 100, 10, 576, 5
@@ -57,12 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _pairs(scratch: Path) -> dict[str, dict[str, Callable[[], object]]]:
-    folder = Folder(scratch / "capture")
-    with folder.locked():
-        folder.begin({"batches": {"budget": 0}}, SHARDS, {})
-        for number in range(SHARDS):
-            folder.record(shard.finish(_job(folder.path, number)))
-    job, first = _job(scratch, 0), folder.path / "00000.nc"
+    folder = synthetic.write(scratch / "capture", SHARDS, _made)
+    job, first = synthetic.job(scratch, 0, _made(0)), folder / "00000.nc"
     sums = seal.verified(first).sums["residual"]  # type: ignore[union-attr]
     checked, bare = chunks.Chunks(first, "residual", sums), chunks.Chunks(first, "residual")
     return {
@@ -72,8 +67,8 @@ def _pairs(scratch: Path) -> dict[str, dict[str, Callable[[], object]]]:
             "without": _without("tracekit.shard.seal", lambda: shard.finish(job)),
         },
         "open": {
-            "with": lambda: tk.open(folder.path),
-            "without": _without("tracekit.store.verified", lambda: tk.open(folder.path)),
+            "with": lambda: tk.open(folder),
+            "without": _without("tracekit.store.verified", lambda: tk.open(folder)),
         },
         "one layer": {"with": lambda: checked[:, :, 4], "without": lambda: bare[:, :, 4]},
     }
@@ -104,29 +99,19 @@ def _times(act: Callable[[], object], count: int) -> Callable[[], object]:
     return lambda: [act() for _ in range(count)]
 
 
-def _job(path: Path, number: int) -> shard.Job:
-    raw = torch.randn(LAYERS, PROMPTS * TOKENS, WIDTH).bfloat16()
+def _made(number: int) -> synthetic.Shard:
     both = ("prompt", "token")
-    coords = {
-        "prompt": [f"synthetic/{number * PROMPTS + n}" for n in range(PROMPTS)],
-        "response": ("prompt", ["word " * TOKENS] * PROMPTS),
-        "token": np.arange(TOKENS),
-        "token_id": (both, np.ones((PROMPTS, TOKENS), np.int32)),
-        "token_text": (both, np.full((PROMPTS, TOKENS), "something")),
-        "role": (both, np.full((PROMPTS, TOKENS), "assistant")),
-        "layer": np.arange(LAYERS, dtype=np.int32),
-        "dim": np.arange(WIDTH, dtype=np.int32),
-    }
-    return shard.Job(
-        path=path / f"{number:05d}.nc",
-        frame=stamp(xr.Dataset(coords=coords), {"made": "synthetic"}),
-        name="residual",
-        dims=("prompt", "token", "layer", "dim"),
-        raw=tuple(layer.view(torch.uint16).numpy() for layer in raw),
-        dtype="bfloat16",
-        compression=shard.DEFAULT_CODEC,
-        round_to=None,
+    frame = synthetic.labels(
+        range(number * PROMPTS, (number + 1) * PROMPTS),
+        TOKENS,
+        range(LAYERS),
+        WIDTH,
+        response=("prompt", ["word " * TOKENS] * PROMPTS),
+        token_text=(both, np.full((PROMPTS, TOKENS), "something")),
+        role=(both, np.full((PROMPTS, TOKENS), "assistant")),
     )
+    raw = torch.randn(LAYERS, PROMPTS * TOKENS, WIDTH).bfloat16()
+    return stamp(frame, {"made": "synthetic"}), synthetic.bits(raw)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,8 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks import peak
+from experiments.benchmarks import peak, synthetic
 from experiments.benchmarks.paired import report
-from tracekit import shard
-from tracekit.folder import Folder
 from tracekit.provenance import stamp
 from traits.project import project
 
@@ -56,25 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write(path: Path, sizes: dict[str, int], generator: np.random.Generator) -> None:
     """A capture (prompt, token, layer, dim) of synthetic values in `path`, in shards."""
-    path.mkdir(parents=True)
-    folder, rows = Folder(path), range(0, sizes["prompt"], SHARD_PROMPTS)
-    folder.begin({"batches": {"budget": 0, "plan": "synthetic"}}, len(rows), {})
     scale = np.exp(generator.normal(0, 1, sizes["dim"])).astype(np.float32)
-    for number, start in enumerate(rows):
-        prompts = list(range(start, min(start + SHARD_PROMPTS, sizes["prompt"])))
+    starts = range(0, sizes["prompt"], SHARD_PROMPTS)
+
+    def made(number: int) -> synthetic.Shard:
+        start = starts[number]
+        prompts = range(start, min(start + SHARD_PROMPTS, sizes["prompt"]))
         count = len(prompts) * sizes["token"]
-        raw = tuple(_values(generator, count, scale) for _ in range(sizes["layer"]))
-        job = shard.Job(
-            path=path / f"{number:05d}.nc",
-            frame=_labels(prompts, sizes),
-            name="residual",
-            dims=("prompt", "token", "layer", "dim"),
-            raw=raw,
-            dtype="bfloat16",
-            compression=shard.DEFAULT_CODEC,
-            round_to=None,
-        )
-        folder.record(shard.finish(job))
+        raw = [_values(generator, count, scale) for _ in range(sizes["layer"])]
+        return _labels(prompts, sizes), raw
+
+    synthetic.write(path, len(starts), made)
 
 
 def _values(generator: np.random.Generator, count: int, scale: np.ndarray) -> np.ndarray:
@@ -82,17 +72,10 @@ def _values(generator: np.random.Generator, count: int, scale: np.ndarray) -> np
     return (drawn.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 
 
-def _labels(prompts: list[int], sizes: dict[str, int]) -> xr.Dataset:
-    token = np.zeros((len(prompts), sizes["token"]), np.int32)
-    coords: dict[str, Any] = {
-        "prompt": [f"synthetic/{n}" for n in prompts],
-        "group": ("prompt", [f"synthetic/{n}" for n in prompts]),
-        "token": np.arange(sizes["token"], dtype=np.int32),
-        "token_id": (("prompt", "token"), token),
-        "layer": np.arange(40, 40 + sizes["layer"], dtype=np.int32),
-        "dim": np.arange(sizes["dim"], dtype=np.int32),
-    }
-    frame = xr.Dataset(coords=coords)
+def _labels(prompts: Sequence[int], sizes: dict[str, int]) -> xr.Dataset:
+    layers = range(40, 40 + sizes["layer"])
+    group = ("prompt", [f"synthetic/{n}" for n in prompts])
+    frame = synthetic.labels(prompts, sizes["token"], layers, sizes["dim"], group=group)
     return stamp(frame, {"weights": "synthetic", "ids": "synthetic", "site": "residual"})
 
 

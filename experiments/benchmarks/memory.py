@@ -19,7 +19,6 @@ import gc
 import json
 import multiprocessing
 import os
-import re
 import tempfile
 import threading
 import time
@@ -32,6 +31,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import tracekit as tk
+from experiments.benchmarks import peak
 from experiments.benchmarks.paired import report
 from tracekit.resources import embedded_model
 
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines += ["| prompts | GB above the model's, at most | GB written |", "| --- | --- | --- |"]
     for prompts in settings.prompts:
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
-            peak, size = _apart(prompts, settings.depth, scratch)
-        lines.append(f"| {prompts} | {peak / 1e9:.2f} | {size / 1e9:.2f} |")
+            above, size = _apart(prompts, settings.depth, scratch)
+        lines.append(f"| {prompts} | {above / 1e9:.2f} | {size / 1e9:.2f} |")
     report(
         [*lines, "", "wanted: ≤ 1 GB, and no more at the larger number"],
         "memory",
@@ -121,8 +121,7 @@ def _watch(peaks: list[int]) -> None:
 
 def _own() -> int:
     ctypes.CDLL(None).malloc_trim(0)  # what is free, but kept by the allocator, is not held
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.findall(r"RssAnon:\s*(\d+)", status)[0])
+    return peak.resident("RssAnon")
 
 
 def _resident() -> int:

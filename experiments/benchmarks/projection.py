@@ -24,9 +24,8 @@ import torch
 import xarray as xr
 
 import tracekit as tk
+from experiments.benchmarks import peak, synthetic
 from experiments.benchmarks.paired import report
-from tracekit import shard
-from tracekit.folder import Folder
 from tracekit.provenance import stamp
 from traits.project import project
 
@@ -52,35 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _write(scratch: Path, count: int) -> None:
-    folder = Folder(scratch / "capture")
-    with folder.locked():
-        folder.begin({"batches": {"budget": 0}}, count, {})
-        for number in range(count):
-            raw = torch.randn(len(LAYERS), EACH * TOKENS, WIDTH).bfloat16()
-            folder.record(shard.finish(_job(folder.path, number, raw)))
-            for n, values in enumerate(raw.split(TOKENS, 1)):
-                torch.save(values.clone(), scratch / f"{number * EACH + n}.pt")
+    def made(number: int) -> synthetic.Shard:
+        raw = torch.randn(len(LAYERS), EACH * TOKENS, WIDTH).bfloat16()
+        prompts = range(number * EACH, (number + 1) * EACH)
+        for prompt, values in zip(prompts, raw.split(TOKENS, 1), strict=True):
+            torch.save(values.clone(), scratch / f"{prompt}.pt")
+        frame = synthetic.labels(prompts, TOKENS, LAYERS, WIDTH)
+        return stamp(frame, {"made": "synthetic"}), synthetic.bits(raw)
 
-
-def _job(path: Path, number: int, raw: torch.Tensor) -> shard.Job:
-    ids = [f"plan/{number * EACH + n}" for n in range(EACH)]
-    coords = {
-        "prompt": ids,
-        "token": np.arange(TOKENS),
-        "token_id": (("prompt", "token"), np.ones((EACH, TOKENS), np.int32)),
-        "layer": np.asarray(LAYERS, np.int32),
-        "dim": np.arange(WIDTH, dtype=np.int32),
-    }
-    return shard.Job(
-        path=path / f"{number:05d}.nc",
-        frame=stamp(xr.Dataset(coords=coords), {"made": "synthetic"}),
-        name="residual",
-        dims=("prompt", "token", "layer", "dim"),
-        raw=tuple(layer.view(torch.uint16).numpy() for layer in raw),
-        dtype="bfloat16",
-        compression=shard.DEFAULT_CODEC,
-        round_to=None,
-    )
+    synthetic.write(scratch / "capture", count, made)
 
 
 def _vectors() -> xr.DataArray:
@@ -117,18 +96,12 @@ def _apart(name: str, scratch: str) -> tuple[float, float]:
 
 
 def _measured(name: str, scratch: str, sender: Any) -> None:
-    before = _peak()
+    before = peak.resident("VmHWM")
     begun = time.perf_counter()
     {"tracekit": _ours, "the plan's loop": _plans}[name](Path(scratch))
     seconds = time.perf_counter() - begun
-    peak = _peak() - before
-    sender.send(json.dumps([seconds, peak / 1e6]))
-
-
-def _peak() -> int:
-    # in kB, of this process alone: getrusage keeps the parent's over a fork
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
+    above = peak.resident("VmHWM") - before
+    sender.send(json.dumps([seconds, above / 1e9]))
 
 
 def _table(found: dict[str, list[tuple[float, float]]], prompts: int) -> list[str]:
@@ -136,7 +109,7 @@ def _table(found: dict[str, list[tuple[float, float]]], prompts: int) -> list[st
     lines += ["| arm | seconds | GB above start |", "| --- | --- | --- |"]
     for name, runs in found.items():
         middle = statistics.median(seconds for seconds, _ in runs)
-        lines.append(f"| {name} | {middle:.2f} | {max(peak for _, peak in runs):.2f} |")
+        lines.append(f"| {name} | {middle:.2f} | {max(above for _, above in runs):.2f} |")
     pairs = zip(found["tracekit"], found["the plan's loop"], strict=True)
     share = statistics.median(a[0] / b[0] for a, b in pairs)
     return [*lines, "", f"tracekit / the plan's loop: {share:.2f} (wanted ≤ 1), < 2 GB"]
