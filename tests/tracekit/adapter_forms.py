@@ -117,7 +117,7 @@ def save(base: Path, folder: Path, field: str, value: Any) -> None:
             trained = parameter.requires_grad or ("bias" in name and "bias" in arguments)
             if trained and "magnitude" not in name:
                 parameter += torch.randn(parameter.shape, generator=generator) * 0.1
-    if arguments["init_lora_weights"] != written if "init_lora_weights" in arguments else False:
+    if arguments.get("init_lora_weights", True) != written:
         model.peft_config["default"].init_lora_weights = written
     model.save_pretrained(str(folder), save_embedding_layers=False)
 
