@@ -67,11 +67,9 @@ def plain(folder: Path, lora: Path | None, change: Callable[[Any], None] | None 
 
 
 def _steered(model: Any, blocks: Any, rows: Any, at: int, vector: torch.Tensor) -> unbatched.Said:
-    lengths: dict[int, int] = {}
     parts = []
-    with unbatched.steered(blocks[at], vector, lengths, BACK):
-        for row in rows:
-            lengths[0] = len(row)
+    for row in rows:
+        with unbatched.steered(blocks[at], vector, len(row) - BACK):
             parts.append(unbatched.read(model, blocks, [row], NEW, proved=False))
     return unbatched.Said(
         {},
@@ -105,10 +103,15 @@ def outcome(measure: Callable[[], str]) -> Cell:
     try:
         return measure(), ""
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        if isinstance(error, REFUSALS) and "/tracekit/" in frame.filename:
-            return "refused", " ".join(str(error).split())
-        return "crash", _words(error)
+        return failed(error)
+
+
+def failed(error: Exception) -> Cell:
+    """`refused` for an error that tracekit raised for the user, else `crash`; with the reason."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, REFUSALS) and "/tracekit/" in frame.filename:
+        return "refused", " ".join(str(error).split())
+    return "crash", _words(error)
 
 
 def site_cell(model: Any, runs: xr.Dataset, site: str, straight: unbatched.Said) -> Cell:
@@ -188,11 +191,6 @@ def _is_number(text: str) -> bool:
     return text[:1].isdigit()
 
 
-def is_wrong(cells: Mapping[str, Cell]) -> bool:
-    """Whether any cell is silently wrong."""
-    return any(word.startswith("wrong") for word, _ in cells.values())
-
-
 def measure(kind: str, scratch: Path) -> list[dict[str, str]]:
     """The rows of a model type: without a LoRA, and with one."""
     folder = scratch / "model"
@@ -226,7 +224,7 @@ def refused_whole(
     folder: Path, reference: Any, error: Exception
 ) -> tuple[str, dict[str, Cell], str]:
     """What `load` refused or broke on, and the residual stream that it would have read."""
-    word, reason = outcome(lambda: _raise(error))
+    word, reason = failed(error)
     if word == "crash":
         return "crash", {}, reason
 
@@ -271,10 +269,6 @@ def record(
         **{column: cells.get(column, ("", ""))[0] for column in COLUMNS},
         "reason": " | ".join(why for why in reasons if why),
     }
-
-
-def _raise(error: Exception) -> str:
-    raise error
 
 
 def _words(error: Exception) -> str:

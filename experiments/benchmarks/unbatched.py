@@ -122,18 +122,13 @@ def _logits(model: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def steered(
-    block: torch.nn.Module, vector: torch.Tensor, lengths: dict[int, int], back: int
-) -> Iterator[None]:
-    """Adds a vector to a block's output from the `back`-th last token of the prompt on.
-
-    `lengths` holds, under the key 0, the length of the prompt that runs at the moment.
-    """
+def steered(block: torch.nn.Module, vector: torch.Tensor, start: int) -> Iterator[None]:
+    """Adds a vector to a block's output from the token at `start` on."""
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
         value = output if isinstance(output, torch.Tensor) else output[0]
         value = value.clone()
-        value[:, lengths[0] - back :] += vector
+        value[:, start:] += vector
         return value if isinstance(output, torch.Tensor) else (value, *output[1:])
 
     handle = block.register_forward_hook(hook)
