@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tracekit as tk
 from experiments.benchmarks import additions, tiny, tiny_configurations, unbatched
@@ -38,11 +38,8 @@ def build(kind: str, folder: Path, seed: int = 0) -> Path:
     ends = {
         f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")
     }
-    config = AutoConfig.for_model(kind, **tiny_configurations.settings(kind, len(words), ends))
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    tiny.spread(model, torch.Generator().manual_seed(seed))
-    model.save_pretrained(folder)
+    sizes = tiny_configurations.settings(kind, len(words), ends)
+    tiny.module(kind, sizes, seed).save_pretrained(folder)
     return folder
 
 

@@ -76,16 +76,24 @@ def build(name: str, folder: Path, tokenizer: Any, seed: int = 0, widen: int = 1
     kind, narrow = ARCHITECTURES[name]
     settings = {key: v * widen if key in WIDTHS else v for key, v in narrow.items()}
     ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-    config = AutoConfig.for_model(
-        kind, **{"vocab_size": len(words), "pad_token_id": words.pad_token_id, **ends, **settings}
-    )
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    spread(model, torch.Generator().manual_seed(seed))
-    model.save_pretrained(folder)
+    ends |= {"vocab_size": len(words), "pad_token_id": words.pad_token_id}
+    module(kind, {**ends, **settings}, seed).save_pretrained(folder)
     if by_folder:
         words.save_pretrained(folder)
     return folder
+
+
+def module(kind: str, settings: Mapping[str, Any], seed: int = 0) -> PreTrainedModel:
+    """A random float32 model of a transformers type, from the keywords of its configuration.
+
+    >>> module("llama", ROTARY).config.hidden_size
+    32
+    """
+    config = AutoConfig.for_model(kind, **settings)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    spread(model, torch.Generator().manual_seed(seed))
+    return model.eval()
 
 
 def tokenizer(texts: Sequence[str], size: int = 400) -> PreTrainedTokenizerFast:

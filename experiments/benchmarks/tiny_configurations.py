@@ -13,9 +13,9 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from experiments.benchmarks.tiny import DEPTH, HEADS, WIDTH
 from experiments.benchmarks.tiny_exceptions import EXCEPTIONS
 
-DEPTH, WIDTH, HEADS = 4, 32, 4
 # names of one meaning → the tiny value
 SIZES: Mapping[str, Any] = {
     name: value

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from transformers import AutoConfig, AutoModelForCausalLM
 
 import tracekit as tk
 from experiments.benchmarks import reference, tiny
@@ -75,10 +74,7 @@ TAILS = {
 
 
 def tailed(kind, words):
-    sizes = {**tiny.ROTARY, "vocab_size": len(words), **TAILS[kind]}
-    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
-    tiny.spread(module, torch.Generator().manual_seed(0))
-    return module.eval()
+    return tiny.module(kind, {**tiny.ROTARY, "vocab_size": len(words), **TAILS[kind]})
 
 
 def added(output, value):

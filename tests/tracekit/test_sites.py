@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
@@ -169,13 +167,10 @@ def built(kind, words):
     sizes = {**tiny.ROTARY, "vocab_size": len(words), **KINDS[kind][0]}
     if "gemma4" in kind:
         sizes["vocab_size_per_layer_input"] = len(words)
-    name = kind.split()[0]
-    torch.manual_seed(0)
-    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes))
-    tiny.spread(module, torch.Generator().manual_seed(0))
+    module = tiny.module(kind.split()[0], sizes)
     if "scaled" in kind:
         module.model.layers[0].layer_scalar.fill_(0.5)
-    return module.eval()
+    return module
 
 
 def by_hooks(module, blocks, ids):
