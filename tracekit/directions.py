@@ -192,11 +192,11 @@ class Amounts:
         return []
 
     def _require_ids(self, places: list[int], rows: Rows) -> None:
-        prompts = rows.real & (rows.labels < 0)
-        if not self._hashes or not bool(prompts.any()):
-            return  # a generated token's row was met at its prompt
-        for n, place in enumerate(places):
-            if digest(rows.ids[n][prompts[n]].tolist()) != self._hashes[place]:
+        if not self._hashes:
+            return
+        # a generated token's row was met at its prompt, and has no hash
+        for n, (place, hashed) in enumerate(zip(places, rows.prompt_hashes, strict=False)):
+            if hashed != self._hashes[place]:
                 raise ValueError(
                     f"{self.name} was made for a prompt {rows.prompts[n]!r} of other token ids. "
                     "Make it of the transcripts that are run: tk.per_prompt(transcripts, values)."

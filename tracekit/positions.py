@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from nnsight import TransformersModel
 
 from tracekit.fit import brief
 from tracekit.origin import origin
+from tracekit.provenance import digest
 from tracekit.tensors import Batch
 from tracekit.threads import one_at_a_time
 
@@ -44,6 +46,15 @@ class Rows:
         ]
         real = torch.cat([batch.attention_mask, torch.ones_like(after)], 1)
         self.real: Bool[torch.Tensor, "row column"] = real[:, -width:].bool()
+
+    @functools.cached_property
+    def prompt_hashes(self) -> list[str]:
+        """A hash of each row's prompt ids; none where no prompt token is in this forward."""
+        prompts = self.real & (self.labels < 0)
+        if not bool(prompts.any()):
+            return []
+        rows = zip(self.ids, prompts, strict=True)
+        return [digest(ids[before].tolist()) for ids, before in rows]
 
 
 class Running:
