@@ -1,11 +1,9 @@
-import warnings
-
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
-from traits.statistics import paired_auroc, paired_effect
+from traits.statistics import effect_size, paired_auroc
 
 MEASURES = (
     "auroc",
@@ -34,24 +32,19 @@ def measure(scores: xr.Dataset) -> xr.DataArray:
     positive, negative = scores["positive"], scores["negative"]
     chance = np.concatenate([scores["chance_positive"].values, scores["chance_negative"].values])
     outcome = np.repeat([1.0, 0.0], len(chance) // 2)
-    above = np.sign((positive - negative).values) / 2 + 0.5
+    differences = (positive - negative).values
+    above = np.sign(differences) / 2 + 0.5
     right = (positive > scores["threshold"]).mean() + (negative <= scores["threshold"]).mean()
     values = [
         paired_auroc(positive, negative).item(),
-        _effect(positive - negative),
+        # NaN where a bootstrap draws one pair again and again, which it counts
+        effect_size(differences),
         above.mean(),
         right.item() / 2,
         ((chance - outcome) ** 2).mean(),
         calibration_error(chance, outcome),
     ]
     return xr.DataArray(np.array(values), dims="measure", coords={"measure": list(MEASURES)})
-
-
-def _effect(differences: xr.DataArray) -> float:
-    with warnings.catch_warnings():
-        # a bootstrap may draw one pair again and again; it counts the draws without a value
-        warnings.simplefilter("ignore", UserWarning)
-        return paired_effect(differences).item()
 
 
 def with_chances(scores: xr.Dataset, calibration: xr.Dataset) -> xr.Dataset:

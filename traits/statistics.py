@@ -6,13 +6,14 @@ from jaxtyping import Float, Shaped
 from scipy import stats
 
 from traits.bootstrap import cluster_bootstrap
-from traits.permutation import against_null, in_range, max_statistic, sign_flip
+from traits.permutation import against_null, max_statistic, sign_flip
 
 __all__ = [
     "against_null",
     "auroc",
     "benjamini_hochberg",
     "cluster_bootstrap",
+    "effect_size",
     "max_statistic",
     "paired_auroc",
     "paired_effect",
@@ -119,20 +120,37 @@ def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
     >>> paired_effect(xr.DataArray([1.0, 2.0, 3.0], dims="pair")).item()
     2.0
     """
-    _refuse_holes(differences, "paired differences")
-    # the effect has no unit, and squares of large numbers would leave the range of a float
-    differences, _ = in_range(differences, dim)
-    mean, count = differences.mean(dim), differences.sizes[dim]
-    spread = differences.std(dim, ddof=1) if count > 1 else xr.zeros_like(mean)
-    # equal numbers differ from their mean by a rounding
-    varies = spread > 1e-12 * abs(differences).max(dim)
-    if not bool(varies.all()):
+    effect = xr.apply_ufunc(effect_size, differences, input_core_dims=[[dim]], dask="allowed")
+    alike = int(np.isnan(effect).sum())
+    if alike:
         warnings.warn(
-            f"The {count} paired differences along {dim!r} do not vary at "
-            f"{int((~varies).sum())} of {mean.size} places: no effect in units of their deviation.",
+            f"The {differences.sizes[dim]} paired differences along {dim!r} do not vary at "
+            f"{alike} of {effect.size} places: no effect in units of their deviation.",
             stacklevel=2,
         )
-    return mean / spread.where(varies)
+    return effect
+
+
+def effect_size(
+    differences: Shaped[np.ndarray, "*other pair"],
+) -> Float[np.ndarray, "*other"] | np.float64:
+    """`paired_effect` of a plain array along the last axis, for loops over many draws.
+
+    NaN, without a warning, where the differences do not vary. Raises ValueError for differences
+    that are not finite.
+
+    >>> effect_size(np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]]))
+    array([ 2., nan])
+    """
+    _refuse_holes(differences, "paired differences")
+    values = np.asarray(differences, np.float64)
+    # the effect has no unit, and squares of large numbers would leave the range of a float
+    values = np.ldexp(values, -np.frexp(np.abs(values).max(-1, keepdims=True))[1])
+    mean = values.mean(-1)
+    spread = values.std(-1, ddof=1) if values.shape[-1] > 1 else np.zeros_like(mean)
+    # equal numbers differ from their mean by a rounding
+    varies = spread > 1e-12 * np.abs(values).max(-1)
+    return mean / np.where(varies, spread, np.nan)
 
 
 def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:

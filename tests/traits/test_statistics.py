@@ -6,6 +6,7 @@ from scipy import stats
 from traits.statistics import (
     auroc,
     benjamini_hochberg,
+    effect_size,
     paired_auroc,
     paired_effect,
     rank_auroc,
@@ -99,6 +100,19 @@ def test_q_values_hold_the_false_discovery_rate():
     assert 0.12 < np.mean(shares) < 0.2
     with pytest.raises(ValueError, match="1 of 2 p-values"):
         benjamini_hochberg(xr.DataArray([0.5, np.nan], dims="trait"))
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e200, 1e-200])
+def test_the_effect_of_a_plain_array_is_the_paired_effect(unit):
+    values = np.random.default_rng(1).normal(0.4, 1, (2, 3, 30))
+    plain = effect_size(values * unit)
+    labelled = xr.DataArray(values * unit, dims=("layer", "trait", "pair"))
+    np.testing.assert_array_equal(plain, paired_effect(labelled.transpose("pair", ...)))
+    np.testing.assert_allclose(plain, stats.ttest_1samp(values, 0, -1).statistic / np.sqrt(30))
+    values[1, 2, 3] += 0.1
+    assert not np.allclose(plain, effect_size(values))
+    values[0, 0] = 3.0
+    assert np.isnan(effect_size(values)).sum() == 1
 
 
 def test_the_paired_effect_is_the_t_statistic_over_root_n():
