@@ -195,14 +195,15 @@ class Folder:
 
     def _refuse_shards(self) -> None:
         """Before a capture goes on: what is there is whole, and its own."""
+        made = {}
         for name, record in self.records().items():
             self._refuse_changed(name, record)
             verified(self.path / name)
             with reading(self.path / name, _AGAIN):
                 with h5py.File(self.path / name, "r", locking=False) as file:
-                    made = file.attrs["provenance"]
-                text = made if isinstance(made, str) else made.decode()
-            self.refuse_others({name: text})
+                    text = file.attrs["provenance"]
+                made[name] = text if isinstance(text, str) else text.decode()
+        self.refuse_others(made)
 
     def _finished(self) -> bool:
         return (self.path / SETTINGS).is_file() and not {*self.planned()} - {*self.records()}
