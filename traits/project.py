@@ -32,14 +32,14 @@ def project(
     (1, 0.8)
     """
     vectors = _fit(traces, vectors)
-    _refuse_undirected(vectors, zero=kind != "cosine")
+    length = refuse_undirected(vectors, zero=kind != "cosine")
     scalar = _dot(traces, vectors)
     scalar = scalar.transpose(*[dim for dim in traces.dims if dim != "dim"], ...)
     scalar = _stamp(scalar, traces, vectors, kind)
     if kind == "scalar":
         return scalar
     if kind == "cosine":
-        return as_cosine(scalar.assign_coords(norm=norm(traces).drop_attrs()), vectors)
+        return as_cosine(scalar.assign_coords(norm=norm(traces).drop_attrs() * length))
     if kind == "sd":
         return in_clean_deviations(scalar, None if clean is None else project(clean, vectors))
     raise ValueError(f"The kind {kind!r} was asked for; there are 'scalar', 'cosine' and 'sd'.")
@@ -61,9 +61,9 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
             f"{sorted(map(str, projections.coords))}. Project the traces with kind='cosine', or "
             "capture with vectors=."
         )
+    length = projections["norm"]
     if vectors is not None:
-        _refuse_undirected(vectors, zero=False)
-    length = projections["norm"] if vectors is None else projections["norm"] * norm(vectors)
+        length = length * refuse_undirected(vectors)
     return (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
 
 
@@ -94,7 +94,14 @@ def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -
         return (projections / deviation).assign_attrs(projections.attrs)
 
 
-def _refuse_undirected(vectors: xr.DataArray, zero: bool) -> None:
+def refuse_undirected(vectors: xr.DataArray, zero: bool = False) -> xr.DataArray:
+    """The norms of vectors, which all have a direction; with `zero`, a zero vector may be there.
+
+    Raises ValueError for vectors that are not finite, or zero.
+
+    >>> refuse_undirected(xr.DataArray([3.0, 4.0], dims="dim")).item()
+    5.0
+    """
     length = norm(vectors)
     finite = np.isfinite(length.values)
     right = finite if zero else finite & (length.values > 0)
@@ -104,9 +111,10 @@ def _refuse_undirected(vectors: xr.DataArray, zero: bool) -> None:
         named = {d: length[d].values[n].item() for d, n in place.items() if d in length.coords}
         raise ValueError(
             f"Of {length.size} vectors {count} are {'not finite' if zero else 'zero or not finite'}"
-            f"{f' (first: {named})' if named else ''}: nothing can be projected on them. Leave "
-            "them out, or extract them again."
+            f"{f' (first: {named})' if named else ''}: they have no direction. Leave them out, or "
+            "extract them again."
         )
+    return length
 
 
 def _dot(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:

@@ -1,10 +1,9 @@
 from collections.abc import Mapping
 
-import numpy as np
 import xarray as xr
 
 from traits.pairs import joined, pairs
-from traits.project import norm, project
+from traits.project import project, refuse_undirected
 from traits.statistics import paired_auroc
 
 
@@ -43,14 +42,7 @@ def agreement(vectors: xr.DataArray, over: str = "method") -> xr.DataArray:
             f"The agreement over {over!r} was asked for, and the vectors have dims "
             f"{tuple(vectors.dims)}. Name one of these."
         )
-    length = norm(vectors)
-    if bool((~(np.isfinite(length) & (length > 0))).any()):
-        raise ValueError(
-            f"The agreement of {length.size} vectors was asked for, of which "
-            f"{int((~(np.isfinite(length) & (length > 0))).sum())} are zero or not finite. "
-            "Leave them out."
-        )
-    directions = vectors / length
+    directions = vectors / refuse_undirected(vectors)
     other = directions.rename({over: f"{over}_other"})
     made = xr.dot(directions, other, dim="dim")
     return made.transpose(over, f"{over}_other", ...).rename("cosine")
