@@ -13,7 +13,6 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,13 +27,6 @@ Packed = Mapping[str, Mapping[tuple[int, ...], bytes]]
 MAGIC = b"tk-seal1"
 _END = struct.Struct("<QQ8s")
 _BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Seal:
-    """The checksums of a file's chunks: a table in the grid of chunks, by variable."""
-
-    sums: Mapping[str, np.ndarray]
 
 
 def seal(path: Path, packed: Packed | None = None) -> None:
@@ -58,20 +50,21 @@ def seal(path: Path, packed: Packed | None = None) -> None:
         stream.write(line + _END.pack(xxhash.xxh3_64_intdigest(line), len(line), MAGIC))
 
 
-def verified(path: Path) -> Seal | None:
-    """The seal of a file in which everything but the chunks is as it was written.
+def verified(path: Path) -> dict[str, np.ndarray]:
+    """The chunks' checksums of a file in which everything else is as it was written.
 
-    `None` for a file without a seal: written by other tools, or before there were seals.
+    A table in the grid of chunks, by variable; none for a file without a seal: written by other
+    tools, or before there were seals.
 
     Errors: `UnreadableError` for a file that differs from what was sealed.
     """
     with path.open("rb") as stream:
         content = _content(path, stream)
         if content is None:
-            return None
+            return {}
         if _outline(stream, content["ranges"]) != content["outline"]:
             raise unreadable(path, "its labels or tables are not those written", CHANGED)
-    return Seal({name: _table(*about) for name, about in content["sums"].items()})
+    return {name: _table(*about) for name, about in content["sums"].items()}
 
 
 def _content(path: Path, stream: BinaryIO) -> dict[str, Any] | None:

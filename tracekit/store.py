@@ -129,8 +129,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
 
 def _opened(path: Path) -> tuple[xr.Dataset, dict[Any, Chunks]]:
     """A file whose labels are checked and read, and its values in chunks that are yet to be."""
-    checked = verified(path)
-    sums = checked.sums if checked else {}
+    sums = verified(path)
     with reading(path):
         dataset = xr.open_dataset(plain(path), engine="netcdf4", create_default_indexes=False)
         for name in dataset.coords:
