@@ -26,7 +26,7 @@ def findings(result: xr.Dataset) -> list[str]:
     searched, a null too small for its p, a measure without a value. An empty list is a clean
     result.
     """
-    area, low, high = (_at(result[name], "auroc") for name in ("estimate", "low", "high"))
+    area, low, high = _bounds(result, "auroc")
     count = int(result["n_report"])
     said = {
         f"ceiling: AUROC {area:.3f} on {count} pairs; see the lint's lexical AUROC": area >= 0.995,
@@ -36,7 +36,7 @@ def findings(result: xr.Dataset) -> list[str]:
         "searched": _at_edge(result),
     }
     said |= {text: failed for name in _nulls(result) for text, failed in _null(result, name)}
-    lacking = [name for name in _measures(result) if "undefined" in interval(result, name)]
+    lacking = [n for n in _measures(result) if not np.isfinite(_bounds(result, n)).all()]
     said[f"undefined: no value or interval of {', '.join(lacking)}"] = bool(lacking)
     return [text for text, true in said.items() if true]
 
@@ -66,12 +66,16 @@ def summary(result: xr.Dataset) -> str:
 
 def interval(result: xr.Dataset, measure: str) -> str:
     """One measure with its interval, as text; `undefined` where either has no value."""
-    bounds = [_at(result[name], measure) for name in ("estimate", "low", "high")]
+    bounds = _bounds(result, measure)
     if not np.isfinite(bounds[0]):
         return f"{measure} undefined"
     if not np.isfinite(bounds).all():
         return f"{measure} {bounds[0]:.2f} [undefined]"
     return f"{measure} {bounds[0]:.2f} [{bounds[1]:.2f}, {bounds[2]:.2f}]"
+
+
+def _bounds(result: xr.Dataset, measure: str) -> list[float]:
+    return [_at(result[name], measure) for name in ("estimate", "low", "high")]
 
 
 def _measures(result: xr.Dataset) -> list[str]:

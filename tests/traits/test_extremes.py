@@ -193,3 +193,14 @@ def test_a_measure_without_a_value_says_so():
     assert any(
         "undefined: no value or interval of auroc, effect_size" in x for x in findings(whole)
     )
+
+
+def test_a_measure_with_a_value_is_not_undefined_by_its_name():
+    value = xr.DataArray([0.7], dims="measure", coords={"measure": ["auroc"]})
+    named = xr.concat([value, value.assign_coords(measure=["share undefined"])], "measure")
+    bounds = xr.Dataset({"estimate": named, "low": named - 0.1, "high": named + 0.1})
+    curve = xr.DataArray([[0.5]], dims=("part", "layer"))
+    whole = bounds.assign(n_report=3, selected_layer=0, curve=curve)
+    assert findings(whole) == []
+    hole = whole.assign(low=whole["low"].where(whole["measure"] == "auroc"))
+    assert findings(hole) == ["undefined: no value or interval of share undefined"]
