@@ -71,12 +71,11 @@ def capture(
     >>> capture(model, runs, layers=range(12, 24)).dims
     ('prompt', 'token', 'layer', 'dim')
     """
-    tensors.require_transcripts(transcripts)
     shard.require_codec(compression)
     asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer)
+    frame.require_free(transcripts, asked)
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
-    frame.require_free(transcripts, asked)
     kept = kept_tokens(transcripts, asked.tokens)
     folder = None if path is None else Folder(Path(path), parallel.share(model)[0])
     budget = token_budget or (folder and folder.budget()) or _default_budget(model, asked)

@@ -13,6 +13,7 @@ from tracekit.forward import Work
 from tracekit.labels import refuse_taken
 from tracekit.provenance import stamp
 from tracekit.store import storable
+from tracekit.tensors import require_transcripts
 
 
 def axis(work: Work) -> np.ndarray:
@@ -21,8 +22,11 @@ def axis(work: Work) -> np.ndarray:
     return np.arange(columns[0], columns[-1] + 1)
 
 
-def require_free(transcripts: xr.Dataset, asked: Asked) -> None:
-    """Errors: `ValueError` for a label of the transcripts that a capture would write over."""
+def require_free(transcripts: Any, asked: Asked) -> None:
+    """Errors: `TypeError` for anything but transcripts, `ValueError` for a label that they have and
+    that a capture would write over.
+    """
+    require_transcripts(transcripts)
     projected = () if asked.vectors is None else ("trait", "norm")
     refuse_taken(transcripts.coords, ("layer", "dim", asked.name, *projected), "This capture")
 

@@ -83,6 +83,7 @@ def test_anything_but_transcripts_is_refused(tiny_llama, text):
         (tk.inputs, (text,)),
         (tk.label, (zeros, text)),
         (tk.capture, (tiny_llama, text)),
+        (tk.capture_during, (tiny_llama, text)),
         (tensors.lengths, (text,)),
         (asked.kept_tokens, (text, "all")),
         (tk.per_prompt, (text, [1.0])),
