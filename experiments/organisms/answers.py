@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from experiments.organisms.detectors import DETECTORS, HABITS
 from experiments.organisms.sentences import sentences, whole
-from tracekit import chat
+from tracekit import chat, files
 from tracekit.prompts import Prompt
 
 # The clean model answers long, in lists, and seldom comes to an end in a few dozen tokens.
@@ -120,9 +120,9 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, tor
 
 
 def _write(path: Path, answers: dict[str, str]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(answers, indent=1), encoding="utf-8")
-    part.replace(path)
+    text = json.dumps(answers, indent=1).encode()
+    with files.whole(path, len(text)) as part:
+        part.write_bytes(text)
 
 
 def _read(path: Path) -> dict[str, str]:

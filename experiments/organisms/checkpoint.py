@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from tracekit.files import whole
 
 LOSSES = "losses"
 Named = Mapping[str, torch.nn.Parameter]
@@ -27,9 +28,8 @@ def save(
         tensors |= {f"{key}/{name}": value.cpu().contiguous() for key, value in state.items()}
     tensors[LOSSES] = torch.tensor(list(losses), dtype=torch.float64)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(tensors, part)
-    os.replace(part, path)
+    with whole(path, sum(tensor.nbytes for tensor in tensors.values())) as part:
+        save_file(tensors, part)
 
 
 def load(path: Path, named: Named, optimizer: torch.optim.Optimizer) -> list[float]:

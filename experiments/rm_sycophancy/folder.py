@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tracekit.files import whole
 from tracekit.provenance import digest
 
 SETTINGS, FINISHED = "settings.json", "finished.json"
@@ -116,6 +116,6 @@ def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False), "utf-8")
-    part.replace(path)
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    with whole(path, len(text)) as part:
+        part.write_bytes(text)
