@@ -14,6 +14,7 @@ import xarray as xr
 from tracekit.files import reading, unreadable
 from tracekit.interchange.labels import assembled, provenance_of, require_writable, site_of
 from tracekit.interchange.marked import BLANK, KEY, read_marked, write_marked
+from tracekit.provenance import stamp
 
 ARCHITECTURE = "controlvector"
 _FLOATS = (
@@ -100,7 +101,7 @@ def read_gguf(path: str | Path) -> xr.DataArray:
         kept, hint = _text(reader, "tracekit.provenance"), _text(reader, "controlvector.model_hint")
         array = assembled(rows, path, "residual")
         if kept:
-            array.attrs["provenance"] = json.dumps(json.loads(kept), ensure_ascii=False)
+            array = stamp(array, json.loads(kept))
     return array.assign_attrs(model_type=hint)
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from tracekit.files import reading, unreadable
 from tracekit.interchange.labels import provenance_of, require_writable
 from tracekit.interchange.marked import BLANK, KEY, read_marked, write_marked
+from tracekit.provenance import stamp
 
 
 def write_safetensors(vectors: xr.DataArray, path: str | Path) -> Path:
@@ -70,9 +71,8 @@ def read_safetensors(path: str | Path) -> xr.DataArray:
         if "tracekit" not in metadata:
             words = f"the tensors {sorted(tensors)[:3]} and no labels (metadata {sorted(metadata)})"
             raise unreadable(path, words, "write_safetensors did not make it: label it by hand.")
-        return _labelled(json.loads(metadata["tracekit"]), tensors).assign_attrs(
-            provenance=json.dumps(json.loads(metadata["provenance"]), ensure_ascii=False)
-        )
+        vectors = _labelled(json.loads(metadata["tracekit"]), tensors)
+        return stamp(vectors, json.loads(metadata["provenance"]))
 
 
 def _name(row: Sequence[Any]) -> str:
