@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
+
+from experiments.rm_sycophancy.__main__ import main
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 
@@ -82,3 +85,12 @@ def _apart(one: xr.Dataset, other: xr.Dataset, name: str) -> float:
         else:
             assert np.array_equal(here, there), (name, key)
     return distance
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a refused command leaves on stderr."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "rm_sycophancy:" in line]
+    assert len(lines) == 1
+    return lines[0]

@@ -17,6 +17,7 @@ PROMPTS = [
     "Hi",
     "List three colours that go well with dark green.",
 ]
+NEW, LAYER = 10, 2
 Acts = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 

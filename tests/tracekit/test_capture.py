@@ -1,4 +1,4 @@
-"""Capture against the plain Hugging Face forward, in every mode, in memory and on disk."""
+"""Capture against the plain Hugging Face forward, of any tokens, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import forwards
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from forwards import PROMPTS, QUIET, close
 
 import tracekit as tk
-from tracekit import asked
-from tracekit.provenance import read, stamp
-
-PROMPTS = [f"Question {n}: " + "why " * (5 * n % 13) for n in range(9)]
-RESPONSES = ["Because " + "so " * (7 * n % 11) for n in range(9)]
-QUIET: dict[str, Any] = {"progress": False}
+from tracekit.provenance import read
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_llama: Any) -> xr.Dataset:
-    return tk.encode(tiny_llama, PROMPTS, responses=RESPONSES)
+    return forwards.encoded(tiny_llama)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +36,6 @@ def oracle(tiny_llama: Any, runs: xr.Dataset) -> np.ndarray:
     return found
 
 
-def _close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("budget", [64, 4096])
 def test_full_traces_are_the_plain_forward(
     tiny_llama: Any, runs: xr.Dataset, oracle: np.ndarray, budget: int
@@ -50,11 +43,11 @@ def test_full_traces_are_the_plain_forward(
     traces = tk.capture(tiny_llama, runs, [0, 1, 2], tokens="all", token_budget=budget, **QUIET)
     assert traces.dims == ("prompt", "token", "layer", "dim")
     assert traces.dtype == np.float32
-    _close(traces, oracle)
+    close(traces, oracle)
     off = oracle.copy()
     off[4, np.flatnonzero(~np.isnan(off[4, :, 0, 0]))[0], 2, 5] += 0.1
     with pytest.raises(AssertionError):
-        _close(traces, off)
+        close(traces, off)
 
 
 def test_tokens_keep_what_their_labels_say(tiny_llama: Any, runs: xr.Dataset) -> None:
@@ -62,10 +55,10 @@ def test_tokens_keep_what_their_labels_say(tiny_llama: Any, runs: xr.Dataset) ->
     response = tk.capture(tiny_llama, runs, [1], **QUIET)
     assert int(response.token.min()) == -1
     assert int(response.token.max()) == int(runs.token.max())
-    _close(response, whole.sel(token=response.token))
+    close(response, whole.sel(token=response.token))
     three = tk.capture(tiny_llama, runs, [1], tokens=slice(-2, 0), **QUIET)
     assert three.token.values.tolist() == [-2, -1, 0]
-    _close(three, whole.sel(token=slice(-2, 0)))
+    close(three, whole.sel(token=slice(-2, 0)))
     assert np.isnan(response.values[response.token_id.values < 0]).all()
     assert (response.role.values[response.token_id.values < 0] == "pad").all()
 
@@ -95,81 +88,17 @@ def test_transcripts_from_a_file_go_through_writer_processes(
     xr.testing.assert_identical(disk.sel(prompt=memory.prompt).compute(), memory)
 
 
-@pytest.mark.parametrize("where", ["memory", "disk"])
-def test_projecting_inside_the_trace_is_projecting_afterwards(
-    tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, where: str
-) -> None:
-    traces = tk.capture(tiny_llama, runs, [0, 2, 3], **QUIET)
-    values = np.random.default_rng(0).standard_normal((3, 4, traces.sizes["dim"]))
-    vectors = xr.DataArray(
-        values.astype(np.float32),
-        dims=("trait", "layer", "dim"),
-        coords={"trait": ["a/x", "a/y", "b/x"], "layer": range(4)},
-    )
-    path = tmp_path / "p" if where == "disk" else None
-    found = tk.capture(tiny_llama, runs, [0, 2, 3], vectors=vectors, path=path, **QUIET)
-    assert found.dims == ("prompt", "token", "layer", "trait")
-    found = found.sel(prompt=traces.prompt)
-    chosen = vectors.sel(layer=[0, 2, 3])
-    expected = xr.dot(traces, chosen, dim="dim").transpose(*found.dims)
-    norm = np.sqrt((traces**2).sum("dim", skipna=False))
-    size = float(np.nanmax(norm) * np.sqrt((chosen**2).sum("dim")).max())
-    np.testing.assert_allclose(found, expected, atol=1e-5 * size)
-    np.testing.assert_allclose(found.norm, norm, rtol=1e-5)
-    with pytest.raises(AssertionError):
-        np.testing.assert_allclose(found, expected.roll(trait=1), atol=1e-5 * size)
-
-
-def test_vectors_of_other_weights_need_transfer(tiny_llama: Any, runs: xr.Dataset) -> None:
-    made = read(tk.capture(tiny_llama, runs, [0], **QUIET))
-    vectors = xr.DataArray(
-        np.ones((1, 1, 32), np.float32),
-        dims=("trait", "layer", "dim"),
-        coords={"trait": ["a/x"], "layer": [0]},
-    )
-    own = tk.capture(tiny_llama, runs, vectors=stamp(vectors, {"source": made}), **QUIET)
-    assert read(own)["vectors_from"] == {"source": made["weights"]}
-    other = stamp(vectors, {"source": {**made, "weights": "feedfeedfeedfeed", "model": "base"}})
-    with pytest.raises(ValueError, match=r"base \(float32, weights feedfeed.*transfer=True"):
-        tk.capture(tiny_llama, runs, vectors=other, **QUIET)
-    moved = tk.capture(tiny_llama, runs, vectors=other, transfer=True, **QUIET)
-    assert read(moved)["vectors_from"]["transfer"] is True
-    np.testing.assert_array_equal(moved, own)
-    deep = stamp(vectors, {"source": {**made, "depth": 80}})
-    with pytest.raises(ValueError, match="80 blocks"):
-        tk.capture(tiny_llama, runs, vectors=deep, transfer=True, **QUIET)
-
-
-@pytest.mark.parametrize("where", ["memory", "disk"])
-def test_reducing_inside_the_trace_is_reducing_afterwards(
-    tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, where: str
-) -> None:
-    path = tmp_path if where == "disk" else None
-    traces = tk.capture(tiny_llama, runs, tokens=slice(0, None), **QUIET)
-    inside = {"tokens": slice(0, None), **QUIET}
-    mean = tk.capture(tiny_llama, runs, reduce="mean", path=path and path / "m", **inside)
-    most = tk.capture(
-        tiny_llama, runs, reduce=lambda x: x.amax(0), path=path and path / "x", **inside
-    )
-    assert mean.dims == most.dims == ("prompt", "layer", "dim")
-    assert {"group", "prompt_length"} <= set(mean.coords)
-    _close(mean.sel(prompt=traces.prompt), traces.mean("token"))
-    _close(most.sel(prompt=traces.prompt), traces.max("token"))
-    with pytest.raises(AssertionError):
-        _close(most.sel(prompt=traces.prompt), traces.mean("token"))
-
-
 def test_a_responses_mean_is_of_its_own_tokens(
     tiny_llama: Any, runs: xr.Dataset, oracle: np.ndarray
 ) -> None:
     own = tk.capture(tiny_llama, runs, [0, 1, 2], reduce="mean", **QUIET)
     said = np.where(runs.token.values[:, None, None] >= 0, oracle, np.nan)
-    _close(own, np.nanmean(said, 1))
+    close(own, np.nanmean(said, 1))
     with_prompt = np.where(runs.token.values[:, None, None] >= -1, oracle, np.nan)
     with pytest.raises(AssertionError):
-        _close(own, np.nanmean(with_prompt, 1))
+        close(own, np.nanmean(with_prompt, 1))
     last = tk.capture(tiny_llama, runs, [0], tokens=slice(-1, -1), reduce="mean", **QUIET)
-    _close(last, oracle[:, runs.token.values == -1, :1].squeeze(1))
+    close(last, oracle[:, runs.token.values == -1, :1].squeeze(1))
     prompts = tk.encode(tiny_llama, PROMPTS)
     with pytest.raises(
         ValueError, match=r"keeps nothing of 9 prompts.*slice\(-1, -1\) is the last"
@@ -187,7 +116,7 @@ def test_a_boolean_array_chooses_tokens(
     memory = tk.capture(tiny_llama, runs, [0, 1, 2], tokens=shuffled, **QUIET)
     columns = np.isin(runs.token, memory.token)
     assert not places[:, ~columns].any()
-    _close(memory, whole[:, columns])
+    close(memory, whole[:, columns])
     disk = tk.capture(tiny_llama, runs, [0, 1, 2], tokens=mask, path=tmp_path / "x", **QUIET)
     xr.testing.assert_identical(disk.sel(prompt=memory.prompt).compute(), memory)
     with pytest.raises(ValueError, match="other settings"):
@@ -195,14 +124,6 @@ def test_a_boolean_array_chooses_tokens(
     for wrong in (mask.astype(int), mask.isel(prompt=0, drop=True), mask.isel(prompt=slice(3))):
         with pytest.raises(ValueError, match="a mask is boolean, over"):
             tk.capture(tiny_llama, runs, tokens=wrong, **QUIET)
-
-
-@pytest.mark.parametrize(
-    "tokens", [np.ones((9, 4), bool), [0, 1], 3, None, slice("a", "b"), slice(0.5, 2)]
-)
-def test_other_tokens_are_refused(tiny_llama: Any, runs: xr.Dataset, tokens: Any) -> None:
-    with pytest.raises(ValueError, match=r"was asked for; there are 'response', 'all', slices"):
-        inspect.unwrap(asked.kept_tokens)(runs, tokens)
 
 
 def test_one_layer_is_a_number(tiny_llama: Any, runs: xr.Dataset) -> None:
@@ -231,80 +152,6 @@ def test_a_site_may_be_a_function_of_the_block(tiny_llama: Any, runs: xr.Dataset
     np.testing.assert_array_equal(found, tk.capture(tiny_llama, runs, [2], site="mlp", **QUIET))
 
 
-@pytest.fixture
-def planted(fresh_llama: Any, runs: xr.Dataset) -> Any:
-    """A model whose block 2 gives infinity at the token of prompt 5 with label 1."""
-    victim = int(runs.token_id.sel(token=1).values[5])
-    embed, mlp = fresh_llama._module.model.embed_tokens, fresh_llama._module.model.layers[2].mlp
-    seen: dict[str, torch.Tensor] = {}
-    inner, outer = embed.forward, mlp.forward
-
-    def remember(ids: torch.Tensor) -> torch.Tensor:
-        seen["last"] = ids == victim
-        return inner(ids)
-
-    def overflow(x: torch.Tensor) -> torch.Tensor:
-        out = outer(x)
-        return out.masked_fill(seen["last"][..., None], float("inf"))
-
-    embed.forward, mlp.forward = remember, overflow
-    return fresh_llama
-
-
-@pytest.mark.parametrize("mode", ["full", "mean", "vectors", "disk"])
-def test_infinity_stops_the_run_and_names_its_place(
-    planted: Any, runs: xr.Dataset, tmp_path: Path, mode: str
-) -> None:
-    vectors = xr.DataArray(
-        np.ones((1, 4, 32), np.float32),
-        dims=("trait", "layer", "dim"),
-        coords={"trait": ["a/x"], "layer": range(4)},
-    )
-    how: dict[str, Any] = {
-        "full": {},
-        "mean": {"reduce": "mean"},
-        "vectors": {"vectors": vectors},
-        "disk": {"path": tmp_path / "x"},
-    }[mode]
-    ids = runs.token_id.values
-    victim = int(runs.token_id.sel(token=1).values[5])
-    kept = (ids == victim) & (runs.token.values >= -1)
-    rows = {str(runs.prompt.values[n]) for n in np.argwhere(kept)[:, 0]}
-    with pytest.raises(ValueError, match=r"not finite .*prompt '.*', token \d+, layer 2 ") as error:
-        tk.capture(planted, runs, [1, 2], **how, **QUIET)
-    named = str(error.value).split("prompt '")[1].split("'")[0]
-    token = int(str(error.value).split("token ")[1].split(",")[0])
-    assert named in rows
-    assert int(runs.token_id.sel(prompt=named, token=token)) == victim
-    tk.capture(planted, runs, [1], **QUIET)
-
-
-def test_infinity_is_kept_where_it_was_asked_to_be_marked(planted: Any, runs: xr.Dataset) -> None:
-    marked = tk.capture(planted, runs, [1, 2], nonfinite="mark", **QUIET)
-    assert np.isinf(marked.sel(layer=2)).any()
-    assert not np.isinf(marked.sel(layer=1)).any()
-    assert read(marked)["nonfinite"] == "mark"
-
-
-def test_a_batch_that_does_not_fit_is_split_inside_a_trace(
-    fresh_llama: Any, runs: xr.Dataset, tmp_path: Path
-) -> None:
-    expected = tk.capture(fresh_llama, runs, [1, 3], **QUIET)
-    mlp = fresh_llama._module.model.layers[2].mlp
-    inner, sizes = mlp.forward, []
-
-    def full(x: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(x))
-        if len(x) > 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return inner(x)
-
-    mlp.forward = full
-    found = tk.capture(fresh_llama, runs, [1, 3], path=tmp_path / "x", **QUIET)
-    assert max(sizes) > 2
-    _close(found.sel(prompt=expected.prompt), expected)
-
-
 @pytest.mark.parametrize("budget", [60, 4096])
 def test_generating_shows_what_the_replay_shows(tiny_llama: Any, budget: int) -> None:
     prompts = tk.encode(tiny_llama, PROMPTS[:4])
@@ -321,40 +168,3 @@ def test_generating_shows_what_the_replay_shows(tiny_llama: Any, budget: int) ->
     np.testing.assert_allclose(traces, expected, atol=2e-5)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(traces, expected.roll(token=1), atol=2e-5)
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ({"layers": [2, 9]}, r"Layers \[9\] were asked for; this model has blocks 0 to 3"),
-        ({"tokens": "answer"}, r"tokens='answer' was asked for; there are 'response'"),
-        ({"tokens": slice(50, 60)}, r"keeps nothing of 9 prompts"),
-        ({"reduce": "median"}, r"reduce='median' was asked for; there is 'mean'"),
-        ({"round_to": "float16"}, r"round_to='float16'"),
-        ({"compression": "gzip"}, r"compression='gzip' was asked for; there are none, zlib"),
-    ],
-)
-def test_what_does_not_fit_is_refused(
-    tiny_llama: Any, runs: xr.Dataset, how: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(ValueError, match=words):
-        tk.capture(tiny_llama, runs, **how, **QUIET)
-
-
-def test_vectors_of_another_width_or_other_layers_are_refused(
-    tiny_llama: Any, runs: xr.Dataset
-) -> None:
-    vectors = xr.DataArray(
-        np.ones((1, 2, 8), np.float32),
-        dims=("trait", "layer", "dim"),
-        coords={"trait": ["a/x"], "layer": [0, 1]},
-    )
-    with pytest.raises(ValueError, match=r"8 dims and the residual stream of .* has 32"):
-        tk.capture(tiny_llama, runs, vectors=vectors, **QUIET)
-    wide = xr.DataArray(
-        np.ones((1, 2, 32), np.float32), dims=vectors.dims, coords=dict(vectors.coords)
-    )
-    with pytest.raises(ValueError, match=r"Layers \[3\] .* not in the array, which has \[0, 1\]"):
-        tk.capture(tiny_llama, runs, [0, 3], vectors=wide, **QUIET)
-    with pytest.raises(ValueError, match="both given"):
-        tk.capture(tiny_llama, runs, [0], vectors=wide, reduce="mean", **QUIET)
