@@ -20,7 +20,7 @@ from tracekit.parallel import forget_partial_sums, name_halves
 from tracekit.provenance import fingerprint
 from tracekit.snapshot import Places
 from tracekit.threads import one_at_a_time
-from tracekit.transition import change, insist
+from tracekit.transition import change, insist, toggle
 from tracekit.tuners import (
     adapter_name,
     adapter_tensors,
@@ -77,12 +77,11 @@ def switch(model: TransformersModel, name: str | os.PathLike[str] | None) -> Non
         if path is not None and root.peft != path:
             refuse_unfit(root, path)
         return _name_for_server(root, path)
-    what = "switching the adapter off" if path is None else f"attaching {adapter_name(path)!r}"
     if path is not None and (root.peft != path or about.files != files_of(path)):
         refuse_unfit(root, path)
-        change(root, what, lambda: _replace(root, path))
+        change(root, f"attaching {adapter_name(path)!r}", lambda: _replace(root, path))
     elif root.peft is not None and is_on(root._module) != (path is not None):
-        change(root, what, lambda: turn(root._module, path is not None))
+        toggle(root, path is not None)
 
 
 def _enter(model: TransformersModel) -> None:
@@ -127,11 +126,11 @@ def _go_back(about: Origin, before: _Former) -> None:
         if root.peft != before.path:
             _name_for_server(root, before.path)
         return
-    adapted, on, what = before.adapted, is_on(root._module), "leaving an adapter block"
-    if adapted is None and on:
-        change(root, what, lambda: turn(root._module, False))
-    elif adapted is not None and not (on and adapted.places.are_there()):
-        change(root, what, lambda: _put_back(about, adapted))
+    adapted = before.adapted
+    if adapted is not None and not adapted.places.are_there():
+        change(root, "leaving an adapter block", lambda: _put_back(about, adapted))
+    elif is_on(root._module) != (adapted is not None):
+        toggle(root, adapted is not None)
 
 
 def _put_back(about: Origin, adapted: _Adapted) -> None:

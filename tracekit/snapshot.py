@@ -1,4 +1,4 @@
-"""A model's modules as they are at one moment, to put them back: all of them, or their places."""
+"""A model as it is at one moment, to put it back: all of it, its places, or its switches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from nnsight import TransformersModel
+
+from tracekit.tuners import tuner_layers
 
 # a weight that is not a matrix is small enough to copy: norms and biases, 3 MB of a 70B model
 COPIED_DIMS = 1
@@ -81,6 +83,31 @@ class Snapshot:
     def rewritten(self) -> list[str]:
         """The names of the weights that may no longer hold what they held: moved or written to."""
         return [name for name, tensor in self._weights.items() if tensor.rewritten()]
+
+
+class Switches:
+    """What switching an adapter on or off may touch: flags of modules and parameters, no weight."""
+
+    def __init__(self, model: TransformersModel) -> None:
+        module = model._module
+        parts = list(module.modules())
+        tensors = [p for part in parts for p in part._parameters.values() if p is not None]
+        self._held = [(layer, _copied(layer.__dict__)) for layer in tuner_layers(module)]
+        self._training = [(part, part.training) for part in parts]
+        self._learning = [(p, p.requires_grad) for p in tensors]
+
+    def restore(self) -> None:
+        """Every flag as it was; doing it again changes nothing."""
+        for layer, attributes in self._held:
+            _refill_all(layer.__dict__, attributes)
+        for part, training in self._training:
+            part.training = training
+        for parameter, learns in self._learning:
+            parameter.requires_grad_(learns)
+
+    def rewritten(self) -> list[str]:
+        """None: a switch writes to no weight."""
+        return []
 
 
 class _Tensor:

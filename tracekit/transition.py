@@ -10,7 +10,7 @@ from nnsight import TransformersModel
 
 from tracekit.origin import Origin, origin, recorded
 from tracekit.provenance import fingerprint
-from tracekit.snapshot import Places, Snapshot
+from tracekit.snapshot import Places, Snapshot, Switches
 from tracekit.threads import one_at_a_time
 from tracekit.tuners import is_on, turn
 
@@ -18,8 +18,13 @@ from tracekit.tuners import is_on, turn
 TRIES = 20
 
 
-def change(model: TransformersModel, what: str, action: Callable[[], None]) -> None:
-    """Run `action`, which may change the model's weights and modules.
+def change(
+    model: TransformersModel,
+    what: str,
+    action: Callable[[], None],
+    keep: type[Snapshot] | type[Switches] = Snapshot,
+) -> None:
+    """Run `action`, which may change the model's weights and modules (or what `keep` keeps).
 
     Whatever it raises (an interrupt too), the model is as it was before, proved by the weights'
     fingerprint. A model that cannot be put back stays broken: every later call says so.
@@ -28,12 +33,20 @@ def change(model: TransformersModel, what: str, action: Callable[[], None]) -> N
         # part of a change that is under way, which puts everything back itself
         return action()
     with one_at_a_time():
-        _change(origin(model), what, action)
+        about = origin(model)
+        _change(about, what, action, keep(about.root))
 
 
-def _change(about: Origin, what: str, action: Callable[[], None]) -> None:
-    before, adapters = Snapshot(about.root), dict(about.adapters)
-    kept = (about.bare, about.files)
+def toggle(model: TransformersModel, on: bool) -> None:
+    """Switch the attached adapter on or off: flags alone change, and only they are put back."""
+    what = f"switching the adapter {'on' if on else 'off'}"
+    change(model, what, lambda: turn(model._module, on), Switches)
+
+
+def _change(
+    about: Origin, what: str, action: Callable[[], None], before: Snapshot | Switches
+) -> None:
+    adapters, kept = dict(about.adapters), (about.bare, about.files)
     try:
         # first of all: an interrupt at any moment from here on leaves this message, not silence
         about.broken, about.changing = _broken(about, what), threading.get_ident()
@@ -68,7 +81,7 @@ def insist(action: Callable[[], None]) -> BaseException | None:
     return interrupt
 
 
-def _refuse_rewritten(about: Origin, before: Snapshot, what: str) -> None:
+def _refuse_rewritten(about: Origin, before: Snapshot | Switches, what: str) -> None:
     written = before.rewritten()
     # a forward through some forms takes a weight out and puts it back, which counts as written
     if written and not _is_loaded(about):
@@ -96,9 +109,9 @@ def _broken(about: Origin, what: str) -> str:
 def turned(model: TransformersModel, on: bool) -> Iterator[None]:
     """The attached adapter switched on or off inside, and as it was afterwards."""
     before = is_on(model._module)
-    change(model, "switching an adapter", lambda: turn(model._module, on))
+    toggle(model, on)
     try:
         yield
     finally:
         if recorded(model).broken is None or recorded(model).changing is not None:
-            change(model, "switching an adapter", lambda: turn(model._module, before))
+            toggle(model, before)

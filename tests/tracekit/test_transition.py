@@ -14,8 +14,9 @@ from tracekit.adapters import switch
 from tracekit.model import model_provenance
 from tracekit.origin import recorded
 from tracekit.provenance import weights_fingerprint
+from tracekit.snapshot import Switches
 from tracekit.transition import change
-from tracekit.tuners import current_adapter
+from tracekit.tuners import current_adapter, turn
 
 PROJECTION = "model.layers.1.self_attn.q_proj.weight"
 NORM = "model.layers.1.input_layernorm.weight"
@@ -182,3 +183,34 @@ def test_nothing_of_an_adapter_is_left_on_the_module_that_takes_its_place(fresh_
     assert {i: keys - {"tracekit_rows"} for i, keys in after.items()} == {
         i: keys - {"tracekit_rows"} for i, keys in before.items()
     }
+
+
+def flags(model):
+    """What a switch may touch, by module and parameter."""
+    parts = {
+        name: (part.training, getattr(part, "_disable_adapters", None))
+        for name, part in model._module.named_modules()
+    }
+    return parts, {name: p.requires_grad for name, p in model._module.named_parameters()}
+
+
+def test_a_switch_that_is_broken_off_leaves_every_flag_as_it_was(fresh_llama, tiny_lora):
+    switch(fresh_llama, tiny_lora)
+    before, module = flags(fresh_llama), fresh_llama._module
+    count = interruptions.events(lambda: turn(module, False))
+    turn(module, True)
+    assert flags(fresh_llama) == before
+    for at in range(0, count, max(count // 20, 1)):
+        halfway = []
+
+        def action(at=at, halfway=halfway):
+            hit = interruptions.interrupted(lambda: turn(module, False), at, None, None)
+            halfway.append(flags(fresh_llama))
+            assert hit
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            change(fresh_llama, "a switch", action, Switches)
+        assert flags(fresh_llama) == before
+    # the twin: the last interrupt left other flags, until they were put back
+    assert halfway[0] != before
