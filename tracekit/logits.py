@@ -61,3 +61,11 @@ def of_next(logits: Logits, ids: torch.Tensor) -> Float[torch.Tensor, "row follo
         for row, following in zip(logits, ids, strict=True)
     ]
     return torch.stack(scores)
+
+
+def divergence(
+    a: Float[torch.Tensor, "*row vocabulary"], b: Float[torch.Tensor, "*row vocabulary"]
+) -> Float[torch.Tensor, "*row"]:
+    """KL(a ‖ b) of the predictions that two logits make, in nats: (…, vocabulary) to (…)."""
+    a, b = torch.log_softmax(a.float(), -1), torch.log_softmax(b.float(), -1)
+    return (a.exp() * (a - b)).sum(-1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from nnsight import TransformersModel
 
+from tracekit import logits
 from tracekit.origin import FLOATS, Origin, origin
 from tracekit.probe import probe
 from tracekit.tensors import Batch
@@ -70,18 +71,13 @@ def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) ->
         with torch.no_grad():
             given = whole[None].to(module.device)
             forward = module(input_ids=given, use_cache=False).logits[0, len(ids) - 1 :]
-        for number, nats in enumerate(_divergence(forward.float().cpu(), steps[row]).tolist()):
+        for number, nats in enumerate(logits.divergence(forward.cpu(), steps[row]).tolist()):
             if not nats <= slack:
                 return (
                     f"at step {number} its prediction is {nats:.3g} nats from that of its own "
                     f"forward over the same ids (bound {slack:g})"
                 )
     return None
-
-
-def _divergence(forward: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    expected, said = forward.log_softmax(-1), steps.log_softmax(-1)
-    return (expected.exp() * (expected - said)).sum(-1)
 
 
 def _slack(about: Origin) -> float:

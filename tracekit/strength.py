@@ -177,18 +177,11 @@ def _against(
     for rows in plan:
         predictions = predict(rows)
         for row, logits in _predictions(edited, transcripts, [rows]).items():
-            filled[row, where[row]] = _kl(predictions[row], logits).numpy()
+            filled[row, where[row]] = model_logits.divergence(predictions[row], logits).numpy()
     coords = {
         name: c for name, c in transcripts.coords.items() if name in ("prompt", "token", "group")
     }
     return xr.DataArray(filled, dims=("prompt", "token"), coords=coords, name="divergence")
-
-
-def _kl(
-    a: Float[torch.Tensor, "token id"], b: Float[torch.Tensor, "token id"]
-) -> Float[torch.Tensor, token]:
-    a, b = torch.log_softmax(a.float(), -1), torch.log_softmax(b.float(), -1)
-    return (a.exp() * (a - b)).sum(-1)
 
 
 def _next(guess: float, ratio: float, low: float, high: float) -> float:
