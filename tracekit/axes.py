@@ -10,6 +10,7 @@ import torch
 from nnsight import TransformersModel
 
 from tracekit.origin import origin, remote_options
+from tracekit.probe import probe
 
 # no number of heads, or other size of the model, equals both widths
 PROBES = ((2, 5), (3, 7))
@@ -38,9 +39,9 @@ def require_tokens_first(model: TransformersModel, layers: Sequence[int], site: 
             )
 
 
-def _fits(shape: tuple[int, ...], probe: tuple[int, int]) -> bool:
-    rows, columns = probe
-    return (len(shape) > 2 and shape[:2] == probe) or (
+def _fits(shape: tuple[int, ...], widths: tuple[int, int]) -> bool:
+    rows, columns = widths
+    return (len(shape) > 2 and shape[:2] == widths) or (
         len(shape) == 2 and shape[0] == rows * columns
     )
 
@@ -48,9 +49,7 @@ def _fits(shape: tuple[int, ...], probe: tuple[int, int]) -> bool:
 def _shapes(
     model: TransformersModel, layers: Sequence[int], site: Any, rows: int, columns: int
 ) -> list[tuple[int, ...]]:
-    vocabulary = model._module.config.get_text_config().vocab_size
-    ids = (torch.arange(rows * columns).reshape(rows, columns) * 37 + 5) % vocabulary
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = probe(model, [columns] * rows).model_inputs
     options = {"use_cache": False, **remote_options(model)}
     with torch.no_grad(), model.trace(inputs, **options) as tracer:
         values = nnsight.save([])
