@@ -186,14 +186,10 @@ def _check_later(model: TransformersModel, seen: dict[str, Any], batch: Batch) -
     """A token that changes moves no residual before it."""
     ids = batch.input_ids.clone()
     ids[:, -1] = batch.input_ids[:, -2]
-    with torch.no_grad(), model.trace({**batch.model_inputs, "input_ids": ids}) as tracer:
-        outputs = nnsight.save([])
-        for block in model.layers:
-            outputs.append(sites.first(block.output))
-        tracer.stop()
+    outputs = _outputs(model, {**batch.model_inputs, "input_ids": ids})
     earlier, bound = batch.attention_mask[:, :-1].bool(), _tolerance(model)
     for layer, value in enumerate(outputs):
-        gap = _gap(seen["output"][layer][:, :-1][earlier], value.cpu()[:, :-1][earlier])
+        gap = _gap(seen["output"][layer][:, :-1][earlier], value[:, :-1][earlier])
         if not gap <= bound:
             raise ValueError(
                 f"{origin(model).name}: residual, layer {layer}: changing the last token moves the "
@@ -207,14 +203,9 @@ def _check_single(model: TransformersModel, seen: dict[str, Any], batch: Batch, 
     """A row in a batch is as alone; on a model where it is not, each row is a batch from now on."""
     length = LENGTHS[row]
     ids = batch.input_ids[row : row + 1, -length:]
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    with torch.no_grad(), model.trace(inputs) as tracer:
-        outputs = nnsight.save([])
-        for layer in range(len(model.layers)):
-            outputs.append(sites.first(model.layers[layer].output))
-        tracer.stop()
+    outputs = _outputs(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     for layer, value in enumerate(outputs):
-        gap, bound = _gap(seen["output"][layer][row, -length:], value[0].cpu()), _tolerance(model)
+        gap, bound = _gap(seen["output"][layer][row, -length:], value[0]), _tolerance(model)
         if not gap <= bound:
             origin(model).refused["padding"] = (
                 f"at layer {layer} its values depend on the padding: a row of {length} tokens "
@@ -222,6 +213,16 @@ def _check_single(model: TransformersModel, seen: dict[str, Any], batch: Batch, 
                 f"(bound {bound:g})."
             )
             return
+
+
+def _outputs(model: TransformersModel, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """What each block puts out, on the CPU."""
+    with torch.no_grad(), model.trace(inputs) as tracer:
+        outputs = nnsight.save([])
+        for block in model.layers:
+            outputs.append(sites.first(block.output))
+        tracer.stop()
+    return [value.cpu() for value in outputs]
 
 
 def _check_causal(model: TransformersModel, seen: dict[str, Any], batch: Batch) -> None:
