@@ -114,8 +114,7 @@ def _check_logits(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
     """Log-probabilities, and the lens, are those of the model's output outside any trace."""
     about, ids, bound = origin(model), batch.input_ids, _tolerance(model)
     with torch.no_grad():
-        output = model._module(**seen["given"])
-    expected = (output[0] if isinstance(output, tuple) else output.logits).cpu()
+        expected = logits.of_output(model._module(**seen["given"])).cpu()
     scores = expected[:, :-1].double().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
     real = batch.attention_mask[:, :-1].bool()
     gap = float((logits.of_next(seen["logits"], ids) - scores)[real].abs().max())

@@ -7,6 +7,7 @@ output is not what the model predicts with; and a scale may come before it (Mini
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import nnsight
 import torch
@@ -26,7 +27,11 @@ def read(model: TransformersModel) -> Logits:
 
     Gradients flow through them. Edits of the model act on them.
     """
-    output = model.output
+    return of_output(model.output)
+
+
+def of_output(output: Any) -> Logits:
+    """The logits of what a forward returned."""
     # with return_dict=False in its configuration a model returns a tuple
     return output[0] if isinstance(output, tuple) else output.logits
 

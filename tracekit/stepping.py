@@ -70,7 +70,8 @@ def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) ->
         whole = torch.cat([ids, steps[row].argmax(-1)[:-1].to(ids)])
         with torch.no_grad():
             given = whole[None].to(module.device)
-            forward = module(input_ids=given, use_cache=False).logits[0, len(ids) - 1 :]
+            output = module(input_ids=given, use_cache=False)
+        forward = logits.of_output(output)[0, len(ids) - 1 :]
         for number, nats in enumerate(logits.divergence(forward.cpu(), steps[row]).tolist()):
             if not nats <= slack:
                 return (
