@@ -105,8 +105,7 @@ def ask(
     reduce_name, reduced = (
         (None, None) if reduce is None else _function("reduce", reduce, ("mean",))
     )
-    every = range(len(model.layers))
-    wanted = sites.check_layers(model, every if layers is None else layers, where)
+    wanted = sites.check_layers(model, layers, where)
     if callable(where):
         require_tokens_first(model, wanted, where)
     if vectors is not None:

@@ -48,10 +48,7 @@ def gradients(
     >>> gradients(model, encode(model, ["Is snow white?"]), "Yes", "No").dims
     ('prompt', 'token', 'layer', 'dim')
     """
-    every = range(len(model.layers))
-    wanted = sites.check_layers(
-        model, every if layers is None else listed(layers) or [], "residual"
-    )
+    wanted = sites.check_layers(model, listed(layers), "residual")
     words = _first_ids(model, towards, against)
     kept = kept_tokens(transcripts, tokens)
     budget = token_budget or batching.default_budget(model, parts=KEPT_ACTIVATIONS)

@@ -64,14 +64,15 @@ def _post_normed(block: Any) -> bool:
     return any(hasattr(block, mark) for mark in marks)
 
 
-def check_layers(model: TransformersModel, layers: Sequence[int], site: Site) -> list[int]:
-    """The layers asked for, ascending.
+def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: Site) -> list[int]:
+    """The layers asked for, ascending; every block's for `None`.
 
     Errors: `ValueError` for none, for one out of range, for one named twice, for an unknown site
     or one that -1 (the embedding output) does not have, and for `attention` or `mlp` where a
     block does not add it as it is. Where nothing was proved at load, the proof runs now.
     """
-    depth, wanted = len(model.layers), [int(layer) for layer in layers]
+    depth = len(model.layers)
+    wanted = [int(layer) for layer in (range(depth) if layers is None else layers)]
     wrong = [layer for layer in wanted if not -1 <= layer < depth]
     if wrong or not wanted:
         raise ValueError(
