@@ -13,7 +13,8 @@ from tracekit.origin import recorded
 
 def tuner_layers(module: torch.nn.Module) -> list[Any]:
     """The modules that hold an adapter."""
-    return [layer for layer in module.modules() if _is_tuner(layer)]
+    kinds = _kinds()
+    return [layer for layer in module.modules() if isinstance(layer, kinds)]
 
 
 def adapter_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -40,7 +41,8 @@ def refuse_adapted(module: torch.nn.Module, name: str) -> None:
     """Errors: `ValueError` for weights that are to be the base and already carry an adapter."""
     from peft import PeftModel
 
-    held = [path for path, part in module.named_modules() if _is_tuner(part)]
+    kinds = _kinds()
+    held = [path for path, part in module.named_modules() if isinstance(part, kinds)]
     held += [path for path, _ in module.named_parameters() if ".lora_" in path]
     if isinstance(module, PeftModel) or held or getattr(module, "peft_config", None):
         where = f"{len(held)} modules hold it, such as {held[0]}" if held else "its type says so"
@@ -86,8 +88,8 @@ def freeze(module: torch.nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
-def _is_tuner(module: torch.nn.Module) -> bool:
+def _kinds() -> tuple[type, ...]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    return isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+    return BaseTunerLayer, AuxiliaryTrainingWrapper
