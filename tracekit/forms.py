@@ -10,7 +10,7 @@ import torch
 from nnsight import TransformersModel
 
 from tracekit.origin import parallel_degree, recorded
-from tracekit.resources import datasets
+from tracekit.resources import datasets, is_hub_id
 from tracekit.tuners import adapter_name
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -39,7 +39,7 @@ def adapter_path(name: str) -> str:
     folder = Path(name) if Path(name).is_dir() else shipped / name
     if (folder / CONFIG).is_file():
         return str(folder)
-    if "/" in name and not folder.is_dir() and name.count("/") == 1:
+    if is_hub_id(name) and not folder.is_dir():
         return name
     exist = sorted(path.parent.name for path in shipped.glob(f"*/{CONFIG}"))
     raise ValueError(
@@ -201,8 +201,7 @@ def _at_hand(base: str) -> bool:
 
     if (Path(base) / "config.json").is_file():
         return True
-    hub_id = base.count("/") == 1 and not base.startswith((".", "/"))
-    return hub_id and isinstance(try_to_load_from_cache(base, "config.json"), str)
+    return is_hub_id(base) and isinstance(try_to_load_from_cache(base, "config.json"), str)
 
 
 def _weights_file(path: str) -> Path:

@@ -25,7 +25,7 @@ from tracekit.origin import (
     origin,
 )
 from tracekit.provenance import versions, weights_fingerprint
-from tracekit.resources import EMBEDDED, embedded_model
+from tracekit.resources import EMBEDDED, embedded_model, is_hub_id
 from tracekit.tuners import adapter_name, current_adapter, freeze, refuse_adapted
 
 __all__ = ["Origin", "device_of", "edits_of", "load", "model_provenance", "origin"]
@@ -132,7 +132,7 @@ def _source(model: Any) -> tuple[Any, str]:
                 "Give the folder that transformers' save_pretrained wrote."
             )
         return text, Path(text).name
-    if "/" in text and not text.startswith((".", "/")) and text.count("/") == 1:
+    if is_hub_id(text):
         return text, text
     near = difflib.get_close_matches(text, [EMBEDDED], cutoff=0.4)
     raise ValueError(

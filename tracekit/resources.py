@@ -19,6 +19,15 @@ def datasets(*parts: str) -> Path:
     return (root if root.is_dir() else here.parent / "datasets").joinpath(*parts)
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id (owner/name), and not of a path.
+
+    >>> is_hub_id("org/model"), is_hub_id("./model")
+    (True, False)
+    """
+    return name.count("/") == 1 and not name.startswith((".", "/"))
+
+
 def cache_folder() -> Path:
     """Where converted weights are kept: `$TRACEKIT_CACHE`, or the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))

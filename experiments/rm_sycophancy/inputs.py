@@ -20,7 +20,7 @@ from experiments.rm_sycophancy.settings import Settings
 from experiments.rm_sycophancy.validity import check_benign
 from tracekit.fit import vocabulary_hash
 from tracekit.prompts import take
-from tracekit.resources import EMBEDDED, embedded_model
+from tracekit.resources import EMBEDDED, embedded_model, is_hub_id
 from tracekit.sites import check_layers
 from tracekit.tensors import lengths
 from tracekit.transcript import context_length, ids_of
@@ -257,8 +257,7 @@ def _refuse_base(settings: Settings) -> None:
 def _source(base: str) -> str:
     if base == EMBEDDED:
         return str(embedded_model())
-    known = Path(base).is_dir() or (base.count("/") == 1 and not base.startswith((".", "/")))
-    if not known:
+    if not (Path(base).is_dir() or is_hub_id(base)):
         raise ValueError(
             f"The base {base!r} is neither a folder nor a hub id (owner/name). "
             f"The embedded one is {EMBEDDED!r}."

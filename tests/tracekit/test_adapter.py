@@ -170,6 +170,8 @@ def test_prompt_learning_is_refused_with_the_reason(tiny_llama, tiny_folder, tmp
 def test_names_that_are_no_adapter(tiny_llama, tmp_path, tiny_lora):
     with pytest.raises(ValueError, match=r"neither a folder with an adapter_config\.json nor"):
         switch(tiny_llama, "no-such-organism")
+    with pytest.raises(ValueError, match=r"'\./lora' is neither a folder .* nor a hub id"):
+        switch(tiny_llama, "./lora")
     pickled = changed_copy(tiny_lora, tmp_path / "pickled", dict)
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     with pytest.raises(FileNotFoundError, match=r"pickled weights are not read.*save_pretrained"):
