@@ -16,9 +16,9 @@ from tracekit.asked import Site, ask, kept_tokens
 from tracekit.forward import Work, refuse_nonfinite
 from tracekit.generate import generate
 from tracekit.model import edits_of, model_provenance
+from tracekit.origin import end_edit
 from tracekit.positions import running_in
 from tracekit.provenance import read, stamp
-from tracekit.release import unbind
 from tracekit.transcript import ids_of
 
 
@@ -95,9 +95,7 @@ def _watched(
         for step in tracer.iter[:]:
             for layer in layers:
                 record.note(model._module, layer, step, sites.read(model, layer, site))
-    unbind(watched)
-    before = model.__dict__.get("tracekit_edits", [])
-    watched.tracekit_edits = [*before, {"kind": "read", "layers": layers}]
+    end_edit(model, watched, {"kind": "read", "layers": layers})
     return watched
 
 

@@ -9,9 +9,8 @@ import torch
 from nnsight import TransformersModel
 
 from tracekit.directions import Direction, hashed
-from tracekit.model import origin
+from tracekit.origin import end_edit, origin, own_edits
 from tracekit.positions import Rows, Tokens, named, overflow, require_tokens, running_in
-from tracekit.release import unbind
 from tracekit.sites import first, with_first
 
 # (hidden, layer, where, rows) → hidden, of which only the places in `where` are taken
@@ -23,7 +22,7 @@ def edited_depth(model: TransformersModel) -> int:
 
     An edit made with plain nnsight may touch any block, so it counts as the last.
     """
-    known = model.__dict__.get("tracekit_edits", [])
+    known = own_edits(model)
     if len(model._edits) > len(known):
         return len(model.layers) - 1
     return max((layer for edit in known for layer in edit["layers"]), default=-1)
@@ -52,17 +51,15 @@ def edit(
         )
     require_tokens(tokens)
     layers = sorted(at)
-    earlier = model.__dict__.get("tracekit_edits", [])
-    name = f"{kind} (edit {len(earlier)}, {_shown(settings)})"
+    name = f"{kind} (edit {len(own_edits(model))}, {_shown(settings)})"
     with model.edit() as (tracer, edited):
         for step in tracer.iter[:]:
             for layer in layers:
                 output = model.layers[layer].output
                 new = _changed(model._module, first(output), change, layer, tokens, step, name)
                 model.layers[layer].output = with_first(output, new)
-    unbind(edited)
     made = {"kind": kind, "vector": hashed(at), "layers": layers, "tokens": named(tokens)}
-    edited.tracekit_edits = [*earlier, {**made, **settings}]
+    end_edit(model, edited, {**made, **settings})
     return edited
 
 

@@ -23,6 +23,7 @@ from tracekit.origin import (
     described_quantisation,
     held_dtype,
     origin,
+    own_edits,
 )
 from tracekit.provenance import versions, weights_fingerprint
 from tracekit.resources import EMBEDDED, embedded_model, is_hub_id
@@ -109,7 +110,7 @@ def model_provenance(model: TransformersModel) -> dict[str, Any]:
 
 def edits_of(model: TransformersModel) -> list[Any]:
     """What each edit on this model is; an edit made with plain nnsight counts as `custom`."""
-    known = list(model.__dict__.get("tracekit_edits", []))
+    known = own_edits(model)
     foreign = len(model._edits) - len(known)
     return known + [{"kind": "custom"}] * max(foreign, 0)
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from nnsight import TransformersModel
 
+from tracekit.release import unbind
+
 QUANTISED = ("nf4", "fp4", "int4", "int8")
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
@@ -79,6 +81,17 @@ def recorded(model: TransformersModel) -> Origin:
             "Use tracekit.load(name, folder or module)."
         )
     return found
+
+
+def own_edits(model: TransformersModel) -> list[dict[str, Any]]:
+    """What each edit is that tracekit made on this copy of a model, in order."""
+    return list(model.__dict__.get("tracekit_edits", []))
+
+
+def end_edit(model: TransformersModel, edited: TransformersModel, made: dict[str, Any]) -> None:
+    """The end of an edit: its copy of `model` records what was `made`, and forgets itself."""
+    unbind(edited)
+    edited.tracekit_edits = [*own_edits(model), made]
 
 
 def remote_options(model: TransformersModel) -> dict[str, Any]:
