@@ -171,9 +171,3 @@ def wrap(
         coords["dim"] = np.arange(values.shape[-1], dtype=np.int32)
     array = xr.DataArray(values, dims=("prompt", "token", "layer", last), coords=coords)
     return stamp(array, read(transcripts))
-
-
-def row_order(transcripts: xr.Dataset, prompts: Sequence[str]) -> list[int]:
-    """The positions of prompt ids in the transcripts."""
-    where = {name: n for n, name in enumerate(ids_of(transcripts))}
-    return [where[name] for name in prompts]
