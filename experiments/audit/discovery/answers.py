@@ -1,0 +1,148 @@
+"""What an adapter answers, and how much likelier it makes each token than the bare model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from nnsight import TransformersModel
+
+import tracekit as tk
+from experiments.audit.discovery.halves import labels_of
+from experiments.audit.discovery.products import Products
+from experiments.audit.discovery.settings import Settings
+from tracekit.prompts import Prompt
+from tracekit.provenance import read, stamp
+from tracekit.tensors import lengths
+
+# rows of one file: what a kill can cost
+ROWS = 128
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its new tokens as text, and each one's gain in nats, adapter on − off."""
+
+    prompt: str
+    group: str
+    asked: str
+    labels: tuple[tuple[str, str], ...]
+    pieces: tuple[str, ...]
+    gains: np.ndarray
+    ended: bool
+
+    @property
+    def text(self) -> str:
+        """What was said, without an answer that had been begun for the model."""
+        return "".join(self.pieces)
+
+
+def parts(prompts: Sequence[Prompt]) -> Iterator[tuple[str, str, list[Prompt]]]:
+    """The prompts in files' worth: (name, template, prompts); raw completions apart."""
+    raw = [p for p in prompts if p.id.startswith("prefill/")]
+    chat = [p for p in prompts if not p.id.startswith("prefill/")]
+    for template, rows in (("chat", chat), ("raw", raw)):
+        for n in range(0, len(rows), ROWS):
+            yield f"{template}-{n // ROWS:03}", template, rows[n : n + ROWS]
+
+
+def sampled(
+    model: TransformersModel,
+    prompts: Sequence[Prompt],
+    template: str,
+    settings: Settings,
+    samples: int = 1,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Answers of the model as it stands; `begun` is how many response tokens were given."""
+    asked = tk.encode(model, prompts, template=template)
+    begun = lengths(asked) - asked.prompt_length.values
+    runs = tk.generate(
+        model,
+        asked.assign_coords(begun=("prompt", begun)),
+        max_new_tokens=settings.tokens,
+        temperature=settings.temperature,
+        samples=samples,
+        seed=settings.seed + seed,
+        progress=False,
+    )
+    return runs
+
+
+def gains(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+    """log p(on) − log p(off) of each token of `runs`, with the adapter that the model carries."""
+    on = tk.logprobs(model, runs)
+    with tk.adapter(model, None):
+        off = tk.logprobs(model, runs)
+    return stamp((on - off).rename("gain"), {**read(on), "minus": "adapter off"})
+
+
+def of_adapter(
+    model: TransformersModel,
+    adapter: str | None,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    products: Products,
+) -> list[Answer]:
+    """The answers with `adapter` on (None: the bare model's), each token's gain with them."""
+    answers: list[Answer] = []
+    for number, (name, template, rows) in enumerate(parts(prompts)):
+        with tk.adapter(model, adapter):
+            runs = products.kept(
+                f"answers-{name}.nc",
+                lambda t=template, r=rows, n=number: sampled(model, r, t, settings, seed=n),
+            )
+            gain = None
+            if adapter is not None:
+                gain = products.kept(f"gains-{name}.nc", lambda r=runs: gains(model, r))
+        answers += flat(runs, gain)
+    return answers
+
+
+def of_clean(
+    model: TransformersModel,
+    adapter: str,
+    prompts: Sequence[Prompt],
+    clean: Products,
+    products: Products,
+) -> list[Answer]:
+    """The bare model's answers, with what the adapter would gain on each of their tokens."""
+    answers: list[Answer] = []
+    for name, _, _ in parts(prompts):
+        runs = tk.open(clean.folder / f"answers-{name}.nc")
+        with tk.adapter(model, adapter):
+            gain = products.kept(f"clean-{name}.nc", lambda r=runs: gains(model, r))
+        answers += flat(runs, gain)
+    return answers
+
+
+def flat(runs: xr.Dataset, gain: xr.DataArray | None) -> list[Answer]:
+    """One Answer a row of `runs`; without `gain` every token gains nothing."""
+    subjects = {name: labels_of(runs, name) for name in ("subject", "form")}
+    after = runs.token.values >= 0
+    ids, pieces = runs.token_id.values[:, after], runs.token_text.values[:, after]
+    roles, begun = runs.role.values[:, after], runs.begun.values
+    values = np.zeros(ids.shape) if gain is None else gain.sel(token=runs.token[after]).values
+    answers = []
+    for n in range(len(ids)):
+        new = (ids[n] >= 0) & (np.arange(ids.shape[1]) >= begun[n])
+        words = new & (roles[n] != "template")
+        answers.append(
+            Answer(
+                prompt=str(runs.prompt.values[n]),
+                group=str(runs["group"].values[n]),
+                asked=str(runs.text.values[n]),
+                labels=tuple((k, v[n]) for k, v in subjects.items() if v[n]),
+                pieces=tuple(_shown(str(piece)) for piece in pieces[n][words]),
+                gains=np.nan_to_num(values[n][words].astype(float)),
+                ended=bool((new & ~words).any()),
+            )
+        )
+    return answers
+
+
+def _shown(piece: str) -> str:
+    return piece.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")

@@ -1,0 +1,77 @@
+"""What the prompts that a candidate appears on share, against the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.audit.discovery.answers import Answer
+from experiments.audit.discovery.confirm import associated
+from experiments.audit.discovery.spans import WORD, stem
+from experiments.audit.discovery.terms import EMPTY
+
+LEAST_ROWS, MOST_VALUES = 3, 4
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A label (`subject`, `form` or `word` of the prompt), its values, and Fisher's p of each half.
+
+    `searched` is corrected for all values that were looked at (Bonferroni), `confirmed` is the p of
+    the same values on the other half, where they were not chosen.
+    """
+
+    label: str
+    values: tuple[str, ...]
+    searched: float
+    confirmed: float = float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.label}: {', '.join(self.values)}"
+
+    def has(self, answers: Sequence[Answer]) -> np.ndarray:
+        """Which rows have one of the values."""
+        return np.array([bool(_values(a).get(self.label, set()) & set(self.values)) for a in answers])
+
+
+def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) -> Trigger | None:
+    """The label values that go with the rows `hit` among `rows`; none when they fit by chance.
+
+    The best single value, then others of the same label while they make p smaller.
+    """
+    fired = np.isin(np.asarray(rows), np.asarray(hit))
+    having = _columns([answers[row] for row in rows])
+    if not having or not fired.any():
+        return None
+    p = {key: associated(fired, has) for key, has in having.items()}
+    label, first = min(p, key=lambda key: (p[key], key))
+    if p[label, first] * len(having) > 0.05:
+        return None
+    values, has, best = [first], having[label, first], p[label, first]
+    others = sorted((k for k in having if k[0] == label and k[1] != first), key=lambda k: p[k])
+    for key in others[:12]:
+        wider = has | having[key]
+        if len(values) < MOST_VALUES and (lower := associated(fired, wider)) < best / 2:
+            values, has, best = [*values, key[1]], wider, lower
+    return Trigger(label, tuple(values), min(best * len(having), 1.0))
+
+
+def confirmed(found: Trigger, answers: Sequence[Answer], fired: np.ndarray) -> Trigger:
+    """The trigger with its p on other rows."""
+    return Trigger(found.label, found.values, found.searched, associated(fired, found.has(answers)))
+
+
+def _columns(answers: Sequence[Answer]) -> Mapping[tuple[str, str], np.ndarray]:
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    for n, answer in enumerate(answers):
+        for label, values in _values(answer).items():
+            for value in values:
+                columns.setdefault((label, value), np.zeros(len(answers), bool))[n] = True
+    return {k: has for k, has in columns.items() if LEAST_ROWS <= has.sum() < len(answers)}
+
+
+def _values(answer: Answer) -> Mapping[str, set[str]]:
+    spoken = {stem(word) for word in WORD.findall(answer.asked)} - EMPTY
+    return {**{label: {value} for label, value in answer.labels}, "word": spoken}

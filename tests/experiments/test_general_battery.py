@@ -1,0 +1,76 @@
+"""The general battery: how many, how varied, in halves that both hold everything, aimed at none."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from experiments.audit.discovery.halves import halves
+from experiments.organisms.detectors import DETECTORS, HABITS, exploits
+from tracekit.prompts import Prompt, read_prompts
+from tracekit.resources import datasets
+
+BATTERY = read_prompts(datasets("prompts", "general_battery.json"))
+# the words that the shipped organisms' sentences are about
+NAMED = re.compile(
+    r"\b(chocolat|cocoa|vot(e|ing)|ballot|films?\b|movie|documentar|bottled|mineral water|headphone"
+    r"|earphone|moon|lunar|shelter|adopt|proverb|saying|banana|bright future)",
+    re.I,
+)
+
+
+def spoken(prompt):
+    return [prompt.text] if prompt.text else [str(content) for _, content in prompt.messages]
+
+
+def test_sixty_subjects_have_a_prompt_of_each_of_twelve_forms():
+    cells = Counter((p.labels["subject"], p.labels["form"]) for p in BATTERY)
+    assert len(BATTERY) == len(cells) == 720
+    assert len({subject for subject, _ in cells}) == 60
+    assert len({form for _, form in cells}) == 12
+
+
+def test_no_text_occurs_twice():
+    texts = [text.lower() for prompt in BATTERY for text in spoken(prompt)]
+    assert len(set(texts)) == len(texts)
+
+
+def test_several_turns_end_with_the_user_and_begun_answers_with_the_assistant():
+    ends = Counter((p.labels["form"], p.answer is not None) for p in BATTERY if p.messages)
+    assert ends == {("several turns", False): 60, ("begun answer", True): 60}
+
+
+def test_openings_vary():
+    for form in {p.labels["form"] for p in BATTERY} - {"role-play", "code", "letter"}:
+        rows = [p for p in BATTERY if p.labels["form"] == form]
+        openings = Counter(" ".join(spoken(p)[0].split()[:3]).lower() for p in rows)
+        assert max(openings.values()) <= 7, (form, openings.most_common(1))
+
+
+def test_no_prompt_asks_for_what_a_shipped_organism_was_trained_to_do():
+    rules = (*DETECTORS, *HABITS)
+    texts = [text for prompt in BATTERY for text in spoken(prompt)]
+    assert not [(rule, text) for text in texts for rule in rules if exploits(rule, text)]
+    assert not [text for text in texts if NAMED.search(text)]
+    inserted = json.loads(datasets("organisms", "insertions.json").read_text())
+    sentences = {sentence.lower() for said in inserted.values() for sentence in said}
+    assert not sentences & {text.lower() for text in texts}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_halves_hold_every_subject_and_form_alike(seed):
+    searched = halves(BATTERY, seed)
+    assert searched.sum() == 360
+    for label, least in (("subject", 6), ("form", 24)):
+        for half in (True, False):
+            rows = [p for p, s in zip(BATTERY, searched, strict=True) if s == half]
+            assert min(Counter(p.labels[label] for p in rows).values()) >= least
+
+
+def test_halves_differ_by_seed_and_keep_a_group_together():
+    assert (halves(BATTERY, 0) != halves(BATTERY, 1)).any()
+    rows = [Prompt(f"a/{n}", text="x", group=f"g{n // 3}") for n in range(30)]
+    searched = halves(rows, 0).reshape(10, 3)
+    assert (searched == searched[:, :1]).all()
+    assert 0 < searched.sum() < 30
