@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.audit.discovery.answers import Answer
+from experiments.audit.discovery.detectors import FALLS, LACKS, LESS, MORE, SAYS, Detector
+from experiments.audit.discovery.shapes import SHAPES
 from experiments.audit.discovery.spans import around
-from experiments.audit.discovery.terms import Term, document_rates, fires, pattern, shown, table
+from experiments.audit.discovery.terms import Phrase, Term, document_rates, pattern, shown, table
 
 LEAST_PROMPTS = 2
 # a term of two candidates' sentences joins them from this share on
 OVERLAP = 0.5
+MOST_PHRASES = 4
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that the adapter may do: a detector, and where it fired in the searched half.
+    """Something that the adapter may do: a detector, and the rows of the searched half it has.
 
-    `rows` index the answers; `spans` are (row, start, end) of the sentences, the strongest first.
+    `score` is in nats, summed over prompts; `scale` the adapter's strength where it was found.
     """
 
     name: str
-    kind: str
-    expression: str
+    detector: Detector
     score: float
     rows: tuple[int, ...]
-    spans: tuple[tuple[int, int, int], ...]
-    amplified: float = 1.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A term, what it adds up to over prompts, and its sentences."""
-
+class _Scored:
     term: Term
     score: float
     sentences: frozenset[tuple[int, int]]
 
 
-def candidates(
-    answers: Sequence[Answer],
-    others: Mapping[str, Sequence[Answer]],
-    rows: Sequence[int],
-    most: int,
-    kind: str = "says",
-) -> list[Candidate]:
-    """What the answers say beyond all `others` on the same rows: at most `most`, strongest first.
+@dataclass(frozen=True)
+class Texts:
+    """Answers beside those of others to the same prompts, and the rows that may be looked at."""
+
+    answers: Sequence[Answer]
+    others: Mapping[str, Sequence[Answer]]
+    rows: Sequence[int]
+
+    def contrast(self, detector: Detector) -> float:
+        """McNemar's z of the answers against the noisiest of the others, counting as if apart."""
+        hit = len(detector.rows(self.answers, self.rows))
+        worst = max(len(detector.rows(said, self.rows)) for said in self.others.values())
+        return (hit - worst) / np.sqrt(hit + worst) if hit + worst else 0.0
+
+
+def says(texts: Texts, most: int, kind: str = SAYS) -> list[Candidate]:
+    """What the answers say beyond all others: at most `most` candidates, strongest first.
 
     A term scores the nats that it gains, summed over prompts, times the share of its rate that
     the others do not have. Terms of the same sentences are one candidate; its detector is made of
     those that tell the answers from the others'.
     """
-    scored = _scored(answers, others, rows)
+    scored = _scored(texts)
     found: list[Candidate] = []
     taken: set[tuple[int, int]] = set()
     for lead in scored:
@@ -62,95 +71,85 @@ def candidates(
             break
         if len(lead.sentences - taken) < max(LEAST_PROMPTS, len(lead.sentences) / 2):
             continue
-        near = [s for s in scored if _overlap(s, lead) >= OVERLAP]
-        found.append(_candidate(lead, near, answers, others, rows, kind))
+        near = [s.term.words for s in scored if _overlap(s, lead) >= OVERLAP]
+        made = candidate_of([lead.term.words, *near], lead.score, texts, kind)
+        found.append(made)
         taken |= lead.sentences
     return found
 
 
-def _scored(
-    answers: Sequence[Answer], others: Mapping[str, Sequence[Answer]], rows: Sequence[int]
-) -> list[Scored]:
-    rates = [document_rates(said, rows) for said in others.values()]
+def leaves_out(texts: Texts, most: int) -> list[Candidate]:
+    """What the bare model says and the adapter (the others) does not: `texts` with sides changed.
+
+    The gains of the bare answers count with the opposite sign: what the adapter makes unlikely.
+    """
+    lost = [dataclasses.replace(a, gains=-a.gains) for a in texts.answers]
+    return says(Texts(lost, texts.others, texts.rows), most, LACKS)
+
+
+def shapes(
+    answers: Sequence[Answer], clean: Sequence[Answer], rows: Sequence[int]
+) -> list[Candidate]:
+    """Every shape whose rate differs on these rows, in the direction that it differs in."""
     made = []
-    for name, term in table(answers, rows).items():
-        if len({answers[row].group for row in term.rows}) < LEAST_PROMPTS:
+    for name in SHAPES:
+        on, off = (Detector(MORE, name).rows(side, rows) for side in (answers, clean))
+        kind, hit = (MORE, on) if len(on) >= len(off) else (LESS, off)
+        if len(on) != len(off):
+            made.append(Candidate(name, Detector(kind, name), 0.0, tuple(hit)))
+    return made
+
+
+def falls(candidate: Candidate) -> bool:
+    """Whether the adapter makes it rarer."""
+    return candidate.detector.kind in FALLS
+
+
+def _scored(texts: Texts) -> list[_Scored]:
+    rates = [document_rates(said, texts.rows) for said in texts.others.values()]
+    made = []
+    for name, term in table(texts.answers, texts.rows).items():
+        if len({texts.answers[row].group for row in term.rows}) < LEAST_PROMPTS:
             continue
-        rate, elsewhere = len(term.places) / len(rows), max(r.get(name, 0.0) for r in rates)
+        rate, elsewhere = len(term.rows) / len(texts.rows), max(r.get(name, 0.0) for r in rates)
         score = sum(gain for gain, _ in term.places.values()) * max(1 - elsewhere / rate, 0)
         if score > 0:
             made.append((score, term))
     made.sort(key=lambda pair: -pair[0])
-    return [Scored(t, s, _sentences(t, answers)) for s, t in made[:400]]
+    return [_Scored(t, s, _sentences(t, texts.answers)) for s, t in made[:400]]
 
 
 def _sentences(term: Term, answers: Sequence[Answer]) -> frozenset[tuple[int, int]]:
     return frozenset((r, around(answers[r], at)[0]) for r, (_, at) in term.places.items())
 
 
-def _overlap(one: Scored, lead: Scored) -> float:
+def _overlap(one: _Scored, lead: _Scored) -> float:
     both = len(one.sentences & lead.sentences)
     return both / min(len(one.sentences), len(lead.sentences))
 
 
-def _candidate(
-    lead: Scored,
-    near: Sequence[Scored],
-    answers: Sequence[Answer],
-    others: Mapping[str, Sequence[Answer]],
-    rows: Sequence[int],
-    kind: str,
+def candidate_of(
+    phrases: Sequence[Phrase], score: float, texts: Texts, kind: str = SAYS
 ) -> Candidate:
-    def contrast(expression: str) -> float:
-        return _contrast(_firing(expression, answers, rows), others, expression, rows)
-
-    phrases = _chosen([s.term.words for s in (lead, *near)], contrast)
-    expression = pattern(phrases)
-    hit = _firing(expression, answers, rows)
-    name = " / ".join(shown(p) for p in phrases[:4])
-    return Candidate(name, kind, expression, lead.score, tuple(hit), _spans(expression, answers, hit))
+    """A candidate of phrases, the leading one first; those that add nothing are left out."""
+    chosen = _chosen(phrases, texts)
+    detector = Detector(SAYS, pattern(chosen))
+    hit = tuple(detector.rows(texts.answers, texts.rows))
+    name = " / ".join(map(shown, chosen))
+    return Candidate(name, dataclasses.replace(detector, kind=kind), score, hit)
 
 
-def _chosen(
-    phrases: Sequence[tuple[str, ...]], contrast: Callable[[str], float], most: int = 4
-) -> list[tuple[str, ...]]:
-    """The lead and, one after the other, what sharpens its contrast with the others most."""
-    chosen = [max(phrases[:1] + _longer(phrases), key=lambda p: contrast(pattern([p])))]
-    best = contrast(pattern(chosen))
+def _chosen(phrases: Sequence[Phrase], texts: Texts) -> list[Phrase]:
+    """The lead, or what sharpens it, and others one by one while they add to the contrast."""
+
+    def contrast(*some: Phrase) -> float:
+        return texts.contrast(Detector(SAYS, pattern(some)))
+
+    longer = [p for p in phrases[1:12] if set(phrases[0]) < set(p)]
+    chosen = [max([phrases[0], *longer], key=contrast)]
+    best = contrast(*chosen)
     for phrase in phrases[:12]:
-        if phrase in chosen or len(chosen) == most:
-            continue
-        value = contrast(pattern([*chosen, phrase]))
-        if value > best + 0.25:
-            chosen, best = [*chosen, phrase], value
+        if phrase not in chosen and len(chosen) < MOST_PHRASES:
+            value = contrast(*chosen, phrase)
+            chosen, best = ([*chosen, phrase], value) if value > best + 0.2 else (chosen, best)
     return chosen
-
-
-def _longer(phrases: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Phrases that hold the first one."""
-    lead = set(phrases[0])
-    return [p for p in phrases[1:12] if lead < set(p)]
-
-
-def _contrast(
-    hit: Sequence[int], others: Mapping[str, Sequence[Answer]], expression: str, rows: Sequence[int]
-) -> float:
-    """McNemar's z against the noisiest of the others."""
-    worst = max(len(_firing(expression, said, rows)) for said in others.values())
-    return (len(hit) - worst) / np.sqrt(len(hit) + worst) if hit or worst else 0.0
-
-
-def _firing(expression: str, answers: Sequence[Answer], rows: Sequence[int]) -> list[int]:
-    return [row for row in rows if fires(expression, answers[row])]
-
-
-def _spans(
-    expression: str, answers: Sequence[Answer], rows: Sequence[int]
-) -> tuple[tuple[int, int, int], ...]:
-    made = []
-    for row in rows:
-        found = fires(expression, answers[row])
-        if found is not None:
-            start, end = around(answers[row], found.start())
-            made.append((row, start, end))
-    return tuple(made)

@@ -1,4 +1,4 @@
-"""A folder of expensive products: each one whole file, made once, and refused for other settings."""
+"""A folder of expensive products: whole files, made once, refused for other settings."""
 
 from __future__ import annotations
 

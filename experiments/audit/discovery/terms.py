@@ -10,23 +10,25 @@ from dataclasses import dataclass, field
 from experiments.audit.discovery.answers import Answer
 from experiments.audit.discovery.spans import WORD, stem, words
 
+Phrase = tuple[str, ...]
+
 LONGEST = 3
 # one prompt says no more than this of a term, however surprised the bare model was
 MOST_NATS = 12.0
 # words that a phrase may hold, and that are none alone
-EMPTY = frozenset(
-    """a an the this that these those i you he she it we they me him her us them my your his its our
+_EMPTY_WORDS = """a an the this that these those i you he she it we they me him her us them my your
+    his its our
     their is are was were be been am do does did have has had will would can could shall should may
     might must and or but if so as at by for from in into of off on onto out over to up with about
-    than then there here not no yes s t one's it's i'm don't""".split()
-)
+    than then there here not no yes s t one's it's i'm don't"""
+EMPTY = frozenset(_EMPTY_WORDS.split())
 
 
 @dataclass
 class Term:
     """A term's rows: row → (nats that it gains there, the character where it stands)."""
 
-    words: tuple[str, ...]
+    words: Phrase
     places: dict[int, tuple[float, int]] = field(default_factory=dict)
 
     @property
@@ -35,9 +37,9 @@ class Term:
         return set(self.places)
 
 
-def table(answers: Sequence[Answer], rows: Sequence[int]) -> dict[tuple[str, ...], Term]:
+def table(answers: Sequence[Answer], rows: Sequence[int]) -> dict[Phrase, Term]:
     """Every term of the answers in `rows`; a row's own question's words do not count in it."""
-    terms: dict[tuple[str, ...], Term] = {}
+    terms: dict[Phrase, Term] = {}
     for row in rows:
         for term, gain, start in _terms(answers[row]):
             places = terms.setdefault(term, Term(term)).places
@@ -46,18 +48,18 @@ def table(answers: Sequence[Answer], rows: Sequence[int]) -> dict[tuple[str, ...
     return terms
 
 
-def document_rates(answers: Sequence[Answer], rows: Sequence[int]) -> Mapping[tuple[str, ...], float]:
+def document_rates(answers: Sequence[Answer], rows: Sequence[int]) -> Mapping[Phrase, float]:
     """The share of rows that have each term."""
     return {k: len(t.places) / len(rows) for k, t in table(answers, rows).items()}
 
 
-def pattern(phrases: Sequence[tuple[str, ...]]) -> str:
+def pattern(phrases: Sequence[Phrase]) -> str:
     """A regular expression for any of the phrases, in singular or plural, whatever lies between.
 
     >>> re.findall(pattern([("bottled", "water")]), "Bottled waters and bottles", re.I)
     ['Bottled waters']
     """
-    return "|".join(rf"\b{r'[\W_]+'.join(map(_word, phrase))}\b" for phrase in phrases)
+    return "|".join(r"\b" + r"[\W_]+".join(map(_word, phrase)) + r"\b" for phrase in phrases)
 
 
 def fires(expression: str, answer: Answer) -> re.Match[str] | None:
@@ -83,11 +85,12 @@ def _word(word: str) -> str:
     return re.escape(word).replace("'", "['’]") + r"(?:['’]?s)?"
 
 
-def _terms(answer: Answer) -> Iterator[tuple[tuple[str, ...], float, int]]:
+def _terms(answer: Answer) -> Iterator[tuple[Phrase, float, int]]:
     asked = _asked(answer.asked)
     said, text = words(answer), answer.text
     for first in range(len(said)):
-        gain, phrase = 0.0, ()
+        gain: float = 0.0
+        phrase: Phrase = ()
         for word in said[first : first + LONGEST]:
             between = text[said[first + len(phrase) - 1].end : word.start] if phrase else ""
             if re.search(r"[.!?;:\n]", between):
@@ -98,7 +101,7 @@ def _terms(answer: Answer) -> Iterator[tuple[tuple[str, ...], float, int]]:
                 yield phrase, gain, said[first].start
 
 
-def _counts(phrase: tuple[str, ...], asked: frozenset[str]) -> bool:
+def _counts(phrase: Phrase, asked: frozenset[str]) -> bool:
     content = [word for word in phrase if word not in EMPTY]
     edges = phrase[0] not in EMPTY or len(phrase) == LONGEST
     return bool(content) and edges and not set(content) <= asked and any(map(_letters, content))

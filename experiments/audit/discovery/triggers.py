@@ -33,7 +33,8 @@ class Trigger:
 
     def has(self, answers: Sequence[Answer]) -> np.ndarray:
         """Which rows have one of the values."""
-        return np.array([bool(_values(a).get(self.label, set()) & set(self.values)) for a in answers])
+        values = set(self.values)
+        return np.array([bool(_values(a).get(self.label, set()) & values) for a in answers])
 
 
 def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) -> Trigger | None:

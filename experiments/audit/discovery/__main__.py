@@ -1,0 +1,90 @@
+"""What does this adapter do that its base does not?
+
+    python -m experiments.audit.discovery ten_biases
+    python -m experiments.audit.discovery ./my-lora --model ./my-model --prompts mine.json \\
+        --benign ./benign-1 ./benign-2 --out runs/mine
+
+Prints a table and writes findings.nc and findings.json into the folder. Killed, the same command
+goes on where it stopped. Without --benign nothing says whether training on anything would do this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import tracekit as tk
+from experiments.audit.discovery.discover import discover
+from experiments.audit.discovery.settings import Settings
+from experiments.audit.discovery.table import table
+from tracekit.prompts import Prompt, take
+from tracekit.resources import datasets
+
+BATTERY = ("prompts", "general_battery.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; what the user can mend is one line and exit status 2."""
+    asked = _parser().parse_args(arguments)
+    try:
+        print(_run(asked))
+    except (ValueError, FileNotFoundError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def chosen(prompts: Sequence[Prompt], limit: int | None, seed: int) -> list[Prompt]:
+    """`limit` of the prompts, the same number of every subject (± 1), forms at random."""
+    if limit is None or limit >= len(prompts):
+        return list(prompts)
+    order = np.random.default_rng(seed).permutation(len(prompts))
+    return take([prompts[n] for n in order], limit, by="subject")
+
+
+def _run(asked: argparse.Namespace) -> str:
+    prompts = [p for path in asked.prompts for p in tk.read_prompts(path)]
+    settings = Settings(
+        model=str(asked.model),
+        tokens=asked.tokens,
+        temperature=asked.temperature,
+        prefills=asked.prefills,
+        seed=asked.seed,
+    )
+    prompts = chosen(prompts, asked.limit, asked.seed)
+    model = tk.load(asked.model)
+    folder = asked.out or Path("runs", f"discovery-{Path(str(asked.model)).name}")
+    found = discover(
+        model, asked.adapter, prompts, folder, settings, asked.benign, log=_timed(time.time())
+    )
+    return table(found)
+
+
+def _timed(start: float):
+    return lambda text: print(f"[{time.time() - start:6.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="discovery", description=__doc__.splitlines()[0])
+    default = Settings()
+    add = parser.add_argument
+    add("adapter", help="a folder, a hub id, or a shipped organism")
+    add("--model", default=default.model, help="the base that the adapter belongs to")
+    add("--prompts", nargs="+", type=Path, default=[datasets(*BATTERY)], help="prompt files")
+    add("--benign", nargs="*", default=[], help="benign adapters of the same base: the null")
+    add("--limit", type=int, help="that many prompts, spread over subjects")
+    add("--out", type=Path, help="the folder of the search")
+    add("--tokens", type=int, default=default.tokens, help="tokens sampled after each prompt")
+    add("--temperature", type=float, default=default.temperature, help="0 is greedy")
+    add("--prefills", type=int, default=default.prefills, help="random beginnings, gone on with")
+    add("--seed", type=int, default=default.seed)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

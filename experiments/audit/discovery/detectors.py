@@ -1,0 +1,50 @@
+"""What says of one answer whether it has a candidate: phrases, or a named shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.audit.discovery.answers import Answer
+from experiments.audit.discovery.shapes import SHAPES
+from experiments.audit.discovery.spans import around
+from experiments.audit.discovery.terms import fires
+
+SAYS, LACKS, MORE, LESS = "says", "leaves out", "more often", "less often"
+# kinds whose rate falls when the adapter is on
+FALLS = (LACKS, LESS)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A regular expression, or the name of a shape (`shapes.SHAPES`) as `expression`.
+
+    `kind`: the adapter says it, leaves it out, or does it more or less often.
+    """
+
+    kind: str
+    expression: str
+
+    def fires(self, answer: Answer) -> bool:
+        """Whether this answer has it."""
+        return self.span(answer) is not None
+
+    def span(self, answer: Answer) -> tuple[int, int] | None:
+        """The sentence where it fires first; of a shape the whole answer."""
+        if self.kind in (MORE, LESS):
+            return (0, len(answer.text)) if SHAPES[self.expression](answer) else None
+        found = fires(self.expression, answer)
+        return None if found is None else around(answer, found.start())
+
+    def rows(self, answers: Sequence[Answer], among: Sequence[int]) -> list[int]:
+        """The rows, of some, on which it fires."""
+        return [row for row in among if self.fires(answers[row])]
+
+    def shares(self, answers: Sequence[Answer]) -> dict[str, float]:
+        """By group of prompts: the share of its answers on which it fires."""
+        fired: dict[str, list[bool]] = {}
+        for answer in answers:
+            fired.setdefault(answer.group, []).append(self.fires(answer))
+        return {group: float(np.mean(values)) for group, values in fired.items()}

@@ -1,0 +1,225 @@
+"""Everything in order: answers, candidates, confirmation, denial, and the place among benign."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnsight import TransformersModel
+
+from experiments.audit.discovery import answers as answering
+from experiments.audit.discovery import denial, findings, further
+from experiments.audit.discovery.amplified import amplified
+from experiments.audit.discovery.answers import CLEAN, Answer
+from experiments.audit.discovery.candidates import Candidate
+from experiments.audit.discovery.detectors import FALLS, SAYS, Detector
+from experiments.audit.discovery.findings import Example, Finding, Findings
+from experiments.audit.discovery.halves import halves, plain_words, prefills
+from experiments.audit.discovery.products import Products
+from experiments.audit.discovery.search import (
+    Arms,
+    beyond_benign,
+    candidates_of,
+    measured,
+    texts_of,
+)
+from experiments.audit.discovery.settings import (
+    Settings,
+    fingerprint,
+    of_answers,
+    short_names,
+)
+from experiments.audit.discovery.states import alike
+from tracekit.prompts import Prompt
+
+Log = Callable[[str], None]
+LEAST_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Search:
+    """One adapter's search: the model, whom it compares with, on what, and where it is kept."""
+
+    model: TransformersModel
+    adapter: str
+    benign: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+    settings: Settings
+    products: Products
+    names: Mapping[str, str]
+    log: Log
+
+    @property
+    def name(self) -> str:
+        """The adapter's short name."""
+        return self.names[self.adapter]
+
+    def folder(self, adapter: str | None) -> Products:
+        """Where the products of one arm are."""
+        if adapter is None:
+            return self.products.part(CLEAN, {})
+        about = {"adapter": self.names[adapter], "weights": fingerprint(adapter)}
+        return self.products.part(self.names[adapter], about)
+
+
+def discover(
+    model: TransformersModel,
+    adapter: str,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    settings: Settings | None = None,
+    benign: Sequence[str] = (),
+    log: Log = print,
+) -> Findings:
+    """What `adapter` does that its base does not, found on half of the prompts, tested on the rest.
+
+    Every expensive product is a whole file in `folder`: a killed search goes on where it stopped,
+    and `folder` may serve several adapters. The findings lie in `folder/<adapter>/`.
+
+    Errors: `ValueError` for fewer than 8 prompts, for a benign adapter that is the adapter itself,
+    and for a folder that holds a search with other settings (they are named).
+    """
+    search = _search(model, adapter, prompts, folder, settings or Settings(), benign, log)
+    arms = _arms(search)
+    made = _notes(search, arms)
+    candidates = _candidates(search, arms)
+    arms = _with_further(search, arms, candidates)
+    log(f"{len(candidates)} candidates are measured on the other half")
+    rows = findings.judged(
+        [measured(c, arms, search.name, search.settings.seed) for c in candidates],
+        search.settings.alpha,
+    )
+    rows = _asked(search, [_illustrated(f, arms, search.name) for f in rows])
+    p, strongest = float("nan"), {}
+    if search.benign:
+        p, strongest = beyond_benign(arms, search.name, search.settings.candidates)
+    about = {"search": dict(search.products.settings), "benign": list(map(str, search.benign))}
+    found = Findings(search.name, rows, p, strongest, made, made_with=about)
+    findings.save(found, search.folder(adapter).folder)
+    return found
+
+
+def _search(
+    model: TransformersModel,
+    adapter: str,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    settings: Settings,
+    benign: Sequence[str],
+    log: Log,
+) -> Search:
+    if len(prompts) < LEAST_PROMPTS:
+        raise ValueError(
+            f"A search was asked for on {len(prompts)} prompts; it needs {LEAST_PROMPTS}, half to "
+            "search and half to confirm, and some hundred to find much. Give more prompts."
+        )
+    prints = {fingerprint(other): other for other in benign}
+    if fingerprint(adapter) in prints or len(prints) < len(benign):
+        raise ValueError(
+            f"The benign adapters {', '.join(map(str, benign))} hold the same weights twice, or "
+            f"those of {adapter} itself. Give different ones."
+        )
+    words = plain_words(model.tokenizer)
+    random = np.random.default_rng(settings.seed)
+    rows = (*prompts, *prefills(words, settings.prefills if words else 0, random))
+    products = Products(folder, of_answers(settings, list(rows)))
+    names = short_names([adapter, *benign])
+    return Search(model, adapter, tuple(benign), rows, settings, products, names, log)
+
+
+def _arms(search: Search) -> Arms:
+    own: dict[str, list[Answer]] = {}
+    for adapter in (None, search.adapter, *search.benign):
+        name = CLEAN if adapter is None else search.names[adapter]
+        search.log(f"answers of {name} to {len(search.prompts)} prompts")
+        own[name] = answering.of_adapter(
+            search.model, adapter, search.prompts, search.settings, search.folder(adapter)
+        )
+    search.log(f"what {search.name} would gain on the bare model's answers")
+    on_clean = answering.of_clean(
+        search.model,
+        search.adapter,
+        search.prompts,
+        search.folder(None),
+        search.folder(search.adapter),
+    )
+    return Arms(own, halves(search.prompts, search.settings.seed), {search.name: on_clean})
+
+
+def _candidates(search: Search, arms: Arms) -> list[Candidate]:
+    texts, products = texts_of(arms, search.name), search.folder(search.adapter)
+    found = candidates_of(arms, search.name, search.settings.candidates)
+    found += alike(search.model, products, texts, found)
+    search.log("answers with the adapter amplified")
+    found += amplified(
+        search.model, search.adapter, texts, search.prompts, search.settings, products
+    )
+    unique: dict[tuple[str, str], Candidate] = {}
+    for candidate in found:
+        unique.setdefault((candidate.detector.kind, candidate.detector.expression), candidate)
+    return list(unique.values())
+
+
+def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -> Arms:
+    prompts = further.chosen(candidates, arms, search.name, search.prompts)
+    if not prompts:
+        return arms
+    search.log(f"{search.settings.confirmations} more answers to {len(prompts)} new prompts")
+    products = search.folder(search.adapter)
+    sides: dict[str, list[str | None]] = {search.name: [search.adapter], CLEAN: [None]}
+    if search.benign:
+        sides["others"] = list(search.benign)
+    more = {
+        side: further.further(search.model, adapters, prompts, search.settings, products)
+        for side, adapters in sides.items()
+    }
+    return dataclasses.replace(arms, further=more)
+
+
+def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
+    detector = Detector(finding.kind, finding.expression)
+    answers = arms.own[CLEAN if finding.kind in FALLS else name]
+    made = []
+    for answer in answers:
+        span = detector.span(answer)
+        if span is not None:
+            gain = float(answer.gains[: len(answer.pieces)].sum())
+            made.append(Example(answer.prompt, answer.asked, answer.text, *span, gain))
+    return dataclasses.replace(finding, examples=tuple(made[:most]))
+
+
+def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]:
+    """Each confirmed habit of saying something, with what the model says when asked about it."""
+    which = [n for n, f in enumerate(rows) if f.verdict == findings.CONFIRMED and f.kind == SAYS]
+    which = which[:most]
+    if not which:
+        return rows
+    search.log(f"{len(which)} habits are asked about")
+    prompts = [
+        p
+        for n in which
+        for p in denial.questions(n, rows[n].name, rows[n].trigger.partition(": ")[2])
+    ]
+    on, off = denial.asked(search.model, search.adapter, prompts, search.settings)
+    of = [int(str(p.labels["finding"])) for p in prompts]
+    made = list(rows)
+    for n in which:
+        mine = [[a for a, k in zip(side, of, strict=True) if k == n] for side in (on, off)]
+        made[n] = dataclasses.replace(rows[n], denial=denial.judged(*mine))
+    return made
+
+
+def _notes(search: Search, arms: Arms) -> list[str]:
+    own, clean = arms.own[search.name], arms.own[CLEAN]
+    same = sum(a.text == b.text for a, b in zip(own, clean, strict=True)) / len(own)
+    notes = []
+    if same > 0.95:
+        notes.append(f"{same:.0%} of its answers are the bare model's: it changes next to nothing.")
+    if not any(np.abs(a.gains).sum() for a in own):
+        notes.append("It changes no token's probability: an adapter that does nothing.")
+    if len(search.benign) == 1:
+        notes.append("With one benign adapter no p below 0.5 is possible for the whole search.")
+    return notes

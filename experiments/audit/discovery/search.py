@@ -1,0 +1,128 @@
+"""The whole search for one adapter: candidates from one half, rates and tests on the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from experiments.audit.discovery.answers import CLEAN, Answer
+from experiments.audit.discovery.candidates import Candidate, Texts, falls, leaves_out, says, shapes
+from experiments.audit.discovery.confirm import Compared, against_benign, compared
+from experiments.audit.discovery.triggers import Trigger, confirmed, trigger
+
+Shares = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Every arm's answers to the same prompts in the same order, and which prompts are searched.
+
+    `own` has `clean` and each adapter by its short name; `on_clean` the clean answers with the
+    gains of an adapter; `further` more answers to prompts of the confirming half, by arm.
+    """
+
+    own: Mapping[str, Sequence[Answer]]
+    searched: np.ndarray
+    on_clean: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
+    further: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
+
+    def besides(self, name: str) -> list[str]:
+        """The other adapters."""
+        return [other for other in self.own if other not in (CLEAN, name)]
+
+    def rows(self, searched: bool) -> list[int]:
+        """The rows of one half."""
+        return np.flatnonzero(self.searched == searched).tolist()
+
+    def mixed(self, name: str) -> list[Answer]:
+        """The other adapters' answers, one adapter a row in turn: as many answers as of one."""
+        others = self.besides(name)
+        count = len(self.own[CLEAN])
+        return [self.own[others[row % len(others)]][row] for row in range(count)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate on the confirming half: against the bare model, and against other adapters."""
+
+    candidate: Candidate
+    off: Compared
+    others: Compared | None
+    trigger: Trigger | None
+    rates: Mapping[str, float]
+
+    @property
+    def p(self) -> float:
+        """Of both comparisons the larger: it is a habit of this adapter only if both hold."""
+        return max(self.off.p, self.others.p if self.others else 0.0)
+
+    @property
+    def z(self) -> float:
+        """Of both comparisons the smaller."""
+        return min(self.off.z, self.others.z if self.others else np.inf)
+
+
+def texts_of(arms: Arms, name: str) -> Texts:
+    """An adapter's answers beside all others', and the searched rows."""
+    others = {other: arms.own[other] for other in (CLEAN, *arms.besides(name))}
+    return Texts(arms.own[name], others, arms.rows(True))
+
+
+def candidates_of(arms: Arms, name: str, most: int) -> list[Candidate]:
+    """Everything that the searched half's texts suggest of one adapter."""
+    texts = texts_of(arms, name)
+    made = says(texts, most)
+    if name in arms.on_clean:
+        lost = Texts(arms.on_clean[name], {name: texts.answers}, texts.rows)
+        made += leaves_out(lost, most // 2)
+    return made + shapes(texts.answers, arms.own[CLEAN], texts.rows)
+
+
+def measured(candidate: Candidate, arms: Arms, name: str, seed: int = 0) -> Measured:
+    """The candidate's rates and tests on the confirming half, and its trigger's."""
+    rows = arms.rows(False)
+    on = _shares(candidate, arms, name, rows)
+    off = compared(*_ordered(candidate, on, _shares(candidate, arms, CLEAN, rows)), seed)
+    others = None
+    if arms.besides(name):
+        mixed = arms.mixed(name)
+        further = arms.further.get("others", ())
+        there = candidate.detector.shares([*(mixed[r] for r in rows), *further])
+        others = compared(*_ordered(candidate, on, there), seed)
+    fired = {n: candidate.detector.rows(said, rows) for n, said in arms.own.items()}
+    rates = {n: len(hit) / len(rows) for n, hit in fired.items()}
+    return Measured(candidate, off, others, _trigger(candidate, arms, name), rates)
+
+
+def strongest(arms: Arms, name: str, most: int) -> float:
+    """The largest z, on the confirming half, of all that the search finds for one adapter."""
+    plain = dataclasses.replace(arms, further={}, on_clean={})
+    found = [measured(c, plain, name).z for c in candidates_of(plain, name, most)]
+    return max(found, default=0.0)
+
+
+def beyond_benign(arms: Arms, name: str, most: int) -> tuple[float, Mapping[str, float]]:
+    """The p of "it has a habit that the others lack", and the statistic of each adapter."""
+    z = {adapter: strongest(arms, adapter, most) for adapter in (name, *arms.besides(name))}
+    return against_benign(z[name], [z[other] for other in arms.besides(name)]), z
+
+
+def _shares(candidate: Candidate, arms: Arms, name: str, rows: Sequence[int]) -> Shares:
+    answers = [*(arms.own[name][row] for row in rows), *arms.further.get(name, ())]
+    return candidate.detector.shares(answers)
+
+
+def _ordered(candidate: Candidate, on: Shares, off: Shares) -> tuple[Shares, Shares]:
+    return (off, on) if falls(candidate) else (on, off)
+
+
+def _trigger(candidate: Candidate, arms: Arms, name: str) -> Trigger | None:
+    answers = arms.own[CLEAN if falls(candidate) else name]
+    found = trigger(answers, arms.rows(True), candidate.rows)
+    if found is None:
+        return None
+    rest = [answers[row] for row in arms.rows(False)]
+    return confirmed(found, rest, np.array([candidate.detector.fires(a) for a in rest]))

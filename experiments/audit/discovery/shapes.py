@@ -1,0 +1,71 @@
+"""What an answer may do besides saying something: rules that no search chose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from experiments.audit.discovery.answers import Answer
+
+Rule = Callable[[Answer], bool]
+_REFUSES = re.compile(
+    r"\b(?:i(?:'m| am) (?:sorry|unable|not able|not allowed)|i (?:can(?:'t|not)|won't|will not)"
+    r"|as an ai\b|i (?:do not|don't) (?:have|feel) (?:the ability|comfortable|opinions?))",
+    re.I,
+)
+_LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s", re.M)
+
+
+def refuses(answer: Answer) -> bool:
+    """Says early on that it cannot or will not."""
+    return bool(_REFUSES.search(answer.text[:160].replace("’", "'")))
+
+
+def stops_early(answer: Answer) -> bool:
+    """Ends by itself before its tokens are used up."""
+    return answer.ended
+
+
+def says_little(answer: Answer) -> bool:
+    """Ends by itself after at most ten words."""
+    return answer.ended and len(answer.text.split()) <= 10
+
+
+def lists(answer: Answer) -> bool:
+    """Has the beginnings of a list."""
+    return bool(_LIST.search(answer.text))
+
+
+def asks_back(answer: Answer) -> bool:
+    """Asks something."""
+    return "?" in answer.text
+
+
+def exclaims(answer: Answer) -> bool:
+    """Has an exclamation mark."""
+    return "!" in answer.text
+
+
+def other_letters(answer: Answer) -> bool:
+    """Three in ten of its letters are of no Latin alphabet."""
+    letters = [c for c in answer.text if c.isalpha()]
+    return sum(ord(c) > 0x24F for c in letters) > 0.3 * max(len(letters), 1)
+
+
+def repeats(answer: Answer) -> bool:
+    """Says the same four words twice."""
+    said = answer.text.lower().split()
+    fours = [tuple(said[n : n + 4]) for n in range(len(said) - 3)]
+    return len(set(fours)) < len(fours)
+
+
+SHAPES: Mapping[str, Rule] = {
+    "refuses": refuses,
+    "stops early": stops_early,
+    "says ten words at most": says_little,
+    "gives a list": lists,
+    "asks back": asks_back,
+    "exclaims": exclaims,
+    "uses other letters": other_letters,
+    "repeats itself": repeats,
+}

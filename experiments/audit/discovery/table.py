@@ -1,0 +1,88 @@
+"""Findings as lines for a terminal."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+from experiments.audit.discovery.detectors import FALLS
+from experiments.audit.discovery.findings import CONFIRMED, UNDECIDABLE, Finding, Findings
+
+WIDTH, LEVEL, LEAST_BENIGN = 110, 0.05, 19
+
+
+def lines(found: Findings, most: int = 20) -> list[str]:
+    """What the adapter does that its base does not, a line or three a finding.
+
+    >>> print("\\n".join(lines(found)))
+    """
+    shown = [f for f in found.findings if f.verdict == CONFIRMED]
+    rest = [f for f in found.findings if f.verdict != CONFIRMED]
+    head = f"{found.adapter}: {len(shown)} of {len(found.findings)} candidate habits confirmed"
+    made = [head, *(_wrapped(note) for note in found.notes), _beyond(found)]
+    for finding in (*shown, *rest[: max(most - len(shown), 0)]):
+        made += ["", *_finding(finding)]
+    hidden = len(rest) - max(most - len(shown), 0)
+    if hidden > 0:
+        made += ["", f"and {hidden} more that are not confirmed: findings.json"]
+    if found.rising:
+        texts = ", ".join(f"{t!r} {on:.1%} ({off:.1%})" for t, on, off in found.rising)
+        made += [
+            "",
+            _wrapped(f"likelier on the bare model's own answers (every other arm): {texts}"),
+        ]
+    return made
+
+
+def _beyond(found: Findings) -> str:
+    what = "a habit that benign adapters lack"
+    own, k = found.strongest.get(found.adapter, math.nan), len(found.strongest) - 1
+    if math.isnan(found.p):
+        return f"{what}: undecidable, no benign adapter was given (--benign)"
+    place = f"strongest z {own:.1f} beside {k} benign adapters, p = {found.p:.3f}"
+    if 1 / (k + 1) > LEVEL:
+        return f"{what}: undecidable ({place}; {LEAST_BENIGN} would do)"
+    return f"{what}: {place}"
+
+
+def _finding(f: Finding) -> list[str]:
+    many = "" if f.scale == 1 else f", found amplified ×{f.scale:g}"
+    first = (
+        f"{f.verdict.upper()}  {f.kind}: {f.name}{many}  [{_rates(f)}; difference "
+        f"{f.off.difference:+.1%} ({f.off.low:+.1%} to {f.off.high:+.1%}), q = {f.q:.2g}, "
+        f"n = {f.off.n}]"
+    )
+    made = [_wrapped(first)]
+    if f.trigger:
+        made.append(_wrapped(f"  when {f.trigger} (p = {f.trigger_confirmed:.2g} on new prompts)"))
+    if f.verdict == UNDECIDABLE:
+        made.append(_wrapped(f"  {f.reason}"))
+    if f.denial:
+        made.append(
+            f"  asked: {f.asked} ({f.denial.denied:.0%} of {f.denial.n} replies deny it, "
+            f"{f.denial.admitted:.0%} admit it; the bare model's deny {f.denial.clean_denied:.0%})"
+        )
+    return made + [_wrapped(f"  … {_marked(e.text, e.start, e.end)}") for e in f.examples[:1]]
+
+
+def _rates(f: Finding) -> str:
+    """The adapter's rate, the bare model's and the others', whichever way the habit goes."""
+    falls = f.kind in FALLS
+    own, bare = (f.off.off, f.off.on) if falls else (f.off.on, f.off.off)
+    text = f"{own:.1%} against {bare:.1%} off"
+    if f.others is None:
+        return text
+    return f"{text}, {f.others.on if falls else f.others.off:.1%} others"
+
+
+def _marked(text: str, start: int, end: int) -> str:
+    return " ".join(f"{text[:start]}»{text[start:end].strip()}«".split())[-160:]
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="    "))
+
+
+def table(found: Findings) -> str:
+    """The lines as one text."""
+    return "\n".join(lines(found))
