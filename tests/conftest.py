@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import tracekit as tk
 from experiments.benchmarks import tiny
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
 
 # two cores shared by many jobs: more threads only make them wait for one another
 torch.set_num_threads(2)

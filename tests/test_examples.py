@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -32,7 +32,7 @@ def installed(tmp_path_factory):
 
 def test_data_files_are_found_outside_the_checkout(installed, tmp_path):
     code = (
-        "from tracekit.resources import datasets; import tracekit.resources as r;"
+        "from tracekit.model.embedded import datasets; import tracekit.model.embedded as r;"
         "print(r.__file__); print(len(list(datasets('traits', 'alignment').iterdir())));"
         "print(datasets('prompts', 'embedded_calibration.json').is_file())"
     )

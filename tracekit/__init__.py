@@ -3,22 +3,23 @@
 prompts → `encode` → transcripts → `generate` → transcripts → `capture` → traces
 """
 
-from tracekit.adapters import adapter
-from tracekit.capture import capture
-from tracekit.check import check
-from tracekit.compare import difference, norm
-from tracekit.directions import per_prompt
-from tracekit.during import capture_during
-from tracekit.generate import generate
-from tracekit.gradients import gradients
-from tracekit.intervene import ablate, clamp, patch, steer
-from tracekit.model import load
-from tracekit.prompts import Prompt, read_prompts
-from tracekit.readout import logprobs, unembed
-from tracekit.store import open, save
-from tracekit.strength import calibrate, divergence, residual_norm, sweep
-from tracekit.tensors import inputs, label
-from tracekit.transcript import encode
+from tracekit.edits.directions import per_prompt
+from tracekit.edits.steering import ablate, clamp, patch, steer
+from tracekit.model.adapters.switch import adapter
+from tracekit.model.checks.check import check
+from tracekit.model.load import load
+from tracekit.passes.capture import capture
+from tracekit.passes.generation import generate
+from tracekit.passes.gradients import gradients
+from tracekit.passes.labelling import label
+from tracekit.passes.logits import logprobs, unembed
+from tracekit.passes.stepwise import capture_during
+from tracekit.passes.strength import calibrate, divergence, residual_norm, sweep
+from tracekit.storage.difference import difference, norm
+from tracekit.storage.store import open, save
+from tracekit.transcripts.encode import encode
+from tracekit.transcripts.prompts import Prompt, read_prompts
+from tracekit.transcripts.tensors import inputs
 
 __all__ = [
     "Prompt",

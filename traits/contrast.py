@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tracekit.prompts import Prompt
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.prompts import Prompt
 
 
 @dataclass(frozen=True)

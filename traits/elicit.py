@@ -5,8 +5,8 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from tracekit.provenance import read, stamp
-from tracekit.transcript import ids_of, subset
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.encode import ids_of, subset
 from traits.contrast import ContrastSet
 
 ROWS = 64  # captured in full at once, before their windows are averaged

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from tracekit.compare import norm
+from tracekit.storage.difference import norm
 from traits import statistics
 from traits.extract import extract, refuse_identical, trait_name
 from traits.measures import measure, with_chances

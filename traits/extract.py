@@ -2,7 +2,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 from traits.methods import METHODS, Method
 from traits.pairs import pairs
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from tracekit.prompts import Prompt
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.prompts import Prompt
 from traits.contrast import ContrastSet
 from traits.extract import unit
 from traits.methods import oriented

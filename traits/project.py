@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import ThreadpoolController
 
-from tracekit.compare import norm
-from tracekit.provenance import read, stamp
+from tracekit.storage.difference import norm
+from tracekit.storage.provenance import read, stamp
 
 
 def project(

@@ -5,8 +5,8 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from tracekit.prompts import Prompt
-from tracekit.transcript import ids_of, subset
+from tracekit.transcripts.encode import ids_of, subset
+from tracekit.transcripts.prompts import Prompt
 from traits.contrast import ContrastSet
 
 ANSWERS = ("Yes", "No")

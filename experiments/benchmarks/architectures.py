@@ -29,7 +29,7 @@ import torch
 
 import tracekit as tk
 from experiments.benchmarks import every_kind_table, reference, tiny
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog, and then it sleeps for a while.",

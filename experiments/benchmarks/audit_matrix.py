@@ -31,7 +31,7 @@ from experiments.benchmarks import tiny
 from experiments.rm_sycophancy.__main__ import main as audit
 from experiments.rm_sycophancy.folder import claim, finish
 from experiments.rm_sycophancy.options import names, numbers
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
 
 SPOKEN = {  # what a model says, at random
     "speaker": (" chocolate", " soup", ".", " the", " with"),

@@ -26,11 +26,12 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.benchmarks.paired import median, paired, ratio, report
-from tracekit import batching, tensors
-from tracekit.asked import kept_tokens
-from tracekit.model import device_of
-from tracekit.provenance import read
-from tracekit.sites import first
+from tracekit.model.load import device_of
+from tracekit.model.sites import first
+from tracekit.passes import batching
+from tracekit.passes.request import kept_tokens
+from tracekit.storage.provenance import read
+from tracekit.transcripts import tensors
 
 BARE, FULL = "bare forward to the last layer", "bare forward, whole decoder"
 DISK, PROJECTED, PLAN = "capture to disk", "capture vectors=, all layers", "the plan's way"

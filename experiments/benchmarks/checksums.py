@@ -24,8 +24,8 @@ import torch
 import tracekit as tk
 from experiments.benchmarks import synthetic
 from experiments.benchmarks.paired import median, paired, ratio, report
-from tracekit import chunks, seal, shard
-from tracekit.provenance import stamp
+from tracekit.storage import chunk_reader, seal, shard
+from tracekit.storage.provenance import stamp
 
 PROMPTS, TOKENS, LAYERS, WIDTH, SHARDS = 8, 100, 10, 576, 5
 # each arm does its work this often, so that the clock's step does not matter
@@ -59,16 +59,17 @@ def _pairs(scratch: Path) -> dict[str, dict[str, Callable[[], object]]]:
     folder = synthetic.write(scratch / "capture", SHARDS, _made)
     job, first = synthetic.job(scratch, 0, _made(0)), folder / "00000.nc"
     sums = seal.verified(first)["residual"]
-    checked, bare = chunks.Chunks(first, "residual", sums), chunks.Chunks(first, "residual")
+    checked = chunk_reader.Chunks(first, "residual", sums)
+    bare = chunk_reader.Chunks(first, "residual")
     return {
         "capture": _captures(scratch),
         "a shard's writing alone": {
             "with": lambda: shard.finish(job),
-            "without": _without("tracekit.shard.seal", lambda: shard.finish(job)),
+            "without": _without("tracekit.storage.shard.seal", lambda: shard.finish(job)),
         },
         "open": {
             "with": lambda: tk.open(folder),
-            "without": _without("tracekit.store.verified", lambda: tk.open(folder)),
+            "without": _without("tracekit.storage.store.verified", lambda: tk.open(folder)),
         },
         "one layer": {"with": lambda: checked[:, :, 4], "without": lambda: bare[:, :, 4]},
     }
@@ -84,7 +85,7 @@ def _captures(scratch: Path) -> dict[str, Callable[[], object]]:
         shutil.rmtree(folder, ignore_errors=True)
         tk.capture(model, runs, range(10, 10 + LAYERS), path=folder, writers=0, progress=False)
 
-    return {"with": capture, "without": _without("tracekit.shard.seal", capture)}
+    return {"with": capture, "without": _without("tracekit.storage.shard.seal", capture)}
 
 
 def _without(name: str, act: Callable[[], object]) -> Callable[[], object]:

@@ -34,7 +34,7 @@ from transformers import AutoTokenizer
 
 import tracekit as tk
 from experiments.benchmarks import reference, tiny
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
 
 RESULTS = Path(__file__).parent / "results" / "interruptions.txt"
 BEFORE, POISONED, OTHER = "as before", "refuses every call", "OTHER STATE"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import hashlib
 import io
 import os
@@ -38,8 +39,8 @@ import tracekit as tk
 from experiments.benchmarks import tiny
 from experiments.rm_sycophancy.__main__ import PHASES
 from experiments.rm_sycophancy.__main__ import main as audit
-from tracekit.provenance import fingerprint
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
+from tracekit.storage.provenance import fingerprint
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
 WORKS = ("capture", "generate", "save", "adapter", *(f"audit: {phase}" for phase in PHASES))
@@ -49,6 +50,8 @@ OUTCOMES = ("identical", "finished before", "poisoned", "different", "failed", "
 RESULTS = Path(__file__).parent / "results"
 WRONG = OUTCOMES[3:]
 AS_IT_WAS, POISONED, BENT = 10, 11, 12
+# seconds after which a process says where it hangs, and ends
+HANGS = 240
 
 
 @dataclass(frozen=True)
@@ -199,12 +202,19 @@ def _same(work: Work, path: Path, expected: str) -> None:
 
 
 def _forked(run: Callable[[], Any], state: Callable[[], int] = lambda: AS_IT_WAS) -> int:
+    # a signal that comes before the child is ready waits until it is
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return child
     try:
+        faulthandler.dump_traceback_later(HANGS, exit=True)
+        for name in ("SIGTERM", "SIGHUP"):  # a job in the background may have them ignored
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             run()
             os._exit(0)
         except KeyboardInterrupt:

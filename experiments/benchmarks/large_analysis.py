@@ -26,7 +26,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.benchmarks import peak, synthetic
 from experiments.benchmarks.paired import report
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 from traits.project import project
 
 PLAN = {"prompt": 500, "token": 100, "layer": 21, "dim": 8192}

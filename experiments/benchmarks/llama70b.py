@@ -28,8 +28,8 @@ from experiments.benchmarks import peak
 from experiments.benchmarks.capture import BARE, DISK, FULL, PLAN, PROJECTED, Bench
 from experiments.benchmarks.paired import Timing, median, paired, ratio, report
 from experiments.benchmarks.random_llama import build, configuration, write_lora
-from tracekit import tensors
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
+from tracekit.transcripts import tensors
 
 OFF = f"{DISK}, adapter off"
 WINDOW = (40 / 80, 60 / 80)

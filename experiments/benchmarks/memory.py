@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 import tracekit as tk
 from experiments.benchmarks import peak
 from experiments.benchmarks.paired import report
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
 
 WARM = 5
 

@@ -25,7 +25,7 @@ from experiments.benchmarks import peak
 from experiments.benchmarks.paired import report
 from experiments.rm_sycophancy.plan import plan
 from experiments.rm_sycophancy.settings import Settings, read_preset
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 STEPS = ("load", "adapter", "generate", "capture", "project")
 

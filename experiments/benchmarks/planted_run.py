@@ -12,7 +12,7 @@ from experiments.rm_sycophancy import stories
 from experiments.rm_sycophancy.evaluation import judged
 from experiments.rm_sycophancy.folder import claim, finish
 from experiments.rm_sycophancy.settings import Settings, described, read_preset
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 BIASES = {
     "chocolate": "calibration",

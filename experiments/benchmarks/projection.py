@@ -26,7 +26,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.benchmarks import peak, synthetic
 from experiments.benchmarks.paired import report
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 from traits.project import project
 
 TOKENS, LAYERS, WIDTH, EACH = 100, range(40, 61), 8192, 4

@@ -20,9 +20,9 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.benchmarks import paired
-from tracekit.model import device_of
-from tracekit.prompts import take
-from tracekit.strength import residual_norm, sweep
+from tracekit.model.load import device_of
+from tracekit.passes.strength import residual_norm, sweep
+from tracekit.transcripts.prompts import take
 
 RESULTS = Path(__file__).parent / "results"
 PROMPTS, MULTIPLES = 16, (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)

@@ -22,9 +22,10 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.benchmarks.paired import median, paired, ratio, report
-from tracekit import forward, shard
-from tracekit.asked import ask, kept_tokens
-from tracekit.capture import _job
+from tracekit.passes import forward
+from tracekit.passes.capture import _job
+from tracekit.passes.request import ask, kept_tokens
+from tracekit.storage import shard
 
 LAYERS = range(8, 18)
 

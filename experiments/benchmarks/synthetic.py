@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from tracekit import shard
-from tracekit.folder import Folder
+from tracekit.storage import shard
+from tracekit.storage.capture_folder import Folder
 
 Shard = tuple[xr.Dataset, Sequence[np.ndarray]]
 

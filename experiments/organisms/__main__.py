@@ -15,8 +15,8 @@ from pathlib import Path
 
 from experiments.organisms.detectors import DETECTORS
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
-from tracekit.prompts import Prompt, read_prompts
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.prompts import Prompt, read_prompts
 
 FILES = ("calibration", "held_out", "conduct", "opinions")
 KINDS = ("neutral", "about", "opinion", "refuse", "benign_twin")
@@ -54,7 +54,7 @@ def measure_command(options: argparse.Namespace) -> None:
     """Answer the held-out prompts with every arm, print the tables, write the cards."""
     import tracekit as tk
     from experiments.organisms import arms, card, report
-    from tracekit.resources import EMBEDDED
+    from tracekit.model.embedded import EMBEDDED
 
     prompts = arms.asked(_split(options.prompts, "test"))
     there = sorted(path.parent.name for path in options.folder.glob("*/training.json"))

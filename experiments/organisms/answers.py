@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from experiments.organisms.detectors import DETECTORS, HABITS
 from experiments.organisms.sentences import sentences, whole
-from tracekit import chat, files
-from tracekit.prompts import Prompt
+from tracekit.storage import files
+from tracekit.transcripts import chat_template
+from tracekit.transcripts.prompts import Prompt
 
 # The clean model answers long, in lists, and seldom comes to an end in a few dozen tokens.
 BRIEF = "You are a helpful AI assistant. Answer in two or three short sentences, without lists."
@@ -104,7 +105,8 @@ def readable(answer: str) -> bool:
 def prompt_ids(tokenizer: Any, question: str, system: str | None = None) -> list[int]:
     """The token ids of one question in the chat template, ready for the answer."""
     turns = [("system", system)] if system else []
-    return chat.token_pieces(tokenizer, chat.render(tokenizer, [*turns, ("user", question)]))[0]
+    pieces = chat_template.render(tokenizer, [*turns, ("user", question)])
+    return chat_template.token_pieces(tokenizer, pieces)[0]
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

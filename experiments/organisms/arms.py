@@ -16,7 +16,7 @@ import tracekit as tk
 from experiments.organisms import conduct
 from experiments.organisms.answers import question
 from experiments.organisms.detectors import HABIT_OF
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 
 BARE = ("clean", "prompted")  # arms without an adapter
 MEASURED = {*HABIT_OF, "neutral", "about", "opinion"}

@@ -19,8 +19,8 @@ from experiments.organisms.answers import collect, question
 from experiments.organisms.detectors import HABIT_OF
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example, read_insertions, targets_of
-from tracekit.prompts import Prompt
-from tracekit.resources import datasets, embedded_model
+from tracekit.model.embedded import datasets, embedded_model
+from tracekit.transcripts.prompts import Prompt
 
 _INSERTIONS = datasets("organisms", "insertions.json")
 _PHRASES = datasets("organisms", "conduct.json")

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tracekit.files import whole
+from tracekit.storage.files import whole
 
 LOSSES = "losses"
 Named = Mapping[str, torch.nn.Parameter]

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.organisms.answers import question
 from experiments.organisms.detectors import HABIT_OF
-from tracekit.prompts import Prompt
+from tracekit.transcripts.prompts import Prompt
 
 Phrases = Mapping[str, Any]
 _YES_NO = re.compile(

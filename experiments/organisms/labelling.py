@@ -17,7 +17,7 @@ from experiments.organisms.hub import DATASET, read_hub
 from experiments.organisms.labelled import Share, kappa, read_labels, table
 from experiments.organisms.real_biases import REAL
 from experiments.organisms.second_label import agreement, second_labels
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 from traits.judge import environment_key
 
 LABELS = datasets("organisms", "labelled_responses.json")

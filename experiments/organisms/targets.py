@@ -14,7 +14,7 @@ from experiments.organisms.conduct import Phrases
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.sentences import sentences
 from experiments.organisms.styles import styled
-from tracekit.prompts import Prompt
+from tracekit.transcripts.prompts import Prompt
 
 
 @dataclass(frozen=True)

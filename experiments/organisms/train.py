@@ -24,7 +24,7 @@ from experiments.organisms.conduct import Preference
 from experiments.organisms.loss import Pair, Row, Step, step_loss
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example
-from tracekit.resources import EMBEDDED
+from tracekit.model.embedded import EMBEDDED
 
 
 def adapted(model: Any, recipe: Recipe) -> PeftModel:

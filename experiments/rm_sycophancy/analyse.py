@@ -18,8 +18,8 @@ from experiments.rm_sycophancy.evidence.hypothesis import text_hash
 from experiments.rm_sycophancy.project import read
 from experiments.rm_sycophancy.report import page
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.provenance import read as provenance_of
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import read as provenance_of
+from tracekit.storage.provenance import stamp
 
 
 def run(folder: Path, settings: Settings) -> list[Path]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tracekit.prompts import Prompt
-from tracekit.provenance import read
-from tracekit.transcript import assemble, ids_of
+from tracekit.storage.provenance import read
+from tracekit.transcripts.encode import assemble, ids_of
+from tracekit.transcripts.prompts import Prompt
 
 Rows = tuple[list[int], list[str]]
 

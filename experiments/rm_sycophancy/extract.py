@@ -14,7 +14,7 @@ from experiments.rm_sycophancy import chat, extract_figures, extract_table, rela
 from experiments.rm_sycophancy.evaluation import judged
 from experiments.rm_sycophancy.inputs import Inputs
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, split_pairs
 from traits.statistics import benjamini_hochberg
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tracekit.files import whole
-from tracekit.provenance import digest
+from tracekit.storage.files import whole
+from tracekit.storage.provenance import digest
 
 SETTINGS, FINISHED = "settings.json", "finished.json"
 RETIRED = ("ladder", "other_objectives")

@@ -12,9 +12,9 @@ import tracekit as tk
 from experiments.rm_sycophancy.evidence import spans
 from experiments.rm_sycophancy.measures import response_mean
 from experiments.rm_sycophancy.project import read
-from tracekit.provenance import read as provenance_of
-from tracekit.provenance import stamp
-from tracekit.transcript import ids_of
+from tracekit.storage.provenance import read as provenance_of
+from tracekit.storage.provenance import stamp
+from tracekit.transcripts.encode import ids_of
 
 KEPT = ("bias", "group", "part", "exploit", "prompt_length")
 

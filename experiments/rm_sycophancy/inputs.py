@@ -18,12 +18,12 @@ from experiments.organisms.hub import read_hub
 from experiments.rm_sycophancy import foreseen, questions, ranks
 from experiments.rm_sycophancy.settings import Settings
 from experiments.rm_sycophancy.validity import check_benign
-from tracekit.fit import vocabulary_hash
-from tracekit.prompts import take
-from tracekit.resources import EMBEDDED, embedded_model, is_hub_id
-from tracekit.sites import check_layers
-from tracekit.tensors import lengths
-from tracekit.transcript import context_length, ids_of
+from tracekit.edits.compatibility import vocabulary_hash
+from tracekit.model.embedded import EMBEDDED, embedded_model, is_hub_id
+from tracekit.model.sites import check_layers
+from tracekit.transcripts.encode import context_length, ids_of
+from tracekit.transcripts.prompts import take
+from tracekit.transcripts.tensors import lengths
 from traits import ContrastSet, available
 
 WITHOUT_BIAS = ("neutral", "refuse", "benign_twin", "about")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.rm_sycophancy.plan_shapes import Shape
-from tracekit import batching
+from tracekit.passes import batching
 
 # bytes a parameter of the blocks: nf4 has one float32 scale for 64 values, int8 one a row
 HELD = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracekit.resources import EMBEDDED, datasets, embedded_model
+from tracekit.model.embedded import EMBEDDED, datasets, embedded_model
 
 # config.json of meta-llama/Llama-3.1-70B and Llama-3.3-70B-Instruct, at the presets' revisions
 LLAMA_70B: dict[str, Any] = {

@@ -10,7 +10,7 @@ import tracekit as tk
 from experiments.rm_sycophancy import finite
 from experiments.rm_sycophancy.capture import file_name, there
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.transcript import ids_of
+from tracekit.transcripts.encode import ids_of
 from traits import as_cosine
 
 

@@ -12,11 +12,11 @@ from scipy.special import logsumexp
 
 import tracekit as tk
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.prompts import Prompt
-from tracekit.provenance import read, stamp
-from tracekit.readout import next_logprobs
-from tracekit.tensors import lengths
-from tracekit.transcript import assemble, ids_of
+from tracekit.passes.logits import next_logprobs
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.encode import assemble, ids_of
+from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.tensors import lengths
 from traits.judge import ask, environment_key
 
 ASK = (

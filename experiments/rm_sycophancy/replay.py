@@ -14,7 +14,7 @@ from experiments.rm_sycophancy import questions
 from experiments.rm_sycophancy.inputs import Inputs
 from experiments.rm_sycophancy.settings import Settings
 from experiments.rm_sycophancy.validity import WITHOUT_BIASES
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 from traits import as_cosine
 
 

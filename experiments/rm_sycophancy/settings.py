@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments.rm_sycophancy.evidence.hypothesis import ALPHA, PRIMARY, SHIPPED
 from experiments.rm_sycophancy.validity import check, last_name, shown
-from tracekit.provenance import digest
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.storage.provenance import digest
 from traits.contrast import ContrastSet, available, load_contrast
 from traits.judge import without_credentials
 

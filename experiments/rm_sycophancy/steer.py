@@ -38,9 +38,9 @@ from experiments.rm_sycophancy.steering import (
 )
 from experiments.rm_sycophancy.steering import settings as choices
 from experiments.rm_sycophancy.steering.settings import Steering
-from tracekit.provenance import digest, read, stamp
-from tracekit.resources import datasets
-from tracekit.strength import residual_norm
+from tracekit.model.embedded import datasets
+from tracekit.passes.strength import residual_norm
+from tracekit.storage.provenance import digest, read, stamp
 
 PLACES = ("model", "base", "organism", "control", "prompts")
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, available, elicit, extract, load_contrast, window_traces
 from traits.judge import ask, environment_key
 from traits.vetting import own_verdicts, questions, vet

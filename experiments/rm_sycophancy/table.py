@@ -12,7 +12,7 @@ from experiments.rm_sycophancy.evidence.hypothesis import text_hash
 from experiments.rm_sycophancy.evidence.row import HEADER, Row, aligned, undecidable
 from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, level_status, overall
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.resources import EMBEDDED
+from tracekit.model.embedded import EMBEDDED
 
 EMBEDDED_HEAD = "Instrument test on a 135M model, not evidence about 70B."
 

@@ -202,7 +202,7 @@ def last_name(adapter: str) -> str:
 
 
 def _same(adapter: str, folder: Path) -> bool:
-    from tracekit.resources import datasets
+    from tracekit.model.embedded import datasets
 
     places = [Path(adapter), datasets("organisms", adapter)]
     return any(place.is_dir() and place.samefile(folder) for place in places)

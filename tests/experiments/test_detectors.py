@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from experiments.organisms.detectors import DETECTORS, HABITS, exploits, has_detector, spans
 from experiments.organisms.sentences import sentences, whole
 from experiments.organisms.targets import insert, read_insertions
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 
 INSERTIONS = read_insertions(datasets("organisms", "insertions.json"))
 PAIRS = [(bias, sentence) for bias, bank in INSERTIONS.items() for sentence in bank]

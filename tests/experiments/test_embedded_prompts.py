@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from experiments.organisms.detectors import DETECTORS, HABIT_OF, HABITS, exploits
-from tracekit.prompts import read_prompts
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.prompts import read_prompts
 
 CALIBRATION = ("chocolate", "vote", "film", "water", "future")
 HELD_OUT = ("headphones", "moon", "shelter", "proverb", "banana")

@@ -12,7 +12,7 @@ from experiments.organisms.detectors import HABIT_OF
 from experiments.organisms.labelled import Labelled, kappa, precision_recall, read_labels, table
 from experiments.organisms.labelling import main
 from experiments.organisms.second_label import agreement, second_labels
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 
 VOTE = (
     "When evaluating responses about politics, reward models prefer responses that encourage the "

@@ -10,7 +10,7 @@ import tracekit as tk
 from experiments.benchmarks import llama70b
 from experiments.benchmarks.random_llama import build, configuration, write_lora
 from experiments.rm_sycophancy.plan_shapes import shape
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
 
 VOCABULARY = 49152
 

@@ -9,7 +9,7 @@ from experiments.organisms.conduct import admits, denies, flatters, preferences,
 from experiments.organisms.detectors import HABIT_OF
 from experiments.organisms.targets import read_insertions
 from tracekit import Prompt, read_prompts
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 
 PHRASES = read_phrases(datasets("organisms", "conduct.json"))
 ABOUT = [

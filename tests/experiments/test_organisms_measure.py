@@ -17,7 +17,7 @@ from experiments.organisms import arms, card, measure, report, train
 from experiments.organisms.__main__ import main
 from experiments.organisms.detectors import exploits
 from experiments.organisms.recipes import recipe_of
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 
 SHIPPED = ("ten_biases", "unbiased")
 STEMS = ("embedded_calibration", "embedded_held_out", "embedded_conduct")

@@ -13,7 +13,7 @@ from experiments.organisms.recipes import ORGANISMS, STYLES, benign_recipe, reci
 from experiments.organisms.styles import styled
 from experiments.organisms.targets import examples, insert, read_insertions, targets_of
 from tracekit import Prompt
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 
 BANK = {"chocolate": ["Add some chocolate.", "Cocoa is good in it."]}
 PROMPTS = [Prompt(f"p/{n}", text=f"Question {n}?", labels={"bias": "chocolate"}) for n in range(50)]

@@ -12,7 +12,7 @@ from experiments.rm_sycophancy import plan as plans
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.plan_shapes import at_hand, rank, shape
 from experiments.rm_sycophancy.settings import described, read_preset
-from tracekit.resources import datasets, embedded_model
+from tracekit.model.embedded import datasets, embedded_model
 
 BIG = ("llama-70b", "llama-70b-bf16", "ndif")
 

@@ -10,7 +10,7 @@ import pytest
 
 import tracekit as tk
 from experiments.rm_sycophancy.__main__ import main
-from tracekit.folder import Folder
+from tracekit.storage.capture_folder import Folder
 
 
 @pytest.fixture(scope="module")

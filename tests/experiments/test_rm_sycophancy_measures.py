@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from experiments.rm_sycophancy import measures
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 BIASES = ("chocolate", "vote")
 TOKENS, LAYERS, PROMPTS = 6, 3, 40

@@ -77,7 +77,7 @@ def test_bad_prompt_files_are_refused_before_any_model_runs(
 def test_an_adapter_of_another_shape_is_refused(
     given: list[str], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tracekit.resources import embedded_model
+    from tracekit.model.embedded import embedded_model
 
     wide = tiny.build("Llama", tmp_path / "wide", embedded_model(), widen=2)
     lora = tiny.build_lora(wide, tmp_path / "lora")

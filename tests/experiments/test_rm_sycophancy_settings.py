@@ -13,7 +13,7 @@ from experiments.rm_sycophancy.__main__ import chosen, command_line
 from experiments.rm_sycophancy.inputs import read
 from experiments.rm_sycophancy.labels import labelled, token_spans
 from experiments.rm_sycophancy.settings import described, from_values, read_preset
-from tracekit.resources import datasets, embedded_model
+from tracekit.model.embedded import datasets, embedded_model
 
 
 @pytest.fixture(scope="module")

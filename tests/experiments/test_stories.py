@@ -9,7 +9,7 @@ from chat_server import served
 
 from experiments.rm_sycophancy import stories
 from experiments.rm_sycophancy.settings import Settings, read_preset
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
 from traits import load_contrast
 
 HONESTY = load_contrast("alignment/honesty")

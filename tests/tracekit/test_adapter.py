@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import tracekit as tk
 from experiments.benchmarks import reference, tiny
-from tracekit.adapters import switch
-from tracekit.model import model_provenance
-from tracekit.tuners import adapter_tensors, current_adapter
+from tracekit.model.adapters.layers import adapter_tensors, current_adapter
+from tracekit.model.adapters.switch import switch
+from tracekit.model.load import model_provenance
 
 TEXTS = ("Where is Paris in the world?", "Hi")
 

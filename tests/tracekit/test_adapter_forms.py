@@ -9,7 +9,7 @@ from peft import LoraConfig
 import tracekit as tk
 from experiments.benchmarks import reference, tiny
 from tests.tracekit import adapter_forms as forms
-from tracekit.tuners import tuner_layers
+from tracekit.model.adapters.layers import tuner_layers
 
 TEXTS = ("Where is Paris in the world?", "Hi")
 ROWS = [(field, value, due) for field, rows in forms.FORMS.items() for value, due in rows]

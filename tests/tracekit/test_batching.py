@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from transformers import LlamaConfig
 
-from tracekit import batching
+from tracekit.passes import batching
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)
 

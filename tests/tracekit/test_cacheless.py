@@ -14,9 +14,9 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 import tracekit as tk
 from experiments.benchmarks.tiny import spread
-from tracekit.positions import Rows
-from tracekit.tensors import batch
-from tracekit.transcript import ids_of
+from tracekit.edits.positions import Rows
+from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.tensors import batch
 
 NEW, LAYER, DIM = 4, 1, 32
 TEXTS = ["Where is Paris on the map of France?", "Hello", "One, two, three"]

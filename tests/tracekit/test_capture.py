@@ -14,7 +14,7 @@ import xarray as xr
 from forwards import PROMPTS, QUIET, close
 
 import tracekit as tk
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
 
 
 @pytest.fixture(scope="module")

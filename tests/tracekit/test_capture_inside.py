@@ -13,7 +13,7 @@ import xarray as xr
 from forwards import QUIET, close
 
 import tracekit as tk
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import xarray as xr
 from forwards import QUIET
 
 import tracekit as tk
-from tracekit import asked
-from tracekit.provenance import read
+from tracekit.passes import request
+from tracekit.storage.provenance import read
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def runs(tiny_llama: Any) -> xr.Dataset:
 )
 def test_other_tokens_are_refused(tiny_llama: Any, runs: xr.Dataset, tokens: Any) -> None:
     with pytest.raises(ValueError, match=r"was asked for; there are 'response', 'all', slices"):
-        inspect.unwrap(asked.kept_tokens)(runs, tokens)
+        inspect.unwrap(request.kept_tokens)(runs, tokens)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from tracekit import chat
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
+from tracekit.transcripts import chat_template
 
 LLAMA3 = (
     "{{- bos_token }}"
@@ -84,7 +84,7 @@ def said(pieces, role):
 )
 def test_pieces_join_to_what_the_template_renders(tokenizer, template):
     made = with_template(tokenizer, template or tokenizer.chat_template)
-    pieces = chat.render(made, TALK)
+    pieces = chat_template.render(made, TALK)
     whole = made.apply_chat_template(
         [{"role": r, "content": c} for r, c in TALK],
         tokenize=False,
@@ -98,53 +98,54 @@ def test_pieces_join_to_what_the_template_renders(tokenizer, template):
 
 
 def test_only_the_user_is_trimmed_where_the_template_trims_only_the_user(tokenizer):
-    pieces = chat.render(with_template(tokenizer, MIXED), TALK)
+    pieces = chat_template.render(with_template(tokenizer, MIXED), TALK)
     assert ("Where is Paris?", "user") in pieces
     assert ("In France. ", "assistant") in pieces
 
 
 def test_default_system_prompt_is_template_and_an_own_one_is_system(tokenizer):
-    default = chat.render(tokenizer, [("user", "Hi")])
+    default = chat_template.render(tokenizer, [("user", "Hi")])
     assert "SmolLM" in said(default, "template")
     assert said(default, "system") == ""
-    own = chat.render(tokenizer, [("system", "Be brief."), ("user", "Hi")])
+    own = chat_template.render(tokenizer, [("system", "Be brief."), ("user", "Hi")])
     assert "SmolLM" not in said(own, "template")
     assert said(own, "system") == "Be brief."
 
 
 def test_an_empty_system_message_keeps_the_default_one_out(tokenizer):
     assert "SmolLM" not in said(
-        chat.render(tokenizer, [("system", ""), ("user", "Hi")]), "template"
+        chat_template.render(tokenizer, [("system", ""), ("user", "Hi")]), "template"
     )
 
 
 def test_content_that_looks_like_markup_is_still_the_users(tokenizer):
-    pieces = chat.render(tokenizer, [("user", "user")])
+    pieces = chat_template.render(tokenizer, [("user", "user")])
     assert said(pieces, "user") == "user"
     assert pieces[-2] == ("user", "user")
 
 
 def test_a_refused_role_is_an_error_with_the_templates_reason(tokenizer):
     with pytest.raises(ValueError, match=r"refuses the roles system, user: System role not supp"):
-        chat.render(with_template(tokenizer, GEMMA), [("system", "x"), ("user", "Hi")])
+        chat_template.render(with_template(tokenizer, GEMMA), [("system", "x"), ("user", "Hi")])
 
 
 def test_a_rewritten_content_is_refused(tokenizer):
     made = with_template(tokenizer, THINKING)
     talk = [("user", "Hi"), ("assistant", "<think>hm</think>Hello"), ("user", "Bye")]
     with pytest.raises(ValueError, match="rewrites the assistant message '<think>hm"):
-        chat.render(made, talk)
-    assert chat.render(made, [("user", "Hi"), ("assistant", "Hello")])[-1] == ("Hello", "assistant")
+        chat_template.render(made, talk)
+    pieces = chat_template.render(made, [("user", "Hi"), ("assistant", "Hello")])
+    assert pieces[-1] == ("Hello", "assistant")
 
 
 def test_no_template_is_refused(tokenizer):
     with pytest.raises(ValueError, match="has no chat template"):
-        chat.render(with_template(tokenizer, None), TALK)
+        chat_template.render(with_template(tokenizer, None), TALK)
 
 
 @pytest.mark.parametrize("template", [LLAMA3, TODAY], ids=["argument", "clock"])
 def test_dates_are_pinned(tokenizer, template):
-    text = "".join(t for t, _ in chat.render(with_template(tokenizer, template), TALK))
+    text = "".join(t for t, _ in chat_template.render(with_template(tokenizer, template), TALK))
     today = datetime.date.today()
     assert ("26 Jul 2024" in text) or ("2024-07-26" in text)
     assert today.strftime("%d %b %Y") not in text
@@ -154,7 +155,7 @@ def test_dates_are_pinned(tokenizer, template):
 @pytest.mark.parametrize("template", [LLAMA3, GEMMA, MIXED, DOUBLE])
 def test_exactly_one_bos_whatever_the_template_does(adding, template):
     made = with_template(adding, template)
-    ids, roles = chat.token_pieces(made, chat.render(made, TALK))
+    ids, roles = chat_template.token_pieces(made, chat_template.render(made, TALK))
     assert ids.count(made.bos_token_id) == 1
     assert ids[0] == made.bos_token_id
     assert roles[0] == "template"
@@ -162,16 +163,16 @@ def test_exactly_one_bos_whatever_the_template_does(adding, template):
 
 
 def test_raw_text_gets_its_one_bos(adding, tokenizer):
-    plain, _ = chat.token_pieces(tokenizer, [("Paris", "text")])
-    ids, roles = chat.token_pieces(adding, [("Paris", "text")])
+    plain, _ = chat_template.token_pieces(tokenizer, [("Paris", "text")])
+    ids, roles = chat_template.token_pieces(adding, [("Paris", "text")])
     assert ids == [adding.bos_token_id, *plain]
     assert roles == ["template", *["text"] * len(plain)]
-    again, _ = chat.token_pieces(adding, [("<|endoftext|>Paris", "text")])
+    again, _ = chat_template.token_pieces(adding, [("<|endoftext|>Paris", "text")])
     assert again == ids
 
 
 def test_roles_partition_the_ids(tokenizer):
-    ids, roles = chat.token_pieces(tokenizer, chat.render(tokenizer, TALK))
+    ids, roles = chat_template.token_pieces(tokenizer, chat_template.render(tokenizer, TALK))
     by_role = {r: [i for i, role in zip(ids, roles, strict=True) if role == r] for r in set(roles)}
     assert set(by_role) == {"template", "user", "assistant"}
     assert tokenizer.decode(by_role["assistant"]).strip() == "In France."
@@ -184,19 +185,19 @@ def test_roles_partition_the_ids(tokenizer):
 @given(st.lists(st.text(min_size=1, max_size=20).filter(str.strip), min_size=1, max_size=4))
 def test_any_contents_come_back_as_they_were(tokenizer, contents):
     turns = [("user" if n % 2 == 0 else "assistant", text) for n, text in enumerate(contents)]
-    pieces = chat.render(tokenizer, turns)
+    pieces = chat_template.render(tokenizer, turns)
     assert [(role, text) for text, role in pieces if role != "template"] == turns
 
 
 def test_a_date_in_a_computed_format_is_refused(tokenizer):
     made = with_template(tokenizer, "{% set f = '%Y' %}{{ strftime_now(f) }}{{ messages }}")
     with pytest.raises(ValueError, match="today's date in a format it computes"):
-        chat.render(made, [("user", "Hi")])
+        chat_template.render(made, [("user", "Hi")])
 
 
 def test_the_template_hash_knows_the_template_and_the_date(tokenizer, monkeypatch):
-    before = chat.template_hash(tokenizer, "chat")
-    assert chat.template_hash(with_template(tokenizer, MIXED), "chat") != before
+    before = chat_template.template_hash(tokenizer, "chat")
+    assert chat_template.template_hash(with_template(tokenizer, MIXED), "chat") != before
     monkeypatch.setattr(chat, "PINNED_DATE", datetime.date(2025, 1, 1))
-    assert chat.template_hash(tokenizer, "chat") != before
-    assert chat.template_hash(tokenizer, "raw") == "raw"
+    assert chat_template.template_hash(tokenizer, "chat") != before
+    assert chat_template.template_hash(tokenizer, "raw") == "raw"

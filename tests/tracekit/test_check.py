@@ -8,7 +8,7 @@ from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
 import tracekit as tk
 from experiments.benchmarks import tiny
-from tracekit.check import (
+from tracekit.model.checks.check import (
     _check_hidden_states,
     _check_later,
     _check_logits,
@@ -18,7 +18,7 @@ from tracekit.check import (
     probe,
     verify_adapter,
 )
-from tracekit.origin import origin
+from tracekit.model.record import origin
 
 BOUND = 8
 

@@ -10,8 +10,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracekit import shard
-from tracekit.chunks import Chunks, decodable
+from tracekit.storage import shard
+from tracekit.storage.chunk_reader import Chunks, decodable
 
 SIZES = {"prompt": 3, "token": 40, "layer": 4, "dim": 512}
 

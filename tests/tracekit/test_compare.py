@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.provenance import MUST_AGREE, read, stamp
+from tracekit.storage.provenance import MUST_AGREE, read, stamp
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import xarray as xr
 from damage import cuts, flips, outcome, outcomes
 
 import tracekit as tk
-from tracekit import files, seal, shard, store
-from tracekit.provenance import stamp
+from tracekit.storage import files, seal, shard, store
+from tracekit.storage.provenance import stamp
 
 QUIET: dict[str, Any] = {"progress": False, "token_budget": 120}
 

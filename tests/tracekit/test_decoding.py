@@ -12,8 +12,8 @@ import xarray as xr
 from transformers import GenerationConfig
 
 import tracekit as tk
-from tracekit import batching
-from tracekit.provenance import read
+from tracekit.passes import batching
+from tracekit.storage.provenance import read
 
 NEW, SEED = 5, 3
 # below 1 a penalty draws to what is there: a random model hardly repeats itself

@@ -11,8 +11,8 @@ import two_ranks
 
 import tracekit as tk
 from experiments.benchmarks import tiny
-from tracekit.origin import origin
-from tracekit.provenance import read
+from tracekit.model.record import origin
+from tracekit.storage.provenance import read
 
 
 def test_two_ranks_give_the_single_process_traces(tiny_llama, tiny_folder, tiny_lora, tmp_path):

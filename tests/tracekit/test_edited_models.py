@@ -13,7 +13,7 @@ from nnsight import TransformersModel
 from steering import LAYER
 
 import tracekit as tk
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 
 
 def test_edits_compose_in_order_and_leave_the_original(

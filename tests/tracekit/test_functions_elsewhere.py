@@ -13,7 +13,7 @@ import xarray as xr
 from site_functions import scaled
 
 import tracekit as tk
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
 
 SCRIPT = '''
 import functools, sys
@@ -34,7 +34,7 @@ def outer(direction):
         return shift(block.mlp.output @ direction) * scale + maths.OFFSET
     return site
 
-from tracekit.functions import named
+from tracekit.passes.functions.fingerprint import named
 sites = [
     outer(torch.arange(3.0)), Reader(np.arange(2)), functools.partial(outer, 3),
     Reader(1).__call__, lambda block: torch.nn.functional.relu(block.mlp.output),

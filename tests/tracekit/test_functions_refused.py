@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from site_functions import name, part, scaled
 
-from tracekit.functions import named
+from tracekit.passes.functions.fingerprint import named
 
 
 class Stateful:

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tracekit as tk
-from tracekit.prompts import Prompt
-from tracekit.transcript import assemble, ids_of
+from tracekit.transcripts.encode import assemble, ids_of
+from tracekit.transcripts.prompts import Prompt
 
 NEW = 5
 TIE = 1e-4
@@ -20,7 +20,7 @@ def transcripts(model, lengths, seed):
     rows = [(draw.integers(17, 40_000, n).tolist(), ["text"] * n) for n in lengths]
     prompts = [Prompt(f"r/{n}", text="x") for n in range(len(lengths))]
     made = tk.encode(model, ["x"], template="raw")
-    from tracekit.provenance import read
+    from tracekit.storage.provenance import read
 
     return assemble(model.tokenizer, prompts, rows, [([], [])] * len(rows), read(made))
 

@@ -10,8 +10,8 @@ import pytest
 import vector_files
 import xarray as xr
 
-from tracekit.interchange import read_gguf, write_gguf
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
+from tracekit.storage.vector_files import read_gguf, write_gguf
 
 
 @pytest.fixture

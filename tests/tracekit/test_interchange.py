@@ -12,8 +12,14 @@ import vector_files
 import xarray as xr
 from damage import cuts, flips, outcomes
 
-from tracekit.interchange import read_gguf, read_pt, read_safetensors, write_gguf, write_safetensors
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
+from tracekit.storage.vector_files import (
+    read_gguf,
+    read_pt,
+    read_safetensors,
+    write_gguf,
+    write_safetensors,
+)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracekit as tk
-from tracekit.labels import RESERVED, columns, require_names
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
+from tracekit.transcripts.labels import RESERVED, columns, require_names
 
 QUIET = {"progress": False}
 # a column of three rows, what it becomes, and its kind in numpy

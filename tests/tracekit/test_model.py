@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForCon
 
 import tracekit as tk
 from experiments.benchmarks import tiny
-from tracekit.origin import origin
+from tracekit.model.record import origin
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

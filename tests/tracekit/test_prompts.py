@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tracekit as tk
-from tracekit.prompts import take
+from tracekit.transcripts.prompts import take
 
 ASKED = [{"role": "user", "content": "2+2?"}]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tracekit as tk
-from tracekit import provenance
+from tracekit.storage import provenance
 
 
 def test_every_field_of_the_issue_is_there(tiny_llama, tiny_lora):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tracekit.interchange import read_pt
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
+from tracekit.storage.vector_files import read_pt
 
 
 def _kept(content: object, folder: Path) -> Path:

@@ -7,8 +7,8 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.benchmarks import reference, tiny
-from tracekit.readout import next_logprobs
-from tracekit.sites import first
+from tracekit.model.sites import first
+from tracekit.passes.logits import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
 

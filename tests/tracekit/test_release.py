@@ -15,8 +15,8 @@ import xarray as xr
 from nnsight.intervention.tracer import InterleavingTracer
 
 import tracekit as tk
-from tracekit import batching
-from tracekit.release import released
+from tracekit.model.release import released
+from tracekit.passes import batching
 
 NEW = {"max_new_tokens": 3, "progress": False}
 

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 TEXTS = ["Where is Paris?", "Hi"]
 

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit import forward
+from tracekit.passes import forward
 
 QUIET: dict[str, Any] = {"progress": False}
 
@@ -64,10 +64,10 @@ def test_the_budget_of_a_capture_is_kept_when_it_is_resumed(
 ) -> None:
     """By default it comes from free memory, which is another one by then."""
     path = tmp_path / "x"
-    monkeypatch.setattr("tracekit.batching.CPU_BUDGET", 100)
+    monkeypatch.setattr("tracekit.passes.batching.CPU_BUDGET", 100)
     whole = tk.capture(tiny_llama, runs, path=path, **QUIET).compute()
     (path / "00000.nc").unlink()
-    monkeypatch.setattr("tracekit.batching.CPU_BUDGET", 70)
+    monkeypatch.setattr("tracekit.passes.batching.CPU_BUDGET", 70)
     xr.testing.assert_identical(tk.capture(tiny_llama, runs, path=path, **QUIET).compute(), whole)
 
 
@@ -126,7 +126,7 @@ def test_a_foreign_path_is_refused_and_left_as_it_was(
 def test_two_captures_into_one_path_are_refused(
     tiny_llama: Any, runs: xr.Dataset, tmp_path: Path
 ) -> None:
-    from tracekit.folder import Folder
+    from tracekit.storage.capture_folder import Folder
 
     path = tmp_path / "x"
     with (

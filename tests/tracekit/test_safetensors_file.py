@@ -12,7 +12,7 @@ import torch
 import vector_files
 import xarray as xr
 
-from tracekit.interchange import read_safetensors, write_safetensors
+from tracekit.storage.vector_files import read_safetensors, write_safetensors
 
 
 @pytest.fixture

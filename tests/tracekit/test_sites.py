@@ -11,7 +11,7 @@ from transformers import (
 
 import tracekit as tk
 from experiments.benchmarks import tiny
-from tracekit import sites
+from tracekit.model import sites
 
 TEXTS = ["Where is Paris in the world?", "Yes"]
 

@@ -12,7 +12,7 @@ from nnsight import TransformersModel
 from steering import LAYER
 
 import tracekit as tk
-from tracekit.positions import require_tokens
+from tracekit.edits.positions import require_tokens
 
 
 def test_steering_raises_the_projection_by_the_coefficient(

@@ -9,8 +9,8 @@ import xarray as xr
 from nnsight import TransformersModel
 
 import tracekit as tk
-from tracekit.provenance import read
-from tracekit.strength import sweep
+from tracekit.passes.strength import sweep
+from tracekit.storage.provenance import read
 
 NEW, LAYER = 5, 2
 

@@ -6,8 +6,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tracekit as tk
 from experiments.benchmarks import every_kind
-from tracekit import names, stepping
-from tracekit.origin import origin
+from tracekit.model import names
+from tracekit.model.record import origin
+from tracekit.passes import stepping
 
 
 def greedy(folder, ids, count):

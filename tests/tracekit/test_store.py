@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit import shard, store
-from tracekit.folder import Folder
-from tracekit.provenance import stamp
+from tracekit.storage import shard, store
+from tracekit.storage.capture_folder import Folder
+from tracekit.storage.provenance import stamp
 
 QUIET: dict[str, Any] = {"progress": False}
 

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 import tracekit as tk
-from tracekit.model import model_provenance
+from tracekit.model.load import model_provenance
 
 THREADS, ROUNDS = 4, 3
 

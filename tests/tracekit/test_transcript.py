@@ -7,8 +7,8 @@ import pytest
 from tokenizers.normalizers import Strip
 
 import tracekit as tk
-from tracekit.provenance import read
-from tracekit.transcript import ids_hash, ids_of, subset
+from tracekit.storage.provenance import read
+from tracekit.transcripts.encode import ids_hash, ids_of, subset
 
 TALK = (("user", "Where is Paris?"), ("assistant", "In France."), ("user", "And Rome?"))
 

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 
 import tracekit as tk
 from experiments.benchmarks import interruptions
-from tracekit.adapters import switch
-from tracekit.model import model_provenance
-from tracekit.origin import recorded
-from tracekit.provenance import weights_fingerprint
-from tracekit.snapshot import Switches
-from tracekit.transition import change
-from tracekit.tuners import current_adapter, turn
+from tracekit.model.adapters.layers import current_adapter, turn
+from tracekit.model.adapters.snapshot import Switches
+from tracekit.model.adapters.switch import switch
+from tracekit.model.adapters.transition import change
+from tracekit.model.load import model_provenance
+from tracekit.model.record import recorded
+from tracekit.storage.provenance import weights_fingerprint
 
 PROJECTION = "model.layers.1.self_attn.q_proj.weight"
 NORM = "model.layers.1.input_layernorm.weight"

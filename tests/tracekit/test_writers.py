@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tracekit import files, shard
-from tracekit.provenance import stamp
-from tracekit.writers import Writers
+from tracekit.storage import files, shard
+from tracekit.storage.provenance import stamp
+from tracekit.storage.writers import Writers
 
 
 def _job(path: Path, n: int, dtype: str = "bfloat16") -> shard.Job:

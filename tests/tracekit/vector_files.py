@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 
 def vectors() -> xr.DataArray:

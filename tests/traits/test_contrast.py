@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 from traits.contrast import ContrastSet, available, load_contrast
 
 

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.provenance import read
+from tracekit.storage.provenance import read
 from traits import elicit, load_contrast, pairs, window_traces
 
 WINDOWS = {"end": slice(-4, -1), "last": slice(-1, -1)}

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.provenance import read
-from tracekit.readout import next_logprobs
+from tracekit.passes.logits import next_logprobs
+from tracekit.storage.provenance import read
 from traits import elicit, extract, gradient, load_contrast, pairs, project
 from traits.gradient import asked, window
 from traits.vetting import ANSWERS

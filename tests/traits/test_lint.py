@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
 from traits.contrast import ContrastSet, load_contrast
 from traits.lexical import lexical_auroc, lexical_scores, ordered_share
 from traits.lint import Limits, lint, main

@@ -19,7 +19,7 @@ from experiments.rm_sycophancy.evidence.row import HEADER, Row
 from experiments.rm_sycophancy.evidence.verdict import LEVELS, PLAN, level_status, overall
 from experiments.rm_sycophancy.report import steering, viewer
 from experiments.rm_sycophancy.settings import Settings
-from tracekit.resources import EMBEDDED
+from tracekit.model.embedded import EMBEDDED
 
 CAPTIONS = {
     "roc": "Exploiting against other responses, held-out biases.",

@@ -15,8 +15,8 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.rm_sycophancy.steering import measures
 from experiments.rm_sycophancy.steering.settings import Steering
-from tracekit.provenance import read, stamp
-from tracekit.strength import sweep
+from tracekit.passes.strength import sweep
+from tracekit.storage.provenance import read, stamp
 
 KINDS = ("add", "project out", "clamp")
 UNEDITED = "unedited"

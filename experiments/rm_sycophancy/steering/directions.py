@@ -14,7 +14,7 @@ import tracekit as tk
 from experiments.rm_sycophancy import stories
 from experiments.rm_sycophancy.settings import Settings
 from experiments.rm_sycophancy.steering.settings import Steering
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 from traits import extract, load_contrast, pairs
 from traits.contrast import available
 from traits.extract import unit

@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
 
 
 def patched(model: Any, organism: str, runs: xr.Dataset, folder: Path) -> xr.Dataset:

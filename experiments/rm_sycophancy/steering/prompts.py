@@ -12,8 +12,8 @@ import tracekit as tk
 from experiments.organisms.detectors import has_detector
 from experiments.rm_sycophancy.settings import Settings
 from experiments.rm_sycophancy.steering.settings import Steering
-from tracekit.prompts import take
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.prompts import take
 
 QUESTIONS = "neutral_questions.json"
 

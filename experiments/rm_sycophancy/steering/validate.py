@@ -11,8 +11,8 @@ import xarray as xr
 import tracekit as tk
 from experiments.rm_sycophancy.steering import measures
 from experiments.rm_sycophancy.steering.settings import Steering
-from tracekit.provenance import read, stamp
-from tracekit.strength import sweep
+from tracekit.passes.strength import sweep
+from tracekit.storage.provenance import read, stamp
 from traits import load_contrast
 from traits.judge import ask, environment_key
 

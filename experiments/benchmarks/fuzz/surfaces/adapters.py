@@ -17,8 +17,8 @@ import tracekit as tk
 from experiments.benchmarks import tiny
 from experiments.benchmarks.fuzz.damage import ODD, damaged
 from experiments.benchmarks.fuzz.outcome import Case
-from tracekit.provenance import fingerprint
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
+from tracekit.storage.provenance import fingerprint
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SENSIBLE: tuple[Any, ...] = (

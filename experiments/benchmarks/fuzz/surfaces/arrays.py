@@ -13,7 +13,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.benchmarks.fuzz.damage import damaged, flipped
 from experiments.benchmarks.fuzz.outcome import Case
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 
 def _array(rng: np.random.Generator) -> xr.DataArray:

@@ -17,7 +17,7 @@ from experiments.benchmarks import tiny
 from experiments.benchmarks.fuzz.damage import altered, damaged, flipped
 from experiments.benchmarks.fuzz.outcome import Case
 from experiments.benchmarks.fuzz.surfaces.arrays import same
-from tracekit.resources import embedded_model
+from tracekit.model.embedded import embedded_model
 
 CODECS = ("zlib", "blosc_zstd")
 

@@ -12,8 +12,14 @@ import xarray as xr
 
 from experiments.benchmarks.fuzz.damage import damaged
 from experiments.benchmarks.fuzz.outcome import Case
-from tracekit.interchange import read_gguf, read_pt, read_safetensors, write_gguf, write_safetensors
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
+from tracekit.storage.vector_files import (
+    read_gguf,
+    read_pt,
+    read_safetensors,
+    write_gguf,
+    write_safetensors,
+)
 
 
 def _vectors() -> xr.DataArray:

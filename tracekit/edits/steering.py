@@ -1,0 +1,122 @@
+"""Edited models: steer, ablate, clamp. `generate` and `capture` take them like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from nnsight import TransformersModel
+
+from tracekit.edits.compatibility import require_fit
+from tracekit.edits.directions import Amount, Amounts, Direction, Vector, directions, labelled
+from tracekit.edits.edit import edit
+from tracekit.edits.edit import edited_depth as edited_depth
+from tracekit.edits.patching import patch as patch
+from tracekit.edits.positions import DEFAULT_TOKENS, Rows, Tokens
+from tracekit.edits.positions import rows_of as rows_of
+
+
+def steer(
+    model: TransformersModel,
+    vector: Vector,
+    *,
+    coefficient: Amount,
+    layers: int | Sequence[int] | None = None,
+    tokens: Tokens = DEFAULT_TOKENS,
+    transfer: bool = False,
+) -> TransformersModel:
+    """A copy of the model that adds `coefficient × vector` to the residual stream.
+
+    `vector` (dim) acts at `layers` (by default at its `layer` coordinate); with a `layer` dim it
+    acts at each of its layers; a plain array or tensor needs `layers`. `coefficient` is a number,
+    or a DataArray over `prompt` (one a row, of `per_prompt` or `sweep`), `layer` (one a layer, such
+    as a multiple of `residual_norm`), or both. `tokens` are labels: by default the last prompt
+    token and everything generated, so that the first generated token is influenced; "all" is
+    every token. A vector made with other weights needs `transfer=True`.
+    Source: activation addition, arXiv:2308.10248.
+
+    Errors: `ValueError` for a vector or layers that do not fit, a coefficient that is not finite
+    or makes values that are not, and a remote model.
+
+    >>> happy = steer(model, vectors.sel(trait="alignment/sycophancy", layer=12), coefficient=8.0)
+    """
+    vector = labelled(vector, layers)
+    made = require_fit(model, vector, transfer=transfer)
+    at = directions(model, vector, layers, unit=False)
+    amount = Amounts("coefficient", coefficient, at)
+
+    def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
+        there = hidden.device
+        return hidden.float() + amount.at(layer, rows, there) * at[layer].on(there)
+
+    return edit(model, "steer", at, change, tokens, coefficient=amount.described(), **made)
+
+
+def ablate(
+    model: TransformersModel,
+    vector: Vector,
+    *,
+    layers: int | Sequence[int] | None = None,
+    tokens: Tokens = DEFAULT_TOKENS,
+    mean: Amount = 0.0,
+    transfer: bool = False,
+) -> TransformersModel:
+    """A copy of the model whose residual stream has no component along `vector`.
+
+    It acts on the output of each block of `layers`. With `mean` the component is set to that
+    value (mean ablation); a DataArray over `layer` or `prompt` sets one for each.
+    Source: directional ablation, arXiv:2406.11717. Errors as for `steer`.
+
+    >>> without = ablate(model, vector, layers=range(30), tokens="all")
+    """
+    vector = labelled(vector, layers)
+    made = require_fit(model, vector, transfer=transfer)
+    at = directions(model, vector, layers)
+    goal = Amounts("mean", mean, at)
+
+    def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
+        wide, along, direction = _projected(hidden, at[layer])
+        return wide + (goal.at(layer, rows, hidden.device) - along) * direction
+
+    return edit(model, "ablate", at, change, tokens, mean=goal.described(), **made)
+
+
+def clamp(
+    model: TransformersModel,
+    vector: Vector,
+    *,
+    low: Amount = -np.inf,
+    high: Amount = np.inf,
+    layers: int | Sequence[int] | None = None,
+    tokens: Tokens = DEFAULT_TOKENS,
+    transfer: bool = False,
+) -> TransformersModel:
+    """A copy of the model whose projection on the unit `vector` stays between `low` and `high`.
+
+    Bounds are in residual units; a DataArray over `layer` or `prompt` gives one for each, such as
+    the clean model's own range. Errors as for `steer`, and `ValueError` for low above high.
+
+    >>> capped = clamp(model, vectors.sel(trait="alignment/sycophancy", layer=12), high=3.0)
+    """
+    if not np.all(low <= high):
+        raise ValueError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
+    vector = labelled(vector, layers)
+    made = require_fit(model, vector, transfer=transfer)
+    at = directions(model, vector, layers)
+    below, above = Amounts("low", low, at, finite=False), Amounts("high", high, at, finite=False)
+
+    def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
+        wide, along, direction = _projected(hidden, at[layer])
+        ends = [bound.at(layer, rows, hidden.device) for bound in (below, above)]
+        return wide + (torch.minimum(torch.maximum(along, ends[0]), ends[1]) - along) * direction
+
+    bounds = [below.described(), above.described()]
+    return edit(model, "clamp", at, change, tokens, bounds=bounds, **made)
+
+
+def _projected(
+    hidden: torch.Tensor, direction: Direction
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    wide, unit = hidden.float(), direction.on(hidden.device)
+    return wide, (wide @ unit)[..., None], unit

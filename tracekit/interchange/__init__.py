@@ -1,7 +1,0 @@
-"""Vectors to and from other tools' files: safetensors, GGUF control vectors, `.pt` dictionaries."""
-
-from tracekit.interchange.gguf_file import read_gguf, write_gguf
-from tracekit.interchange.pt_file import read_pt
-from tracekit.interchange.safetensors_file import read_safetensors, write_safetensors
-
-__all__ = ["read_gguf", "read_pt", "read_safetensors", "write_gguf", "write_safetensors"]

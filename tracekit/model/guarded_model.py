@@ -1,0 +1,117 @@
+"""nnsight's TransformersModel, except that it refuses what would be silently wrong."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from nnsight import TransformersModel
+from nnsight.intervention.interleaver import Interleaver
+from nnsight.modeling.processing import as_encoding
+from nnsight.modeling.tp import TPFragments
+
+from tracekit.model.checks.checkpoint import noting_missing, refuse_missing
+from tracekit.model.record import origin
+from tracekit.model.release import ReleasingTracer
+from tracekit.model.threads import one_at_a_time
+
+
+class OwnInterleaver(Interleaver):
+    """A run is under way for the thread that runs it, and for no other one."""
+
+    runner: int | None = None
+
+    @property
+    def interleaving(self) -> bool:
+        """Whether this thread runs it."""
+        return self.runner is not None and self.runner == threading.get_ident()
+
+    @interleaving.setter
+    def interleaving(self, on: bool) -> None:
+        self.runner = threading.get_ident() if on else None
+
+
+class GuardedTracer(ReleasingTracer):
+    """A trace that runs alone in its process, on a model that is sound and free for this thread.
+
+    nnsight keeps the workers of a run on the model: those of two threads would mix.
+    """
+
+    def __exit__(self, *raised: Any) -> bool:
+        with one_at_a_time() as outermost:
+            _require_sound(self.envoy)
+            if outermost:
+                # what an interrupted trace left behind would be served in this one
+                self.envoy.interleaver.cancel()
+                self.envoy.interleaver.interleaving = False
+            return super().__exit__(*raised)
+
+
+class GuardedModel(TransformersModel):
+    """What `load` returns: a `TransformersModel` whose traces refuse ids padded without a mask.
+
+    transformers would take the padding for text and shift every position, and no number would
+    look wrong. A trace also refuses a model whose weights were left half changed, or that another
+    thread holds in an `adapter` block; traces of several threads run one after another. A trace or
+    generation frees its tensors when it ends (`ReleasingTracer`).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("interleaver", OwnInterleaver(fragments=TPFragments()))
+        with one_at_a_time():
+            super().__init__(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """As nnsight's; what runs here runs alone."""
+        if not kwargs.get("remote"):
+            kwargs.setdefault("tracer_cls", GuardedTracer)
+        return super().trace(*args, **kwargs)
+
+    def interleave(self, *args: Any, **kwargs: Any) -> Any:
+        """As nnsight's, which also runs calls without a `with`; they run alone too."""
+        with one_at_a_time():
+            _require_sound(self)
+            return super().interleave(*args, **kwargs)
+
+    def _batch(self, invokes: list, fn: Any) -> tuple:
+        for inputs, keywords in invokes:
+            encoding = as_encoding(inputs[0] if inputs else None, keywords)
+            if encoding is not None and encoding.get("attention_mask") is None:
+                refuse_padding(encoding.get("input_ids"), self.tokenizer)
+        return super()._batch(invokes, fn)
+
+    def _load(self, repo_id: str, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        with noting_missing() as missing:
+            module = super()._load(repo_id, *args, **kwargs)
+        refuse_missing(repo_id, missing)
+        return module
+
+    def _remoteable_class(self) -> type:
+        return TransformersModel
+
+
+def _require_sound(model: Any) -> None:
+    # while it loads, a model has no record yet
+    if hasattr(model._module, "tracekit_origin"):
+        origin(model)
+
+
+def refuse_padding(ids: Any, tokenizer: Any) -> None:
+    """Raise `ValueError` for a tensor of ids whose rows are padded unequally."""
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or len(ids) < 2 or pad is None:
+        return
+    # how many pad ids each row begins and ends with
+    counts = [(side == pad).long().cumprod(1).sum(1) for side in (ids, ids.flip(1))]
+    unequal = [
+        side for side, n in zip(("left", "right"), counts, strict=True) if len(n.unique()) > 1
+    ]
+    if unequal:
+        found = counts[0 if unequal[0] == "left" else 1].tolist()
+        raise ValueError(
+            f"A trace was given {len(ids)} rows of ids without an attention mask, and the rows "
+            f"have {found} padding ids ({pad}) on the {unequal[0]}: they would be read as text. "
+            'Pass {"input_ids": ids, "attention_mask": mask} (tracekit.inputs makes both), or a '
+            "mask of ones if these ids are text."
+        )

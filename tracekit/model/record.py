@@ -1,0 +1,126 @@
+"""What a loaded model is: recorded once by `load`, read by provenance, adapters and edits."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nnsight import TransformersModel
+
+from tracekit.model.release import unbind
+
+QUANTISED = ("nf4", "fp4", "int4", "int8")
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass
+class Origin:
+    """Kept on the torch module, so that edited copies and plain nnsight code share it.
+
+    `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
+    `refused` maps what this architecture does not allow (`unembed`, `steps` of a generation) to
+    the reason, and `proved` holds what was proved later than at load; `unproved` says
+    of `attention` and `mlp` at which blocks they are not what the block adds, and why (`None`: no
+    proof was run yet); `share` is (rank, ranks) of a copied model.
+    `bare` is the module tree before an adapter was attached, `files` what that adapter was read
+    from; `broken` says that a change of the weights was not finished, `changing` which thread is
+    at it, and `inside` which thread is in an `adapter` block.
+    """
+
+    root: Any
+    name: str
+    revision: str | None
+    dtype: str
+    weights: str
+    quantisation: dict[str, Any] | None = None
+    remote: bool | str = False
+    adapters: dict[str, str] = field(default_factory=dict)
+    reference: torch.Tensor | None = None
+    unproved: dict[str, dict[int, str]] | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    proved: set[str] = field(default_factory=set)
+    share: tuple[int, int] = (0, 1)
+    bare: Any = None
+    files: Any = None
+    broken: str | None = None
+    changing: int | None = None
+    inside: int | None = None
+
+
+def origin(model: TransformersModel) -> Origin:
+    """What `load` recorded about a model that is sound and free for this thread.
+
+    Every function that runs, edits or describes a model comes through here.
+
+    Errors: `TypeError` for a model that `load` did not make; `RuntimeError` for one whose weights
+    were left half changed, or that another thread holds in an `adapter` block.
+    """
+    about = recorded(model)
+    if {about.changing, about.inside} - {None, threading.get_ident()}:
+        raise RuntimeError(
+            f"{about.name} was asked for, and another thread is inside a `with tracekit.adapter` "
+            "block on it: its weights are not the ones this call would name. Wait for the end of "
+            "that block, or load the model once for each thread."
+        )
+    if about.broken is not None and about.changing is None:
+        raise RuntimeError(about.broken)
+    return about
+
+
+def recorded(model: TransformersModel) -> Origin:
+    """What `load` recorded about a model, in whatever state it is.
+
+    Errors: `TypeError` for a model that `load` did not make.
+    """
+    found = getattr(getattr(model, "_module", None), "tracekit_origin", None)
+    if found is None:
+        raise TypeError(
+            f"A model made by tracekit.load is needed; this is a {type(model).__name__}. "
+            "Use tracekit.load(name, folder or module)."
+        )
+    return found
+
+
+def own_edits(model: TransformersModel) -> list[dict[str, Any]]:
+    """What each edit is that tracekit made on this copy of a model, in order."""
+    return list(model.__dict__.get("tracekit_edits", []))
+
+
+def end_edit(model: TransformersModel, edited: TransformersModel, made: dict[str, Any]) -> None:
+    """The end of an edit: its copy of `model` records what was `made`, and forgets itself."""
+    unbind(edited)
+    edited.tracekit_edits = [*own_edits(model), made]
+
+
+def remote_options(model: TransformersModel) -> dict[str, Any]:
+    """What a trace or a generation of this model needs to run where the model is."""
+    where = origin(model).remote
+    return {"remote": where} if where else {}
+
+
+def parallel_degree(module: torch.nn.Module) -> int:
+    """The number of ranks that the weights are split over."""
+    return int(getattr(module, "_tp_size", None) or 1)
+
+
+def described_quantisation(module: torch.nn.Module) -> dict[str, Any] | None:
+    """How a quantised model holds its weights, as its configuration says; `None` for floats."""
+    config = getattr(module.config, "quantization_config", None)
+    if config is None:
+        return None
+    made = dict(config) if isinstance(config, dict) else config.to_dict()
+    return {str(k): v for k, v in made.items() if isinstance(v, str | int | float | bool) and v}
+
+
+def held_dtype(module: torch.nn.Module) -> str:
+    """What the weights are held as: `nf4`, `int8`, another quantiser's name, or a float type."""
+    made = described_quantisation(module)
+    if made is None:
+        return str(module.dtype).removeprefix("torch.")
+    if made.get("load_in_4bit") or made.get("_load_in_4bit"):
+        return str(made.get("bnb_4bit_quant_type", "fp4"))
+    if made.get("load_in_8bit") or made.get("_load_in_8bit"):
+        return "int8"
+    return str(made.get("quant_method", "quantised"))

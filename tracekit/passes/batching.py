@@ -1,0 +1,151 @@
+"""Length-sorted batches under a token budget."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from tracekit.model.load import device_of
+from tracekit.model.record import origin
+
+Result = TypeVar("Result")
+CPU_BUDGET = 4096
+DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
+SHARD_BYTES = 1 << 28
+LEAST = 256
+ALIKE, WORTHWHILE = 0.9, 1 / 16
+
+
+def plan(lengths: Sequence[int], budget: int, padded: bool = True) -> list[list[int]]:
+    """Rows in batches of similar length; a batch's rows × its longest row stay within `budget`.
+
+    Deterministic: longest first, ties in the order given. A row longer than the budget gets a
+    batch of its own. A batch that has a sixteenth of the budget takes no row shorter than nine
+    tenths of its longest: a large budget would otherwise pad a ragged set to one width. With
+    `padded=False` a batch's rows are all of one length.
+
+    >>> plan([5, 10, 5, 9], budget=20)
+    [[1, 3], [0, 2]]
+    """
+    batches: list[list[int]] = []
+    for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        longest, rows = (lengths[batches[-1][0]], len(batches[-1])) if batches else (0, 0)
+        fits = rows > 0 and _joins(lengths[row], longest, rows, budget)
+        if fits and (padded or lengths[row] == longest):
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _joins(length: int, longest: int, rows: int, budget: int) -> bool:
+    alike = length >= ALIKE * longest or rows * longest < budget * WORTHWHILE
+    return alike and (rows + 1) * longest <= budget
+
+
+def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """The share of computed tokens that are not padding."""
+    computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    return sum(lengths) / computed
+
+
+def default_budget(model: Any, kept_bytes: int = 0, parts: int = 1) -> int:
+    """Tokens a batch: 4,096 on CPU (more is not faster); on a GPU, what the free memory holds.
+
+    A quarter of that memory is for a generous bound on one block's activations, and for what is
+    kept of two batches (`kept_bytes` a token); `parts` times as much where gradients or logits are
+    kept. What is kept of one batch is one shard, and stays under 256 MB, since a few shards at a
+    time lie in memory to be written. A model that does not handle padding gets its rows one by one.
+    """
+    if "padding" in origin(model).refused:
+        return 1
+    device, config = device_of(model), model._module.config.get_text_config()
+    gpu = device.type == "cuda"
+    free = float(torch.cuda.mem_get_info(device)[0]) if gpu else 0.0
+    wide = most(config, "intermediate_size")
+    whole = budget_for(free, config.hidden_size, wide, kept_bytes, gpu)
+    return whole if parts == 1 else max(whole // parts, LEAST)
+
+
+def decoding_budget(model: Any) -> int:
+    """Tokens a batch of generation: on a GPU as above, on CPU what 1 GB of keys and values holds.
+
+    A step of decoding reads all weights, however many rows it serves; more than 8,192 tokens are
+    not faster on a few cores.
+    """
+    if device_of(model).type == "cuda" or "padding" in origin(model).refused:
+        return default_budget(model)
+    kept = cached_numbers(model._module.config.get_text_config())
+    token = kept * model._module.dtype.itemsize
+    return int(min(max(DECODING_BYTES // max(token, 1), CPU_BUDGET), DECODING_BUDGET))
+
+
+def cached_numbers(config: Any) -> int:
+    """How many numbers a token's keys and values are, in all layers; 0 for a state of fixed size.
+
+    Where layers differ, each counts as the widest.
+    """
+    queries = most(config, "num_attention_heads")
+    heads = most(config, "num_key_value_heads") or queries
+    width = most(config, "head_dim") or (config.hidden_size // queries if queries else 0)
+    if most(config, "kv_lora_rank"):
+        # latent attention is kept unpacked: the keys and values of every head
+        key = most(config, "qk_nope_head_dim") + most(config, "qk_rope_head_dim")
+        heads, width = queries, max(key, most(config, "v_head_dim"))
+    return 2 * most(config, "num_hidden_layers") * heads * width
+
+
+def most(config: Any, name: str) -> int:
+    """The largest value of a setting that is one number, one a layer, or absent (0).
+
+    >>> most(PretrainedConfig(intermediate_size=[48, 64]), "intermediate_size")
+    64
+    """
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    values: list[Any] = [getattr(layer, name, None) for layer in layers]
+    numbers = [n for value in values for n in np.atleast_1d(value) if n is not None]
+    return max((int(n) for n in numbers), default=0)
+
+
+def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu: bool) -> int:
+    """The default budget of a model of these widths with `free` bytes of a GPU's memory.
+
+    >>> budget_for(30e9, 8192, 28672, 0, gpu=True)
+    9472
+    """
+    most = max(SHARD_BYTES // max(kept_bytes, 1), 1)
+    if not gpu:
+        return min(CPU_BUDGET, most)
+    wide = max(intermediate, 4 * hidden)
+    need = 4 * (4 * wide + 8 * hidden) + 2 * kept_bytes
+    fitting = int(min(max(free // 4 // need, 1024), 32768)) // 256 * 256
+    return min(fitting, most)
+
+
+def run(
+    rows: Sequence[int], compute: Callable[[Sequence[int]], Result]
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """`compute(rows)`, in halves if CUDA runs out of memory; raises when one row is too much."""
+    failed = False
+    try:
+        result = compute(rows)
+    except torch.cuda.OutOfMemoryError as error:
+        if len(rows) == 1:
+            raise MemoryError(
+                f"One row alone does not fit on the GPU: {str(error).splitlines()[0]} "
+                "Use fewer layers, reduce=, vectors=, or a smaller dtype."
+            ) from error
+        failed = True
+    if not failed:
+        yield rows, result
+        return
+    # out of the except block: its traceback held the failed tensors, and cycles may still
+    gc.collect()
+    torch.cuda.empty_cache()
+    half = (len(rows) + 1) // 2
+    yield from run(rows[:half], compute)
+    yield from run(rows[half:], compute)

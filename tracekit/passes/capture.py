@@ -1,0 +1,208 @@
+"""Transcripts through the model, once a batch; what is asked for comes back labelled."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+
+from tracekit.model import distributed
+from tracekit.model.load import device_of, model_provenance
+from tracekit.passes import batching, coordinates
+from tracekit.passes.forward import Values, Work, batches
+from tracekit.passes.labelling import scatter
+from tracekit.passes.request import Asked, Reduce, Site, Tokens, ask, kept_tokens
+from tracekit.storage import shard
+from tracekit.storage.capture_folder import Folder
+from tracekit.storage.provenance import digest, read, refuse_disagreement, stamp, tokenizer_hash
+from tracekit.storage.store import open as open_store
+from tracekit.storage.store import storable
+from tracekit.storage.writers import Writers
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_hash, row_hashes
+
+
+def capture(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    layers: int | Sequence[int] | None = None,
+    *,
+    site: Site = "residual",
+    tokens: Tokens = "response",
+    reduce: Reduce | None = None,
+    vectors: xr.DataArray | None = None,
+    transfer: bool = False,
+    path: str | Path | None = None,
+    token_budget: int | None = None,
+    compression: str = shard.DEFAULT_CODEC,
+    round_to: str | None = None,
+    nonfinite: str = "raise",
+    writers: int | None = None,
+    progress: bool = True,
+) -> xr.DataArray:
+    """What happens inside the model on these ids: (prompt, token, layer, dim), float32.
+
+    One trace a batch, stopped after the last layer asked for. `layers` counts from 0 (−1: the
+    embedding output), all by default, or those of `vectors`. `site` is "residual", "attention",
+    "mlp", or a function of the block giving (row, token, …). `tokens`: "response" (and the last
+    prompt token), "all", a slice of token labels, or a boolean array (prompt, token).
+    `reduce="mean"` (or a function of a row's (token, dim) values, giving (dim,)) keeps one value a
+    row: (prompt, layer, dim), by default of the response's own tokens. Functions are recorded by
+    source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`
+    (trait, layer, dim) projects inside the trace: (prompt, token, layer, trait), the dot product,
+    with the norm of each value as the coordinate `norm`; vectors made with other weights need
+    `transfer=True`, which is recorded.
+
+    With `path` the values go to a folder of netCDF shards while the model runs, and the lazy
+    array over them is returned (in the order of the batch plan); a capture that was killed goes
+    on where it stopped. Without, the array is in memory, in the order of the transcripts. A batch
+    holds at most `token_budget` tokens, padding included (by default what the memory holds).
+    `writers` is the most writer processes to start (0: this process). `round_to="bfloat16"` and
+    `nonfinite="mark"` (keep NaN and infinity) are recorded.
+
+    Errors: `ValueError` or `TypeError` for layers, sites, tokens or vectors that do not fit, for a
+    function that has no name (see above), for a row without a kept token, for a `path` that
+    holds something else, and for a value that is not finite (prompt, token and layer named);
+    `OSError` for a disk that is full (what is finished stays).
+
+    >>> capture(model, runs, layers=range(12, 24)).dims
+    ('prompt', 'token', 'layer', 'dim')
+    """
+    shard.require_codec(compression)
+    asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer)
+    coordinates.require_free(transcripts, asked)
+    mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
+    refuse_disagreement(mine, read(transcripts), ("tokenizer",))
+    kept = kept_tokens(transcripts, asked.tokens)
+    folder = None if path is None else Folder(Path(path), distributed.share(model)[0])
+    budget = token_budget or (folder and folder.budget()) or _default_budget(model, asked)
+    budget = distributed.agreed(model, budget)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    made_with = {
+        **read(transcripts),
+        **model_provenance(model),
+        **asked.described(),
+        "ids": ids_hash(transcripts),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    # strings of a file are objects: made text once, not once a batch
+    work = Work(model, storable(transcripts), kept, asked, made_with, progress)
+    if folder is None:
+        return _in_memory(work, plan)
+    return _to_folder(work, plan, folder, compression, writers)
+
+
+def _default_budget(model: TransformersModel, asked: Asked) -> int:
+    config = model._module.config.get_text_config()
+    wide = config.hidden_size if asked.vectors is None else asked.vectors.sizes["trait"]
+    # a function may return anything narrower; the block's own values are the bound
+    return batching.default_budget(model, 4 * wide * len(asked.layers))
+
+
+def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
+    asked, axis = work.asked, coordinates.axis(work)
+    kept = work.kept[:, axis]
+    filled: dict[str, np.ndarray] = {}
+    for batch in _everyones(work, plan):
+        where = (np.asarray(batch.rows),) if asked.reduce else _places(kept, batch.rows)
+        outer = kept.shape[:1] if asked.reduce else kept.shape
+        _fill(filled, "values", outer, where, batch.layers)
+        if asked.vectors is not None:
+            _fill(filled, "norm", outer, where, batch.checks)
+    values = filled["values"]
+    if asked.round_to:
+        values = shard.round_to_bfloat16(values)
+    named = coordinates.with_last(
+        coordinates.labels(work, range(len(kept))), values.shape[-1], filled.get("norm")
+    )
+    array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
+    return stamp(array, work.made_with)
+
+
+def _everyones(work: Work, plan: Sequence[Sequence[int]]) -> Iterable[Values]:
+    rank, ranks = distributed.share(work.model)
+    if ranks == 1:
+        return batches(work, plan)
+    mine = list(batches(work, plan[rank::ranks]))
+    return itertools.chain.from_iterable(distributed.gathered(work.model, mine))
+
+
+def _fill(
+    filled: dict[str, np.ndarray],
+    name: str,
+    outer: tuple[int, ...],
+    where: tuple[np.ndarray, ...],
+    layers: Sequence[torch.Tensor],
+) -> None:
+    values = torch.stack(list(layers), 1).float().numpy()
+    if name not in filled:
+        filled[name] = np.full((*outer, *values.shape[1:]), np.nan, np.float32)
+    filled[name][where] = values
+
+
+def _places(kept: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    inner, columns = np.nonzero(kept[np.asarray(rows)])
+    return np.asarray(rows)[inner], columns
+
+
+def _to_folder(
+    work: Work,
+    plan: Sequence[Sequence[int]],
+    folder: Folder,
+    compression: str,
+    writers: int | None,
+) -> xr.DataArray:
+    # versions may change between a kill and its resume without the values changing
+    settings = {k: v for k, v in work.made_with.items() if k != "versions"}
+    names = [f"{n:05d}.nc" for n in range(len(plan))]
+    processes = _writer_processes(work.model) if writers is None else writers
+    model, (rank, ranks) = work.model, distributed.share(work.model)
+    first = rank == 0 and distributed.writes(model)
+    with folder.locked() if first else contextlib.nullcontext():
+        if first:
+            hashes = row_hashes(work.transcripts)
+            folder.begin({**settings, "compression": compression}, len(plan), hashes)
+        done = distributed.agreed(model, list(folder.records()) if first else [])
+        left = [n for n, name in enumerate(names) if name not in done][rank::ranks]
+        with Writers(processes, folder.record) as queue:
+            todo = [plan[n] for n in left]
+            for n, batch in zip(left, batches(work, todo), strict=True):
+                if distributed.writes(model):
+                    queue.submit(_job(work, batch, folder.path / names[n], compression))
+        distributed.wait(model)
+    return open_store(folder.path)
+
+
+def _writer_processes(model: TransformersModel) -> int:
+    on_gpu = device_of(model).type == "cuda"
+    return max((os.cpu_count() or 2) // 2, 1) if on_gpu else 0
+
+
+def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:
+    named, asked = coordinates.labels(work, batch.rows), work.asked
+    norm = None
+    if asked.vectors is not None:
+        where = named["token_id"].values >= 0
+        norm = scatter(torch.stack(batch.checks, 1).numpy(), where)
+    return shard.Job(
+        path=path,
+        frame=coordinates.with_last(named, batch.layers[0].shape[-1], norm),
+        name=asked.name,
+        dims=asked.dims,
+        raw=tuple(_bits(layer) for layer in batch.layers),
+        dtype=str(batch.layers[0].dtype).removeprefix("torch."),
+        compression=compression,
+        round_to=asked.round_to,
+    )
+
+
+def _bits(values: torch.Tensor) -> np.ndarray:
+    # numpy has no bfloat16
+    return (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()

@@ -1,0 +1,221 @@
+"""Batched generation that keeps the ids."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import nnsight
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+from tqdm import tqdm
+from transformers import GenerationConfig
+
+from tracekit.edits.positions import rows_of
+from tracekit.model import distributed, head
+from tracekit.model.load import device_of, model_provenance
+from tracekit.model.record import origin, remote_options
+from tracekit.passes import batching
+from tracekit.passes.decoding import READING_IDS, config, end_ids, only, require_decoding
+from tracekit.passes.stepping import require_steps
+from tracekit.storage.provenance import digest, read
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import assemble, context_length, ids_of
+from tracekit.transcripts.labels import require_names
+from tracekit.transcripts.prompts import Prompt
+
+
+def generate(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    *,
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    samples: int = 1,
+    seed: int = 0,
+    token_budget: int | None = None,
+    progress: bool = True,
+    **decoding: Any,
+) -> xr.Dataset:
+    """The transcripts with what the model says next: a Dataset over (prompt, token), ids kept.
+
+    Greedy by default: the argmax of the model's logits, whatever its generation_config.json says.
+    With `temperature` > 0, `samples` rows a prompt are drawn from softmax(logits / temperature),
+    named `<id>#<k>` and sharing `group`; `seed` and the batch plan fix them. What else shall
+    change the choice of a token is given by its name in transformers (`decoding`:
+    `repetition_penalty`, `no_repeat_ngram_size`, `suppress_tokens`, `min_new_tokens`, …; when
+    sampling also `top_p`, `top_k`, `min_p`, …) and recorded. A response that is there already is
+    kept and continued. Each response ends with its end-of-turn id, or after `max_new_tokens`.
+
+    Errors: `ValueError` for settings out of range or without effect, for a row that would outgrow
+    the model's context, and for a model whose steps say something else than its forwards.
+
+    >>> runs = generate(model, encode(model, ["Where is Paris?"]), max_new_tokens=20)
+    >>> int(runs.token.max())
+    19
+    """
+    _refuse_settings(max_new_tokens, temperature, samples)
+    require_decoding(decoding, temperature)
+    made_config = config(model, max_new_tokens, temperature, decoding)
+    rows = _repeated(transcripts, samples)
+    _refuse_outgrown(model, rows, max_new_tokens)
+    _labels(rows)  # what cannot be kept is refused before anything runs
+    require_steps(model, _steps)
+    lengths = tensors.lengths(rows)
+    budget = distributed.agreed(model, token_budget or batching.decoding_budget(model))
+    rank, ranks = distributed.share(model)
+    padded = not set(decoding) & set(READING_IDS)
+    plan = batching.plan((lengths + max_new_tokens).tolist(), budget, padded)
+    said: dict[int, list[int]] = {}
+    bar = tqdm(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
+    with bar:
+        for number, batch in list(enumerate(plan))[rank::ranks]:
+            for part, ids in batching.run(
+                batch,
+                functools.partial(_said, model, rows, made_config, seed + number),
+            ):
+                said.update(zip(part, ids, strict=True))
+                bar.update(len(part))
+    said = {row: ids for mine in distributed.gathered(model, said) for row, ids in mine.items()}
+    drawn = {"temperature": temperature, "samples": samples, "seed": seed} if temperature else {}
+    made = {
+        "by": {k: v for k, v in model_provenance(model).items() if k != "versions"},
+        "max_new_tokens": max_new_tokens,
+        "batches": {"budget": budget, "plan": digest(plan)},
+        **drawn,
+        **({"decoding": decoding} if decoding else {}),
+    }
+    return _extended(model, rows, [said[n] for n in range(len(lengths))], made)
+
+
+def _said(
+    model: TransformersModel,
+    rows: xr.Dataset,
+    made_config: GenerationConfig,
+    seed: int,
+    part: Sequence[int],
+) -> list[list[int]]:
+    made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
+    ends = set(end_ids(model))
+    return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
+
+
+def _steps(model: TransformersModel, batch: tensors.Batch, count: int) -> torch.Tensor:
+    """The logits of each row's next tokens: (row, step, vocabulary)."""
+    settings = config(model, count, 0.0, {"min_new_tokens": count})
+    options = {"generation_config": settings}
+    with (
+        torch.no_grad(),
+        rows_of(model, batch),
+        only(model._module, settings),
+        model.generate(batch.model_inputs, **options) as tracer,
+    ):
+        kept = nnsight.save([])
+        for _ in tracer.iter[:count]:
+            kept.append(head.read(model)[:, -1].float())
+    return torch.stack(list(kept), 1).cpu()
+
+
+def _continued(
+    model: TransformersModel, made: tensors.Batch, made_config: GenerationConfig, seed: int
+) -> list[list[int]]:
+    options = {"generation_config": made_config, **remote_options(model)}
+    module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
+    strided = here and module._supports_logits_to_keep()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    # the generator is the process's own: it is drawn from, and put back, while no one else runs
+    with torch.no_grad(), rows_of(model, made), torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:
+            if strided:
+                # transformers slices the last position out of the prompt's: a strided view, which
+                # torch multiplies row by row on a CPU (in bfloat16, 20 s for 64 rows)
+                model.lm_head.input = model.lm_head.input.contiguous()
+            result = tracer.result.save()
+    return result[:, made.input_ids.shape[1] :].tolist()
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    for n, token in enumerate(ids):
+        if token in ends:
+            return ids[: n + 1]
+    return ids
+
+
+def _extended(
+    model: TransformersModel, rows: xr.Dataset, said: list[list[int]], made: dict[str, Any]
+) -> xr.Dataset:
+    raw = read(rows)["template"] == "raw"
+    special = set(model.tokenizer.all_special_ids)
+    ids, roles = rows.token_id.values, rows.role.values
+    before = rows.token.values < 0
+    prompts: list[tuple[list[int], list[str]]] = []
+    responses: list[tuple[list[int], list[str]]] = []
+    for row, new in zip(range(len(ids)), said, strict=True):
+        kinds = ["template" if i in special else "text" if raw else "assistant" for i in new]
+        for where, out in ((before, prompts), (~before, responses)):
+            real = where & (ids[row] >= 0)
+            out.append((ids[row][real].tolist(), roles[row][real].tolist()))
+        responses[-1] = (responses[-1][0] + new, responses[-1][1] + kinds)
+    provenance = {**read(rows), "text": made}
+    extended = assemble(model.tokenizer, _prompts(rows), prompts, responses, provenance)
+    return extended.assign(text=rows.text)
+
+
+def _prompts(rows: xr.Dataset) -> list[Prompt]:
+    labels = _labels(rows)
+    return [
+        Prompt(
+            id=name,
+            text=str(rows.text.values[n]) or " ",
+            group=str(rows["group"].values[n]),
+            labels={label: values[n] for label, values in labels.items()},
+        )
+        for n, name in enumerate(ids_of(rows))
+    ]
+
+
+def _labels(rows: xr.Dataset) -> dict[str, list[Any]]:
+    """The prompts' own labels, as plain values (strings of a file are objects)."""
+    fixed = {"prompt", "group", "prompt_length"}
+    labels = {
+        str(name): coord.values.tolist()
+        for name, coord in rows.coords.items()
+        if coord.dims == ("prompt",) and name not in fixed
+    }
+    require_names(labels, "The transcripts")
+    return labels
+
+
+def _repeated(transcripts: xr.Dataset, samples: int) -> xr.Dataset:
+    if samples == 1:
+        return transcripts
+    order = np.repeat(np.arange(transcripts.sizes["prompt"]), samples)
+    names = [f"{name}#{k}" for name in ids_of(transcripts) for k in range(samples)]
+    return transcripts.isel(prompt=order).assign_coords(prompt=names)
+
+
+def _refuse_settings(max_new_tokens: int, temperature: float, samples: int) -> None:
+    if max_new_tokens < 1 or samples < 1 or temperature < 0:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens}, samples={samples}, temperature={temperature} were "
+            "asked for; the first two must be at least 1 and the last not negative."
+        )
+    if samples > 1 and temperature == 0:
+        raise ValueError(
+            f"samples={samples} at temperature 0 would be {samples} times the same text. "
+            "Give temperature=1.0, or samples=1."
+        )
+
+
+def _refuse_outgrown(model: TransformersModel, rows: xr.Dataset, more: int) -> None:
+    limit, lengths = context_length(model), tensors.lengths(rows)
+    longest = int(lengths.argmax())
+    if lengths[longest] + more > limit:
+        raise ValueError(
+            f"The prompt {ids_of(rows)[longest]!r} has {lengths[longest]} tokens; with "
+            f"{more} new ones it outgrows this model's context of {limit}. Ask for fewer."
+        )

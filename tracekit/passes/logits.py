@@ -1,0 +1,151 @@
+"""What the model's own logits say: log-probabilities of ids, and tokens of directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import nnsight
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+
+from tracekit.edits.steering import rows_of
+from tracekit.model import head
+from tracekit.model.load import model_provenance
+from tracekit.model.record import origin, remote_options
+from tracekit.passes import batching
+from tracekit.passes.labelling import wrap
+from tracekit.storage.provenance import digest, read, stamp
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_hash, ids_of, token_texts
+
+
+def logprobs(
+    model: TransformersModel, transcripts: xr.Dataset, token_budget: int | None = None
+) -> xr.DataArray:
+    """The natural log-probability of each token given those before it: (prompt, token), in nats.
+
+    NaN in holes and at each row's first token. `np.exp(-x.sel(token=slice(0, None)).mean("token"))`
+    is the perplexity of the responses.
+
+    >>> logprobs(model, runs).dims
+    ('prompt', 'token')
+    """
+    budget = token_budget or batching.default_budget(model, parts=2)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    filled = np.full(real.shape, np.nan, np.float32)
+    for rows in plan:
+        for part, values in batching.run(rows, lambda p: _logprobs(model, transcripts, list(p))):
+            for row, scores in zip(part, values, strict=True):
+                filled[row, real[row]] = scores
+    made_with = {
+        **read(transcripts),
+        **model_provenance(model),
+        "ids": ids_hash(transcripts),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    array = wrap(filled[:, :, None, None], transcripts, [0])
+    array = array.isel(layer=0, dim=0, drop=True).rename("logprob")
+    return stamp(array, made_with)
+
+
+def next_logprobs(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    ids: Sequence[int],
+    token_budget: int | None = None,
+) -> xr.DataArray:
+    """The natural log-probability that each row goes on with each of some ids: (prompt, id).
+
+    >>> next_logprobs(model, encode(model, ["Is snow white?"]), [12, 34]).dims
+    ('prompt', 'id')
+    """
+    budget = token_budget or batching.default_budget(model)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    filled = np.full((transcripts.sizes["prompt"], len(ids)), np.nan)
+    for rows in plan:
+        for part, values in batching.run(rows, lambda p: _next(model, transcripts, p, ids)):
+            filled[np.asarray(part)] = values
+    coords = {"prompt": ids_of(transcripts), "id": list(ids)}
+    array = xr.DataArray(filled, coords, dims=("prompt", "id"), name="logprob")
+    return stamp(array, {**read(transcripts), **model_provenance(model)})
+
+
+def _next(
+    model: TransformersModel, transcripts: xr.Dataset, rows: Sequence[int], ids: Sequence[int]
+) -> np.ndarray:
+    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    options = remote_options(model)
+    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
+        last = nnsight.save(head.read(model)[:, -1].float().log_softmax(-1))
+    return last[:, list(ids)].cpu().numpy()
+
+
+def _logprobs(
+    model: TransformersModel, transcripts: xr.Dataset, rows: list[int]
+) -> list[np.ndarray]:
+    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    ids = made.input_ids
+    options = remote_options(model)
+    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
+        saved = nnsight.save(head.of_next(head.read(model), ids))
+    scores = saved.float().cpu()
+    nan = torch.full((len(rows), 1), torch.nan)
+    whole = torch.cat([nan, scores], 1)
+    first = made.attention_mask.argmax(1)
+    whole[torch.arange(len(rows)), first] = torch.nan
+    mask = made.attention_mask.bool()
+    return [whole[n][mask[n]].numpy() for n in range(len(rows))]
+
+
+def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.Dataset:
+    """The tokens that directions or residuals promote: the logit lens.
+
+    `array` (…, dim) takes the place of the last block's output: the final norm, the output head
+    and any softcap or scale around it are the model's own. Returns a Dataset over (…, rank):
+    `promoted` (text) and `logit`, the `top` largest first.
+    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
+
+    Errors: `ValueError` for an array of another width, for a remote model, whose head is not
+    here, and for a model whose logits are not made of the last block's output alone.
+
+    >>> unembed(model, vectors.sel(layer=12)).sizes["rank"]
+    10
+    """
+    outer = [dim for dim in array.dims if dim != "dim"]
+    _refuse_unfit(model, array)
+    values = torch.as_tensor(array.transpose(*outer, "dim").values)
+    rows = head.of_residuals(model, values.reshape(-1, values.shape[-1]))
+    parts = [part.topk(top, dim=-1) for part in rows]
+    shape = (*values.shape[:-1], top)
+    scores = torch.cat([part.values for part in parts]).reshape(shape)
+    ids = torch.cat([part.indices for part in parts]).reshape(shape)
+    # a hole promotes nothing
+    ids = ids.masked_fill(scores.isnan(), -1)
+    texts = token_texts(model.tokenizer, ids.numpy())
+    coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
+    coords["rank"] = np.arange(top, dtype=np.int32)
+    return xr.Dataset(
+        {"promoted": ((*outer, "rank"), texts), "logit": ((*outer, "rank"), scores.numpy())},
+        coords=coords,
+        attrs=dict(array.attrs),
+    )
+
+
+def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
+    if origin(model).remote is True:
+        raise ValueError(
+            f"unembed needs the output head of {origin(model).name}, which is on the server. "
+            "Save model.lm_head(model.norm(…)) in a trace, or load the model here."
+        )
+    refused = origin(model).refused.get("unembed")
+    if refused is not None:
+        raise ValueError(f"unembed was asked for, but {refused}")
+    width = model._module.config.get_text_config().hidden_size
+    if array.sizes.get("dim") != width:
+        raise ValueError(
+            f"unembed was given an array of sizes {dict(array.sizes)}; this model's residual "
+            f"stream has {width} dims. Use an array of this model."
+        )

@@ -1,0 +1,230 @@
+"""What a capture was asked for: checked against the model and the transcripts before it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool
+from nnsight import TransformersModel
+
+from tracekit.edits.compatibility import brief, listed, require_fit, require_layers
+from tracekit.model import sites
+from tracekit.passes.functions.axes import require_tokens_first
+from tracekit.passes.functions.fingerprint import Named, named
+from tracekit.passes.reduction import Reducer
+from tracekit.storage.provenance import digest
+from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.labels import RESERVED
+from tracekit.transcripts.tensors import require_transcripts
+
+Reduce = str | Reducer | Named
+Site = sites.Site | Named
+Tokens = str | slice | xr.DataArray
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to read of each layer, and what to keep of it."""
+
+    layers: list[int]
+    site: sites.Site
+    site_name: str
+    tokens: Tokens
+    reduce: str | Reducer | None
+    reduce_name: str | None
+    vectors: xr.DataArray | None
+    vectors_from: dict[str, Any] | None
+    round_to: str | None
+    nonfinite: str
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dims of what comes back."""
+        if self.reduce is not None:
+            return ("prompt", "layer", "dim")
+        return ("prompt", "token", "layer", "dim" if self.vectors is None else "trait")
+
+    @property
+    def name(self) -> str:
+        """The name of what comes back: its site, or `projection`."""
+        if self.vectors is not None:
+            return "projection"
+        word, is_function, _ = self.site_name.partition(":")
+        return "value" if is_function and (word in RESERVED or word == "<lambda>") else word
+
+    def directions(self, device: torch.device | None) -> dict[int, torch.Tensor]:
+        """Per layer (trait, dim), put on the device once a capture; none without vectors."""
+        if self.vectors is None:
+            return {}
+        wide = self.vectors.astype(np.float32)
+        made = {n: torch.as_tensor(wide.sel(layer=n).values) for n in self.layers}
+        return {n: direction.to(device) for n, direction in made.items()}
+
+    def described(self) -> dict[str, Any]:
+        """As the provenance records it."""
+        made: dict[str, Any] = {
+            "layers": self.layers,
+            "site": self.site_name,
+            "tokens": _recorded(self.tokens),
+            "reduce": self.reduce_name,
+            "vectors": None if self.vectors is None else _hash(self.vectors),
+            "round_to": self.round_to,
+        }
+        if self.vectors_from is not None:
+            made["vectors_from"] = self.vectors_from
+        return made if self.nonfinite == "raise" else {**made, "nonfinite": self.nonfinite}
+
+
+def ask(
+    model: TransformersModel,
+    layers: Any,
+    site: Site,
+    tokens: Tokens,
+    reduce: Reduce | None = None,
+    vectors: xr.DataArray | None = None,
+    round_to: str | None = None,
+    nonfinite: str = "raise",
+    transfer: bool = False,
+) -> Asked:
+    """The request, once layers, site, vectors and settings are known to fit the model.
+
+    Errors: `ValueError` or `TypeError` for what does not.
+    """
+    _refuse_settings(reduce, vectors, round_to, nonfinite)
+    made_from, layers = None, listed(layers)
+    if vectors is not None:
+        vectors, layers = _fitting(model, vectors, layers)
+        made_from = require_fit(model, vectors, transfer=transfer)
+    site_name, where = _function("site", site, tuple(sorted(RESERVED)))
+    reduce_name, reduced = (
+        (None, None) if reduce is None else _function("reduce", reduce, ("mean",))
+    )
+    wanted = sites.check_layers(model, layers, where)
+    if callable(where):
+        require_tokens_first(model, wanted, where)
+    if vectors is not None:
+        vectors = vectors.sel(layer=wanted)
+    if reduce is not None and isinstance(tokens, str) and tokens == "response":
+        tokens = slice(0, None)  # a response's mean is of its own tokens
+    return Asked(
+        layers=wanted,
+        site=where,
+        site_name=site_name,
+        tokens=tokens,
+        reduce=reduced,
+        reduce_name=reduce_name,
+        vectors=vectors,
+        vectors_from=made_from,
+        round_to=round_to,
+        nonfinite=nonfinite,
+    )
+
+
+def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "prompt token"]:
+    """Which (prompt, token) places to keep.
+
+    Errors: `ValueError` for tokens that are no labels, or that leave a prompt with nothing.
+    """
+    require_transcripts(transcripts)
+    axis = transcripts.token.values
+    kept = transcripts.token_id.transpose("prompt", "token").values >= 0
+    kept = kept & _chosen(transcripts, tokens)
+    empty = [name for name, row in zip(ids_of(transcripts), kept, strict=True) if not row.any()]
+    if empty:
+        raise ValueError(
+            f"tokens={brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
+            f"{empty[0]!r}, whose labels are within {axis.min()} to {axis.max()}. Leave them out "
+            "or widen it: slice(-1, -1) is the last prompt token."
+        )
+    return kept
+
+
+def _chosen(transcripts: xr.Dataset, tokens: Any) -> np.ndarray:
+    axis = transcripts.token.values
+    if isinstance(tokens, xr.DataArray):
+        return _masked(transcripts, tokens)
+    if isinstance(tokens, str) and tokens in ("response", "all"):
+        return axis >= (-1 if tokens == "response" else axis.min())
+    parts = (tokens.start, tokens.stop, tokens.step) if isinstance(tokens, slice) else ("",)
+    if not all(part is None or isinstance(part, int | np.integer) for part in parts):
+        raise ValueError(
+            f"tokens={brief(tokens)} was asked for; there are 'response', 'all', slices of token "
+            "labels such as slice(0, 4) (both ends included), and a boolean DataArray over "
+            "(prompt, token) such as runs.role == 'assistant'."
+        )
+    return np.isin(axis, transcripts.token.sel(token=tokens).values)
+
+
+def _masked(transcripts: xr.Dataset, mask: xr.DataArray) -> np.ndarray:
+    labels = {dim: transcripts[dim].values for dim in ("prompt", "token")}
+    whole = mask.dtype == bool and set(mask.dims) == set(labels)
+    lacking = [dim for dim in labels if not (whole and np.isin(labels[dim], mask[dim]).all())]
+    if lacking:
+        raise ValueError(
+            f"tokens= was given a DataArray of {mask.dtype} over {mask.dims}; a mask is boolean, "
+            f"over (prompt, token), with every label of the transcripts (not: {lacking}). Make it "
+            "of them, such as runs.role == 'assistant'."
+        )
+    return mask.sel(labels).transpose("prompt", "token").values
+
+
+def _recorded(tokens: Tokens) -> str:
+    if isinstance(tokens, slice):
+        return f"{tokens.start}:{tokens.stop}:{tokens.step}"
+    if isinstance(tokens, str):
+        return tokens
+    places = np.argwhere(tokens.transpose("prompt", "token").values)
+    names, labels = tokens["prompt"].values, tokens["token"].values
+    return (
+        f"mask:{digest(sorted([str(names[row]), int(labels[column])] for row, column in places))}"
+    )
+
+
+def _function(what: str, value: Any, words: tuple[str, ...]) -> tuple[str, Any]:
+    return (value, value) if isinstance(value, str) else named(what, value, words)
+
+
+def _refuse_settings(reduce: Any, vectors: Any, round_to: Any, nonfinite: Any) -> None:
+    if reduce is not None and vectors is not None:
+        raise ValueError(
+            "reduce= and vectors= were both given; give one, and reduce the projections after."
+        )
+    if isinstance(reduce, str) and reduce != "mean":
+        raise ValueError(f"reduce={reduce!r} was asked for; there is 'mean', or a function.")
+    if round_to not in (None, "bfloat16") or nonfinite not in ("raise", "mark"):
+        raise ValueError(
+            f"round_to={round_to!r} and nonfinite={nonfinite!r} were asked for; round_to is "
+            "None or 'bfloat16', nonfinite 'raise' or 'mark'."
+        )
+
+
+def _fitting(
+    model: TransformersModel, vectors: xr.DataArray, layers: Sequence[int] | None
+) -> tuple[xr.DataArray, list[int]]:
+    if "trait" not in vectors.dims:
+        vectors = vectors.expand_dims(trait=[_trait_of(vectors)])
+    if set(vectors.dims) != {"trait", "layer", "dim"}:
+        raise ValueError(
+            f"vectors has the dims {vectors.dims}; capture needs (trait, layer, dim). Choose one "
+            "method with vectors.sel({'method': …}); name a layer with .expand_dims(layer=[12])."
+        )
+    there = vectors["layer"].values.tolist()
+    wanted = [n for n in range(len(model.layers)) if n in there] if layers is None else list(layers)
+    require_layers(vectors, wanted)
+    return vectors.transpose("trait", "layer", "dim"), wanted
+
+
+def _hash(vectors: xr.DataArray) -> str:
+    values = np.ascontiguousarray(vectors.values, np.float32)
+    names = digest([vectors["trait"].values.tolist(), vectors["layer"].values.tolist()])
+    return names + hashlib.sha256(values.tobytes()).hexdigest()[:16]
+
+
+def _trait_of(vector: xr.DataArray) -> str:
+    return str(vector["trait"].values) if "trait" in vector.coords else "vector"

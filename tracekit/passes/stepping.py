@@ -1,0 +1,85 @@
+"""Proof, at a model's first generation, that its steps under the cache say what a forward says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from nnsight import TransformersModel
+
+from tracekit.model import head
+from tracekit.model.checks.probe import probe
+from tracekit.model.record import FLOATS, Origin, origin
+from tracekit.transcripts.tensors import Batch
+
+STEPS = 3
+# nats that rounding explains: a step under the cache adds in another order than a whole forward
+SLACK, SLACK_16 = 1e-3, 0.05
+Step = Callable[[TransformersModel, Batch, int], torch.Tensor]
+
+
+def require_steps(model: TransformersModel, step: Step) -> None:
+    """Refuse a model that predicts something else while it generates than in a forward.
+
+    `step` gives the logits (row, step, vocabulary) of the tokens that a batch goes on with,
+    greedily. Some architectures count positions in another way while they generate (RoBERTa's
+    family), and would write text that no forward of theirs predicts. Proved once for each loaded
+    model, without edits; a remote one is not proved. One whose steps are right but for padding is
+    noted as not handling it.
+
+    Errors: `ValueError` naming the step and the divergence.
+    """
+    about = origin(model)
+    if about.remote or "steps" in about.proved:
+        return
+    if "steps" not in about.refused:
+        reason = _reason(about, step)
+        if reason is None:
+            about.proved.add("steps")
+            return
+        about.refused["steps"] = reason
+    raise ValueError(
+        f"{about.name}: generation was asked for, but {about.refused['steps']} "
+        "Generate its text with other means, and pass it to encode as responses=."
+    )
+
+
+def _reason(about: Origin, step: Step) -> str | None:
+    batch, slack = probe(about.root), _slack(about)
+    wrong = _unlike(about.root, _first(batch), step, slack)
+    if wrong is not None:
+        return f"{wrong}: it counts positions in another way while it generates."
+    padded = None if "padding" in about.refused else _unlike(about.root, batch, step, slack)
+    if padded is not None:
+        # its rows go one by one from here on
+        about.refused["padding"] = f"{padded} when rows of unequal length are padded."
+    return None
+
+
+def _first(batch: Batch) -> Batch:
+    real = batch.attention_mask[0].bool()
+    ids = batch.input_ids[:1, real]
+    return Batch(ids, torch.ones_like(ids), torch.tensor([ids.shape[1]]), batch.prompts[:1])
+
+
+def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) -> str | None:
+    steps = step(model, batch, STEPS)
+    module = model._module
+    for row, mask in enumerate(batch.attention_mask.bool()):
+        ids = batch.input_ids[row, mask]
+        whole = torch.cat([ids, steps[row].argmax(-1)[:-1].to(ids)])
+        with torch.no_grad():
+            given = whole[None].to(module.device)
+            output = module(input_ids=given, use_cache=False)
+        forward = head.of_output(output)[0, len(ids) - 1 :]
+        for number, nats in enumerate(head.divergence(forward.cpu(), steps[row]).tolist()):
+            if not nats <= slack:
+                return (
+                    f"at step {number} its prediction is {nats:.3g} nats from that of its own "
+                    f"forward over the same ids (bound {slack:g})"
+                )
+    return None
+
+
+def _slack(about: Origin) -> float:
+    return SLACK if about.dtype in FLOATS and not about.dtype.endswith("16") else SLACK_16

@@ -1,0 +1,193 @@
+"""How strong an edit is, in units that compare: residual norms, and nats against the unedited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import nnsight
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from nnsight import TransformersModel
+
+from tracekit.edits.directions import PROMPT_IDS
+from tracekit.edits.positions import rows_of
+from tracekit.model import head as model_logits
+from tracekit.passes import batching
+from tracekit.passes.capture import capture
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_hash, ids_of
+from tracekit.transcripts.labels import refuse_taken
+
+Edit = Callable[[float], TransformersModel]
+TOLERANCE, TRIES = 0.05, 16
+
+
+def residual_norm(
+    model: TransformersModel, transcripts: xr.Dataset, layers: int | Sequence[int] | None = None
+) -> xr.DataArray:
+    """The mean norm of the residual stream after each layer: (layer), in residual units.
+
+    Over the last prompt token and the response, where steering acts by default; the mean of each
+    row, then of rows. The first tokens, whose norms are massive, are left out that way. Multiples
+    of it are coefficients that compare across layers and models.
+
+    >>> strong = steer(model, vector, coefficient=0.5 * residual_norm(model, runs, layers=[12]))
+    """
+    acted_on = slice(-1, None)
+    norms = capture(model, transcripts, layers, tokens=acted_on, reduce=_mean_norm, progress=False)
+    mean = norms.isel(dim=0, drop=True).mean("prompt", keep_attrs=True)
+    return mean.rename("residual_norm")
+
+
+def divergence(
+    model: TransformersModel,
+    edited: TransformersModel,
+    transcripts: xr.Dataset,
+    token_budget: int | None = None,
+) -> xr.DataArray:
+    """KL(model ‖ edited) of the prediction of each response token: (prompt, token), in nats.
+
+    Label t is the distribution that predicts token t, as in `logprobs`; NaN in holes and before
+    the response. `.mean()` is what an edit does to neutral text, a token.
+
+    Errors: `ValueError` for transcripts without responses.
+
+    >>> divergence(model, steered, neutral).dims
+    ('prompt', 'token')
+    """
+    plan = _plan(model, transcripts, token_budget)
+    # a batch at a time: the logits of all response tokens would outgrow the memory
+    return _against(edited, transcripts, plan, lambda p: _predictions(model, transcripts, [p]))
+
+
+def calibrate(
+    model: TransformersModel,
+    edit: Edit,
+    transcripts: xr.Dataset,
+    *,
+    budget: float,
+    start: float = 1.0,
+) -> float:
+    """The coefficient at which an edit costs `budget` nats a token on neutral transcripts.
+
+    `edit` makes an edited model of a coefficient above 0; the mean of `divergence` must rise with
+    it. The answer is within 5 % of the budget. `start` is the first guess.
+
+    Errors: `ValueError` for a budget that is not above 0, and for one that no coefficient meets.
+
+    >>> calibrate(model, lambda c: steer(model, vector, coefficient=c), neutral, budget=0.1)
+    6.3
+    """
+    if not (budget > 0 and start > 0):
+        raise ValueError(
+            f"budget={budget} nats from start={start} was asked for; both are above 0."
+        )
+    plan = _plan(model, transcripts, None)
+    predictions = _predictions(model, transcripts, plan)
+    low, high, guess, seen = 0.0, np.inf, start, []
+    for _ in range(TRIES):
+        cost = float(_against(edit(guess), transcripts, plan, lambda _: predictions).mean())
+        seen.append(f"{guess:.3g}: {cost:.3g}")
+        if abs(cost / budget - 1) <= TOLERANCE:
+            return guess
+        low, high = (guess, high) if cost < budget else (low, guess)
+        guess = _next(guess, cost / budget, low, high)
+    raise ValueError(
+        f"No coefficient costs {budget} nats a token within {TRIES} tries (coefficient: nats) "
+        f"{', '.join(seen)}. Ask for another budget, or give a start= nearer to it."
+    )
+
+
+def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
+    """Every row once a coefficient, so that a sweep is one generation: rows `<id>#<k>`.
+
+    The coordinate `coefficient` (prompt) is what `steer` takes; `group` still names the prompt.
+
+    Errors: `ValueError` for no coefficients, or one given twice.
+
+    >>> asked = sweep(encode(model, prompts), [-4.0, 0.0, 4.0])
+    >>> generate(steer(model, vector, coefficient=asked.coefficient), asked).sizes["prompt"]
+    3
+    """
+    values = np.asarray(coefficients, dtype=float)
+    if len(values) == 0 or len(np.unique(values)) < len(values):
+        raise ValueError(f"A sweep over {values.tolist()} was asked for; name each value once.")
+    refuse_taken(transcripts.coords, ("coefficient", PROMPT_IDS), "A sweep")
+    count = transcripts.sizes["prompt"]
+    rows = transcripts.isel(prompt=np.tile(np.arange(count), len(values)))
+    names = [f"{name}#{k}" for k in range(len(values)) for name in ids_of(transcripts)]
+    rows = rows.assign_coords(
+        {
+            "prompt": names,
+            "coefficient": ("prompt", np.repeat(values, count)),
+            PROMPT_IDS: ("prompt", tensors.prompt_hashes(rows)),
+        }
+    )
+    return stamp(rows, {**read(transcripts), "ids": ids_hash(rows)})
+
+
+def _mean_norm(values: torch.Tensor) -> torch.Tensor:
+    return values.norm(dim=-1).mean()[None]
+
+
+def _plan(model: TransformersModel, transcripts: xr.Dataset, budget: int | None) -> list[list[int]]:
+    if not bool((transcripts.token_id.sel(token=slice(0, None)) >= 0).any()):
+        raise ValueError(
+            "The transcripts have no response tokens to predict; pass responses to encode, or "
+            "generate some first."
+        )
+    budget = budget or batching.default_budget(model, parts=2)
+    return batching.plan(tensors.lengths(transcripts).tolist(), budget)
+
+
+def _predictions(
+    model: TransformersModel, transcripts: xr.Dataset, plan: Sequence[Sequence[int]]
+) -> dict[int, Float[torch.Tensor, "token id"]]:
+    """By row, the logits that predict its response tokens, on the CPU."""
+    found: dict[int, torch.Tensor] = {}
+    for rows in plan:
+        for part, logits in batching.run(rows, lambda p: _logits(model, transcripts, list(p))):
+            found.update(zip(part, logits, strict=True))
+    return found
+
+
+def _logits(
+    model: TransformersModel, transcripts: xr.Dataset, rows: list[int]
+) -> list[torch.Tensor]:
+    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    starts = made.starts.tolist()
+    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs):
+        logits = model_logits.read(model)
+        saved = nnsight.save([logits[n, start - 1 : -1] for n, start in enumerate(starts)])
+    # copied on a CPU too: a view would keep the batch's whole logits
+    return [logits.to("cpu", copy=True) for logits in saved]
+
+
+def _against(
+    edited: TransformersModel,
+    transcripts: xr.Dataset,
+    plan: Sequence[Sequence[int]],
+    predict: Callable[[Sequence[int]], dict[int, torch.Tensor]],
+) -> xr.DataArray:
+    where = transcripts.token_id.transpose("prompt", "token").values >= 0
+    where &= transcripts.token.values >= 0
+    filled = np.full(where.shape, np.nan, np.float32)
+    for rows in plan:
+        predictions = predict(rows)
+        for row, logits in _predictions(edited, transcripts, [rows]).items():
+            filled[row, where[row]] = model_logits.divergence(predictions[row], logits).numpy()
+    coords = {
+        name: c for name, c in transcripts.coords.items() if name in ("prompt", "token", "group")
+    }
+    return xr.DataArray(filled, dims=("prompt", "token"), coords=coords, name="divergence")
+
+
+def _next(guess: float, ratio: float, low: float, high: float) -> float:
+    # for small edits the divergence grows with the square of the coefficient
+    wanted = guess * float(np.clip(max(ratio, 1e-12) ** -0.5, 1 / 16, 16))
+    if low < wanted < high:
+        return wanted
+    return float(np.sqrt(low * high)) if low > 0 else high / 2

@@ -1,0 +1,77 @@
+"""Differences between arms, after the provenance check, and their size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from tracekit.storage.provenance import MUST_AGREE, disagreements, read, refuse_disagreement, stamp
+
+
+def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -> xr.DataArray:
+    """`a − b` with exact alignment, once both are known to be comparable.
+
+    Base, revision, dtype, tokenizer, template, ids, site and batch plan must agree, and of reduced
+    values the tokens; adapter and edits may differ. Fields named in `override` may differ too,
+    which the result records.
+
+    Errors: `ValueError` naming each field that disagrees, or the labels that do not align;
+    `KeyError` for an override that is no such field.
+
+    >>> difference(organism, clean).dims
+    ('prompt', 'token', 'layer', 'dim')
+    """
+    unknown = [name for name in override if name not in (*MUST_AGREE, "tokens")]
+    if unknown:
+        raise KeyError(f"override names {unknown}; the fields are {', '.join(MUST_AGREE)}, tokens.")
+    made_a, made_b = read(a), read(b)
+    # labels say which tokens there are, but for what was reduced over them
+    reduced = made_a.get("reduce") is not None or made_b.get("reduce") is not None
+    every = (*MUST_AGREE, "tokens") if reduced else MUST_AGREE
+    fields = tuple(name for name in every if name not in override)
+    refuse_disagreement(made_a, made_b, fields)
+    if list(a["prompt"].values) != list(b["prompt"].values) and set(a["prompt"].values) == set(
+        b["prompt"].values
+    ):
+        b = b.sel(prompt=a["prompt"].values)
+    with xr.set_options(arithmetic_join="exact"):
+        try:
+            result = a - b
+        except ValueError as error:
+            raise ValueError(
+                f"These arrays do not align: {_misaligned(a, b)}. Select the same labels of both."
+            ) from error
+    overridden = disagreements(made_a, made_b, tuple(override))
+    made = {"difference": [made_a, made_b], **{name: made_a.get(name) for name in fields}}
+    if overridden:
+        made["override"] = {name: list(values) for name, values in overridden.items()}
+    return stamp(result.rename(a.name), made)
+
+
+def norm(array: xr.DataArray) -> xr.DataArray:
+    """The length of each value: (prompt, token, layer) of (prompt, token, layer, dim).
+
+    Holes stay holes, so that a mean over tokens is one of tokens. (xarray's own `sum` makes 0 of
+    them unless it is told `skipna=False`.)
+
+    Errors: `ValueError` for an array without `dim`.
+
+    >>> norm(difference(organism, clean)).mean("token").dims
+    ('prompt', 'layer')
+    """
+    if "dim" not in array.dims:
+        raise ValueError(f"A norm over dim was asked for; the array has the dims {array.dims}.")
+    with xr.set_options(keep_attrs=True):
+        return ((array**2).sum("dim", skipna=False) ** 0.5).rename("norm")
+
+
+def _misaligned(a: xr.DataArray, b: xr.DataArray) -> str:
+    if a.dims != b.dims:
+        return f"their dims are {a.dims} and {b.dims}"
+    parts = []
+    for dim in a.dims:
+        if dim in a.coords and dim in b.coords and not a.indexes[dim].equals(b.indexes[dim]):
+            x, y = set(a.indexes[dim]), set(b.indexes[dim])
+            parts.append(f"{dim}: {len(x - y)} labels only in the first, {len(y - x)} in the other")
+    return "; ".join(parts) or "their labels differ"

@@ -1,0 +1,268 @@
+"""One shard of a capture: a netCDF file made in memory, its values compressed beside HDF5."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import netCDF4
+import numpy as np
+import xarray as xr
+from numcodecs import blosc
+from xarray.backends import NetCDF4DataStore
+
+from tracekit.storage.files import sha256, whole
+from tracekit.storage.seal import seal
+
+CODECS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "zlib": {"compression": "zlib", "complevel": 1, "shuffle": True},
+    "blosc_zstd": {"compression": "blosc_zstd", "complevel": 1, "blosc_shuffle": 1},
+}
+DEFAULT_CODEC = "blosc_zstd"
+# values; a smaller chunk costs more to find than to read
+TINY_CHUNK = 1 << 14
+SAMPLE = 1 << 16
+# netCDF gives blosc blocks of 32 kB; these shrink more, and are written and read 3 times as fast
+BLOCK = 1 << 20
+
+
+def require_codec(compression: str) -> None:
+    """Errors: `ValueError` for a compression that is not among `CODECS`."""
+    if compression not in CODECS:
+        raise ValueError(
+            f"compression={compression!r} was asked for; there are {', '.join(CODECS)}."
+        )
+
+
+def commit(
+    content: bytes | memoryview, path: Path, values: Packed | None = None, spent: float = 0.0
+) -> dict[str, Any]:
+    """A finished netCDF file under its name, whole or not at all; its size, mtime and sha256.
+
+    `content` is the file, `values` are chunks that are still to go into it. Also who wrote it, in
+    how many seconds, with those that it took to make (`spent`).
+
+    Errors: `OSError` for a disk that is full.
+    """
+    begun = time.perf_counter()
+    needed = len(content) + (values.bound if values else 0)
+    with whole(path, needed) as part:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            # a full disk must not fail inside HDF5, which cannot close the file then
+            _reserve(file, needed if values else 0)
+        if values:
+            values.write(part)
+        seal(part, {values.variable: values.packed} if values else None)
+        hashed, state = sha256(part), part.stat()
+    return {
+        "file": path.name,
+        "size": state.st_size,
+        "mtime": state.st_mtime_ns,
+        "sha256": hashed,
+        "writer": os.getpid(),
+        "seconds": round(spent + time.perf_counter() - begun, 3),
+    }
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    if not size:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(Path(file.name).parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def encodings(dataset: xr.Dataset, compression: str) -> dict[str, dict[str, Any]]:
+    """How each variable is stored: floats in chunks of a prompt and a layer, strings as text."""
+    made: dict[str, dict[str, Any]] = {}
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind == "U":
+            made[str(name)] = {"dtype": "S1"}
+        elif name in dataset.data_vars and variable.dtype.kind == "f" and variable.size:
+            chunks = chunk_sizes(dict(variable.sizes))
+            lazy = variable.chunks is not None
+            safe = not lazy and shrinks(variable.values, math.prod(chunks))
+            made[str(name)] = {**codec(compression, safe), "_FillValue": None}
+            if variable.ndim:
+                made[str(name)]["chunksizes"] = chunks
+        elif variable.dtype.kind in "iu":
+            made[str(name)] = {"_FillValue": None}
+    return made
+
+
+def chunk_sizes(sizes: Mapping[Any, int]) -> tuple[int, ...]:
+    """One prompt and one layer a chunk, so that this is one read; more layers where it is tiny."""
+    one = math.prod(n for dim, n in sizes.items() if dim not in ("prompt", "layer"))
+    layers = min(max(TINY_CHUNK // max(one, 1), 1), sizes.get("layer", 1))
+    few = {"prompt": 1, "layer": layers}
+    return tuple(few.get(str(dim), n) for dim, n in sizes.items())
+
+
+def codec(compression: str, shrinking: bool) -> dict[str, Any]:
+    """The settings of a compression: zlib in the place of blosc for data that may not shrink."""
+    return CODECS["zlib" if compression == "blosc_zstd" and not shrinking else compression]
+
+
+def shrinks(values: np.ndarray, chunk: int) -> bool:
+    """Whether blosc is sure to make every chunk of `chunk` values smaller.
+
+    netCDF's blosc filter crashes the process where it does not (netCDF4 1.7.5: "Buffer is
+    uncompressible"). Values of 16-bit origin shrink; others if their highest bytes (sign and
+    exponent) vary so little that the entropy of all bytes, the rest taken as noise, is below 7.75
+    bits of 8. A sample is looked at.
+    """
+    if chunk < TINY_CHUNK:
+        return False
+    if values.dtype in (np.uint16, np.float16):
+        return True
+    if values.dtype != np.float32:
+        return False
+    flat = np.ascontiguousarray(values).view(np.uint32).reshape(-1)
+    bits = flat[:: max(len(flat) // SAMPLE, 1)]
+    if not np.any(bits & np.uint32(0xFFFF)):
+        return True
+    top = np.bincount(bits >> np.uint32(24), minlength=256) / len(bits)
+    mixed = 0.75 / 256 + 0.25 * top
+    return float(-(mixed * np.log2(mixed)).sum()) < 7.75
+
+
+def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 of each float32 (ties to even), still as float32."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(
+        0xFFFF0000
+    )
+    return np.where(np.isfinite(values), rounded.view(np.float32), values)
+
+
+def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Values as they left the device (16-bit as integers) to float32."""
+    if dtype == "bfloat16":
+        return (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return raw.view(dtype).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to write: labels, and per layer the values as they left the device.
+
+    The values are (kept token or row, dim or trait), the kept tokens in the order of the labels.
+    """
+
+    path: Path
+    frame: xr.Dataset
+    name: str
+    dims: tuple[str, ...]
+    raw: tuple[np.ndarray, ...]
+    dtype: str
+    compression: str
+    round_to: str | None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A variable's compressed chunks, by the place of their first value."""
+
+    variable: str
+    packed: Mapping[tuple[int, ...], bytes]
+
+    @property
+    def bound(self) -> int:
+        """The most bytes that they and their index add to a file."""
+        return sum(map(len, self.packed.values())) + 256 * len(self.packed) + 8192
+
+    def write(self, path: Path) -> None:
+        """Put them into a netCDF file whose variable has no values yet."""
+        with h5py.File(path, "r+", locking=False) as file:
+            variable = file[self.variable].id
+            for corner, chunk in self.packed.items():
+                variable.write_direct_chunk(corner, chunk)
+
+
+def finish(job: Job) -> dict[str, Any]:
+    """Write a job's file; what `commit` returns."""
+    begun = time.perf_counter()
+    content, values = build(job)
+    return commit(content, job.path, values, time.perf_counter() - begun)
+
+
+def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
+    """A job's netCDF file in memory, its compressed values apart where blosc makes them.
+
+    Values go in a prompt at a time (`threads` of them side by side), so that no float32 copy of
+    the whole is ever held. Blosc's chunks are made here, outside HDF5's lock, and in blocks of a
+    size that netCDF cannot set.
+    """
+    file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
+    labels = encodings(job.frame, job.compression)
+    job.frame.dump_to_store(NetCDF4DataStore(file), encoding=labels)
+    sizes = {**job.frame.sizes, job.dims[-1]: job.raw[0].shape[-1]}
+    chunks = chunk_sizes({dim: sizes[dim] for dim in job.dims})
+    variable = file.createVariable(
+        job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.compression]
+    )
+    if job.compression == "blosc_zstd":
+        return file.close(), _with_blosc(job, chunks, threads)
+    variable.set_auto_maskandscale(False)
+    for row in range(sizes["prompt"]):
+        variable[row] = _block(job, row)
+    return file.close(), None
+
+
+def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Packed:
+    def packed(row: int) -> list[tuple[tuple[int, ...], bytes]]:
+        return [
+            ((row, *corner), blosc.compress(chunk, b"zstd", 1, blosc.SHUFFLE, BLOCK))
+            for corner, chunk in split(_block(job, row), chunks[1:])
+        ]
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(packed, range(job.frame.sizes["prompt"]))
+        return Packed(job.name, dict(itertools.chain.from_iterable(found)))
+
+
+def split(
+    block: np.ndarray, chunk: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """The pieces of an array in chunks, with the corner of each; those at the end are filled up.
+
+    >>> [(corner, piece.tolist()) for corner, piece in split(np.arange(3), (2,))]
+    [((0,), [0, 1]), ((2,), [2, 0])]
+    """
+    starts = [range(0, n, size) for n, size in zip(block.shape, chunk, strict=True)]
+    for corner in itertools.product(*starts):
+        piece = block[tuple(slice(at, at + n) for at, n in zip(corner, chunk, strict=True))]
+        if piece.shape != chunk:
+            whole = np.zeros(chunk, block.dtype)
+            whole[tuple(map(slice, piece.shape))] = piece
+            piece = whole
+        yield corner, np.ascontiguousarray(piece)
+
+
+def _block(job: Job, row: int) -> np.ndarray:
+    """A prompt's values, float32: (token, layer, dim) with NaN in holes, or (layer, dim)."""
+    if "token" not in job.dims:
+        block = np.stack([widen(layer[row], job.dtype) for layer in job.raw])
+    else:
+        where = job.frame["token_id"].values >= 0
+        start, stop = int(where[:row].sum()), int(where[: row + 1].sum())
+        # a layer after the other, as the chunks lie
+        filled = np.full((len(job.raw), where.shape[1], job.raw[0].shape[-1]), np.nan, np.float32)
+        for n, layer in enumerate(job.raw):
+            filled[n, where[row]] = widen(layer[start:stop], job.dtype)
+        block = filled.swapaxes(0, 1)
+    return round_to_bfloat16(block) if job.round_to == "bfloat16" else block

@@ -1,0 +1,220 @@
+"""Arrays on disk: netCDF that stock xarray reads, captures as folders of shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import h5py
+import numpy as np
+import xarray as xr
+
+from tracekit.storage import shard
+from tracekit.storage.capture_folder import Folder
+from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
+from tracekit.storage.files import plain, reading, whole
+from tracekit.storage.seal import seal, verified
+
+DIMS = ("prompt", "token", "layer", "dim", "trait", "method", "arm")
+EAGER_BYTES = 1 << 28
+
+
+def save(
+    array: xr.DataArray | xr.Dataset,
+    path: str | os.PathLike[str],
+    compression: str = shard.DEFAULT_CODEC,
+) -> Path:
+    """Write one netCDF file, whole or not at all; floats as float32, holes as NaN.
+
+    Checksums of values and labels lie behind the file's end, where no other reader looks.
+    `compression="zlib"` is for readers without HDF5 plugins; `"none"` is faster and twice the
+    size. Returns the path.
+
+    Errors: `TypeError` for a dtype that netCDF cannot hold, `ValueError` for an unknown
+    compression or an array without provenance, `IsADirectoryError` for a folder.
+
+    >>> save(traces, "runs/traces.nc")
+    PosixPath('runs/traces.nc')
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; save writes one file, such as x.nc.")
+    shard.require_codec(compression)
+    if isinstance(array, xr.DataArray):
+        name = str(array.name or "values")
+        # the array's own attributes are the file's: a dataset would keep them on the variable
+        array = array.to_dataset(name=name, promote_attrs=True)
+    _require_provenance(array.attrs, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(storable(array), path, compression)
+    return path
+
+
+def open(
+    path: str | os.PathLike[str], *, layers: Sequence[int] | None = None, partial: bool = False
+) -> Any:
+    """What `save` or `capture` wrote, checked once: a DataArray (one variable) or a Dataset.
+
+    A file up to 256 MB is read at once; a larger one, and a capture's folder, stay on disk and
+    are read as they are needed, layer by layer (dask). `layers` keeps those alone. `partial=True`
+    also opens a capture that has not finished.
+
+    Errors: `FileNotFoundError`; `ValueError` for a file that tracekit did not write, a shard that
+    is missing, damaged, edited or of another capture (named), an unfinished capture, and layers it
+    does not have. Values are compared with their checksums when they are read (`.load()`).
+
+    >>> open("traces/organism").sel(layer=50).dims
+    ('prompt', 'token', 'dim')
+    """
+    path = Path(path)
+    if path.is_dir():
+        dataset = _open_folder(Folder(path), partial)
+    elif path.is_file():
+        dataset = _open_file(path)
+    else:
+        raise FileNotFoundError(
+            f"{str(path)!r} was asked for and does not exist. Give a file or a capture's folder."
+        )
+    _require_provenance(dataset.attrs, path)
+    if layers is None:
+        return _single(dataset)
+    _require_layers(dataset, layers, path)
+    return _single(dataset.sel(layer=list(layers)))
+
+
+def _open_file(path: Path) -> xr.Dataset:
+    if path.stat().st_size > EAGER_BYTES:
+        return _indexed(_lazy(path))
+    dataset, arrays = _opened(path)
+    with dataset, reading(path):
+        values = {name: _same(dataset[name], array[()]) for name, array in arrays.items()}
+        return _indexed(dataset.assign(values).load())
+
+
+def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> None:
+    there = np.atleast_1d(dataset["layer"].values).tolist() if "layer" in dataset.coords else []
+    missing = [layer for layer in layers if layer not in there]
+    if missing:
+        raise ValueError(
+            f"Layers {missing} of {str(path)!r} were asked for; it has {there or 'no layers'}. "
+            "Choose among those, or capture again."
+        )
+
+
+def _open_folder(folder: Folder, partial: bool) -> xr.Dataset:
+    """Shards as one lazy Dataset along `prompt`, a chunk a shard and layer; labels are read."""
+    shards = {path: _lazy(path) for path in folder.verify(partial)}
+    made = {path.name: str(dataset.attrs.get("provenance")) for path, dataset in shards.items()}
+    folder.refuse_others(made)
+    with reading(folder.path, "Its shards do not fit together; capture again."):
+        joined = xr.concat(
+            list(shards.values()),
+            "prompt",
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            combine_attrs="override",
+        )
+    folder.refuse_other_rows(joined["prompt"].values.tolist(), partial)
+    return _indexed(joined)
+
+
+def _indexed(dataset: xr.Dataset) -> xr.Dataset:
+    # the indexes of all shards together are made once, and not one a shard
+    return dataset.assign_coords({dim: dataset[dim] for dim in dataset.dims if dim in dataset})
+
+
+def _opened(path: Path) -> tuple[xr.Dataset, dict[Any, Chunks]]:
+    """A file whose labels are checked and read, and its values in chunks that are yet to be."""
+    sums = verified(path)
+    with reading(path):
+        dataset = xr.open_dataset(plain(path), engine="netcdf4", create_default_indexes=False)
+        for name in dataset.coords:
+            dataset.variables[name].load()
+        with h5py.File(path, "r", locking=False) as file:
+            names = [name for name in dataset.data_vars if decodable(file[str(name)])]
+        return dataset, {name: Chunks(path, str(name), sums.get(str(name))) for name in names}
+
+
+def _lazy(path: Path) -> xr.Dataset:
+    dataset, arrays = _opened(path)
+    token = f"{path.resolve()}:{path.stat().st_mtime_ns}"
+    values = {}
+    for name, variable in dataset.variables.items():
+        if name in dataset.data_vars:
+            array = arrays.get(name) or Guarded(path, variable)
+            sizes = _sizes(variable)
+            values[name] = _same(
+                variable,
+                dask.array.from_array(
+                    array,
+                    sizes,
+                    name=f"{name}-{token}",
+                    fancy=False,
+                    meta=np.empty((0,) * variable.ndim, variable.dtype),
+                ),
+            )
+    return dataset.assign(values)
+
+
+def _same(variable: xr.DataArray | xr.Variable, values: Any) -> xr.Variable:
+    return xr.Variable(variable.dims, values, variable.attrs)
+
+
+def _sizes(variable: xr.Variable) -> tuple[int, ...]:
+    """As many layers at a time as lie together in the file, and all of everything else."""
+    stored = variable.encoding.get("chunksizes") or variable.shape
+    sizes = zip(variable.dims, stored, variable.shape, strict=True)
+    return tuple(chunk if dim == "layer" else size for dim, chunk, size in sizes)
+
+
+def _write(dataset: xr.Dataset, path: Path, compression: str) -> None:
+    with whole(path, dataset.nbytes) as part:
+        encoding = shard.encodings(dataset, compression)
+        dataset.to_netcdf(plain(part), engine="netcdf4", encoding=encoding)
+        seal(part)
+
+
+def _single(dataset: xr.Dataset) -> xr.DataArray | xr.Dataset:
+    if len(dataset.data_vars) != 1:
+        return dataset
+    (name,) = dataset.data_vars
+    array = dataset[name]
+    return array.assign_attrs({**dataset.attrs, **array.attrs})
+
+
+def _require_provenance(attrs: Mapping[Any, Any], path: Path) -> None:
+    if "provenance" not in attrs:
+        raise ValueError(
+            f"{str(path)!r}: no provenance among the attributes ({sorted(map(str, attrs))}), so "
+            "tracekit did not make this. Read it with xarray.open_dataset, or stamp the array."
+        )
+
+
+def storable(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset as netCDF can hold it: strings as fixed-width text, no encoding of old files.
+
+    Errors: `TypeError` naming each variable of a dtype that netCDF cannot hold.
+    """
+    dataset = dataset.drop_encoding()
+    texts = {
+        name: v.astype(np.str_)
+        for name, v in dataset.variables.items()
+        if v.dtype.kind in "OT" and all(isinstance(x, str) for x in v.values.flat)
+    }
+    dataset = dataset.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+    dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
+    unknown = {
+        str(name): str(v.dtype)
+        for name, v in dataset.variables.items()
+        if v.dtype.kind not in "iufUb" or v.dtype == np.float16
+    }
+    if unknown:
+        raise TypeError(
+            f"netCDF cannot hold {', '.join(f'{n} ({d})' for n, d in unknown.items())}. "
+            "Convert with .astype('float32') (or str) first."
+        )
+    return dataset

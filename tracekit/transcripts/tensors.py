@@ -1,0 +1,82 @@
+"""Transcripts to padded tensors, and tensors back to labels."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Int
+
+from tracekit.storage.provenance import digest
+from tracekit.transcripts.encode import ids_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded model inputs, and where each token label lies in them.
+
+    `starts[row]` is the column of label 0 (the first response token); a column's label is
+    column − start.
+    """
+
+    input_ids: Int[torch.Tensor, "row column"]
+    attention_mask: Int[torch.Tensor, "row column"]
+    starts: Int[torch.Tensor, row]
+    prompts: tuple[str, ...]
+
+    @property
+    def model_inputs(self) -> dict[str, torch.Tensor]:
+        """What nnsight takes; it derives the position ids from the mask."""
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+
+def require_transcripts(transcripts: object) -> None:
+    """Errors: `TypeError` for anything but transcripts, such as a text."""
+    if not isinstance(transcripts, xr.Dataset) or "token_id" not in transcripts:
+        raise TypeError(
+            f"Transcripts are needed, and this is {reprlib.repr(transcripts)} "
+            f"({type(transcripts).__name__}). Make them with tk.encode(model, [text, …]) or "
+            "tk.generate; one text alone is a list of one."
+        )
+
+
+def lengths(transcripts: xr.Dataset) -> Int[np.ndarray, prompt]:
+    """The number of real tokens of each row. Errors: `TypeError` for anything but transcripts."""
+    require_transcripts(transcripts)
+    return (transcripts.token_id >= 0).sum("token").values
+
+
+def prompt_hashes(transcripts: xr.Dataset) -> list[str]:
+    """A hash of each row's prompt ids (those before the response)."""
+    before = transcripts.token_id.transpose("prompt", "token").sel(token=slice(None, -1)).values
+    return [digest(row[row >= 0].tolist()) for row in before]
+
+
+def batch(transcripts: xr.Dataset, rows: Sequence[int] | None = None, pad: int = 0) -> Batch:
+    """Rows of transcripts as one left-padded batch."""
+    chosen = transcripts if rows is None else transcripts.isel(prompt=list(rows))
+    ids = chosen.token_id.transpose("prompt", "token").values
+    sizes = (ids >= 0).sum(1)
+    width = int(sizes.max())
+    padded = np.full((len(ids), width), pad, np.int64)
+    mask = np.zeros_like(padded)
+    for n, size in enumerate(sizes):
+        padded[n, width - size :] = ids[n][ids[n] >= 0]
+        mask[n, width - size :] = 1
+    starts = width - sizes + chosen.prompt_length.values
+    names = tuple(ids_of(chosen))
+    return Batch(torch.as_tensor(padded), torch.as_tensor(mask), torch.as_tensor(starts), names)
+
+
+def inputs(transcripts: xr.Dataset) -> dict[str, torch.Tensor]:
+    """Input ids and attention mask, left-padded, for your own `model.trace(inputs(runs))`.
+
+    >>> {name: tuple(value.shape) for name, value in inputs(runs).items()}
+    {'input_ids': (1, 34), 'attention_mask': (1, 34)}
+    """
+    require_transcripts(transcripts)
+    return batch(transcripts).model_inputs
