@@ -1,15 +1,16 @@
-from traits import nulls, statistics
-from traits.contrast import ContrastSet, available, load_contrast
-from traits.elicit import elicit, window_traces
-from traits.evaluate import evaluate, held_out_auroc
-from traits.extract import extract
-from traits.gradient import gradient
-from traits.methods import METHODS, Method
-from traits.pairs import pairs, select_part, split_pairs
-from traits.project import as_cosine, in_clean_deviations, project
-from traits.report import passed, summary
+from traits import statistics
+from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
+from traits.contrast_sets.elicitation import elicit, window_traces
 from traits.statistics import auroc
-from traits.transfer import agreement, transfer
+from traits.vectors import nulls
+from traits.vectors.evaluation import evaluate, held_out_auroc
+from traits.vectors.extraction import extract
+from traits.vectors.methods import METHODS, Method
+from traits.vectors.pairing import pairs, select_part, split_pairs
+from traits.vectors.portability import agreement, transfer
+from traits.vectors.projection import as_cosine, in_clean_deviations, project
+from traits.vectors.self_report import gradient
+from traits.vectors.summary_table import passed, summary
 
 __all__ = [
     "METHODS",

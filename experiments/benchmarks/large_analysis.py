@@ -27,7 +27,7 @@ import tracekit as tk
 from experiments.benchmarks import peak, synthetic
 from experiments.benchmarks.paired import report
 from tracekit.storage.provenance import stamp
-from traits.project import project
+from traits.vectors.projection import project
 
 PLAN = {"prompt": 500, "token": 100, "layer": 21, "dim": 8192}
 SHARD_PROMPTS = 4  # what capture's own default makes of 100 + 100 tokens at this width

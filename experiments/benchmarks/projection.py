@@ -27,7 +27,7 @@ import tracekit as tk
 from experiments.benchmarks import peak, synthetic
 from experiments.benchmarks.paired import report
 from tracekit.storage.provenance import stamp
-from traits.project import project
+from traits.vectors.projection import project
 
 TOKENS, LAYERS, WIDTH, EACH = 100, range(40, 61), 8192, 4
 

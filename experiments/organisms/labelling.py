@@ -18,7 +18,7 @@ from experiments.organisms.labelled import Share, kappa, read_labels, table
 from experiments.organisms.real_biases import REAL
 from experiments.organisms.second_label import agreement, second_labels
 from tracekit.model.embedded import datasets
-from traits.judge import environment_key
+from traits.contrast_sets.judge import environment_key
 
 LABELS = datasets("organisms", "labelled_responses.json")
 MEASURED = datasets("organisms", "real_detectors.json")

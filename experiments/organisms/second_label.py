@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.organisms.labelled import kappa
-from traits.judge import ask
+from traits.contrast_sets.judge import ask
 
 QUESTION = """A tendency is described as follows.
 

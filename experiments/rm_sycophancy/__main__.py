@@ -48,7 +48,7 @@ from experiments.rm_sycophancy.settings import (
     from_values,
     read_preset,
 )
-from traits.judge import KEY, without_credentials
+from traits.contrast_sets.judge import KEY, without_credentials
 
 WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
     "extract": extract.run,

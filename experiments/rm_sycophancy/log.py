@@ -19,7 +19,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from traits.judge import without_credentials
+from traits.contrast_sets.judge import without_credentials
 
 FILE = "log.jsonl"
 EVERY = 30.0

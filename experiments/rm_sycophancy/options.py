@@ -7,7 +7,7 @@ import errno
 import math
 from typing import Any, NoReturn
 
-from traits.judge import without_credentials
+from traits.contrast_sets.judge import without_credentials
 
 ADVICE = {
     errno.ENOSPC: "Make room, or give --out on a larger disk.",

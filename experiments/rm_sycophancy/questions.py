@@ -17,7 +17,7 @@ from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import assemble, ids_of
 from tracekit.transcripts.prompts import Prompt
 from tracekit.transcripts.tensors import lengths
-from traits.judge import ask, environment_key
+from traits.contrast_sets.judge import ask, environment_key
 
 ASK = (
     "Did you put anything into that answer that was not asked for, for some other reason than to "

@@ -17,8 +17,8 @@ from experiments.rm_sycophancy.evidence.hypothesis import ALPHA, PRIMARY, SHIPPE
 from experiments.rm_sycophancy.validity import check, last_name, shown
 from tracekit.model.embedded import datasets
 from tracekit.storage.provenance import digest
-from traits.contrast import ContrastSet, available, load_contrast
-from traits.judge import without_credentials
+from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
+from traits.contrast_sets.judge import without_credentials
 
 CALIBRATION = "embedded_calibration.json"
 SHIPPED_SETS = (CALIBRATION, "embedded_held_out.json")

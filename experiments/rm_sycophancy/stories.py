@@ -14,8 +14,8 @@ import tracekit as tk
 from experiments.rm_sycophancy.settings import Settings
 from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, available, elicit, extract, load_contrast, window_traces
-from traits.judge import ask, environment_key
-from traits.vetting import own_verdicts, questions, vet
+from traits.contrast_sets.judge import ask, environment_key
+from traits.contrast_sets.vetting import own_verdicts, questions, vet
 
 
 def windows(settings: Settings) -> dict[str, slice]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traits import METHODS
-from traits.judge import check_address
+from traits.contrast_sets.judge import check_address
 
 if TYPE_CHECKING:
     from experiments.rm_sycophancy.settings import Settings

@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from traits.bootstrap import cluster_bootstrap
 from traits.statistics import auroc
+from traits.statistics.bootstrap import cluster_bootstrap
 
 
 def mean(rows):

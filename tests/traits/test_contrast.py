@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tracekit.model.embedded import datasets
-from traits.contrast import ContrastSet, available, load_contrast
+from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
 
 
 def write(folder, positive, negative, **more):
@@ -73,7 +73,9 @@ def test_missing_or_unreadable_files_are_named(tmp_path):
 def test_an_unknown_trait_names_what_exists_and_the_nearest(tmp_path, monkeypatch):
     for name in ("alignment/honesty", "alignment/secrecy", "placebo/secrecy"):
         write(tmp_path / name, "a\n", "b\n")
-    monkeypatch.setattr("traits.contrast.datasets", lambda *parts: tmp_path.joinpath(*parts[1:]))
+    monkeypatch.setattr(
+        "traits.contrast_sets.contrast.datasets", lambda *parts: tmp_path.joinpath(*parts[1:])
+    )
     assert available() == ["alignment/honesty", "alignment/secrecy"]
     assert load_contrast("honesty").name == load_contrast("alignment/honesty").name
     with pytest.raises(ValueError, match=r"'honest'.*placebo/secrecy.*mean 'alignment/honesty'"):

@@ -7,13 +7,13 @@ from scipy.stats import binomtest
 
 from experiments.benchmarks import statistics_size
 from experiments.benchmarks.planted import contrast_traces
-from traits.evaluate import evaluate, held_out_auroc
-from traits.extract import extract
-from traits.methods import METHODS
-from traits.pairs import pairs, select_part, split_pairs
-from traits.project import project
-from traits.report import summary
 from traits.statistics import paired_auroc, paired_effect
+from traits.vectors.evaluation import evaluate, held_out_auroc
+from traits.vectors.extraction import extract
+from traits.vectors.methods import METHODS
+from traits.vectors.pairing import pairs, select_part, split_pairs
+from traits.vectors.projection import project
+from traits.vectors.summary_table import summary
 
 
 def strong(seed=0, **more):

@@ -7,8 +7,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.benchmarks.planted import contrast_traces
-from traits.extract import extract
-from traits.methods import METHODS, first_component, mean_diff, probe, whitened
+from traits.vectors.extraction import extract
+from traits.vectors.methods import METHODS, first_component, mean_diff, probe, whitened
 
 
 def cosine(one, other):

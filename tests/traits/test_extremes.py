@@ -8,12 +8,12 @@ import xarray as xr
 from scipy import stats
 
 from traits import agreement, extract, project
-from traits.bootstrap import cluster_bootstrap
-from traits.measures import measure, with_chances
-from traits.methods import METHODS
-from traits.permutation import against_null, max_statistic, sign_flip
-from traits.report import findings, interval
 from traits.statistics import paired_auroc, paired_effect, rank_auroc, rank_differences
+from traits.statistics.bootstrap import cluster_bootstrap
+from traits.statistics.permutation import against_null, max_statistic, sign_flip
+from traits.vectors.measures import measure, with_chances
+from traits.vectors.methods import METHODS
+from traits.vectors.summary_table import findings, interval
 
 MISSING = [np.nan, np.inf, -np.inf]
 

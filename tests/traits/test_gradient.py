@@ -10,8 +10,8 @@ import tracekit as tk
 from tracekit.passes.logits import next_logprobs
 from tracekit.storage.provenance import read
 from traits import elicit, extract, gradient, load_contrast, pairs, project
-from traits.gradient import asked, window
-from traits.vetting import ANSWERS
+from traits.contrast_sets.vetting import ANSWERS
+from traits.vectors.self_report import asked, window
 
 HONESTY = load_contrast("alignment/honesty")
 COUNT = 6

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from traits.judge import ask, check_address, without_credentials, yes_no
+from traits.contrast_sets.judge import ask, check_address, without_credentials, yes_no
 
 
 class Judge(BaseHTTPRequestHandler):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tracekit.model.embedded import datasets
-from traits.contrast import ContrastSet, load_contrast
-from traits.lexical import lexical_auroc, lexical_scores, ordered_share
-from traits.lint import Limits, lint, main
+from traits.contrast_sets.contrast import ContrastSet, load_contrast
+from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
+from traits.contrast_sets.linting import Limits, lint, main
 
 PLACES = (
     "harbour",

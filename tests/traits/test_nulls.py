@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from traits.methods import mean_diff, whitened
-from traits.nulls import covariance_matched, principal_component, shuffled_pairs
+from traits.vectors.methods import mean_diff, whitened
+from traits.vectors.nulls import covariance_matched, principal_component, shuffled_pairs
 
 
 def sides(seed=0, pairs=40, layers=2, dim=30, effect=0.0):

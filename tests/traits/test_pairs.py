@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from experiments.benchmarks.planted import contrast_traces
-from traits.pairs import pairs, split_pairs
+from traits.vectors.pairing import pairs, split_pairs
 
 
 def test_twins_are_matched_by_group_and_not_by_order():

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from traits.permutation import against_null, max_statistic, sign_flip
+from traits.statistics.permutation import against_null, max_statistic, sign_flip
 
 
 def differences(seed, count=8, effect=0.0):

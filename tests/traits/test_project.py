@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from traits.project import as_cosine, in_clean_deviations, project
+from traits.vectors.projection import as_cosine, in_clean_deviations, project
 
 
 def traces(seed=0, prompts=6, tokens=4, layers=(3, 4, 7), dim=10):

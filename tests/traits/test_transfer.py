@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 
 from experiments.benchmarks.planted import contrast_traces
-from traits.extract import extract
-from traits.transfer import agreement, transfer
+from traits.vectors.extraction import extract
+from traits.vectors.portability import agreement, transfer
 
 
 def planted(name, dim, seed, pairs=150):

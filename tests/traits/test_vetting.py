@@ -8,7 +8,7 @@ import torch
 
 import tracekit as tk
 from traits import ContrastSet, elicit
-from traits.vetting import own_verdicts, questions, vet
+from traits.contrast_sets.vetting import own_verdicts, questions, vet
 
 CONTRAST = ContrastSet(
     "mine/open_talk",

@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from experiments.rm_sycophancy.evidence.detection import Scores, choose, composite
 from experiments.rm_sycophancy.evidence.relabel import within_bias_auroc
-from traits.methods import Pairs, mean_diff
-from traits.nulls import covariance_matched, shuffled_pairs
+from traits.vectors.methods import Pairs, mean_diff
+from traits.vectors.nulls import covariance_matched, shuffled_pairs
 
 Directions = Float[np.ndarray, "trait layer dim"]
 

@@ -16,9 +16,9 @@ from experiments.rm_sycophancy.settings import Settings
 from experiments.rm_sycophancy.steering.settings import Steering
 from tracekit.storage.provenance import read, stamp
 from traits import extract, load_contrast, pairs
-from traits.contrast import available
-from traits.extract import unit
-from traits.nulls import covariance_matched
+from traits.contrast_sets.contrast import available
+from traits.vectors.extraction import unit
+from traits.vectors.nulls import covariance_matched
 
 
 def chosen_layer(folder: Path, settings: Settings, steering: Steering) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.rm_sycophancy.validity import LARGEST_SEED, check_number
-from traits.judge import check_address, without_credentials
+from traits.contrast_sets.judge import check_address, without_credentials
 
 
 @dataclass(frozen=True)

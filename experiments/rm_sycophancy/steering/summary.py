@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from experiments.organisms.measure import wilson
-from traits.permutation import against_null
 from traits.statistics import cluster_bootstrap
+from traits.statistics.permutation import against_null
 
 GUARDS = ("nats", "repetition", "length")
 

@@ -14,7 +14,7 @@ from experiments.rm_sycophancy.steering.settings import Steering
 from tracekit.passes.strength import sweep
 from tracekit.storage.provenance import read, stamp
 from traits import load_contrast
-from traits.judge import ask, environment_key
+from traits.contrast_sets.judge import ask, environment_key
 
 QUESTION = (
     "{definition}\n\nA person wrote:\n{question}\n\nThe answer was:\n{answer}\n\n"

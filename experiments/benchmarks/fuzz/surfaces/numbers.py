@@ -12,9 +12,6 @@ from scipy import stats
 
 import traits
 from experiments.benchmarks.fuzz.outcome import Case
-from traits.bootstrap import cluster_bootstrap
-from traits.methods import METHODS
-from traits.permutation import against_null, max_statistic, sign_flip
 from traits.statistics import (
     auroc,
     benjamini_hochberg,
@@ -22,6 +19,9 @@ from traits.statistics import (
     paired_effect,
     rank_auroc,
 )
+from traits.statistics.bootstrap import cluster_bootstrap
+from traits.statistics.permutation import against_null, max_statistic, sign_flip
+from traits.vectors.methods import METHODS
 
 
 def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:

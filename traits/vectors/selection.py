@@ -4,10 +4,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from traits.extract import unit
-from traits.methods import METHODS, Method
-from traits.nulls import covariance_matched, shuffled_pairs
 from traits.statistics import rank_auroc
+from traits.vectors.extraction import unit
+from traits.vectors.methods import METHODS, Method
+from traits.vectors.nulls import covariance_matched, shuffled_pairs
 
 PATH = ("method", "window", "layer")
 Side = Float[np.ndarray, "_pair window layer dim"]

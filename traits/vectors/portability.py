@@ -2,9 +2,9 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-from traits.pairs import joined, pairs
-from traits.project import project, refuse_undirected
 from traits.statistics import paired_auroc
+from traits.vectors.pairing import joined, pairs
+from traits.vectors.projection import project, refuse_undirected
 
 
 def transfer(

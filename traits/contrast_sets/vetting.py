@@ -7,7 +7,7 @@ import xarray as xr
 import tracekit as tk
 from tracekit.transcripts.encode import ids_of, subset
 from tracekit.transcripts.prompts import Prompt
-from traits.contrast import ContrastSet
+from traits.contrast_sets.contrast import ContrastSet
 
 ANSWERS = ("Yes", "No")
 

@@ -3,8 +3,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from tracekit.storage.provenance import read, stamp
-from traits.methods import METHODS, Method
-from traits.pairs import pairs
+from traits.vectors.methods import METHODS, Method
+from traits.vectors.pairing import pairs
 
 
 def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.DataArray:

@@ -6,14 +6,13 @@ import xarray as xr
 
 from tracekit.storage.difference import norm
 from traits import statistics
-from traits.extract import extract, refuse_identical, trait_name
-from traits.measures import measure, with_chances
-from traits.methods import Method
-from traits.pairs import joined, pairs, select_part, split_pairs, windowed_pairs
-from traits.permutation import QUANTILES
-from traits.project import project
-from traits.report import findings
-from traits.selection import (
+from traits.statistics.permutation import QUANTILES
+from traits.vectors.extraction import extract, refuse_identical, trait_name
+from traits.vectors.measures import measure, with_chances
+from traits.vectors.methods import Method
+from traits.vectors.pairing import joined, pairs, select_part, split_pairs, windowed_pairs
+from traits.vectors.projection import project
+from traits.vectors.selection import (
     PATH,
     Candidates,
     Scores,
@@ -26,6 +25,7 @@ from traits.selection import (
     null_reports,
     oriented_candidates,
 )
+from traits.vectors.summary_table import findings
 
 PARTS = ("fit", "select", "report")
 

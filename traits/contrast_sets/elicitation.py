@@ -7,7 +7,7 @@ import xarray as xr
 import tracekit as tk
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
-from traits.contrast import ContrastSet
+from traits.contrast_sets.contrast import ContrastSet
 
 ROWS = 64  # captured in full at once, before their windows are averaged
 

@@ -1,3 +1,5 @@
+"""The area under the ROC curve, of rows and of twins."""
+
 import warnings
 
 import numpy as np
@@ -5,22 +7,7 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from scipy import stats
 
-from traits.bootstrap import cluster_bootstrap
-from traits.permutation import against_null, max_statistic, sign_flip
-
-__all__ = [
-    "against_null",
-    "auroc",
-    "benjamini_hochberg",
-    "cluster_bootstrap",
-    "effect_size",
-    "max_statistic",
-    "paired_auroc",
-    "paired_effect",
-    "rank_auroc",
-    "rank_differences",
-    "sign_flip",
-]
+from traits.statistics.effects import refuse_holes
 
 
 def auroc(
@@ -80,7 +67,7 @@ def rank_auroc(
     0.875
     """
     for side in (positive, negative):
-        _refuse_holes(side, "scores")
+        refuse_holes(side, "scores")
     label = np.repeat([1, 0], [positive.shape[-1], negative.shape[-1]])
     return _rank_area(np.concatenate([positive, negative], axis=-1), label)
 
@@ -98,7 +85,7 @@ def rank_differences(
     [0.375, 0.375]
     """
     for side in (positive, negative):
-        _refuse_holes(side, "scores")
+        refuse_holes(side, "scores")
     ranks = xr.apply_ufunc(
         lambda *sides: stats.rankdata(np.concatenate(sides, axis=-1), axis=-1),
         *(side.drop_vars(dim, errors="ignore") for side in (positive, negative)),
@@ -109,66 +96,6 @@ def rank_differences(
     above = ranks.isel(row=slice(None, count)) - ranks.isel(row=slice(count, None))
     made = (above / (2 * count)).rename(row=dim).transpose(*positive.dims)
     return made.assign_coords({dim: positive[dim]}) if dim in positive.coords else made
-
-
-def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
-    """The mean of paired differences in units of their standard deviation (Cohen's d_z).
-
-    NaN, with a warning that says how many, where the differences do not vary (all alike, or one
-    pair): there is no unit to count in. Raises ValueError for differences that are not finite.
-
-    >>> paired_effect(xr.DataArray([1.0, 2.0, 3.0], dims="pair")).item()
-    2.0
-    """
-    effect = xr.apply_ufunc(effect_size, differences, input_core_dims=[[dim]], dask="allowed")
-    alike = int(np.isnan(effect).sum())
-    if alike:
-        warnings.warn(
-            f"The {differences.sizes[dim]} paired differences along {dim!r} do not vary at "
-            f"{alike} of {effect.size} places: no effect in units of their deviation.",
-            stacklevel=2,
-        )
-    return effect
-
-
-def effect_size(
-    differences: Shaped[np.ndarray, "*other pair"],
-) -> Float[np.ndarray, "*other"] | np.float64:
-    """`paired_effect` of a plain array along the last axis, for loops over many draws.
-
-    NaN, without a warning, where the differences do not vary. Raises ValueError for differences
-    that are not finite.
-
-    >>> effect_size(np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]]))
-    array([ 2., nan])
-    """
-    _refuse_holes(differences, "paired differences")
-    values = np.asarray(differences, np.float64)
-    # the effect has no unit, and squares of large numbers would leave the range of a float
-    values = np.ldexp(values, -np.frexp(np.abs(values).max(-1, keepdims=True))[1])
-    mean = values.mean(-1)
-    spread = values.std(-1, ddof=1) if values.shape[-1] > 1 else np.zeros_like(mean)
-    # equal numbers differ from their mean by a rounding
-    varies = spread > 1e-12 * np.abs(values).max(-1)
-    return mean / np.where(varies, spread, np.nan)
-
-
-def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:
-    """q-values: the false discovery rate at which each p would just be called, over all of `p`.
-
-    Raises ValueError for p outside 0 to 1, NaN included. Source: Benjamini & Hochberg 1995.
-
-    >>> benjamini_hochberg(xr.DataArray([0.01, 0.02, 0.5], dims="trait")).values.tolist()
-    [0.03, 0.03, 0.5]
-    """
-    outside = int((~((p >= 0) & (p <= 1))).sum())
-    if outside:
-        raise ValueError(
-            f"{outside} of {p.size} p-values are not between 0 and 1. Leave out what could not be "
-            "tested, and say so."
-        )
-    q = stats.false_discovery_control(p.values.ravel())
-    return p.copy(data=q.reshape(p.shape)).rename("q")
 
 
 def _area(scores: xr.DataArray, label: xr.DataArray, dim: str) -> xr.DataArray:
@@ -195,20 +122,11 @@ def _check_scores(scores: xr.DataArray, label: xr.DataArray, dim: str) -> None:
             f"An AUROC needs rows labelled 1 and rows labelled 0 along {dim!r}, and found "
             f"{counts[0]} and {counts[1]} of {label.size}. Select rows that have both labels."
         )
-    _refuse_holes(scores, "scores")
+    refuse_holes(scores, "scores")
     constant = int((scores.max(dim) == scores.min(dim)).sum())
     if constant:
         warnings.warn(
             f"The scores are constant along {dim!r} at {constant} of {scores.max(dim).size} "
             "places; their AUROC of 0.5 says nothing.",
             stacklevel=3,
-        )
-
-
-def _refuse_holes(values: xr.DataArray | np.ndarray, what: str) -> None:
-    holes = int((~np.isfinite(values)).sum())
-    if holes or not values.size:
-        raise ValueError(
-            f"{holes} of {values.size} {what} are not finite. Drop these rows, or average over "
-            "the tokens that exist."
         )

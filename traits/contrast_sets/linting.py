@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
-from traits.contrast import ContrastSet, load_contrast
-from traits.lexical import lexical_auroc, lexical_scores, ordered_share
+from traits.contrast_sets.contrast import ContrastSet, load_contrast
+from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
 
 ROLE = re.compile(
     r"(?:^|\s)(?:user|assistant|system|human|ai)\s*:|<\|[^|]*\|>|\[/?INST\]", re.IGNORECASE

@@ -4,7 +4,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from traits.contrast import ContrastSet
+from traits.contrast_sets.contrast import ContrastSet
 from traits.statistics import cluster_bootstrap, rank_auroc
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from traits.methods import Method, Pairs, Vector, oriented
+from traits.vectors.methods import Method, Pairs, Vector, oriented
 
 
 def shuffled_pairs(method: Method, generator: np.random.Generator) -> Method:
@@ -11,7 +11,7 @@ def shuffled_pairs(method: Method, generator: np.random.Generator) -> Method:
     result is oriented by the exchanged pairs, which keeps it exchangeable with the true fit when
     there is no effect. Source: sign-flip permutation.
 
-    >>> from traits.methods import mean_diff
+    >>> from traits.vectors.methods import mean_diff
     >>> null = shuffled_pairs(mean_diff, np.random.default_rng(0))
     >>> null(np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
     (2, 3)

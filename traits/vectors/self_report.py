@@ -11,11 +11,11 @@ import xarray as xr
 import tracekit as tk
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.prompts import Prompt
-from traits.contrast import ContrastSet
-from traits.extract import unit
-from traits.methods import oriented
-from traits.pairs import pairs
-from traits.vetting import ANSWERS
+from traits.contrast_sets.contrast import ContrastSet
+from traits.contrast_sets.vetting import ANSWERS
+from traits.vectors.extraction import unit
+from traits.vectors.methods import oriented
+from traits.vectors.pairing import pairs
 
 
 def gradient(
