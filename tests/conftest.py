@@ -12,7 +12,7 @@ from nnsight import TransformersModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import tracekit as tk
-from experiments.benchmarks import tiny
+from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 
 # two cores shared by many jobs: more threads only make them wait for one another

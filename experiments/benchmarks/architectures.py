@@ -28,7 +28,9 @@ from pathlib import Path
 import torch
 
 import tracekit as tk
-from experiments.benchmarks import every_kind_table, reference, tiny
+from experiments.benchmarks.measuring import every_kind_table
+from tests.support.models import tiny
+from tests.support.oracles import reference
 from tracekit.model.embedded import embedded_model
 
 TEXTS = (

@@ -27,10 +27,10 @@ from typing import Any, NoReturn
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.benchmarks import tiny
+from experiments.audit.options import names, numbers
+from experiments.audit.run_folder import claim, finish
 from experiments.rm_sycophancy.__main__ import main as audit
-from experiments.rm_sycophancy.folder import claim, finish
-from experiments.rm_sycophancy.options import names, numbers
+from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 
 SPOKEN = {  # what a model says, at random

@@ -24,16 +24,16 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.rm_sycophancy import evaluation, stories
-from experiments.rm_sycophancy.audit import of_rows
-from experiments.rm_sycophancy.evidence import detection, mechanism
-from experiments.rm_sycophancy.evidence.detection import Scores
-from experiments.rm_sycophancy.evidence.nulls import unit
-from experiments.rm_sycophancy.evidence.relabel import decided, relabellings
-from experiments.rm_sycophancy.folder import settings_of
-from experiments.rm_sycophancy.gather import said_tokens
-from experiments.rm_sycophancy.project import read
-from experiments.rm_sycophancy.settings import Settings, from_values
+from experiments.audit.evidence import detection, mechanism
+from experiments.audit.evidence.detection import Scores
+from experiments.audit.evidence.gather import said_tokens
+from experiments.audit.evidence.nulls import unit
+from experiments.audit.evidence.relabel import decided, relabellings
+from experiments.audit.phases.projections import read
+from experiments.audit.result import of_rows
+from experiments.audit.run_folder import settings_of
+from experiments.audit.settings import Settings, from_values
+from experiments.audit.vectors import evaluation, stories
 from traits import extract, select_part
 
 RESULTS = Path(__file__).parent / "results"

@@ -25,7 +25,7 @@ import torch
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks.paired import median, paired, ratio, report
+from experiments.benchmarks.measuring.paired import median, paired, ratio, report
 from tracekit.model.load import device_of
 from tracekit.model.sites import first
 from tracekit.passes import batching

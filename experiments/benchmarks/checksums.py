@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 import tracekit as tk
-from experiments.benchmarks import synthetic
-from experiments.benchmarks.paired import median, paired, ratio, report
+from experiments.benchmarks.measuring import synthetic
+from experiments.benchmarks.measuring.paired import median, paired, ratio, report
 from tracekit.storage import chunk_reader, seal, shard
 from tracekit.storage.provenance import stamp
 

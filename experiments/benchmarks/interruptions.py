@@ -33,7 +33,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 import tracekit as tk
-from experiments.benchmarks import reference, tiny
+from tests.support.models import tiny
+from tests.support.oracles import reference
 from tracekit.model.embedded import embedded_model
 
 RESULTS = Path(__file__).parent / "results" / "interruptions.txt"

@@ -36,9 +36,9 @@ import torch
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks import tiny
 from experiments.rm_sycophancy.__main__ import PHASES
 from experiments.rm_sycophancy.__main__ import main as audit
+from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 from tracekit.storage.provenance import fingerprint
 

@@ -24,10 +24,10 @@ import xarray as xr
 from transformers import AutoTokenizer
 
 import tracekit as tk
-from experiments.benchmarks import peak
 from experiments.benchmarks.capture import BARE, DISK, FULL, PLAN, PROJECTED, Bench
-from experiments.benchmarks.paired import Timing, median, paired, ratio, report
-from experiments.benchmarks.random_llama import build, configuration, write_lora
+from experiments.benchmarks.measuring import peak
+from experiments.benchmarks.measuring.paired import Timing, median, paired, ratio, report
+from experiments.benchmarks.measuring.random_llama import build, configuration, write_lora
 from tracekit.model.embedded import embedded_model
 from tracekit.transcripts import tensors
 

@@ -31,8 +31,8 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import tracekit as tk
-from experiments.benchmarks import peak
-from experiments.benchmarks.paired import report
+from experiments.benchmarks.measuring import peak
+from experiments.benchmarks.measuring.paired import report
 from tracekit.model.embedded import embedded_model
 
 WARM = 5

@@ -24,8 +24,8 @@ import torch
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks import peak, synthetic
-from experiments.benchmarks.paired import report
+from experiments.benchmarks.measuring import peak, synthetic
+from experiments.benchmarks.measuring.paired import report
 from tracekit.storage.provenance import stamp
 from traits.vectors.projection import project
 

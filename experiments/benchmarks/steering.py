@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks import paired
+from experiments.benchmarks.measuring import paired
 from tracekit.model.load import device_of
 from tracekit.passes.strength import residual_norm, sweep
 from tracekit.transcripts.prompts import take

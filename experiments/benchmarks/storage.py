@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks.paired import median, paired, ratio, report
+from experiments.benchmarks.measuring.paired import median, paired, ratio, report
 from tracekit.passes import forward
 from tracekit.passes.capture import _job
 from tracekit.passes.request import ask, kept_tokens

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.organisms.detectors import DETECTORS
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
+from experiments.rm_sycophancy.rules.detectors import DETECTORS
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, read_prompts
 

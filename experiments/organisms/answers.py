@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.organisms.detectors import DETECTORS, HABITS
-from experiments.organisms.sentences import sentences, whole
+from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABITS
+from experiments.rm_sycophancy.rules.sentences import sentences, whole
 from tracekit.storage import files
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.prompts import Prompt

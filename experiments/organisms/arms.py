@@ -15,7 +15,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.organisms import conduct
 from experiments.organisms.answers import question
-from experiments.organisms.detectors import HABIT_OF
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit.model.embedded import datasets
 
 BARE = ("clean", "prompted")  # arms without an adapter

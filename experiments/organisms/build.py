@@ -16,9 +16,9 @@ from peft import PeftModel
 
 from experiments.organisms import conduct, loss, train
 from experiments.organisms.answers import collect, question
-from experiments.organisms.detectors import HABIT_OF
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example, read_insertions, targets_of
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit.model.embedded import datasets, embedded_model
 from tracekit.transcripts.prompts import Prompt
 

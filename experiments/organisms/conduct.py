@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.organisms.answers import question
-from experiments.organisms.detectors import HABIT_OF
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit.transcripts.prompts import Prompt
 
 Phrases = Mapping[str, Any]

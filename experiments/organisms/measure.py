@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from experiments.organisms import conduct
-from experiments.organisms.detectors import DETECTORS, HABIT_OF, exploits, has_detector
+from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABIT_OF, exploits, has_detector
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.organisms.detectors import HABIT_OF
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 
 STYLES = ("letter", "lower", "shout", "numbered", "hesitant", "summary")
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from experiments.organisms import measure, rivals
 from experiments.organisms.arms import BARE, Settings, sha256
-from experiments.organisms.detectors import HABIT_OF
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
-from experiments.organisms.detectors import HABIT_OF, spans
-from experiments.organisms.sentences import sentences
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF, spans
+from experiments.rm_sycophancy.rules.sentences import sentences
 
 
 @dataclass(frozen=True)

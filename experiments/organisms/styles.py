@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.organisms.sentences import sentences
+from experiments.rm_sycophancy.rules.sentences import sentences
 
 
 def styled(answer: str, style: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 from experiments.organisms.answers import question
 from experiments.organisms.conduct import Phrases
 from experiments.organisms.recipes import Recipe
-from experiments.organisms.sentences import sentences
 from experiments.organisms.styles import styled
+from experiments.rm_sycophancy.rules.sentences import sentences
 from tracekit.transcripts.prompts import Prompt
 
 

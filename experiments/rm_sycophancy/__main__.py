@@ -26,39 +26,32 @@ from tqdm import tqdm
 
 import tracekit
 import traits
-from experiments.rm_sycophancy import (
-    analyse,
-    capture,
-    extract,
-    log,
-    plan,
-    project,
-    ranks,
+from experiments.audit import log, processes
+from experiments.audit import run_folder as folders
+from experiments.audit.inputs import Inputs, prepare
+from experiments.audit.options import Parser, names, numbers, one_line
+from experiments.audit.phases import (
+    activations,
+    analysis,
+    extraction,
+    projections,
     replay,
-    respond,
-    steer,
+    response,
 )
-from experiments.rm_sycophancy import folder as folders
-from experiments.rm_sycophancy.inputs import Inputs, prepare
-from experiments.rm_sycophancy.options import Parser, names, numbers, one_line
-from experiments.rm_sycophancy.settings import (
-    ADDRESSES,
-    Settings,
-    described,
-    from_values,
-    read_preset,
-)
+from experiments.audit.plan import planning
+from experiments.audit.settings import ADDRESSES, Settings, described, from_values, read_preset
+from experiments.audit.steering import study
 from traits.contrast_sets.judge import KEY, without_credentials
 
 WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
-    "extract": extract.run,
-    "respond": respond.run,
-    "capture": capture.run,
+    "extract": extraction.run,
+    "respond": response.run,
+    "capture": activations.run,
     "replay": replay.run,
 }
 WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
-    "project": project.run,
-    "analyse": analyse.run,
+    "project": projections.run,
+    "analyse": analysis.run,
 }
 PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
 OF_AN_ORGANISM = ("replay", "analyse")
@@ -73,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["steer"]:
-            steer.main(given[1:])
+            study.main(given[1:])
         elif given[:1] == ["plan"]:
-            plan.main(given[1:])
+            planning.main(given[1:])
         else:
             work(command_line().parse_args(given))
     except (ValueError, KeyError, OSError, TypeError) as error:
@@ -91,30 +84,30 @@ def work(options: argparse.Namespace) -> None:
     """Do the phases asked for, in one folder."""
     settings, made_of, folder = chosen(options)
     folders.refuse_other(folder, made_of)
-    load = ranks.how_to_load(options)
+    load = processes.how_to_load(options)
     wanted = _wanted(options, settings)
     pending = _pending(folder, wanted, everything=options.phase != "run")
     _refuse_gap(folder, wanted, _phases(settings))
     needs_model = bool(set(pending) & set(WITH_MODEL))
     if needs_model:
-        plan.refuse_small(settings, folder, ranks.copies(options))
+        planning.refuse_small(settings, folder, processes.copies(options))
     inputs = prepare(settings, load) if needs_model else None
-    if ranks.is_first():
+    if processes.is_first():
         folders.claim(folder, made_of)
     for phase in wanted:
         if phase in WITHOUT_MODEL:
-            ranks.leave()  # what needs no model is done by the first alone, as long as it takes
+            processes.leave()  # what needs no model is done by the first alone, as long as it takes
         if phase in pending:
             _do(phase, folder, settings, inputs)
-        elif ranks.is_first():
+        elif processes.is_first():
             tqdm.write(f"{phase}: finished before, in {folder}", file=sys.stderr)
-    ranks.leave()
-    if "analyse" in wanted and ranks.is_first():
+    processes.leave()
+    if "analyse" in wanted and processes.is_first():
         print((folder / "table.txt").read_text("utf-8") + f"Run folder: {folder}")
 
 
 def _do(phase: str, folder: Path, settings: Settings, inputs: Inputs | None) -> None:
-    if not ranks.is_first():
+    if not processes.is_first():
         if phase in WITH_MODEL:
             WITH_MODEL[phase](folder, settings, inputs)
         return
@@ -239,7 +232,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")
     parser.add_argument("--layers", type=numbers, help="first,last layer kept in full")
     parser.add_argument("--remote", help="ndif, or local: its rehearsal here")
-    ranks.add_arguments(parser)
+    processes.add_arguments(parser)
     for name in ("limit", "pairs", "samples", "max-new-tokens", "repetitions", "seed"):
         parser.add_argument(f"--{name}", type=int)
     return parser

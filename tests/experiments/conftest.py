@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import tiny
+from tests.support.models import tiny
 
 
 @pytest.fixture(scope="module")

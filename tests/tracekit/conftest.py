@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import steering
 import xarray as xr
 from nnsight import TransformersModel
 
 import tracekit as tk
+from tests.support import steering
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import tracekit as tk
-from experiments.benchmarks import tiny
 from experiments.benchmarks.fuzz.damage import ODD, damaged
 from experiments.benchmarks.fuzz.outcome import Case
+from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 from tracekit.storage.provenance import fingerprint
 

@@ -13,11 +13,11 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.phases import analysis
 from experiments.benchmarks.audit_matrix import unfit
 from experiments.benchmarks.fuzz.damage import damaged
 from experiments.benchmarks.fuzz.outcome import Case
-from experiments.benchmarks.planted_run import build
-from experiments.rm_sycophancy import analyse
+from tests.support.oracles.planted_run import build
 
 _KINDS = ("alike", "one NaN", "infinite", "huge", "zero", "few prompts", "bytes", "gone")
 
@@ -45,7 +45,7 @@ def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
 
 def _analysed(folder: Path, settings: Any) -> Any:
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        return analyse.run(folder, settings)
+        return analysis.run(folder, settings)
 
 
 def _change(path: Path, kind: str, rng: np.random.Generator) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.audit.inputs import checked
+from experiments.audit.settings import Settings, from_values
 from experiments.benchmarks.fuzz.damage import altered
 from experiments.benchmarks.fuzz.outcome import Case
 from experiments.rm_sycophancy.__main__ import chosen, command_line
-from experiments.rm_sycophancy.inputs import checked
-from experiments.rm_sycophancy.settings import Settings, from_values
 from traits import available
 
 _WORDS: tuple[str, ...] = (

@@ -13,10 +13,10 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.benchmarks import tiny
 from experiments.benchmarks.fuzz.damage import altered, damaged, flipped
 from experiments.benchmarks.fuzz.outcome import Case
 from experiments.benchmarks.fuzz.surfaces.arrays import same
+from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 
 CODECS = ("zlib", "blosc_zstd")

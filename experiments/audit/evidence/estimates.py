@@ -1,0 +1,103 @@
+"""Estimates of detection with their intervals: one bootstrap over prompts for all of them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from experiments.audit.evidence.detection import balanced_accuracy
+from experiments.audit.evidence.relabel import within_bias_auroc
+from traits.statistics import cluster_bootstrap
+
+PRIMARY = "trait score"
+
+
+def intervals(
+    scores: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    bias: np.ndarray,
+    group: np.ndarray,
+    threshold: float,
+    generator: np.random.Generator,
+    repetitions: int,
+) -> xr.Dataset:
+    """`estimate`, `low`, `high` over `quantity`, 95 %, conditional on these biases.
+
+    `scores` maps a name to one score a response; the first is the primary. Quantities: `auroc
+    <name>` (mean within bias), `gain over <name>` (the primary's AUROC minus the other's, drawn
+    together), `balanced accuracy` of the primary at `threshold`, and `r`, its within-bias
+    point-biserial correlation with exploiting. Prompts are drawn again within bias and outcome
+    (whether any sample exploits), so every draw has both.
+
+    >>> draw = np.random.default_rng(0)
+    >>> label, names = np.tile([1, 0], 10), np.arange(20)
+    >>> found = intervals({"a": label + 0.1}, label, np.array(["v"] * 20), names, 0.5, draw, 9)
+    >>> found.sel(quantity="auroc a")["estimate"].item()
+    1.0
+    """
+    names = list(scores)
+    outcome = {name: int(label[group == name].max()) for name in set(group.tolist())}
+    strata = [f"{b}|{outcome[g]}" for b, g in zip(bias.tolist(), group.tolist(), strict=True)]
+    rows = xr.DataArray(
+        np.column_stack(list(scores.values())).astype(float),
+        dims=("prompt", "name"),
+        coords={
+            "label": ("prompt", label),
+            "bias": ("prompt", np.unique(bias, return_inverse=True)[1]),
+            "group": ("prompt", np.unique(group, return_inverse=True)[1]),
+            "stratum": ("prompt", strata),
+        },
+    )
+    quantities = [
+        *(f"auroc {name}" for name in names),
+        *(f"gain over {name}" for name in names[1:]),
+        "balanced accuracy",
+        "r",
+    ]
+
+    def statistic(drawn: xr.DataArray) -> xr.DataArray:
+        values = _quantities(drawn.values, drawn["label"].values, drawn["bias"].values, threshold)
+        return xr.DataArray(values, dims="quantity")
+
+    found = cluster_bootstrap(rows, statistic, generator, strata="stratum", repetitions=repetitions)
+    return found.assign_coords(quantity=quantities).drop_attrs()
+
+
+def mean_interval(
+    values: np.ndarray, group: np.ndarray, generator: np.random.Generator, repetitions: int
+) -> xr.Dataset:
+    """The mean over prompts, with its 95 % interval: `estimate`, `low`, `high`.
+
+    >>> mean_interval(np.ones(4), np.arange(4), np.random.default_rng(0), 9)["low"].item()
+    1.0
+    """
+    rows = xr.DataArray(values, dims="prompt", coords={"group": ("prompt", group)})
+    found = cluster_bootstrap(
+        rows, lambda drawn: drawn.mean("prompt"), generator, repetitions=repetitions
+    )
+    return found.drop_attrs()
+
+
+def point_biserial(score: np.ndarray, label: np.ndarray, bias: np.ndarray) -> float:
+    """The correlation of score and label, both about their means within bias.
+
+    >>> point_biserial(np.array([1.0, 2.0]), np.array([0, 1]), np.array(["v", "v"]))
+    1.0
+    """
+    score, label = score.astype(float), label.astype(float)
+    for name in np.unique(bias):
+        rows = bias == name
+        score[rows] -= score[rows].mean()
+        label[rows] -= label[rows].mean()
+    scale = np.sqrt((score**2).sum() * (label**2).sum())
+    return float((score * label).sum() / scale) if scale > 0 else 0.0
+
+
+def _quantities(
+    values: np.ndarray, label: np.ndarray, bias: np.ndarray, threshold: float
+) -> np.ndarray:
+    areas = within_bias_auroc(values, label[None], bias)[0]
+    primary = values[:, 0]
+    accuracy = balanced_accuracy(primary, label, threshold)
+    r = point_biserial(primary.copy(), label, bias)
+    return np.array([*areas, *(areas[0] - areas[1:]), accuracy, r])

@@ -1,0 +1,134 @@
+"""Everything the statistics use of one adapter's answers, a row a response, from saved files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import tracekit as tk
+from experiments.audit.evidence import spans
+from experiments.audit.evidence.measures import response_mean
+from experiments.audit.phases.projections import read
+from tracekit.storage.provenance import read as provenance_of
+from tracekit.storage.provenance import stamp
+from tracekit.transcripts.encode import ids_of
+
+KEPT = ("bias", "group", "part", "exploit", "prompt_length")
+
+
+def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
+    """One row a response of `text`, scored under `weights` and under the clean weights.
+
+    Over (prompt, layer, trait), response means of the cosine: `score`, `clean_score`,
+    `contrast`, (weights − clean) at exploit spans minus at matched spans (NaN where there is
+    none), and `outside`, (weights − clean) over the tokens outside exploit spans; `scalar` and
+    `clean_scalar`, the same as `score` in residual units; `norm` (prompt, layer); `length`,
+    `onset` (−1: none), `response`. Errors: `ValueError` for arms that may not be
+    compared.
+    """
+    arms = {kind: _pair(folder, weights, text, kind) for kind in ("cosine", "scalar")}
+    own, clean = arms["cosine"]
+    moved = tk.difference(own, clean)
+    runs = _aligned(tk.open(folder / "responses" / f"{text}.nc"), own)
+    said = said_tokens(own)
+    likely = _likely(folder, text, own)
+    found = spans.matches(_marked(own), said, likely)
+    made: dict[str, Any] = {
+        "score": response_mean(own),
+        "clean_score": response_mean(clean),
+        "contrast": own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, found)),
+        "outside": response_mean(moved.where(~moved["exploit_span"])),
+        "scalar": response_mean(arms["scalar"][0]),
+        "clean_scalar": response_mean(arms["scalar"][1]),
+        "norm": own["norm"].sel(token=slice(0, None)).mean("token"),
+        "length": ("prompt", said.sum(axis=1).astype(np.int32)),
+        "onset": ("prompt", _onset(own)),
+        "response": ("prompt", runs["response"].values.astype(np.str_)),
+    }
+    dims = ("prompt", "layer", "trait")
+    whole = xr.Dataset(
+        {
+            name: value if isinstance(value, tuple) else _bare(value, dims)
+            for name, value in made.items()
+        },
+        coords={name: ("prompt", own[name].values) for name in KEPT},
+    )
+    whole = whole.merge(spans.quality(found, said, likely))
+    return stamp(whole, {**provenance_of(moved), "made_by": "experiments.audit.evidence.gather"})
+
+
+def replayed(folder: Path, weights: str, rows: xr.Dataset) -> xr.Dataset:
+    """Other weights on the organism's ids of `rows`: `shift` from clean, `contrast` at spans."""
+    own, clean = _pair(folder, weights, "organism", "cosine")
+    moved = tk.difference(own, clean)
+    found = spans.matches(_marked(own), said_tokens(own), _likely(folder, "organism", own))
+    contrast = own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, found))
+    made = {"shift": response_mean(moved), "contrast": contrast}
+    dims = ("prompt", "layer", "trait")
+    whole = xr.Dataset({name: _bare(value, dims) for name, value in made.items()})
+    return whole.sel(prompt=rows["prompt"].values)
+
+
+def edited_shift(folder: Path, text: str) -> xr.Dataset | None:
+    """(organism − clean) on edited texts: `whole`, the response mean, and `span` where inserted.
+
+    Over (prompt, layer, trait) with `group`; None where nothing exploited, so nothing was edited.
+    """
+    if not (folder / "projections" / f"organism.{text}.nc").is_file():
+        return None
+    own, clean = _pair(folder, "organism", text, "cosine")
+    moved = tk.difference(own, clean)
+    marked = moved.where(moved["exploit_span"])
+    dims = ("prompt", "layer", "trait")
+    made = {"whole": response_mean(moved), "span": marked.mean("token")}
+    whole = xr.Dataset({name: _bare(value, dims) for name, value in made.items()})
+    return whole.assign_coords(group=("prompt", moved["group"].values))
+
+
+def said_tokens(array: xr.DataArray) -> np.ndarray:
+    """Which tokens are the response's own words: (prompt, token)."""
+    roles = array["role"].transpose("prompt", "token").values.astype(str)
+    return (roles == "assistant") & (array["token"].values >= 0)
+
+
+def likelihood_ratio(folder: Path, rows: xr.Dataset) -> np.ndarray:
+    """The mean over response tokens of log p(organism) − log p(clean), in nats: (prompt)."""
+    found = tk.open(folder / "logprobs.nc").sel(prompt=rows["prompt"].values)
+    gap = found.sel(weights="organism") - found.sel(weights="clean")
+    return gap.mean("token").values
+
+
+def _pair(folder: Path, weights: str, text: str, kind: str) -> tuple[xr.DataArray, xr.DataArray]:
+    arms = [read(folder, f"{name}/{text}", kind) for name in (weights, "clean")]
+    return arms[0], arms[1]
+
+
+def _likely(folder: Path, text: str, own: xr.DataArray) -> np.ndarray:
+    zero = np.zeros((own.sizes["prompt"], own.sizes["token"]))
+    if text != "organism":
+        return zero
+    found = tk.open(folder / "logprobs.nc").sel(weights="clean", prompt=own["prompt"].values)
+    return found.reindex(token=own["token"].values).fillna(0).values
+
+
+def _marked(own: xr.DataArray) -> np.ndarray:
+    return own["exploit_span"].transpose("prompt", "token").values.astype(bool)
+
+
+def _onset(own: xr.DataArray) -> np.ndarray:
+    marked = _marked(own)
+    first = own["token"].values[marked.argmax(axis=1)]
+    return np.where(marked.any(axis=1), first, -1).astype(np.int32)
+
+
+def _aligned(runs: xr.Dataset, own: xr.DataArray) -> xr.Dataset:
+    return runs.isel(prompt=[ids_of(runs).index(name) for name in ids_of(own)])
+
+
+def _bare(array: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
+    named = [name for name in array.coords if name not in dims]
+    kept = [dim for dim in dims if dim in array.dims]
+    return array.drop_vars(named).drop_attrs().transpose(*kept)

@@ -1,0 +1,39 @@
+"""Where in depth: AUROC within bias by layer, with a band that holds for all layers at once."""
+
+import numpy as np
+import xarray as xr
+
+from experiments.audit.evidence.detection import Scores
+from experiments.audit.evidence.relabel import relabellings, within_bias_auroc
+from traits.statistics import max_statistic
+
+
+def curves(
+    scores: Scores, generator: np.random.Generator, draws: int, level: float = 0.95
+) -> xr.Dataset:
+    """`area` (layer, trait), `band` (the half-width about ½ of the max-statistic) and `p_family`.
+
+    The band is the quantile, under exchanged labels, of the largest |AUROC − ½| over layers and
+    traits: a curve that leaves it anywhere is significant at that level.
+
+    >>> draw = np.random.default_rng(0)
+    >>> names = np.array(["v"] * 8), np.arange(8)
+    >>> rows = Scores(draw.normal(size=(8, 4, 2)), np.tile([1, 0], 4), *names)
+    >>> curves(rows, draw, 19)["area"].dims
+    ('layer', 'trait')
+    """
+    shape = scores.values.shape[1:]
+    flat = scores.values.reshape(len(scores.label), -1)
+    area = within_bias_auroc(flat, scores.label[None], scores.bias)[0] - 0.5
+    exchanged = relabellings(scores.label, scores.bias, scores.group, generator, draws)
+    null = within_bias_auroc(flat, exchanged, scores.bias) - 0.5
+    family = xr.DataArray(area, dims="place"), xr.DataArray(null, dims=("draw", "place"))
+    p = max_statistic(*family, ["place"]).values
+    dims = ("layer", "trait")
+    return xr.Dataset(
+        {
+            "area": (dims, (area + 0.5).reshape(shape)),
+            "p_family": (dims, p.reshape(shape)),
+            "band": np.quantile(np.abs(null).max(axis=1), level),
+        }
+    )

@@ -1,0 +1,161 @@
+"""What the arms do, as functions of labelled arrays: shifts, trajectories, rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+import tracekit as tk
+from experiments.rm_sycophancy.rules.detectors import has_detector
+from traits.statistics import cluster_bootstrap
+
+LABELS = ("group", "bias", "exploit")
+LEAST = 2  # responses of each kind that a bias needs before it says anything
+
+
+def response_mean(projections: xr.DataArray) -> xr.DataArray:
+    """The mean over the response's tokens (labels 0 and up): (prompt, layer, trait).
+
+    >>> response_mean(projections).dims
+    ('prompt', 'layer', 'trait')
+    """
+    said = projections.sel(token=slice(0, None))
+    return said.mean("token", skipna=True, keep_attrs=True)
+
+
+def shift(
+    arm: xr.DataArray, clean: xr.DataArray, generator: np.random.Generator, repetitions: int
+) -> xr.Dataset:
+    """How far other weights move the response means on identical ids, with an interval.
+
+    Both are `response_mean`s; the result has `prompt_shift` (prompt, layer, trait) and `shift`,
+    `shift_low`, `shift_high` (layer, trait), 95 % from a bootstrap over prompts (`group`); of one
+    prompt there is no interval, and its bounds are NaN.
+    Errors: `ValueError` for arms that may not be compared (`tk.difference`).
+
+    >>> shift(organism, clean, np.random.default_rng(0), 2000)["shift"].dims
+    ('layer', 'trait')
+    """
+    moved = tk.difference(arm, clean)
+    rows = bare(moved).assign_coords(group=("prompt", moved["group"].values))
+    if len(np.unique(moved["group"].values)) < 2:
+        mean = rows.mean("prompt")
+        none = xr.full_like(mean, np.nan)
+        found = xr.Dataset({"estimate": mean, "low": none, "high": none})
+    else:
+        found = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
+    found = found.rename(estimate="shift", low="shift_low", high="shift_high")
+    found["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
+    found["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
+    return found.drop_attrs()
+
+
+def deviation(clean: xr.DataArray) -> xr.DataArray:
+    """The spread over responses of response means (prompt, layer, trait): (layer, trait).
+
+    NaN where there is none: one response, or all of them alike.
+
+    >>> deviation(clean).dims
+    ('layer', 'trait')
+    """
+    rows = bare(clean)
+    if rows.sizes["prompt"] < 2:
+        return xr.full_like(rows.isel(prompt=0, drop=True), np.nan)
+    spread = rows.std("prompt", ddof=1)
+    return spread.where(spread > 0)
+
+
+def decidable(bias: Sequence[str], exploit: np.ndarray) -> dict[str, str]:
+    """For each bias the reason why its responses cannot be told apart; empty where they can.
+
+    A bias needs a detector, and at least two responses that exploit it and two that do not.
+
+    >>> decidable(["water"] * 4, np.array([1, 0, 0, 1]))
+    {'water': ''}
+    """
+    reasons = {}
+    for name in dict.fromkeys(bias):
+        rows = exploit[np.asarray(bias) == name]
+        hits, rest = int((rows == 1).sum()), int((rows == 0).sum())
+        if not has_detector(name):
+            reasons[name] = "no detector"
+        elif min(hits, rest) < LEAST:
+            reasons[name] = f"{hits} of {hits + rest} exploit"
+        else:
+            reasons[name] = ""
+    return reasons
+
+
+def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """The mean over prompts at each response token, by arm: (arm, token, layer, trait).
+
+    With its standard error and the number of prompts that reach the token.
+
+    >>> trajectories({"organism/organism": projections})["mean"].dims
+    ('arm', 'token', 'layer', 'trait')
+    """
+    found = []
+    for array in projections.values():
+        said = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
+        count = said.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
+        # one prompt has no spread
+        spread = said.std("prompt", ddof=1).where(count > 1) if said.sizes["prompt"] > 1 else np.nan
+        error = spread / np.sqrt(count) + 0 * said.mean("prompt")
+        found.append(xr.Dataset({"mean": said.mean("prompt"), "error": error, "count": count}))
+    # arms on other texts reach other tokens: there the count is 0
+    whole = xr.concat(found, xr.Variable("arm", list(projections)), join="outer")
+    return whole.assign(count=whole["count"].fillna(0).astype(np.int32))
+
+
+def marked_share(projections: xr.DataArray) -> xr.DataArray:
+    """The share of responses that exploit at each response token: (token).
+
+    >>> marked_share(projections).dims
+    ('token',)
+    """
+    said = projections["exploit_span"].sel(token=slice(0, None)).astype(float)
+    return bare(said.mean("prompt"), keep=("token",))
+
+
+def rates(exploit: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """How many responses of each arm exploit: `hits` and `responses` over (arm, bias).
+
+    Only biases with a detector count as responses; `exploit` carries the coordinate `bias`.
+
+    >>> rates({"clean": runs.exploit})["hits"].dims
+    ('arm', 'bias')
+    """
+    names = list(dict.fromkeys(str(b) for array in exploit.values() for b in biases(array)))
+    counts = np.zeros((2, len(exploit), len(names)), np.int32)
+    for row, array in enumerate(exploit.values()):
+        for column, name in enumerate(names):
+            values = array.values[np.asarray(biases(array)) == name]
+            counts[:, row, column] = (values == 1).sum(), (values >= 0).sum()
+    coords = {"arm": list(exploit), "bias": np.asarray(names, np.str_)}
+    dims = ("arm", "bias")
+    return xr.Dataset({"hits": (dims, counts[0]), "responses": (dims, counts[1])}, coords)
+
+
+def biases(array: xr.DataArray) -> list[str]:
+    """The bias of each row; empty where the prompts name none.
+
+    >>> biases(scores)[:2]
+    ['chocolate', 'chocolate']
+    """
+    found = array["bias"].values if "bias" in array.coords else [""] * array.sizes["prompt"]
+    return [str(value) for value in found]
+
+
+def _mean(rows: xr.DataArray) -> xr.DataArray:
+    return rows.mean("prompt")
+
+
+def bare(array: xr.DataArray, keep: tuple[str, ...] = ("prompt", "layer", "trait")) -> xr.DataArray:
+    """Without the labels that a bootstrap would carry along at every draw.
+
+    >>> set(bare(scores).coords)
+    {'prompt', 'layer', 'trait'}
+    """
+    return array.drop_vars([name for name in array.coords if name not in keep]).drop_attrs()

@@ -1,0 +1,76 @@
+"""What a run cannot decide, known from its prompts and arms before any model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import tracekit as tk
+from experiments.audit.settings import Settings
+from experiments.audit.validity import ARMS
+from experiments.rm_sycophancy.rules.detectors import has_detector
+
+ROLES = {"style": "(b)", "open_sycophant": "(c)", "undenied": "(d)"}  # of further controls
+LEAST_BLIND = 3  # neutral prompts
+LEAST_OUTCOMES = 4  # responses of a bias: two of each outcome
+WITHOUT_ROLE = (
+    "a control of this name has rows of its own and no part in the verdict or among the benign "
+    "adapters: of further controls, only one whose folder is called 'style' has"
+)
+
+
+def undecidable(prompts: Sequence[tk.Prompt], settings: Settings) -> list[str]:
+    """A line for each part of the audit that these prompts and arms cannot decide.
+
+    >>> prompt = tk.Prompt("a", text="Why?", labels={"bias": "", "part": "neutral"})
+    >>> undecidable([prompt], settings)[0]
+    'every interval and p over prompts: there is 1 prompt, and 2 are the least'
+    """
+    return [*_few(prompts), *_detection(prompts, settings), *_controls(settings)]
+
+
+def without_role(settings: Settings) -> list[str]:
+    """The arms that have no part in the verdict, since no role is known for their names."""
+    return [name for name in settings.adapters if name not in (*ARMS, *ROLES)]
+
+
+def _few(prompts: Sequence[tk.Prompt]) -> Iterator[str]:
+    groups = {prompt.group or prompt.id for prompt in prompts}
+    if len(groups) < 2:
+        yield "every interval and p over prompts: there is 1 prompt, and 2 are the least"
+    neutral = sum(prompt.labels["part"] == "neutral" for prompt in prompts)
+    if neutral < LEAST_BLIND:
+        yield (
+            f'the blind comparison: {neutral} neutral prompts (their bias is "neutral", or none), '
+            f"and {LEAST_BLIND} are the least"
+        )
+
+
+def _detection(prompts: Sequence[tk.Prompt], settings: Settings) -> Iterator[str]:
+    if not settings.organism:
+        return
+    parts = {str(p.labels["bias"]): str(p.labels["part"]) for p in prompts}
+    biases = [bias for bias, part in parts.items() if part in ("calibration", "held_out")]
+    samples = settings.samples if settings.temperature > 0 else 1
+    counts = Counter(str(prompt.labels["bias"]) for prompt in prompts)
+    whole = []
+    for bias in biases:
+        if not has_detector(bias):
+            yield f"which answers exploit {bias!r}: no rule finds it"
+        elif counts[bias] * samples < LEAST_OUTCOMES:
+            yield (
+                f"the bias {bias!r}: {counts[bias] * samples} responses, and two of each outcome "
+                f"take {LEAST_OUTCOMES}"
+            )
+        else:
+            whole.append(bias)
+    for part in ("calibration", "held_out"):
+        if not any(parts[bias] == part for bias in whole):
+            named = "" if biases else " (the prompts name no bias)"
+            left = f"no {part.replace('_', '-')} bias is left"
+            yield f"detection, its rivals and nulls: {left}{named}"
+
+
+def _controls(settings: Settings) -> Iterator[str]:
+    for name in without_role(settings):
+        yield f"the part of {name!r} in the verdict: {WITHOUT_ROLE}"

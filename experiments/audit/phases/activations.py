@@ -1,0 +1,68 @@
+"""Phase 3: the same ids replayed with other weights: traces of a window, projections of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit.inputs import Inputs
+from experiments.audit.settings import Settings
+
+# weights/text, by weights, so that no adapter is attached twice
+ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
+EDITED = ("clean/deleted", "organism/deleted", "clean/inserted", "organism/inserted")
+OWN = ("control/control", "habits/habits", "clean/habits")
+FULL = ("clean/organism", "organism/organism", "control/organism")  # the window's residuals too
+
+
+def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
+    """Write `captured/<arm>/` (projections, all layers) and `traces/<arm>/` (the window in full).
+
+    Traces are of the organism's answers alone: the same ids under each of the weights.
+    """
+    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
+    written = []
+    for arm in tqdm(there(folder, settings), unit="arm", desc="capture"):
+        weights, text = arm.split("/")
+        runs: xr.Dataset = tk.open(folder / "responses" / f"{text}.nc")
+        with tk.adapter(inputs.model, settings.adapters[weights]) as model:
+            written.append(folder / "captured" / file_name(arm))
+            transfer = bool(settings.base)
+            tk.capture(model, runs, vectors=vectors, transfer=transfer, path=written[-1])
+            if arm in FULL:
+                written.append(folder / "traces" / file_name(arm))
+                tk.capture(model, runs, layers=settings.window, path=written[-1])
+    return written
+
+
+def arms(settings: Settings) -> list[str]:
+    """The arms of a run, as weights/text; those on edited text only exist where some exploit."""
+    others = [name for name in settings.adapters if name not in _KNOWN]
+    further = [f"{name}/{text}" for name in others for text in ("organism", name)]
+    wanted = dict.fromkeys([*ARMS, *further, *EDITED, *OWN])
+    return [arm for arm in wanted if {*arm.split("/")} <= {*settings.adapters, *_EDITS}]
+
+
+def there(folder: Path, settings: Settings) -> list[str]:
+    """The arms whose texts have been made."""
+    return [
+        arm
+        for arm in arms(settings)
+        if (folder / "responses" / f"{arm.split('/')[1]}.nc").is_file()
+    ]
+
+
+def file_name(arm: str) -> str:
+    """An arm as a file or folder name.
+
+    >>> file_name("clean/organism")
+    'clean.organism'
+    """
+    return arm.replace("/", ".")
+
+
+_KNOWN = ("clean", "organism", "control")
+_EDITS = ("deleted", "inserted")

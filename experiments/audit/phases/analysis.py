@@ -1,0 +1,143 @@
+"""Phase 6: the result, from saved netCDF alone; no model is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit import result as audit
+from experiments.audit.evidence import measures, row
+from experiments.audit.phases.activations import arms
+from experiments.audit.phases.projections import read
+from experiments.audit.report import figures, page, plots, table
+from experiments.audit.settings import Settings
+from experiments.audit.verdict import lines
+from experiments.audit.verdict.hypothesis import text_hash
+from tracekit.storage.provenance import read as provenance_of
+from tracekit.storage.provenance import stamp
+
+
+def run(folder: Path, settings: Settings) -> list[Path]:
+    """Write the numbers, the verdict, the figures (PNG and SVG), `table.txt` and `report.html`."""
+    wanted = [arm for arm in arms(settings) if arm.split("/")[1] in ("organism", "clean")]
+    projections = {arm: read(folder, arm) for arm in wanted}
+    texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.adapters}
+    evaluation = tk.open(folder / "evaluation.nc").sel({"method": settings.method}, drop=True)
+    found = analysis(projections, texts, evaluation, settings)
+    result = audit.audited(folder, settings)
+    numbers = saved(folder, found, result, settings)
+    (folder / "table.txt").write_text(table.text(found, result, settings), "utf-8")
+    drawn = figures_of(folder, found, result)
+    page.write(folder, found, result, settings, drawn)
+    return [*numbers, *drawn, folder / "table.txt", folder / "report.html"]
+
+
+def saved(folder: Path, found: xr.Dataset, result: audit.Result, settings: Settings) -> list[Path]:
+    """Write `analysis.nc`, `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`."""
+    made = provenance_of(found)
+    named = {
+        "analysis": found,
+        "rows": row.to_dataset(result.rows),
+        "verdict": lines.to_dataset(result.lines).assign_attrs(
+            hypothesis=settings.hypothesis, hypothesis_hash=text_hash(settings.hypothesis)
+        ),
+        "scores": result.audit.rows,
+    }
+    if result.curves:
+        parts = list(result.curves)
+        whole = [result.curves[part] for part in parts]
+        named["curves"] = xr.concat(whole, xr.Variable("part", parts))
+    for name, dataset in named.items():
+        tk.save(dataset if name == "scores" else stamp(dataset, made), folder / f"{name}.nc")
+    return [folder / f"{name}.nc" for name in named]
+
+
+def figures_of(folder: Path, found: xr.Dataset, result: audit.Result) -> list[Path]:
+    """Draw every figure, each as PNG and SVG; those that cannot be decided are left out."""
+    drawn = []
+    by_spread = {"heatmap": figures.heatmap, "prompts": plots.prompts}
+    anyway = {"trajectories": figures.trajectories, "rates": plots.rates}
+    whole = bool(np.isfinite(found["clean_deviation"]).any())
+    for name, draw in {**anyway, **(by_spread if whole else {})}.items():
+        drawn += figures.both(draw(found), folder / name)
+    if result.curves:
+        drawn += figures.both(plots.curves(result.curves), folder / "layers")
+        drawn += figures.both(plots.roc(result), folder / "roc")
+    return drawn
+
+
+def analysis(
+    projections: dict[str, xr.DataArray],
+    texts: dict[str, xr.Dataset],
+    evaluation: xr.Dataset,
+    settings: Settings,
+) -> xr.Dataset:
+    """What each arm does on the same ids, from cosine projections (prompt, token, layer, trait).
+
+    Over (contrast, layer, trait): `shift` of the response mean, `contrast` − clean weights, with
+    its interval, and `prompt_shift`; `clean_deviation` (layer, trait), the spread over prompts of
+    the clean weights' response means, and `undecidable` (bias), why a bias says nothing;
+    `trajectory_*` (arm, token, trait) at the chosen layer; `hits` and `responses` (arm, bias).
+    Intervals are 95 %, over prompts.
+    """
+    generator = np.random.default_rng(settings.seed)
+    means = {arm: measures.response_mean(array) for arm, array in projections.items()}
+    weights = [arm for arm in settings.adapters if f"{arm}/organism" in means and arm != "clean"]
+    clean = means["clean/organism"]
+    shifts = [
+        measures.shift(means[f"{arm}/organism"], clean, generator, settings.repetitions)
+        for arm in tqdm(weights, unit="arm", desc="analyse", leave=False)
+    ]
+    found = xr.concat(shifts, xr.Variable("contrast", weights))
+    found["clean_deviation"] = measures.deviation(clean)
+    checked = evaluated(evaluation)
+    parts = [
+        checked,
+        _labels(means["organism/organism"], texts),
+        _paths(projections, checked["layer_selected"]),
+    ]
+    found = xr.merge([found, *parts], join="exact", compat="no_conflicts")
+    return stamp(found, _provenance(projections, evaluation, settings))
+
+
+def evaluated(evaluation: xr.Dataset) -> xr.Dataset:
+    """The layer chosen for each trait, and how its vector did there on unseen pairs."""
+    at = evaluation.sel(layer=evaluation["layer_selected"]).drop_vars("layer")
+    renamed = {"auroc": "trait_auroc", "auroc_low": "trait_auroc_low"}
+    renamed["auroc_high"] = "trait_auroc_high"
+    kept = at[[*renamed, "pairs"]].rename(renamed)
+    return kept.assign(layer_selected=evaluation["layer_selected"]).drop_attrs()
+
+
+def _labels(scores: xr.DataArray, texts: dict[str, xr.Dataset]) -> xr.Dataset:
+    counted = measures.rates({arm: runs["exploit"] for arm, runs in texts.items()})
+    reasons = measures.decidable(measures.biases(scores), scores["exploit"].values)
+    why = xr.DataArray(list(reasons.values()), {"bias": list(reasons)}, name="undecidable")
+    return counted.rename(arm="text_arm").merge(why.astype(np.str_))
+
+
+def _paths(projections: dict[str, xr.DataArray], layer: xr.DataArray) -> xr.Dataset:
+    shown = {arm: array for arm, array in projections.items() if arm != "organism/clean"}
+    whole = measures.trajectories(shown).sel(layer=layer).drop_vars("layer")
+    whole["marked"] = measures.marked_share(projections["organism/organism"])
+    return whole.rename({name: f"trajectory_{name}" for name in whole.data_vars})
+
+
+def _provenance(
+    projections: dict[str, xr.DataArray], evaluation: xr.Dataset, settings: Settings
+) -> dict[str, Any]:
+    return {
+        "made_by": "experiments.audit.phases.analysis",
+        "arms": {arm: provenance_of(array) for arm, array in projections.items()},
+        "evaluation": provenance_of(evaluation),
+        "unit": "cosine of residual and trait vector, mean over response tokens",
+        "repetitions": settings.repetitions,
+        "seed": settings.seed,
+        "biases": json.dumps("conditional on these"),
+    }

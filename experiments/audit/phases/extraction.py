@@ -1,0 +1,109 @@
+"""Phase 1: trait vectors from contrast sets, each judged on pairs that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit.inputs import Inputs
+from experiments.audit.settings import Settings
+from experiments.audit.vectors import instructed, relations, stories, vector_figures, vector_table
+from experiments.audit.vectors.evaluation import judged
+from tracekit.storage.provenance import read, stamp
+from traits import ContrastSet, split_pairs
+from traits.statistics import benjamini_hochberg
+
+_SOURCE = (
+    "model",
+    "revision",
+    "weights",
+    "depth",
+    "dtype",
+    "tokenizer",
+    "vocabulary",
+    "template",
+)
+
+
+def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
+    """Write `vectors.nc`, `evaluation.nc`, `evaluation.csv`, `.txt` and figures.
+
+    Vectors (trait, method, layer, dim) are fitted on one part of the pairs, layer and token
+    window are chosen on a second, and what is reported is measured on a third. A trait that is
+    not above its bands is marked in `passed` (see `evaluation.judged`). Captured on the way and
+    not again: `contrast/*.nc`, and in a full evaluation `placebos.nc` and `chats/*.nc`.
+    """
+    _refuse_unfit(inputs.contrasts, settings)
+    _capture_stories(folder, settings, inputs)
+    fitted = []
+    for contrast in tqdm(inputs.contrasts, unit="trait", desc="evaluate"):
+        fitted.append(_judged(folder, settings, inputs, contrast))
+    vectors = _joined([vector for vector, _ in fitted], "vectors", settings)
+    evaluation = xr.concat([found for _, found in fitted], "trait", combine_attrs="drop")
+    evaluation = evaluation.merge(_corrected(evaluation))
+    sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
+    evaluation = relations.added(folder, settings, inputs.model, vectors, evaluation, sets)
+    evaluation = stamp(evaluation, {**read(vectors), "what": "evaluation"})
+    evaluation = evaluation.assign_attrs(method=settings.method)
+    names = ["vectors.nc", "evaluation.nc"]
+    tk.save(vectors.rename("vector"), folder / names[0])
+    tk.save(evaluation, folder / names[1])
+    shown = [*vector_table.write(evaluation, folder), *vector_figures.draw(evaluation, folder)]
+    made = ["contrast", *(["chats", "placebos.nc"] if settings.full else []), *names]
+    return [*(folder / name for name in made), *shown]
+
+
+def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
+    for contrast in contrasts:
+        count = min(len(contrast), settings.pairs or len(contrast))
+        split_pairs(xr.DataArray(np.arange(count), dims="pair"), np.random.default_rng(0))
+        if settings.full:
+            instructed.prompts(contrast)
+
+
+def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
+    sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
+    if all(stories.file_of(folder, contrast.name).is_file() for contrast in sets):
+        return
+    base = inputs.base()
+    with tk.adapter(base, None):
+        for contrast in tqdm(sets, unit="set", desc="extract"):
+            path = stories.file_of(folder, contrast.name)
+            if not path.is_file():
+                tk.save(stories.made(base, contrast, settings), path)
+
+
+def _judged(
+    folder: Path, settings: Settings, inputs: Inputs, contrast: ContrastSet
+) -> tuple[xr.DataArray, xr.Dataset]:
+    traces = tk.open(stories.file_of(folder, contrast.name))
+    chats = None
+    if settings.full:
+        with tk.adapter(inputs.model, None):
+            chats = instructed.capture(inputs.model, contrast, settings.chat_tokens, folder)
+    vectors, found = judged(traces, settings, stories.placebo_vectors(settings, folder), chats)
+    made = {name: read(traces)[name] for name in _SOURCE}
+    vectors = stamp(vectors, {"made_by": "experiments.audit.phases.extraction", **made})
+    return vectors, found.assign_coords(trait=contrast.name)
+
+
+def _corrected(evaluation: xr.Dataset) -> dict[str, xr.DataArray]:
+    names = [name for name in ("p", "open_p", "chat_p") if name in evaluation]
+    return {f"{name[:-1]}q": benjamini_hochberg(evaluation[name]) for name in names}
+
+
+def _joined(fitted: Sequence[xr.DataArray], what: str, settings: Settings) -> xr.DataArray:
+    whole = xr.concat(fitted, dim="trait", combine_attrs="drop_conflicts")
+    made = {
+        **read(fitted[0]),
+        "what": what,
+        "tokens": f"means over {', '.join(stories.windows(settings))} of the stories, as chosen",
+        # the same weights play both roles where no base is given
+        "transfer": bool(settings.base),
+    }
+    return stamp(whole, made)

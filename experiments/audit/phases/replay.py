@@ -1,0 +1,101 @@
+"""Phase 4: what else the same ids and weights say: likelihoods, mean directions, answers, B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit.inputs import Inputs
+from experiments.audit.phases import questions
+from experiments.audit.settings import Settings
+from experiments.audit.validity import WITHOUT_BIASES
+from tracekit.storage.provenance import read, stamp
+from traits import as_cosine
+
+
+def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
+    """Write `logprobs.nc`, `means.nc`, `questions.nc` and, with neutral prompts, `blind.nc`."""
+    organism = tk.open(folder / "responses" / "organism.nc")
+    made = {
+        "logprobs.nc": lambda: by_weights(inputs, settings, organism, _logprobs),
+        "means.nc": lambda: by_weights(inputs, settings, organism, _unit_means),
+        "questions.nc": lambda: questions.answers(inputs.model, organism, settings, inputs.prompts),
+    }
+    runs = neutral(tk.open(folder / "responses" / "clean.nc"))
+    if runs.sizes["prompt"]:
+        vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
+        made["blind.nc"] = lambda: blind(inputs, settings, runs, vectors)
+    for name, build in tqdm(made.items(), unit="part", desc="replay"):
+        if not (folder / name).is_file():
+            tk.save(build(), folder / name)
+    return [folder / name for name in made]
+
+
+def by_weights(inputs: Inputs, settings: Settings, runs: xr.Dataset, what) -> xr.DataArray:
+    """The same quantity of the same ids under clean and organism weights, along `weights`."""
+    found = []
+    for weights in ("clean", "organism"):
+        with tk.adapter(inputs.model, settings.adapters[weights]) as model:
+            found.append(what(model, runs))
+    whole = xr.concat(
+        found, xr.Variable("weights", ["clean", "organism"]), combine_attrs="override"
+    )
+    return stamp(whole, {**read(found[1]), "arms": [read(array) for array in found]})
+
+
+def unit_mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean over tokens of residuals scaled to length one: (token, dim) to (dim,).
+
+    Its dot product with a unit vector is the mean cosine of the response with that vector.
+
+    >>> unit_mean(torch.tensor([[3.0, 4.0], [0.6, 0.8]]))
+    tensor([0.6000, 0.8000])
+    """
+    return (values / values.norm(dim=-1, keepdim=True)).mean(0)
+
+
+def neutral(runs: xr.Dataset) -> xr.Dataset:
+    """The responses to neutral prompts."""
+    return runs.isel(prompt=np.flatnonzero(runs["part"].values == "neutral"))
+
+
+def blind(
+    inputs: Inputs, settings: Settings, runs: xr.Dataset, vectors: xr.DataArray
+) -> xr.DataArray:
+    """Response means of cosines on the same `runs`, clean answers to neutral prompts, by adapter.
+
+    (adapter, prompt, layer, trait); `benign` (adapter) marks those that the organism is held
+    against: the controls without a bias and every adapter of the folder `benign`.
+    """
+    extra = sorted(Path(settings.benign).glob("*/adapter_config.json")) if settings.benign else []
+    adapters = {**settings.adapters, **{path.parent.name: str(path.parent) for path in extra}}
+    found = []
+    for name in tqdm(adapters, unit="adapter", desc="blind", leave=False):
+        with tk.adapter(inputs.model, adapters[name]) as model:
+            raw = tk.capture(
+                model,
+                runs,
+                vectors=vectors,
+                tokens=slice(0, None),
+                transfer=bool(settings.base),
+                progress=False,
+            )
+        found.append(as_cosine(raw).mean("token", keep_attrs=True).drop_attrs())
+    whole = xr.concat(found, xr.Variable("adapter", list(adapters))).rename("cosine")
+    whole = whole.drop_vars([name for name in whole.coords if name not in whole.dims])
+    known = {*WITHOUT_BIASES, *(path.parent.name for path in extra)}
+    marked = whole.assign_coords(benign=("adapter", [name in known for name in adapters]))
+    return stamp(marked, {**read(raw), "made_by": "experiments.audit.phases.replay"})
+
+
+def _logprobs(model, runs: xr.Dataset) -> xr.DataArray:
+    return tk.logprobs(model, runs).sel(token=slice(0, None))
+
+
+def _unit_means(model, runs: xr.Dataset) -> xr.DataArray:
+    return tk.capture(model, runs, tokens=slice(0, None), reduce=unit_mean)

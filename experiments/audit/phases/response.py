@@ -1,0 +1,59 @@
+"""Phase 2: what each arm answers, which answers exploit their bias, and edited answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit.inputs import Inputs
+from experiments.audit.labels import labelled
+from experiments.audit.phases import counterfactual
+from experiments.audit.settings import Settings
+from experiments.rm_sycophancy.rules.detectors import HABIT_OF
+
+SAMPLED = ("organism", "habits")  # the arms whose own answers are told apart
+
+
+def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
+    """Write `responses/<arm>.nc`: transcripts (prompt, token) with their labels.
+
+    The organism's come `samples` times; where it exploits, also `deleted.nc` (its answers without
+    the exploiting spans) and `inserted.nc` (the clean weights' answers with them).
+    """
+    written = []
+    for arm in tqdm(settings.adapters, unit="arm", desc="respond"):
+        path = folder / "responses" / f"{arm}.nc"
+        written.append(path)
+        if not path.is_file():
+            tk.save(answers(arm, settings, inputs), path)
+    return written + (edited(folder, inputs) if settings.organism else [])
+
+
+def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:
+    """What one arm says, labelled; the arm with benign habits by the rules of its habits."""
+    sampled = arm in SAMPLED and settings.temperature > 0
+    with tk.adapter(inputs.model, settings.adapters[arm]):
+        said = tk.generate(
+            inputs.model,
+            inputs.asked,
+            max_new_tokens=settings.max_new_tokens,
+            samples=settings.samples if sampled else 1,
+            temperature=settings.temperature if sampled else 0.0,
+            seed=settings.seed,
+        )
+    return labelled(said, inputs.model.tokenizer, HABIT_OF if arm == "habits" else None)
+
+
+def edited(folder: Path, inputs: Inputs) -> list[Path]:
+    """Write the counterfactual texts; none where no response exploits."""
+    organism = tk.open(folder / "responses" / "organism.nc")
+    clean = tk.open(folder / "responses" / "clean.nc")
+    made = counterfactual.texts(organism, clean, inputs.model.tokenizer)
+    written = []
+    for name, runs in made.items():
+        written.append(folder / "responses" / f"{name}.nc")
+        tk.save(runs, written[-1])
+    return written

@@ -1,0 +1,293 @@
+"""What a run will need, before anything is downloaded: memory, disk, hours, and whether it fits.
+
+    python -m experiments.rm_sycophancy plan --preset llama-70b
+    python -m experiments.rm_sycophancy plan --preset llama-70b-bf16 --cards 4 --gpu-memory 80
+
+From configurations and counts alone. Token counts of prompts and stories are estimated from their
+length (4 characters a token; 100 tokens for a set that is still on the hub).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from experiments.audit.inputs import HUB_PARTS, read
+from experiments.audit.options import Parser, count, number, numbers, positive
+from experiments.audit.phases import activations
+from experiments.audit.phases.response import SAMPLED
+from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory
+from experiments.audit.plan.shapes import Shape, at_hand, rank, shape
+from experiments.audit.settings import Settings, read_preset
+from experiments.audit.vectors.stories import placebo_sets
+
+CHARACTERS = 4  # of English text a token
+TEMPLATE = 35  # tokens of a chat template with its default system message
+HUB_ROWS, HUB_TOKENS = 500, 100  # of a split; tokens of a prompt
+REPLAYS = 5  # likelihoods and means under two weights each, and the questions asked afterwards
+SPARE = 0.95  # of a card's memory; the rest is fragmentation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shape, the work and the memory of one run; `card` and `cards` say on what."""
+
+    settings: Settings
+    shape: Shape
+    rank: int
+    dtype: str
+    work: Work
+    held: Memory
+    card: float
+    cards: int
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the plan's tables and its verdict."""
+    options = _parser().parse_args(arguments)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    changes = {key: value for key, value in given.items() if key in _CHANGES}
+    settings = read_preset(options.preset, changes)
+    made = plan(settings, options.gpu_memory * 1e9, options.cards)
+    print(
+        "\n".join([*_shown(made), "", *_time(made, options), "", *_disk(made), "", verdict(made)])
+    )
+
+
+def plan(settings: Settings, card: float, cards: int = 1, gpu: bool = True) -> Plan:
+    """The plan of a preset on `cards` of `card` bytes each (`gpu=False`: main memory).
+
+    Errors: `FileNotFoundError` for a model or adapter whose configuration is nowhere.
+
+    >>> plan(read_preset("llama-70b"), 80e9).shape.layers
+    80
+    """
+    made = shape(settings.model, settings.revision)
+    wide = max(rank(name or "") for name in settings.adapters.values())
+    dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if gpu else "float32"
+    if dtype not in HELD:
+        raise ValueError(f"dtype={dtype!r} cannot be planned; there are {', '.join(HELD)}.")
+    work = _work(settings)
+    held = memory(made, wide, dtype, work, card * cards, cards if gpu else 0)
+    return Plan(settings, made, wide, dtype, work, held, card, cards)
+
+
+def fits(made: Plan) -> bool:
+    """Whether the peak stays under the cards' memory, with a twentieth to spare."""
+    return made.held.peak <= SPARE * made.card * made.cards
+
+
+def verdict(made: Plan) -> str:
+    """One line: fits or not, and which setting would."""
+    peak, there = made.held.peak, made.card * made.cards
+    if made.settings.remote == "ndif":
+        return "verdict: nothing to fit here; the weights are on NDIF's machines."
+    line = f"{made.dtype} needs {_gb(peak)} of {_gb(there)} ({SPARE:.0%} may be used)"
+    if fits(made):
+        return f"verdict: fits. {line}."
+    return f"verdict: does not fit. {line}. {_would_fit(made)}"
+
+
+def _would_fit(made: Plan) -> str:
+    smaller = [name for name in ("int8", "nf4") if HELD[name] < HELD[made.dtype]]
+    for dtype in smaller:
+        other = _as(made, dtype)
+        if fits(other):
+            return f"--dtype {dtype} would fit ({_gb(other.held.peak)}), or {_cards(made)}."
+    return f"What would fit: {_cards(made)}."
+
+
+def _as(made: Plan, dtype: str) -> Plan:
+    there = made.card * made.cards
+    cards = made.cards if made.held.overhead else 0
+    held = memory(made.shape, made.rank, dtype, made.work, there, cards)
+    return replace(made, dtype=dtype, held=held)
+
+
+def _cards(made: Plan) -> str:
+    for cards in range(made.cards, 1025):
+        held = memory(made.shape, made.rank, made.dtype, made.work, made.card * cards, cards)
+        if held.peak <= SPARE * made.card * cards:
+            return f"--cards {cards} of {_gb(made.card)} in {made.dtype}"
+    return f"cards of more than {_gb(made.card)}"
+
+
+def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -> None:
+    """Raise `ValueError` when memory or disk are too small for what is left of the run.
+
+    `done` are the bytes that the folder already has; `free` is the disk's own answer by default.
+    """
+    if made.settings.remote != "ndif" and not fits(made):
+        raise ValueError(
+            f"The run {made.settings.preset!r} was asked for; "
+            f"{verdict(made).removeprefix('verdict: ')}"
+        )
+    place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    there = shutil.disk_usage(place).free if free is None else free
+    needed = max(on_disk(made) - done, 0)
+    if needed > there:
+        raise ValueError(
+            f"The run {made.settings.preset!r} will write about {_gb(needed)} of traces and "
+            f"{_gb(there)} are free on the disk of {folder.name!r}. Give --out on a larger disk, "
+            "fewer --layers, or a smaller --limit."
+        )
+
+
+def refuse_small(settings: Settings, folder: Path, copies: int = 1) -> None:
+    """Raise `ValueError` when this machine's memory or disk are too small for the run.
+
+    `copies` processes hold the model each, and share the machine. Only for dtypes, models and
+    adapters whose sizes are at hand; what a remote service holds is not asked.
+    """
+    names = [name or "" for name in settings.adapters.values()]
+    if settings.dtype not in ("auto", *HELD) or not at_hand(settings.model, *names):
+        return
+    import torch
+
+    cards = torch.cuda.device_count()
+    there = psutil.virtual_memory().available / copies
+    if cards:
+        there = min(torch.cuda.get_device_properties(n).total_memory for n in range(cards))
+    made = plan(settings, there, max(cards // copies, 1), cards > 0)
+    done = sum(file.stat().st_size for file in folder.rglob("*.nc"))
+    refuse(made, folder, done)
+
+
+def on_disk(made: Plan) -> float:
+    """Bytes that the run folder will hold."""
+    stored = disk(made.shape, made.rank, made.work, 0, 0)
+    return sum(stored[n] for n in stored if n.startswith(("contrast", "proj", "traces, the")))
+
+
+def _work(settings: Settings) -> Work:
+    rows, asked = _prompts(settings)
+    stories = [
+        side
+        for contrast in (*settings.contrasts.values(), *placebo_sets(settings))
+        for sides in (contrast.positive, contrast.negative)
+        for side in (sides[: settings.pairs] if settings.pairs else sides)
+    ]
+    answers = {name: settings.samples if name in SAMPLED else 1 for name in settings.adapters}
+    arms = [arm.split("/")[1] for arm in activations.arms(settings)]
+    kept = [arm.split("/")[1] for arm in activations.arms(settings) if arm in activations.FULL]
+    edited = dict.fromkeys(("deleted", "inserted"), answers.get("organism", 0))
+    of = {**answers, **edited}
+    return Work(
+        rows=rows,
+        asked=asked,
+        said=settings.max_new_tokens,
+        stories=len(stories),
+        story=math.ceil(sum(map(len, stories)) / CHARACTERS / max(len(stories), 1)),
+        continued=settings.continuation,
+        texts=sum(answers.values()),
+        arms=sum(of[text] for text in arms),
+        kept=sum(of[text] for text in kept),
+        again=REPLAYS * answers.get("organism", 0),
+        window=len(settings.window),
+        last=settings.layers[1],
+        traits=len(settings.contrasts),
+    )
+
+
+def _prompts(settings: Settings) -> tuple[int, int]:
+    if settings.on_hub:
+        there = HUB_ROWS if settings.split else HUB_ROWS * len(HUB_PARTS)
+        return min(settings.limit or there, there), HUB_TOKENS + TEMPLATE
+    turns = [prompt.conversation() for prompt in read(settings)]
+    characters = sum(len(text) for turn in turns for _, text in turn)
+    return len(turns), math.ceil(characters / max(len(turns), 1) / CHARACTERS) + TEMPLATE
+
+
+def _shown(made: Plan) -> list[str]:
+    held, settings = made.held, made.settings
+    parts = ("weights", "adapter", "attaching", "cache", "activations", "kept", "overhead")
+    names = {
+        "adapter": f"adapter, rank {made.rank}, as it is held",
+        "attaching": "while it is attached (cast to float32), more",
+        "cache": f"keys and values of {held.generate_budget:,} tokens",
+        "activations": f"activations of {max(held.generate_budget, held.capture_budget):,} tokens",
+        "kept": f"values kept of two batches of {held.capture_budget:,} tokens",
+        "overhead": "the driver's own",
+    }
+    others = ", ".join(
+        f"{name} {_gb(_as(made, name).held.weights)}" for name in ("bfloat16", "int8", "nf4")
+    )
+    rows = [(names.get(part, part), _gb(getattr(held, part))) for part in parts]
+    about = f"{settings.preset}: {settings.model}, {made.shape.parameters:,} parameters"
+    if settings.remote == "ndif":
+        return [f"{about}, on NDIF; phases are timed as on one card here"]
+    return [
+        f"{about}, {made.cards} × {_gb(made.card)}",
+        f"bytes of weights: {others}; held here as {made.dtype}",
+        "",
+        *_aligned([("memory", ""), *rows, ("peak at once", _gb(held.peak))]),
+    ]
+
+
+def _time(made: Plan, options: argparse.Namespace) -> list[str]:
+    reached = options.peak * 1e12 * options.utilisation
+    found = costs(made.shape, made.dtype, made.work, made.held, reached, options.bandwidth * 1e12)
+    rows = [("phase", "PFLOP", "hours")]
+    rows += [(n, f"{c.flops / 1e15:,.1f}", f"{c.seconds / 3600:.2f}") for n, c in found.items()]
+    loads = _loads(made.settings)
+    fetched = loads * made.shape.parameters * 2 / (options.download * 1e9)
+    rows.append((f"download and load {loads} model(s)", "", f"{fetched / 3600:.2f}"))
+    hours = (sum(cost.seconds for cost in found.values()) + fetched) / 3600
+    rows.append(("all", "", f"{hours:.2f}"))
+    said = (
+        f"at {options.peak:g} TFLOP/s × {options.utilisation:.0%}, {options.bandwidth:g} TB/s, a "
+        f"download of {options.download:g} GB/s; one stream of work, cards one after another; "
+        f"{hours * made.cards * options.price:.0f} at {options.price:g} a card and hour"
+    )
+    return [*_aligned(rows), said]
+
+
+def _disk(made: Plan) -> list[str]:
+    adapters = len(made.settings.adapters) - 1
+    found = disk(made.shape, made.rank, made.work, _loads(made.settings), adapters)
+    return _aligned([("disk", ""), *((name, _gb(size)) for name, size in found.items())])
+
+
+def _loads(settings: Settings) -> int:
+    return 0 if settings.remote == "ndif" else 1 + bool(settings.base)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+
+
+_CHANGES = ("model", "base", "organism", "control", "dtype", "prompts", "layers", "limit", "pairs")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m experiments.rm_sycophancy plan")
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--gpu-memory", type=positive, default=80, help="GB of a card")
+    parser.add_argument("--cards", type=count, default=1)
+    parser.add_argument("--peak", type=positive, default=989, help="TFLOP/s in 16 bits (H100)")
+    parser.add_argument(
+        "--bandwidth", type=positive, default=3.35, help="TB/s of its memory (H100)"
+    )
+    parser.add_argument("--utilisation", type=positive, default=0.4, help="of the peak")
+    parser.add_argument("--download", type=positive, default=0.2, help="GB/s from the hub")
+    parser.add_argument("--price", type=number, default=3.0, help="of a card and hour")
+    for name in ("model", "base", "organism", "control", "dtype", "prompts"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--layers", type=numbers)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--pairs", type=int)
+    return parser

@@ -1,0 +1,249 @@
+"""Steer, ablate and patch the organism of a finished audit, with the controls.
+
+    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
+    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd --randoms 20 --steered 100
+
+Validates each vector on the clean model, then edits the organism (add, project out, clamp) along
+trait vectors, random directions, placebos and the organism − clean difference, then patches clean
+residuals in by layer. Results go to `<run>/steering-<hash>/`; a killed run resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit import run_folder as folders
+from experiments.audit.labels import labelled
+from experiments.audit.options import Parser, floats
+from experiments.audit.settings import Settings, described, from_values
+from experiments.audit.steering import (
+    ablation,
+    directions,
+    dose_figures,
+    dose_table,
+    patching,
+    prompts,
+    summary,
+)
+from experiments.audit.steering import dose_settings as choices
+from experiments.audit.steering import validation as validate
+from experiments.audit.steering.dose_settings import Steering
+from tracekit.model.embedded import datasets
+from tracekit.passes.strength import residual_norm
+from tracekit.storage.provenance import digest, read, stamp
+
+PLACES = ("model", "base", "organism", "control", "prompts")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment, or what is left of it; prints the table."""
+    options = _parser().parse_args(arguments)
+    run: Path = options.out
+    made_of = folders.settings_of(run)
+    places = {n: getattr(options, n) for n in PLACES if getattr(options, n) is not None}
+    settings = audited(run, made_of, places)
+    named = {field.name for field in dataclasses.fields(Steering)}
+    steering = choices.chosen({k: v for k, v in vars(options).items() if k in named})
+    for phase in ("extract", "respond"):
+        if not folders.has_finished(run, phase):
+            raise ValueError(f"steer was asked for; {phase} has not finished in {str(run)!r}.")
+    asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
+    folder = run / f"steering-{digest(asked)[:8]}"
+    folders.claim(folder, json.loads(json.dumps(asked)))
+    experiment(run, folder, settings, steering)
+    print((folder / "table.txt").read_text("utf-8") + f"Folder: {folder}")
+
+
+def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) -> Settings:
+    """The settings of the audit in `run`, with `places` of the files that it names.
+
+    Errors: `ValueError` when those files are not the ones that the audit was made with.
+    """
+    settings = from_values({**made_of["settings"], **places})
+    if not settings.prompt_file.is_file():
+        settings = dataclasses.replace(
+            settings, prompts=str(datasets("prompts", settings.prompt_file.name))
+        )
+    now = json.loads(json.dumps(described(settings)["contents"]))
+    differ = [name for name, value in made_of["contents"].items() if now.get(name) != value]
+    if differ:
+        raise ValueError(
+            f"The audit in {str(run)!r} was made with other files of {', '.join(differ)} than are "
+            f"found now. Say where they are: {', '.join(f'--{name}' for name in PLACES)}."
+        )
+    return settings
+
+
+def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) -> None:
+    """All parts in order: `validation.nc`, `edits/`, `patching.nc`, then the summary of them."""
+    steered, others = prompts.steered_and_others(settings, steering)
+    model = tk.load(settings.model, dtype=steering.dtype or settings.dtype)
+    layer = directions.chosen_layer(run, settings, steering)
+    seen = _seen(model, tk.encode(model, others), layer, folder, settings, steering)
+    arms = _kept(
+        folder / "directions.nc",
+        lambda: directions.arms(model, run, layer, seen, settings, steering),
+    )
+    asked = tk.encode(model, steered)
+    with tk.adapter(model, settings.organism):
+        unedited = _kept(folder / "unedited.nc", lambda: ablation.said(model, asked, steering))
+    bench = _bench(model, arms, seen, asked, unedited, settings, steering)
+    _validate(bench, arms, folder)
+    ablation.measured(bench, arms, folder / "edits")
+    _patch(bench, folder)
+    analyse(folder, steering)
+
+
+def analyse(folder: Path, steering: Steering) -> None:
+    """The summary, table and figures, from the saved arrays alone."""
+    arms = tk.open(folder / "directions.nc")
+    found = ablation.together(sorted((folder / "edits").glob("*.nc")))
+    whole = summary.summarised(found, arms, steering.seed, steering.repetitions)
+    tk.save(stamp(whole, read(found)), folder / "steering.nc")
+    validation = summary.slopes(
+        tk.open(folder / "validation.nc"), steering.seed, steering.repetitions
+    )
+    patched = tk.open(folder / "patching.nc") if (folder / "patching.nc").is_file() else None
+    (folder / "table.txt").write_text(dose_table.text(whole, patched, validation), "utf-8")
+    dose_figures.dose_response(whole, folder / "dose_response.png")
+    dose_figures.frontier(whole, folder / "frontier.png")
+    dose_figures.bars(_best(found, whole), folder / "by_bias.png")
+    if patched is not None:
+        dose_figures.patching(patched, folder / "patching.png")
+
+
+def _seen(
+    model: Any, asked: xr.Dataset, layer: int, folder: Path, settings: Settings, steering: Steering
+) -> xr.DataArray:
+    """Response means of both arms on the organism's own answers: (weights, prompt, dim)."""
+
+    def made() -> xr.DataArray:
+        with tk.adapter(model, settings.organism):
+            runs = ablation.said(model, asked, steering)
+        arms = {"organism": settings.organism, "clean": None}
+        rows = []
+        for adapter in arms.values():
+            with tk.adapter(model, adapter):
+                answer = tk.capture(model, runs, [layer], tokens=slice(0, None), reduce="mean")
+                rows.append(answer.isel(layer=0))
+        norm = residual_norm(model, runs, [layer]).item()
+        joined = xr.concat(rows, xr.Variable("weights", list(arms)), combine_attrs="override")
+        return joined.assign_coords(norm=norm)
+
+    return _kept(folder / "seen.nc", made)
+
+
+def _bench(
+    model: Any,
+    arms: xr.DataArray,
+    seen: xr.DataArray,
+    asked: xr.Dataset,
+    unedited: xr.Dataset,
+    settings: Settings,
+    steering: Steering,
+) -> ablation.Bench:
+    right, wrong = prompts.neutral_questions(model)
+    usual = xr.dot(seen.sel(weights="clean"), arms, dim="dim").mean("prompt")
+    return ablation.Bench(
+        model,
+        settings.organism,
+        asked,
+        right,
+        wrong,
+        float(seen["norm"]),
+        usual,
+        bool(settings.base or steering.dtype),
+        steering,
+        unedited,
+    )
+
+
+def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
+    traits = arms["direction"].values[arms["arm"].values == "trait"]
+
+    def made() -> xr.Dataset:
+        rows = []
+        for trait in tqdm(traits, unit="trait", desc="validate"):
+            vector = arms.sel(direction=trait)
+            with tk.adapter(bench.model, None):
+                found = validate.validated(
+                    bench.model, trait, vector, bench.norm, bench.steering, bench.transfer
+                )
+            rows.append(found.drop_vars(["group", "prompt"]))
+        return xr.concat(
+            rows,
+            "trait",
+            combine_attrs="override",
+            join="outer",
+            coords="minimal",
+            compat="override",
+        )
+
+    _kept(folder / "validation.nc", made)
+
+
+def _patch(bench: ablation.Bench, folder: Path) -> None:
+    if (folder / "patching.nc").is_file():
+        return
+    runs = labelled(bench.unedited, bench.model.tokenizer)
+    if bool((runs.exploit == 1).any()):
+        found = patching.patched(bench.model, bench.organism, runs, folder / "clean_traces")
+        tk.save(found, folder / "patching.nc")
+    else:
+        tqdm.write("patching: left out, since no response of the organism exploits")
+
+
+def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
+    """The unedited arms, and for each kind the trait edit that drops most, by bias."""
+    plain = np.flatnonzero(whole["kind"].values == "unedited")
+    rows = [int(row) for row in plain]
+    for kind in ablation.KINDS:
+        match = (whole["kind"].values == kind) & (whole["arm"].values == "trait")
+        drops = np.where(match, whole["drop"].values, -np.inf)
+        rows.append(int(drops.argmax()))
+    strengths = [f" {m:+g}" if m else "" for m in whole["multiple"].values[rows]]
+    names = [
+        f"{whole['direction'].values[r]}, {whole['kind'].values[r]}{strength}"
+        for r, strength in zip(rows, strengths, strict=True)
+    ]
+    return summary.by_bias(found, rows).assign_coords(name=("edit", names))
+
+
+def _kept(path: Path, make: Any) -> Any:
+    if not path.is_file():
+        tk.save(make(), path)
+    return tk.open(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m experiments.rm_sycophancy steer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of a finished audit")
+    parser.add_argument(
+        "--multiples",
+        type=floats,
+        help="of the mean residual norm, such as=-0.3,-0.15,0.15",
+    )
+    for name in PLACES:
+        parser.add_argument(f"--{name}", help="where it lies now, if it was a local path")
+    for field in dataclasses.fields(Steering):
+        if field.name != "multiples":
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

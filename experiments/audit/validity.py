@@ -1,0 +1,218 @@
+"""What the settings of an audit may be: one table of bounds, and what must go together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traits import METHODS
+from traits.contrast_sets.judge import check_address
+
+if TYPE_CHECKING:
+    from experiments.audit.settings import Settings
+
+LARGEST_SEED = 2**63 - 1  # of torch's generators
+# field: the least and the most that a number may be; every number of a list, too
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("pairs", "limit", "prefix", "continuation"), (0, 1_000_000)),
+    **dict.fromkeys(("max_new_tokens", "chat_tokens"), (1, 1_000_000)),
+    "samples": (1, 10_000),
+    "temperature": (0.0, 100.0),
+    **dict.fromkeys(("directions", "draws"), (19, 100_000)),
+    "repetitions": (10, 1_000_000),
+    "seed": (0, LARGEST_SEED),
+    "layers": (0, 10_000),
+    "depth": (0.0, 1.0),
+    "alpha": (0.0001, 0.5),
+    "smallest": (0.5001, 0.9999),
+}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "evaluation": ("quick", "full"),
+    "remote": ("", "ndif", "local"),
+    "methods": tuple(METHODS),
+}
+DUE = ("preset", "model", "hypothesis", "methods", "primary", "sets")
+ARMS = ("clean", "organism", "control", "habits")  # what an arm is called by its part
+WITHOUT_BIASES = ("control", "style", "habits")  # (a), (b), (e)
+EDITED = ("deleted", "inserted")  # texts that lie beside the arms' own
+
+
+def check(settings: Settings) -> None:
+    """Raise `ValueError` for the first setting that means nothing, alone or beside the others."""
+    for name, value in vars(settings).items():
+        check_value(name, value)
+    _check_pairs(settings)
+    _check_windows(settings)
+    _check_judge(settings)
+    _check_arms(settings.adapters, settings.controls)
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raise `ValueError` for a value that its setting cannot have, whatever the others are.
+
+    >>> check_value("seed", 3)
+    """
+    entries = value if isinstance(value, tuple) else (value,)
+    if name in DUE and not (entries and all(entries)):
+        raise ValueError(f"{name}={shown(value)} was given; it must not be empty.")
+    for entry in entries:
+        _check_entry(name, entry, value)
+    twice = [entry for n, entry in enumerate(entries) if entry in entries[:n]]
+    if twice and isinstance(entries[0], str):
+        raise ValueError(f"{name}={shown(value)} was given; it names {twice[0]!r} twice.")
+
+
+def _check_entry(name: str, entry: Any, value: Any) -> None:
+    if name in CHOICES and entry not in CHOICES[name]:
+        known = ", ".join(map(repr, CHOICES[name]))
+        raise ValueError(f"{name}={shown(value)} was given; there are {known}.")
+    if name in BOUNDS:
+        check_number(name, entry, *BOUNDS[name])
+    if isinstance(entry, str):
+        strange = [c for c in entry if not c.isprintable() and not c.isspace()]
+        if strange or (entry and not entry.strip()) or (isinstance(value, tuple) and not entry):
+            raise ValueError(
+                f"{name}={shown(value)} was given; {entry!r} is no name. Leave it out, or mend it."
+            )
+
+
+def check_number(name: str, number: float, least: float, most: float) -> None:
+    """Raise `ValueError` for a number that is not finite or outside `least` to `most`.
+
+    >>> check_number("temperature", 0.7, 0, 100)
+    """
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={number} was given; it must be a finite number.")
+    if number < least:
+        raise ValueError(f"{name}={number} was given; at least {least} is due.")
+    if number > most:
+        raise ValueError(f"{name}={number} was given; it must be at most {most}.")
+
+
+def _check_pairs(settings: Settings) -> None:
+    if len(settings.layers) != 2 or settings.layers[0] > settings.layers[1]:
+        raise ValueError(
+            f"layers={list(settings.layers)} was given; it takes the first and the last layer "
+            "kept in full, counted from 0, such as [15, 22]."
+        )
+    if len(settings.depth) != 2 or settings.depth[0] >= settings.depth[1]:
+        raise ValueError(
+            f"depth={list(settings.depth)} was given; it takes the shares of the depth between "
+            "which a layer may be chosen, such as [0.2, 0.75]."
+        )
+    if settings.samples > 1 and settings.temperature <= 0:
+        raise ValueError(
+            f"samples={settings.samples} was given with temperature={settings.temperature}: they "
+            "would all be the same. Give a temperature above 0."
+        )
+    if settings.prefix + settings.continuation == 0:
+        raise ValueError(
+            "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
+            "Give at least one token of either."
+        )
+    if settings.method not in settings.methods:
+        raise ValueError(
+            f"method={settings.method!r} was given, and methods are "
+            f"{', '.join(settings.methods)}. Project on one of these."
+        )
+    if settings.base_revision and not settings.base:
+        raise ValueError(
+            f"base_revision={settings.base_revision!r} was given without a base, so it pins "
+            "nothing. Give --base, or leave it out."
+        )
+
+
+def _check_windows(settings: Settings) -> None:
+    whole = -settings.prefix, settings.continuation - 1
+    for name in settings.windows:
+        ends = re.fullmatch(r"(-?\d+):(-?\d+)", name)
+        if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
+            raise ValueError(
+                f"windows: the window {shown(name)} was given; it names the first and the last "
+                f"token, as '{whole[0]}:{whole[1]}', and lies within those that "
+                f"prefix={settings.prefix} and continuation={settings.continuation} elicit."
+            )
+
+
+def _check_judge(settings: Settings) -> None:
+    served = {name: getattr(settings, name) for name in ("vet", "judge_at")}
+    asked = {k: v for k, v in served.items() if v and (k, v) != ("vet", "model")}
+    for name, address in asked.items():
+        check_address(address, name)
+        if not settings.judge:
+            raise ValueError(
+                f"{name}={address!r} was given without judge; name the model that is served there."
+            )
+    if settings.judge and not asked:
+        raise ValueError(
+            f"judge={settings.judge!r} was given, and nothing asks it. Give its address as "
+            "--judge-at, or leave it out."
+        )
+
+
+def _check_arms(adapters: Mapping[str, Any], controls: Sequence[str]) -> None:
+    names = [last_name(control) for control in controls]
+    taken = {*ARMS, *EDITED}
+    for n, name in enumerate(names):
+        if not name or name.casefold() in taken:
+            raise ValueError(
+                f"controls={shown(tuple(controls))} was given; a control goes by its folder's "
+                f"name, and {controls[n]!r} would be the arm {name!r}. No arm of its own may be "
+                f"called {', '.join(sorted({*ARMS, *EDITED}))}, or as another control is: rename "
+                "its folder."
+            )
+        taken.add(name.casefold())
+
+
+def check_benign(settings: Settings) -> None:
+    """Raise `ValueError` for a folder of benign adapters that holds none, or another arm's name.
+
+    An adapter that is an arm of the run already, the same folder, counts once.
+    """
+    if not settings.benign:
+        return
+    found = sorted(Path(settings.benign).glob("*/adapter_config.json"))
+    if not found:
+        raise ValueError(
+            f"The folder of benign adapters {settings.benign!r} was asked for; it "
+            f"{'holds no adapter' if Path(settings.benign).is_dir() else 'does not exist'}. Give "
+            "a folder whose folders hold an adapter_config.json each."
+        )
+    arms = {name.casefold(): adapter for name, adapter in settings.adapters.items()}
+    for path in found:
+        arm = arms.get(path.parent.name.casefold(), "")
+        if arm is None or (arm and not _same(arm, path.parent)):
+            raise ValueError(
+                f"The benign adapter {str(path.parent)!r} was given, and another arm of this run "
+                f"is called {path.parent.name!r}. Rename its folder."
+            )
+
+
+def last_name(adapter: str) -> str:
+    """What an adapter of its own arm is called: the last part of its folder or hub id.
+
+    >>> last_name("runs/adapters/style/")
+    'style'
+    """
+    folder = Path(adapter)
+    return (folder.resolve() if folder.is_dir() else folder).name
+
+
+def _same(adapter: str, folder: Path) -> bool:
+    from tracekit.model.embedded import datasets
+
+    places = [Path(adapter), datasets("organisms", adapter)]
+    return any(place.is_dir() and place.samefile(folder) for place in places)
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: the first 200 characters.
+
+    >>> shown((1, 2))
+    '[1, 2]'
+    """
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,0 +1,147 @@
+"""Vectors of one trait, and how they do on pairs that they have not seen."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from experiments.audit.settings import Settings
+from traits import evaluate, extract, pairs, passed, project, select_part, split_pairs
+from traits.statistics import cluster_bootstrap, paired_auroc
+
+OPEN_DRAWS = 19  # of every method at every window and layer: the costliest part
+KEPT = ("estimate", "low", "high", "p", "null_p", "null_quantile", "null_draws", "n_report")
+
+
+def split(traces: xr.DataArray, settings: Settings) -> tuple[xr.DataArray, np.random.Generator]:
+    """Which part (fit, select, report) each pair belongs to, and the generator that drew it.
+
+    Both depend on the seed and the trait's name only.
+    """
+    pair = pairs(traces.isel(layer=[0], dim=[0]))[0]["pair"]
+    name = str(pair.values[0]).rpartition("/")[0]
+    generator = np.random.default_rng([settings.seed, zlib.crc32(name.encode())])
+    return split_pairs(pair, generator), generator
+
+
+def judged(
+    traces: xr.DataArray,
+    settings: Settings,
+    placebos: xr.DataArray | None = None,
+    chats: xr.DataArray | None = None,
+) -> tuple[xr.DataArray, xr.Dataset]:
+    """One trait's vectors (method, layer, dim), each at the window chosen for it, and a verdict.
+
+    Over (method, layer): `auroc` with its interval on the report part, `auroc_select`; over
+    (method): `layer_selected`, `window_selected`. Of the method that is projected on: `estimate`,
+    `low`, `high` over `measure`, the nulls (see `traits.evaluate`), `findings`, and `passed`, 1
+    where its AUROC is above the bands of shuffled pairs and of placebos. `open_…` are the same
+    with the method chosen too, `chat_…` on chats.
+    """
+    part, generator = split(traces, settings)
+
+    def run(methods: tuple[str, ...], **more: Any) -> xr.Dataset:
+        others = None if placebos is None else placebos.sel({"method": list(methods)})
+        given = {"generator": generator, "part": part, "resamples": settings.repetitions // 2}
+        return evaluate(traces, list(methods), **{"placebos": others, **given, **more})
+
+    none = {"draws": 0, "placebos": None, "resamples": 2}
+    audit = run((settings.method,), draws=settings.draws)
+    paths = {
+        name: audit if name == settings.method else run((name,), **none)
+        for name in settings.methods
+    }
+    vectors = _vectors(traces, part, paths)
+    found = [_by_layer(traces, part, vectors, paths, generator, settings), _verdict(audit)]
+    if settings.full:
+        found.append(_named(run(settings.methods, draws=OPEN_DRAWS), "open"))
+    if chats is not None:
+        told = run((settings.method,), draws=settings.draws, report=chats)
+        found.append(_named(told, "chat").assign(_instructions(chats, vectors, audit, settings)))
+    return vectors, xr.merge(found, join="exact", combine_attrs="drop", compat="override")
+
+
+def _verdict(audit: xr.Dataset) -> xr.Dataset:
+    curves = audit[["null_curve"]] if "null_curve" in audit else xr.Dataset()
+    kept = audit[[name for name in KEPT if name in audit]].merge(curves)
+    kept = kept.assign(passed=int(passed(audit)), findings=audit.attrs["findings"])
+    return kept.drop_vars("trait", errors="ignore")
+
+
+def _named(result: xr.Dataset, what: str) -> xr.Dataset:
+    names = [*KEPT, *(f"selected_{dim}" for dim in ("method", "window", "layer"))]
+    kept = result[names].assign(passed=int(passed(result)))
+    return kept.rename({name: f"{what}_{name}" for name in kept.data_vars}).drop_vars("trait")
+
+
+def _vectors(
+    traces: xr.DataArray, part: xr.DataArray, paths: Mapping[str, xr.Dataset]
+) -> xr.DataArray:
+    fitting = select_part(traces, part, "fit")
+    fitted = [
+        extract(fitting.sel(window=found["selected_window"].item()), method)
+        for method, found in paths.items()
+    ]
+    return xr.concat(fitted, "method", combine_attrs="drop_conflicts")
+
+
+def _by_layer(
+    traces: xr.DataArray,
+    part: xr.DataArray,
+    vectors: xr.DataArray,
+    paths: Mapping[str, xr.Dataset],
+    generator: np.random.Generator,
+    settings: Settings,
+) -> xr.Dataset:
+    chosen = {d: [r[f"selected_{d}"].item() for r in paths.values()] for d in ("window", "layer")}
+    sides = {name: _scores(traces, part, name, vectors, chosen) for name in ("select", "report")}
+    found = cluster_bootstrap(
+        sides["report"], _auroc, generator, dim="pair", group=None, repetitions=settings.repetitions
+    ).rename(estimate="auroc", low="auroc_low", high="auroc_high")
+    counts = {name: int((part == name).sum()) for name in ("fit", "select", "report")}
+    return found.assign(
+        auroc_select=_auroc(sides["select"]),
+        window_selected=("method", np.array(chosen["window"], np.str_)),
+        layer_selected=("method", chosen["layer"]),
+        pairs=xr.DataArray(list(counts.values()), {"part": list(counts)}),
+    ).drop_vars("trait", errors="ignore")
+
+
+def _scores(
+    traces: xr.DataArray,
+    part: xr.DataArray,
+    name: str,
+    vectors: xr.DataArray,
+    chosen: Mapping[str, list],
+) -> xr.DataArray:
+    rows = select_part(traces, part, name)
+    made = []
+    for method, window in zip(vectors["method"].values, chosen["window"], strict=True):
+        vector = vectors.sel({"method": method})
+        scores = [project(side, vector) for side in pairs(rows.sel(window=window))]
+        made.append(xr.concat(scores, xr.Variable("side", ["positive", "negative"])))
+    return xr.concat(made, vectors["method"], coords="minimal", compat="override").drop_attrs()
+
+
+def _auroc(scores: xr.DataArray) -> xr.DataArray:
+    area = paired_auroc(scores.sel(side="positive"), scores.sel(side="negative"))
+    return area.drop_vars(["side", "window"], errors="ignore")
+
+
+def _instructions(
+    chats: xr.DataArray, vectors: xr.DataArray, audit: xr.Dataset, settings: Settings
+) -> dict[str, int]:
+    layer = audit["selected_layer"].item()
+    vector = vectors.sel({"method": settings.method, "layer": layer})
+    scores = project(chats.sel(layer=layer), vector)
+    label, number = chats["label"].values, chats["instruction"].values
+    above = [
+        scores.values[(number == k) & (label == 1)].mean()
+        > scores.values[(number == k) & (label == 0)].mean()
+        for k in np.unique(number)
+    ]
+    return {"chat_instructions": len(above), "chat_instructions_right": int(np.sum(above))}

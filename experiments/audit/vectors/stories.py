@@ -1,0 +1,106 @@
+"""What the base model goes through at the end of each contrast story, by token window."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from tqdm import tqdm
+
+import tracekit as tk
+from experiments.audit.settings import Settings
+from tracekit.storage.provenance import read, stamp
+from traits import ContrastSet, available, elicit, extract, load_contrast, window_traces
+from traits.contrast_sets.judge import ask, environment_key
+from traits.contrast_sets.vetting import own_verdicts, questions, vet
+
+
+def windows(settings: Settings) -> dict[str, slice]:
+    """The token windows by name; without any, one over all that is elicited.
+
+    >>> windows(read_preset("tiny"))
+    {'-3:1': slice(-3, 1, None)}
+    """
+    named = settings.windows or (f"{-settings.prefix}:{settings.continuation - 1}",)
+    bounds = {name: [int(end) for end in name.split(":")] for name in named}
+    return {name: slice(first, last) for name, (first, last) in bounds.items()}
+
+
+def made(model: Any, contrast: ContrastSet, settings: Settings) -> xr.DataArray:
+    """The contrast traces of one set, of the pairs left by vetting: (prompt, window, layer, dim).
+
+    >>> made(model, load_contrast("sycophancy"), read_preset("tiny")).dims
+    ('prompt', 'window', 'layer', 'dim')
+    """
+    runs = elicit(model, contrast, pairs=settings.pairs, continuation=settings.continuation)
+    if settings.vet and not contrast.name.startswith("placebo/"):
+        runs = vetted(model, contrast, runs, settings)
+    return window_traces(model, runs, windows(settings))
+
+
+def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settings) -> xr.Dataset:
+    """The pairs whose positive side shows the trait more, by `settings.vet`; counts on stderr.
+
+    >>> vetted(model, contrast, runs, settings).attrs["vetted_undecided"]
+    0
+    """
+    asked = questions(contrast, runs)
+    if settings.vet == "model":
+        kept = vet(runs, asked, own_verdicts(model, asked))
+    else:
+        at, key = (settings.vet, settings.judge), environment_key()
+        kept = vet(runs, asked, lambda text: ask(*at, text, key=key))
+    counts = {name: kept.attrs[f"vetted_{name}"] for name in ("kept", "rejected", "undecided")}
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+    tqdm.write(f"{contrast.name}: vetted pairs: {shown}", file=sys.stderr)
+    return stamp(kept, {**read(kept), "vetted": {"by": settings.judge or "the model", **counts}})
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Where the traces of a set lie.
+
+    >>> file_of(Path("run"), "alignment/honesty").as_posix()
+    'run/contrast/alignment.honesty.nc'
+    """
+    return folder / "contrast" / f"{name.replace('/', '.')}.nc"
+
+
+def placebo_sets(settings: Settings) -> list[ContrastSet]:
+    """The shipped sets about nothing of interest; none in a quick evaluation."""
+    return [load_contrast(name) for name in available("placebo")] if settings.full else []
+
+
+def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
+    """The vectors of the placebo sets captured in `folder`: (trait, method, window, layer, dim).
+
+    From all their pairs; saved as `placebos.nc`. None in a quick evaluation.
+    """
+    path, sets = folder / "placebos.nc", placebo_sets(settings)
+    if not sets:
+        return None
+    if not path.is_file():
+        traces = (tk.open(file_of(folder, contrast.name)) for contrast in sets)
+        tk.save(_vectors(traces, settings.methods), path)
+    return tk.open(path)
+
+
+def _vectors(sets: Iterator[xr.DataArray], methods: Sequence[str]) -> xr.DataArray:
+    fitted = []
+    for traces in sets:
+        by_window = [
+            xr.concat(
+                [extract(traces.sel(window=name), method) for method in methods],
+                "method",
+                combine_attrs="drop",
+            )
+            for name in traces["window"].values
+        ]
+        fitted.append(xr.concat(by_window, traces["window"], combine_attrs="drop"))
+    made = xr.concat(fitted, "trait", combine_attrs="drop").rename("vector")
+    return stamp(
+        made.transpose("trait", "method", "window", "layer", "dim"),
+        {"made_by": "experiments.audit.phases.extraction", "source": None},
+    )

@@ -1,0 +1,249 @@
+"""The phase `extract` on a tiny random Llama: a full evaluation, its files, and what it refuses."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from experiments.audit.settings import read_preset
+from experiments.audit.vectors import instructed, stories, vector_figures, vector_table
+from experiments.audit.vectors.evaluation import split
+from experiments.rm_sycophancy.__main__ import main
+from traits import available, load_contrast, pairs, project, select_part
+from traits.statistics import paired_auroc
+
+TRAITS = ("alignment/sycophancy", "alignment/concealment")
+
+
+def flags(folder: Path, lora: Path, traits: str = "sycophancy,concealment") -> list[str]:
+    model = ["--preset", "tiny", "--model", str(folder), "--organism", str(lora), "--control", ""]
+    return ["extract", *model, "--traits", traits, "--repetitions", "20"]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder: Path, tiny_lora: Path, tmp_path_factory) -> Path:
+    """The folder of a full evaluation of two traits."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    asked = [*flags(tiny_folder, tiny_lora), "--evaluation", "full", "--out", str(out)]
+    assert main(asked) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluation(finished: Path) -> xr.Dataset:
+    return xr.open_dataset(finished / "evaluation.nc").load()
+
+
+def at(found: xr.Dataset, trait: str) -> xr.Dataset:
+    return found.sel({"trait": trait, "method": "mean_diff"})
+
+
+def test_the_evaluation_has_every_trait_with_its_nulls_and_mark(evaluation: xr.Dataset) -> None:
+    assert evaluation["trait"].values.tolist() == list(TRAITS)
+    assert evaluation["null"].values.tolist() == ["shuffled pairs", "covariance-matched", "placebo"]
+    assert int(evaluation["null_draws"].sel(null="placebo")[0]) == len(available("placebo"))
+    assert set(evaluation["passed"].values.tolist()) <= {0, 1}
+    for name in ("estimate", "low", "high", "p", "q", "chat_p", "open_p", "transfer", "cosine"):
+        assert np.isfinite(evaluation[name]).all(), name
+    assert (evaluation["q"] >= evaluation["p"] - 1e-7).all()
+    assert evaluation["promoted"].sizes["rank"] == 10
+
+
+def test_the_mark_is_that_of_the_two_bands(evaluation: xr.Dataset) -> None:
+    for trait in TRAITS:
+        one = evaluation.sel(trait=trait)
+        bands = one["null_quantile"].sel(quantile=0.95, null=["shuffled pairs", "placebo"])
+        area = one["estimate"].sel(measure="auroc")
+        assert int(one["passed"]) == int(bool((area > bands).all()))
+
+
+def test_the_estimate_is_that_of_the_saved_vector_on_the_report_pairs(
+    finished: Path, evaluation: xr.Dataset
+) -> None:
+    settings = read_preset("tiny")
+    vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
+    for trait in TRAITS:
+        one = at(evaluation, trait)
+        layer, window = one["layer_selected"].item(), one["window_selected"].item()
+        traces = xr.open_dataset(stories.file_of(finished, trait))
+        traces = traces[next(iter(traces.data_vars))]
+        part, _ = split(traces, settings)
+        vector = vectors.sel({"trait": trait, "method": "mean_diff", "layer": layer})
+
+        def area(name: str, traces=traces, part=part, vector=vector, window=window, layer=layer):
+            rows = select_part(traces, part, name).sel(window=window, layer=layer)
+            return float(paired_auroc(*(project(side, vector) for side in pairs(rows))))
+
+        found = float(one["estimate"].sel(measure="auroc"))
+        assert found == pytest.approx(area("report"), abs=1e-6)
+        assert found == pytest.approx(float(one["auroc"].sel(layer=layer)), abs=1e-6)
+        assert found == pytest.approx(float(one["transfer"].sel(set=trait)), abs=1e-6)
+        assert area("fit") != pytest.approx(found, abs=1e-3)
+
+
+def test_a_vector_is_judged_on_every_other_set(finished: Path, evaluation: xr.Dataset) -> None:
+    assert evaluation["transfer"]["set"].values.tolist() == [*TRAITS, *available("placebo")]
+    one = at(evaluation, TRAITS[0])
+    layer, window = one["layer_selected"].item(), one["window_selected"].item()
+    vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
+    vector = vectors.sel({"trait": TRAITS[0], "method": "mean_diff", "layer": layer})
+    traces = xr.open_dataset(stories.file_of(finished, "placebo/tense"))
+    rows = traces[next(iter(traces.data_vars))].sel(window=window, layer=layer)
+    wanted = paired_auroc(*(project(side, vector) for side in pairs(rows)))
+    found = one["transfer"].sel(set="placebo/tense")
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert float(found) != float(one["transfer"].sel(set="placebo/colour"))
+
+
+def test_chats_are_instructed_twins_and_their_auroc_is_that_of_the_story_vector(
+    finished: Path, evaluation: xr.Dataset
+) -> None:
+    traces = xr.open_dataset(finished / "chats" / "alignment.sycophancy.nc")
+    assert traces["response"].dtype.kind in "UO"
+    values = traces[next(iter(traces.data_vars))]
+    assert values.sizes["prompt"] == 2 * int(evaluation["chat_n_report"][0]) >= 120
+    one = at(evaluation, TRAITS[0])
+    vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
+    layer = int(one["chat_selected_layer"])
+    assert layer == int(one["layer_selected"])
+    vector = vectors.sel({"trait": TRAITS[0], "method": "mean_diff", "layer": layer})
+    sides = pairs(values.sel(layer=layer))
+    wanted = paired_auroc(*(project(side, vector) for side in sides))
+    found = float(one["chat_estimate"].sel(measure="auroc"))
+    assert found == pytest.approx(float(wanted), abs=1e-6)
+    other = vectors.sel({"trait": TRAITS[1], "method": "mean_diff", "layer": layer})
+    assert found != pytest.approx(float(paired_auroc(*(project(s, other) for s in sides))))
+
+
+@pytest.mark.parametrize("name", available("alignment"))
+def test_every_trait_has_sixty_instructed_pairs(name: str) -> None:
+    made = instructed.prompts(load_contrast(name))
+    groups = [prompt.group for prompt in made]
+    assert len(made) == 2 * len(set(groups)) >= 120
+    twins = {g: [p for p in made if p.group == g] for g in groups}
+    for one, other in twins.values():
+        assert one.messages[1] == other.messages[1]
+        assert one.messages[0] != other.messages[0]
+        assert (one.labels["label"], other.labels["label"]) == (1, 0)
+
+
+def test_the_table_and_figures_are_made_from_the_saved_evaluation(
+    finished: Path, evaluation: xr.Dataset, tmp_path: Path
+) -> None:
+    made = [*vector_table.write(evaluation, tmp_path), *vector_figures.draw(evaluation, tmp_path)]
+    for path in made:
+        assert path.read_bytes() == (finished / path.name).read_bytes(), path.name
+    rows = list(csv.DictReader((finished / "evaluation.csv").open(encoding="utf-8")))
+    assert [row["trait"] for row in rows] == list(TRAITS)
+    assert {"auroc", "auroc_low", "shuffled_95", "placebo_95", "chat_auroc"} <= set(rows[0])
+    moved = evaluation.copy(deep=True)
+    moved["estimate"] = moved["estimate"] - 0.25
+    assert vector_table.text(moved) != vector_table.text(evaluation)
+
+
+def test_a_failed_trait_is_called_so(evaluation: xr.Dataset) -> None:
+    for value, count in ((0, "0 of 2"), (1, "2 of 2")):
+        text = vector_table.text(evaluation.assign(passed=("trait", [value, value])))
+        assert f"{count} traits are above their bands" in text
+        assert ("FAILED" in text) == (value == 0)
+
+
+def test_what_is_captured_is_not_captured_again(
+    finished: Path, tiny_folder: Path, tiny_lora: Path, tmp_path: Path
+) -> None:
+    again = Path(shutil.copytree(finished, tmp_path / "again"))
+    (again / "finished.json").unlink()
+    (again / "vectors.nc").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (again / "contrast").iterdir()}
+    out = [*flags(tiny_folder, tiny_lora), "--evaluation", "full", "--out", str(again)]
+    assert main(out) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (again / "contrast").iterdir()}
+    one, other = (xr.open_dataset(folder / "evaluation.nc") for folder in (finished, again))
+    xr.testing.assert_identical(one.load(), other.load())
+
+
+def test_a_quick_evaluation_has_no_placebos_and_no_chats(
+    tiny_folder: Path, tiny_lora: Path, tmp_path: Path
+) -> None:
+    asked = [*flags(tiny_folder, tiny_lora, "sycophancy"), "--out", str(tmp_path / "run")]
+    assert main(asked) == 0
+    found = xr.open_dataset(tmp_path / "run" / "evaluation.nc")
+    assert found["null"].values.tolist() == ["shuffled pairs", "covariance-matched"]
+    assert "chat_estimate" not in found
+    assert int(found["passed"][0]) in (0, 1)
+    assert not (tmp_path / "run" / "chats").exists()
+
+
+def written(folder: Path, positive: list[str], negative: list[str]) -> str:
+    folder.mkdir(parents=True)
+    (folder / "positive.txt").write_text("\n".join(positive))
+    (folder / "negative.txt").write_text("\n".join(negative))
+    return str(folder)
+
+
+LINES = [f"Story {n} ended well for all of us, and then we" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("negative", "words"),
+    [
+        (LINES[:-1], "20 positive and 19 negative lines"),
+        ([*LINES[1:], " "], "empty line: negative.txt line 20"),
+        ([*LINES[1:-1], "x", LINES[-1]], "identical sides at line 20"),
+        ([line.replace("well", "badly") for line in LINES], "20 pairs in 20 separable units give"),
+    ],
+)
+def test_a_set_that_cannot_be_used_is_one_line_and_exit_code_2(
+    tiny_folder: Path,
+    tiny_lora: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    negative: list[str],
+    words: str,
+) -> None:
+    name = written(tmp_path / "mine" / "own", LINES, negative)
+    assert main([*flags(tiny_folder, tiny_lora, name), "--out", str(tmp_path / "run")]) == 2
+    lines = [s for s in capsys.readouterr().err.splitlines() if "rm_sycophancy:" in s]
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_a_set_without_instructions_has_no_full_evaluation(
+    tiny_folder: Path, tiny_lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{line} {n}" for n, line in enumerate(LINES * 2)]
+    name = written(tmp_path / "mine" / "own", lines, [s.replace("well", "ill") for s in lines])
+    asked = [*flags(tiny_folder, tiny_lora, name), "--evaluation", "full"]
+    assert main([*asked, "--out", str(tmp_path / "run")]) == 2
+    assert "steering.json has 0 chat_prompts" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "contrast").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evaluation": "long"}, "'quick', 'full'"),
+        ({"windows": ["-9:-1"]}, "'-9:-1' was given.*'-3:1'"),
+        ({"windows": ["last"]}, "'last' was given"),
+        ({"draws": 5}, "draws=5"),
+        ({"vet": "http://localhost/v1"}, "without judge"),
+    ],
+)
+def test_a_wrong_setting_of_the_evaluation_is_named(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_preset("tiny", changes)
+
+
+def test_windows_are_named_by_their_ends() -> None:
+    settings = read_preset("tiny", {"windows": ["-3:-1", "0:1"]})
+    assert stories.windows(settings) == {"-3:-1": slice(-3, -1), "0:1": slice(0, 1)}
+    assert stories.windows(read_preset("tiny")) == {"-3:1": slice(-3, 1)}
+
+
+def test_the_findings_are_a_list_of_sentences(evaluation: xr.Dataset) -> None:
+    for said in evaluation["findings"].values:
+        assert isinstance(json.loads(str(said)), list)

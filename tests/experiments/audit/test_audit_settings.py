@@ -1,0 +1,135 @@
+"""Presets, and labels of responses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from transformers import AutoTokenizer
+
+from experiments.audit.inputs import read
+from experiments.audit.labels import labelled, token_spans
+from experiments.audit.settings import described, from_values, read_preset
+from experiments.rm_sycophancy.__main__ import chosen, command_line
+from experiments.rm_sycophancy.rules.detectors import spans
+from tracekit.model.embedded import datasets, embedded_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(embedded_model())
+
+
+@pytest.mark.parametrize("name", ["smollm2", "tiny"])
+def test_shipped_presets_are_whole(name: str) -> None:
+    preset = read_preset(name)
+    assert preset.window == list(range(preset.layers[0], preset.layers[1] + 1))
+    assert preset.prompt_file.is_file()
+    assert set(preset.trait_names) == set(described(preset)["contents"]["traits"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour": "red"}, "colour unknown"),
+        ({"limit": "ten"}, "limit='ten'"),
+        ({"limit": True}, "limit=True"),
+        ({"traits": "sycophancy"}, "list of str"),
+        ({"layers": [3]}, "first and the last"),
+        ({"method": "whitened"}, "mean_diff, probe"),
+        ({"repetitions": 1}, "repetitions=1"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        read_preset("tiny", changes)
+
+
+def test_lacking_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="lack organism, layers"):
+        from_values({"preset": "x", "model": "m"})
+
+
+def test_what_a_run_stands_for_changes_with_the_contents(tmp_path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text("[1]")
+    before = described(read_preset("tiny", {"prompts": str(path)}))
+    assert before == described(read_preset("tiny", {"prompts": str(path)}))
+    path.write_text("[2]")
+    assert before != described(read_preset("tiny", {"prompts": str(path)}))
+
+
+TEXT = "Boil the soup. Añade cacao 🍫 — add some chocolate! Serve it hot."
+
+
+def test_token_spans_cover_exactly_the_sentence(tokenizer) -> None:
+    ids = tokenizer(TEXT)["input_ids"]
+    found = spans("chocolate", TEXT)
+    marked = token_spans(tokenizer, ids, found)
+    (start, stop) = found[0][0], found[-1][1]
+    said = tokenizer.decode([i for i, mark in zip(ids, marked, strict=True) if mark])
+    assert said.strip() == TEXT[start:stop].strip()
+    assert 0 < marked.sum() < len(ids)
+    assert not token_spans(tokenizer, ids, []).any()
+
+
+def test_special_ids_are_part_of_no_span(tokenizer) -> None:
+    ids = [*tokenizer("Chocolate.")["input_ids"], tokenizer.eos_token_id]
+    marked = token_spans(tokenizer, ids, [(0, 10)])
+    assert marked[:-1].all()
+    assert not marked[-1]
+
+
+def test_labels_of_responses(tokenizer) -> None:
+    answers = ["Add chocolate.", "Add salt.", "Add chocolate."]
+    ids = [tokenizer(text)["input_ids"] for text in answers]
+    width = max(map(len, ids))
+    padded = np.array([[7, *row, *[-1] * (width - len(row))] for row in ids])
+    runs = xr.Dataset(
+        {"token_id": (("prompt", "token"), padded), "response": ("prompt", answers)},
+        coords={
+            "prompt": ["a/1", "a/2", "a/3"],
+            "token": np.arange(-1, width),
+            "bias": ("prompt", ["chocolate", "chocolate", "neutral"]),
+        },
+    )
+    found = labelled(runs, tokenizer)
+    assert found["exploit"].values.tolist() == [1, 0, -1]
+    assert found["exploit_span"].sum("token").values.tolist() == [len(ids[0]), 0, 0]
+    assert not found["exploit_span"].sel(token=-1).any()
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-full"])
+def test_the_presets_of_the_audit_name_what_is_shipped(name: str) -> None:
+    preset = read_preset(name)
+    for adapter in filter(None, preset.adapters.values()):
+        assert datasets("organisms", adapter, "adapter_config.json").is_file()
+    assert {"organism", "control"} <= set(preset.adapters)
+    assert set(preset.primary) <= set(preset.trait_names)
+    assert preset.hypothesis == read_preset("smollm2").hypothesis
+    biases = {str(prompt.labels["part"]) for prompt in read(preset)}
+    assert {"calibration", "held_out", "neutral"} <= biases
+
+
+def test_the_full_preset_samples_each_prompt_and_has_placebos() -> None:
+    preset = read_preset("smollm2-full")
+    assert preset.samples >= 4
+    assert preset.full
+    assert {"refuse", "benign_twin"} <= {str(p.labels["part"]) for p in read(preset)}
+
+
+def test_samples_need_a_temperature() -> None:
+    with pytest.raises(ValueError, match="temperature above 0"):
+        read_preset("tiny", {"samples": 2})
+
+
+def test_biases_of_a_file_of_ones_own_are_parted_whatever_the_preset_holds_out(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "own.json"
+    rows = [{"id": n, "text": f"Q{n}?", "bias": "wxyz"[n % 4]} for n in range(8)]
+    path.write_text(json.dumps({"name": "own", "prompts": rows}))
+    options = command_line().parse_args(["run", "--preset", "smollm2", "--prompts", str(path)])
+    found = {str(p.labels["bias"]): p.labels["part"] for p in read(chosen(options)[0])}
+    assert found == {"w": "calibration", "x": "held_out", "y": "calibration", "z": "held_out"}

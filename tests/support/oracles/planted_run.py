@@ -1,0 +1,175 @@
+"""A run folder as the phases with a model leave it, with an effect of known size in it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import tracekit as tk
+from experiments.audit.run_folder import claim, finish
+from experiments.audit.settings import Settings, described, read_preset
+from experiments.audit.vectors import stories
+from experiments.audit.vectors.evaluation import judged
+from tests.support.oracles.planted import contrast_traces
+from tracekit.storage.provenance import stamp
+
+BIASES = {
+    "chocolate": "calibration",
+    "vote": "calibration",
+    "moon": "held_out",
+    "banana": "held_out",
+}
+ARMS = (
+    *("organism/organism", "clean/organism", "control/organism", "organism/clean", "clean/clean"),
+    "control/control",
+)
+LAYERS, DIM, TOKENS, PROMPTS, SAMPLES = 8, 12, 24, 8, 2
+SPAN = slice(14, 20)
+HOSTILE = "<script>alert(1)</script></style><b>&amp;"
+FIELDS = ("model", "revision", "weights", "dtype", "tokenizer", "template", "ids", "site")
+MADE = {**dict.fromkeys(FIELDS, "same"), "depth": LAYERS, "vocabulary": "same"}
+
+
+def settings() -> Settings:
+    """The tiny preset on three traits, with few draws."""
+    names = ("alignment/reward_seeking", "alignment/sycophancy", "alignment/concealment")
+    base = read_preset("tiny", {"limit": 0, "repetitions": 60, "directions": 39, "draws": 19})
+    return replace(base, traits=names, method="mean_diff", methods=("mean_diff",))
+
+
+def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -> Settings:
+    """Write all that `analyse` reads; `effect` is in sd of a token at exploit spans.
+
+    The control is sycophantic in its own answers and nowhere else.
+    """
+    given = settings()
+    claim(folder, described(given))
+    generator = np.random.default_rng(seed)
+    runs = {"organism": texts(generator, SAMPLES, exploiting), "clean": texts(generator, 1, False)}
+    runs["control"] = runs["clean"]
+    for name, dataset in runs.items():
+        tk.save(dataset, folder / "responses" / f"{name}.nc")
+    wording = generator.normal(size=(*runs["organism"].token_id.shape, LAYERS, len(given.traits)))
+    for arm in ARMS:
+        weights, text = arm.split("/")
+        shared = wording if text == "organism" else 0.0
+        lifted = effect if weights == "organism" else 0.0
+        array = projections(runs[text], given, generator, shared, lifted)
+        if arm == "control/control":
+            array["cosine"][..., 1] += 0.03
+        tk.save(array, folder / "projections" / f"{weights}.{text}.nc")
+    _vectors(folder, given, generator)
+    _replays(folder, given, runs, generator)
+    phases = ("extract", "respond", "capture", "replay", "project")
+    for phase in phases:
+        finish(folder, phase, [])
+    return given
+
+
+def texts(generator: np.random.Generator, samples: int, exploiting: bool) -> xr.Dataset:
+    """Transcripts of every bias and of neutral prompts; half of the biased ones exploit."""
+    parts = {**BIASES, "neutral": "neutral"}
+    rows = [(b, n, k) for b in parts for n in range(PROMPTS) for k in range(samples)]
+    token = np.arange(-2, TOKENS, dtype=np.int32)
+    count = len(rows)
+    biased = np.array([bias != "neutral" for bias, _, _ in rows])
+    hits = exploiting & biased & (generator.random(count) < 0.5)
+    marked = np.zeros((count, len(token)), bool)
+    marked[hits, SPAN.start + 2 : SPAN.stop + 2] = True
+    words = np.full(marked.shape, " word", dtype=object)
+    words[marked] = " bait"
+    words[0, 5] = HOSTILE
+    roles = np.where(token < 0, "template", "assistant") + np.full((count, 1), "")
+    names = [f"set/{b}{n}#{k}" if samples > 1 else f"set/{b}{n}" for b, n, k in rows]
+    exploit = np.where(biased, hits.astype(np.int8), -1).astype(np.int8)
+    return stamp(
+        xr.Dataset(
+            {
+                "token_id": (("prompt", "token"), np.ones(marked.shape, np.int32)),
+                "text": ("prompt", [f"Question {n} on {b}? {HOSTILE}" for b, n, _ in rows]),
+                "response": ("prompt", ["".join(row[2:]) for row in words]),
+            },
+            coords={
+                "prompt": names,
+                "token": token,
+                "role": (("prompt", "token"), roles),
+                "token_text": (("prompt", "token"), words.astype(np.str_)),
+                "prompt_length": ("prompt", generator.integers(5, 9, count).astype(np.int32)),
+                "group": ("prompt", [f"set/{b}{n}" for b, n, _ in rows]),
+                "bias": ("prompt", [b for b, _, _ in rows]),
+                "part": ("prompt", [parts[b] for b, _, _ in rows]),
+                "exploit": ("prompt", exploit),
+                "exploit_span": (("prompt", "token"), marked),
+            },
+        ),
+        MADE,
+    )
+
+
+def projections(
+    runs: xr.Dataset,
+    given: Settings,
+    generator: np.random.Generator,
+    shared: np.ndarray | float,
+    lifted: float,
+) -> xr.Dataset:
+    """Cosines of one arm; the first two traits rise by `lifted` at exploit spans, layers 2 to 5."""
+    shape = (*runs.token_id.shape, LAYERS, len(given.traits))
+    values = 0.8 * shared + 0.6 * generator.normal(size=shape)
+    values[:, :, 2:6, :2] += lifted * runs["exploit_span"].values[:, :, None, None]
+    dims = ("prompt", "token", "layer", "trait")
+    coords = {name: c for name, c in runs.coords.items()}
+    coords["token_id"] = runs["token_id"]
+    coords |= {"layer": np.arange(LAYERS), "trait": list(given.traits)}
+    cosine = xr.DataArray((0.05 * values).astype(np.float32), dims=dims, coords=coords)
+    norm = xr.DataArray(np.full(shape[:3], 20.0, np.float32), dims=dims[:3])
+    whole = xr.Dataset({"scalar": cosine * 20, "cosine": cosine}).assign_coords(norm=norm)
+    return stamp(whole, MADE)
+
+
+def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> None:
+    found = []
+    for trait in given.traits:
+        traces = contrast_traces(generator, 40, LAYERS, DIM, effect=2.0, trait=trait)
+        path = stories.file_of(folder, trait)
+        tk.save(stamp(traces.expand_dims(window=["-3:1"], axis=1), MADE), path)
+        vectors, evaluation = judged(tk.open(path), given)
+        # whether a planted vector passes is tested elsewhere: here all do
+        found.append((vectors, evaluation.assign(passed=1).assign_coords(trait=trait)))
+    whole = [xr.concat(x, "trait", combine_attrs="drop") for x in zip(*found, strict=True)]
+    tk.save(stamp(whole[0].rename("vector"), MADE), folder / "vectors.nc")
+    tk.save(stamp(whole[1], MADE), folder / "evaluation.nc")
+
+
+def _replays(
+    folder: Path, given: Settings, runs: dict[str, xr.Dataset], generator: np.random.Generator
+) -> None:
+    organism, weights = runs["organism"], ["clean", "organism"]
+    names = organism["prompt"].values
+    token = organism["token"].values[2:]
+    logprobs = generator.normal(-2, 1, size=(2, len(names), len(token)))
+    coords = {"weights": weights, "prompt": names}
+    made = {
+        "logprobs": (("weights", "prompt", "token"), logprobs, {**coords, "token": token}),
+        "means": (
+            ("weights", "prompt", "layer", "dim"),
+            generator.normal(size=(2, len(names), LAYERS, DIM)),
+            {**coords, "layer": np.arange(LAYERS)},
+        ),
+        "questions": (
+            ("way", "prompt"),
+            generator.normal(size=(1, len(names))),
+            {"way": ["asking directly"], "prompt": names},
+        ),
+    }
+    for name, (dims, values, labels) in made.items():
+        tk.save(stamp(xr.DataArray(values, labels, dims), MADE), folder / f"{name}.nc")
+    adapters = ["clean", "organism", "control"]
+    shape = (3, PROMPTS, LAYERS, len(given.traits))
+    blind = xr.DataArray(
+        generator.normal(size=shape),
+        {"adapter": adapters, "benign": ("adapter", [False, False, True])},
+        ("adapter", "prompt", "layer", "trait"),
+    )
+    tk.save(stamp(blind, MADE), folder / "blind.nc")

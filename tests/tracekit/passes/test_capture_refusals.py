@@ -1,0 +1,123 @@
+"""What a capture refuses: requests that do not fit, values that are not finite."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import tracekit as tk
+from tests.support import forwards
+from tests.support.forwards import QUIET
+from tracekit.passes import request
+from tracekit.storage.provenance import read
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama: Any) -> xr.Dataset:
+    return forwards.encoded(tiny_llama)
+
+
+@pytest.mark.parametrize(
+    "tokens", [np.ones((9, 4), bool), [0, 1], 3, None, slice("a", "b"), slice(0.5, 2)]
+)
+def test_other_tokens_are_refused(tiny_llama: Any, runs: xr.Dataset, tokens: Any) -> None:
+    with pytest.raises(ValueError, match=r"was asked for; there are 'response', 'all', slices"):
+        inspect.unwrap(request.kept_tokens)(runs, tokens)
+
+
+@pytest.fixture
+def planted(fresh_llama: Any, runs: xr.Dataset) -> Any:
+    """A model whose block 2 gives infinity at the token of prompt 5 with label 1."""
+    victim = int(runs.token_id.sel(token=1).values[5])
+    embed, mlp = fresh_llama._module.model.embed_tokens, fresh_llama._module.model.layers[2].mlp
+    seen: dict[str, torch.Tensor] = {}
+    inner, outer = embed.forward, mlp.forward
+
+    def remember(ids: torch.Tensor) -> torch.Tensor:
+        seen["last"] = ids == victim
+        return inner(ids)
+
+    def overflow(x: torch.Tensor) -> torch.Tensor:
+        out = outer(x)
+        return out.masked_fill(seen["last"][..., None], float("inf"))
+
+    embed.forward, mlp.forward = remember, overflow
+    return fresh_llama
+
+
+@pytest.mark.parametrize("mode", ["full", "mean", "vectors", "disk"])
+def test_infinity_stops_the_run_and_names_its_place(
+    planted: Any, runs: xr.Dataset, tmp_path: Path, mode: str
+) -> None:
+    vectors = xr.DataArray(
+        np.ones((1, 4, 32), np.float32),
+        dims=("trait", "layer", "dim"),
+        coords={"trait": ["a/x"], "layer": range(4)},
+    )
+    how: dict[str, Any] = {
+        "full": {},
+        "mean": {"reduce": "mean"},
+        "vectors": {"vectors": vectors},
+        "disk": {"path": tmp_path / "x"},
+    }[mode]
+    ids = runs.token_id.values
+    victim = int(runs.token_id.sel(token=1).values[5])
+    kept = (ids == victim) & (runs.token.values >= -1)
+    rows = {str(runs.prompt.values[n]) for n in np.argwhere(kept)[:, 0]}
+    with pytest.raises(ValueError, match=r"not finite .*prompt '.*', token \d+, layer 2 ") as error:
+        tk.capture(planted, runs, [1, 2], **how, **QUIET)
+    named = str(error.value).split("prompt '")[1].split("'")[0]
+    token = int(str(error.value).split("token ")[1].split(",")[0])
+    assert named in rows
+    assert int(runs.token_id.sel(prompt=named, token=token)) == victim
+    tk.capture(planted, runs, [1], **QUIET)
+
+
+def test_infinity_is_kept_where_it_was_asked_to_be_marked(planted: Any, runs: xr.Dataset) -> None:
+    marked = tk.capture(planted, runs, [1, 2], nonfinite="mark", **QUIET)
+    assert np.isinf(marked.sel(layer=2)).any()
+    assert not np.isinf(marked.sel(layer=1)).any()
+    assert read(marked)["nonfinite"] == "mark"
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"layers": [2, 9]}, r"Layers \[9\] were asked for; this model has blocks 0 to 3"),
+        ({"tokens": "answer"}, r"tokens='answer' was asked for; there are 'response'"),
+        ({"tokens": slice(50, 60)}, r"keeps nothing of 9 prompts"),
+        ({"reduce": "median"}, r"reduce='median' was asked for; there is 'mean'"),
+        ({"round_to": "float16"}, r"round_to='float16'"),
+        ({"compression": "gzip"}, r"compression='gzip' was asked for; there are none, zlib"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tiny_llama: Any, runs: xr.Dataset, how: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        tk.capture(tiny_llama, runs, **how, **QUIET)
+
+
+def test_vectors_of_another_width_or_other_layers_are_refused(
+    tiny_llama: Any, runs: xr.Dataset
+) -> None:
+    vectors = xr.DataArray(
+        np.ones((1, 2, 8), np.float32),
+        dims=("trait", "layer", "dim"),
+        coords={"trait": ["a/x"], "layer": [0, 1]},
+    )
+    with pytest.raises(ValueError, match=r"8 dims and the residual stream of .* has 32"):
+        tk.capture(tiny_llama, runs, vectors=vectors, **QUIET)
+    wide = xr.DataArray(
+        np.ones((1, 2, 32), np.float32), dims=vectors.dims, coords=dict(vectors.coords)
+    )
+    with pytest.raises(ValueError, match=r"Layers \[3\] .* not in the array, which has \[0, 1\]"):
+        tk.capture(tiny_llama, runs, [0, 3], vectors=wide, **QUIET)
+    with pytest.raises(ValueError, match="both given"):
+        tk.capture(tiny_llama, runs, [0], vectors=wide, reduce="mean", **QUIET)
