@@ -22,6 +22,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from tqdm import tqdm
 
 import tracekit as tk
 from experiments.rm_sycophancy.__main__ import PHASES
@@ -210,6 +212,8 @@ def _forked(run: Callable[[], Any], state: Callable[[], int] = lambda: AS_IT_WAS
         return child
     try:
         faulthandler.dump_traceback_later(HANGS, exit=True)
+        # tqdm's own is shared with every fork, and one that is killed while it holds it keeps it
+        tqdm.set_lock(threading.RLock())
         for name in ("SIGTERM", "SIGHUP"):  # a job in the background may have them ignored
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         try:
