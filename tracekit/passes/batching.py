@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import xarray as xr
 
 from tracekit.model.load import device_of
 from tracekit.model.record import origin
+from tracekit.transcripts import tensors
 
 Result = TypeVar("Result")
 CPU_BUDGET = 4096
@@ -124,6 +126,28 @@ def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu
     need = 4 * (4 * wide + 8 * hidden) + 2 * kept_bytes
     fitting = int(min(max(free // 4 // need, 1024), 32768)) // 256 * 256
     return min(fitting, most)
+
+
+def batch(model: Any, transcripts: xr.Dataset, rows: Sequence[int] | None = None) -> tensors.Batch:
+    """Rows of transcripts as one left-padded batch of the model's own padding.
+
+    >>> batch(model, runs, [0, 2]).input_ids.shape
+    torch.Size([2, 34])
+    """
+    return tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+
+
+def over(
+    plan: Sequence[Sequence[int]], compute: Callable[[list[int]], Result]
+) -> Iterator[tuple[list[int], Result]]:
+    """`compute(rows)` for each batch of a plan, with the rows that it is of.
+
+    >>> [sum(values) for _, values in over([[1, 3], [0, 2]], lambda rows: rows)]
+    [4, 2]
+    """
+    for rows in plan:
+        for part, result in run(rows, lambda p: compute(list(p))):
+            yield list(part), result
 
 
 def run(

@@ -81,7 +81,7 @@ def _trace(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     model, asked = work.model, work.asked
     chosen = work.transcripts.isel(prompt=rows)
-    made = tensors.batch(chosen, pad=model.tokenizer.pad_token_id or 0)
+    made = batching.batch(model, chosen)
     index, sizes = flat_index(model, chosen, work.kept[rows], made)
     # nothing is generated, so no keys and values need keeping
     options = {"use_cache": False, **remote_options(model)}

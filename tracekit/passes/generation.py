@@ -98,7 +98,7 @@ def _said(
     seed: int,
     part: Sequence[int],
 ) -> list[list[int]]:
-    made = tensors.batch(rows, part, pad=model.tokenizer.pad_token_id or 0)
+    made = batching.batch(model, rows, part)
     ends = set(end_ids(model))
     return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
 

@@ -58,14 +58,12 @@ def gradients(
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     width = model._module.config.get_text_config().hidden_size
     filled = np.full((*kept.shape, len(wanted), width), np.nan, np.float32)
-    for rows in plan:
-        for part, found in batching.run(
-            rows,
-            lambda p: _backward(model, transcripts.isel(prompt=list(p)), kept[p], wanted, words),
-        ):
-            places = np.asarray(part)
-            inner, columns = np.nonzero(kept[places])
-            filled[places[inner], columns] = found
+    for rows, values in batching.over(
+        plan,
+        lambda rows: _backward(model, transcripts.isel(prompt=rows), kept[rows], wanted, words),
+    ):
+        inner, columns = np.nonzero(kept[rows])
+        filled[np.asarray(rows)[inner], columns] = values
     made_with = {
         **read(transcripts),
         **model_provenance(model),
@@ -97,7 +95,7 @@ def _backward(
     layers: list[int],
     words: tuple[int, int],
 ) -> np.ndarray:
-    made = tensors.batch(transcripts, pad=model.tokenizer.pad_token_id or 0)
+    made = batching.batch(model, transcripts)
     index, _ = flat_index(model, transcripts, kept, made)
     options = {"use_cache": False, **remote_options(model)}
     towards, against = words

@@ -36,10 +36,9 @@ def logprobs(
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     real = transcripts.token_id.transpose("prompt", "token").values >= 0
     filled = np.full(real.shape, np.nan, np.float32)
-    for rows in plan:
-        for part, values in batching.run(rows, lambda p: _logprobs(model, transcripts, list(p))):
-            for row, scores in zip(part, values, strict=True):
-                filled[row, real[row]] = scores
+    for rows, values in batching.over(plan, lambda rows: _logprobs(model, transcripts, rows)):
+        for row, scores in zip(rows, values, strict=True):
+            filled[row, real[row]] = scores
     made_with = {
         **read(transcripts),
         **model_provenance(model),
@@ -65,18 +64,17 @@ def next_logprobs(
     budget = token_budget or batching.default_budget(model)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     filled = np.full((transcripts.sizes["prompt"], len(ids)), np.nan)
-    for rows in plan:
-        for part, values in batching.run(rows, lambda p: _next(model, transcripts, p, ids)):
-            filled[np.asarray(part)] = values
+    for rows, values in batching.over(plan, lambda rows: _next(model, transcripts, rows, ids)):
+        filled[rows] = values
     coords = {"prompt": ids_of(transcripts), "id": list(ids)}
     array = xr.DataArray(filled, coords, dims=("prompt", "id"), name="logprob")
     return stamp(array, {**read(transcripts), **model_provenance(model)})
 
 
 def _next(
-    model: TransformersModel, transcripts: xr.Dataset, rows: Sequence[int], ids: Sequence[int]
+    model: TransformersModel, transcripts: xr.Dataset, rows: list[int], ids: Sequence[int]
 ) -> np.ndarray:
-    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    made = batching.batch(model, transcripts, rows)
     options = remote_options(model)
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
         last = nnsight.save(head.read(model)[:, -1].float().log_softmax(-1))
@@ -86,7 +84,7 @@ def _next(
 def _logprobs(
     model: TransformersModel, transcripts: xr.Dataset, rows: list[int]
 ) -> list[np.ndarray]:
-    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    made = batching.batch(model, transcripts, rows)
     ids = made.input_ids
     options = remote_options(model)
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):

@@ -147,17 +147,16 @@ def _predictions(
     model: TransformersModel, transcripts: xr.Dataset, plan: Sequence[Sequence[int]]
 ) -> dict[int, Float[torch.Tensor, "token id"]]:
     """By row, the logits that predict its response tokens, on the CPU."""
-    found: dict[int, torch.Tensor] = {}
-    for rows in plan:
-        for part, logits in batching.run(rows, lambda p: _logits(model, transcripts, list(p))):
-            found.update(zip(part, logits, strict=True))
-    return found
+    logits: dict[int, torch.Tensor] = {}
+    for rows, values in batching.over(plan, lambda rows: _logits(model, transcripts, rows)):
+        logits.update(zip(rows, values, strict=True))
+    return logits
 
 
 def _logits(
     model: TransformersModel, transcripts: xr.Dataset, rows: list[int]
 ) -> list[torch.Tensor]:
-    made = tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
+    made = batching.batch(model, transcripts, rows)
     starts = made.starts.tolist()
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs):
         logits = model_logits.read(model)
