@@ -1,0 +1,1 @@
+"""Edited models: steering, ablation, clamping and patching, each at labelled tokens."""

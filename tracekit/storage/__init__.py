@@ -1,0 +1,1 @@
+"""Files: provenance, netCDF that any xarray reads, folders of sealed shards, vector files."""

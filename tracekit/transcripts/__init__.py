@@ -1,0 +1,1 @@
+"""Text to labelled token ids: prompt files, chat templates, roles, padded batches."""

@@ -1,0 +1,1 @@
+"""What a trait is: matched stories, what a reviewer would say of them, who judges them."""

@@ -1,0 +1,1 @@
+"""Traits as directions: extracted, chosen, evaluated against nulls, projected on."""

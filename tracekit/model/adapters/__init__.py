@@ -1,0 +1,1 @@
+"""Adapters: attached, switched, scaled and taken off, the base as it was before."""

@@ -1,0 +1,1 @@
+"""What is proved when a model is loaded, on a probe of a few short rows."""

@@ -1,0 +1,1 @@
+"""A user's function as a site or a reduction: fingerprinted, proved to keep tokens apart."""
