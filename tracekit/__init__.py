@@ -1,52 +1,15 @@
 """Read, label, compare and edit the internals of language models and their adapters.
 
 prompts → `encode` → transcripts → `generate` → transcripts → `capture` → traces
+
+The table of contents is `__init__.pyi`; each name is imported when it is first used.
 """
 
-from tracekit.edits.directions import per_prompt
-from tracekit.edits.steering import ablate, clamp, patch, steer
-from tracekit.model.adapters.switch import adapter
-from tracekit.model.checks.check import check
-from tracekit.model.load import load
-from tracekit.passes.capture import capture
-from tracekit.passes.generation import generate
-from tracekit.passes.gradients import gradients
-from tracekit.passes.labelling import label
-from tracekit.passes.logits import logprobs, unembed
-from tracekit.passes.stepwise import capture_during
-from tracekit.passes.strength import calibrate, divergence, residual_norm, sweep
-from tracekit.storage.difference import difference, norm
-from tracekit.storage.store import open, save
-from tracekit.transcripts.encode import encode
-from tracekit.transcripts.prompts import Prompt, read_prompts
-from tracekit.transcripts.tensors import inputs
+from tracekit.lazy import attach
 
-__all__ = [
-    "Prompt",
-    "ablate",
-    "adapter",
-    "calibrate",
-    "capture",
-    "capture_during",
-    "check",
-    "clamp",
-    "difference",
-    "divergence",
-    "encode",
-    "generate",
-    "gradients",
-    "inputs",
-    "label",
-    "load",
-    "logprobs",
-    "norm",
-    "open",
-    "patch",
-    "per_prompt",
-    "read_prompts",
-    "residual_norm",
-    "save",
-    "steer",
-    "sweep",
-    "unembed",
-]
+# at once: nnsight mounts a `save` on every object, which a module would be asked for before
+# its `__getattr__`
+from tracekit.storage.store import open as open
+from tracekit.storage.store import save as save
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

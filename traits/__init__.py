@@ -1,40 +1,8 @@
-from traits import statistics
-from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
-from traits.contrast_sets.elicitation import elicit, window_traces
-from traits.statistics import auroc
-from traits.vectors import nulls
-from traits.vectors.evaluation import evaluate, held_out_auroc
-from traits.vectors.extraction import extract
-from traits.vectors.methods import METHODS, Method
-from traits.vectors.pairing import pairs, select_part, split_pairs
-from traits.vectors.portability import agreement, transfer
-from traits.vectors.projection import as_cosine, in_clean_deviations, project
-from traits.vectors.self_report import gradient
-from traits.vectors.summary_table import passed, summary
+"""Trait vectors: contrast sets, vectors from them, projections, and the statistics that judge them.
 
-__all__ = [
-    "METHODS",
-    "ContrastSet",
-    "Method",
-    "agreement",
-    "as_cosine",
-    "auroc",
-    "available",
-    "elicit",
-    "evaluate",
-    "extract",
-    "gradient",
-    "held_out_auroc",
-    "in_clean_deviations",
-    "load_contrast",
-    "nulls",
-    "pairs",
-    "passed",
-    "project",
-    "select_part",
-    "split_pairs",
-    "statistics",
-    "summary",
-    "transfer",
-    "window_traces",
-]
+The table of contents is `__init__.pyi`; each name is imported when it is first used.
+"""
+
+from tracekit.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

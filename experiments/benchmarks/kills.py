@@ -42,7 +42,7 @@ from experiments.rm_sycophancy.__main__ import PHASES
 from experiments.rm_sycophancy.__main__ import main as audit
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
-from tracekit.storage.provenance import fingerprint
+from tracekit.model.weights import fingerprint
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
 WORKS = ("capture", "generate", "save", "adapter", *(f"audit: {phase}" for phase in PHASES))

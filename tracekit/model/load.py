@@ -27,7 +27,8 @@ from tracekit.model.record import (
     origin,
     own_edits,
 )
-from tracekit.storage.provenance import versions, weights_fingerprint
+from tracekit.model.weights import weights_fingerprint
+from tracekit.storage.provenance import versions
 
 __all__ = ["Origin", "device_of", "edits_of", "load", "model_provenance", "origin"]
 

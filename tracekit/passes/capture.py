@@ -171,7 +171,7 @@ def _to_folder(
             folder.begin({**settings, "compression": compression}, len(plan), hashes)
         done = distributed.agreed(model, list(folder.records()) if first else [])
         left = [n for n, name in enumerate(names) if name not in done][rank::ranks]
-        with Writers(processes, folder.record) as queue:
+        with Writers(processes, folder.record, torch.get_num_threads()) as queue:
             todo = [plan[n] for n in left]
             for n, batch in zip(left, batches(work, todo), strict=True):
                 if distributed.writes(model):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import dask.array
 import h5py
 import numpy as np
 import xarray as xr
@@ -140,6 +139,9 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[Any, Chunks]]:
 
 
 def _lazy(path: Path) -> xr.Dataset:
+    # as long to import as xarray, and only what stays on disk needs it
+    import dask.array
+
     dataset, arrays = _opened(path)
     token = f"{path.resolve()}:{path.stat().st_mtime_ns}"
     values = {}
@@ -161,7 +163,8 @@ def _lazy(path: Path) -> xr.Dataset:
 
 
 def _same(variable: xr.DataArray | xr.Variable, values: Any) -> xr.Variable:
-    return xr.Variable(variable.dims, values, variable.attrs)
+    # without fastpath xarray imports dask.array to ask whether the values are of it
+    return xr.Variable(variable.dims, values, variable.attrs, fastpath=True)
 
 
 def _sizes(variable: xr.Variable) -> tuple[int, ...]:

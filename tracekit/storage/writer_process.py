@@ -21,7 +21,7 @@ import xarray as xr
 from numcodecs import blosc
 
 if __name__ == "__main__":
-    # the package without its table of contents, which would import torch
+    # the package that this file is of, wherever the parent found it
     sys.modules["tracekit"] = types.ModuleType("tracekit")
     sys.modules["tracekit"].__path__ = [str(Path(__file__).parents[1])]
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
-import torch
-
 from tracekit.storage import shard, writer_process
 
 Done = Callable[[dict[str, Any]], None]
@@ -25,17 +23,17 @@ class Writers:
     """Writes jobs in the background; `done` is called with each finished shard's record.
 
     `processes=0` is for a model on the CPU, whose forward takes all cores: a thread that
-    compresses beside it holds up all of its threads. So a job is compressed by as many threads as
-    the forward has before `submit` returns, and only the disk is waited for in the background.
+    compresses beside it holds up all of its threads. So a job is compressed by `threads` (as many
+    as the forward has) before `submit` returns, and only the disk is waited for in the background.
     Otherwise up to that many writer processes are started, one more whenever all are busy. At most
     one job more than there are writers waits, so memory stays flat. A failed write is raised by
     the next `submit` or at the end.
     """
 
-    def __init__(self, processes: int, done: Done) -> None:
+    def __init__(self, processes: int, done: Done, threads: int = 1) -> None:
         self.limit = max(processes, 1)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._done = done
+        self._done, self._threads = done, threads
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._pool = ThreadPoolExecutor(self.limit)
         self._pending: set[Future[dict[str, Any]]] = set()
@@ -66,7 +64,7 @@ class Writers:
             self._pending.add(self._pool.submit(self._write_remotely, job))
             return
         begun = time.perf_counter()
-        content, values = shard.build(job, torch.get_num_threads())
+        content, values = shard.build(job, self._threads)
         spent = time.perf_counter() - begun
         self._pending.add(self._pool.submit(shard.commit, content, job.path, values, spent))
 

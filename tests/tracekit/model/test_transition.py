@@ -16,7 +16,7 @@ from tracekit.model.adapters.switch import switch
 from tracekit.model.adapters.transition import change
 from tracekit.model.load import model_provenance
 from tracekit.model.record import recorded
-from tracekit.storage.provenance import weights_fingerprint
+from tracekit.model.weights import weights_fingerprint
 
 PROJECTION = "model.layers.1.self_attn.q_proj.weight"
 NORM = "model.layers.1.input_layernorm.weight"

@@ -28,7 +28,7 @@ from tracekit.model.checks.check import reference_logits, verify_adapter
 from tracekit.model.distributed import forget_partial_sums, name_halves
 from tracekit.model.record import Origin, origin, recorded
 from tracekit.model.threads import one_at_a_time
-from tracekit.storage.provenance import fingerprint
+from tracekit.model.weights import fingerprint
 
 
 @contextlib.contextmanager

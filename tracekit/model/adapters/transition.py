@@ -12,7 +12,7 @@ from tracekit.model.adapters.layers import is_on, turn
 from tracekit.model.adapters.snapshot import Places, Snapshot, Switches
 from tracekit.model.record import Origin, origin, recorded
 from tracekit.model.threads import one_at_a_time
-from tracekit.storage.provenance import fingerprint
+from tracekit.model.weights import fingerprint
 
 # someone who leans on Ctrl-C gets through in the end, and the model then says that it is broken
 TRIES = 20

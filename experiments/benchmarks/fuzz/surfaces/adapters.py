@@ -18,7 +18,7 @@ from experiments.benchmarks.fuzz.damage import ODD, damaged
 from experiments.benchmarks.fuzz.outcome import Case
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
-from tracekit.storage.provenance import fingerprint
+from tracekit.model.weights import fingerprint
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SENSIBLE: tuple[Any, ...] = (
