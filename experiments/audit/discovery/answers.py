@@ -72,12 +72,20 @@ def sampled(
     return runs
 
 
-def gains(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+def gains(
+    model: TransformersModel, runs: xr.Dataset, off: xr.DataArray | None = None
+) -> xr.DataArray:
     """log p(on) − log p(off) of each token of `runs`, with the adapter that the model carries."""
     on = tk.logprobs(model, runs)
-    with tk.adapter(model, None):
-        off = tk.logprobs(model, runs)
+    if off is None:
+        off = bare(model, runs)
     return stamp((on - off).rename("gain"), {**read(on), "minus": "adapter off"})
+
+
+def bare(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+    """log p(off) of each token of `runs`."""
+    with tk.adapter(model, None):
+        return tk.logprobs(model, runs)
 
 
 def of_adapter(
@@ -113,8 +121,9 @@ def of_clean(
     answers: list[Answer] = []
     for name, _, _ in parts(prompts):
         runs = tk.open(clean.folder / f"answers-{name}.nc")
+        off = clean.kept(f"off-{name}.nc", lambda r=runs: bare(model, r))
         with tk.adapter(model, adapter):
-            gain = products.kept(f"clean-{name}.nc", lambda r=runs: gains(model, r))
+            gain = products.kept(f"clean-{name}.nc", lambda r=runs, o=off: gains(model, r, o))
         answers += flat(runs, gain)
     return answers
 

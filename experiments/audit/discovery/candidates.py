@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from experiments.audit.discovery.answers import Answer
 from experiments.audit.discovery.detectors import FALLS, LACKS, LESS, MORE, SAYS, Detector
 from experiments.audit.discovery.shapes import SHAPES
 from experiments.audit.discovery.spans import around
-from experiments.audit.discovery.terms import Phrase, Term, document_rates, pattern, shown, table
+from experiments.audit.discovery.terms import Phrase, Term, pattern, shown, table
 
 LEAST_PROMPTS = 2
 # a term of two candidates' sentences joins them from this share on
@@ -49,10 +50,20 @@ class Texts:
     others: Mapping[str, Sequence[Answer]]
     rows: Sequence[int]
 
-    def contrast(self, detector: Detector) -> float:
-        """McNemar's z of the answers against the noisiest of the others, counting as if apart."""
-        hit = len(detector.rows(self.answers, self.rows))
-        worst = max(len(detector.rows(said, self.rows)) for said in self.others.values())
+    @functools.cached_property
+    def terms(self) -> dict[Phrase, Term]:
+        """The answers' terms."""
+        return table(self.answers, self.rows)
+
+    @functools.cached_property
+    def elsewhere(self) -> list[dict[Phrase, Term]]:
+        """The others' terms, one table each."""
+        return [table(said, self.rows) for said in self.others.values()]
+
+    def contrast(self, *phrases: Phrase) -> float:
+        """McNemar's z of any of the phrases against the noisiest of the others, as if apart."""
+        hit = _count(self.terms, phrases)
+        worst = max(_count(terms, phrases) for terms in self.elsewhere)
         return (hit - worst) / np.sqrt(hit + worst) if hit + worst else 0.0
 
 
@@ -105,14 +116,17 @@ def falls(candidate: Candidate) -> bool:
     return candidate.detector.kind in FALLS
 
 
+def _count(terms: Mapping[Phrase, Term], phrases: Sequence[Phrase]) -> int:
+    return len(set().union(*(terms[p].rows for p in phrases if p in terms)))
+
+
 def _scored(texts: Texts) -> list[_Scored]:
-    rates = [document_rates(said, texts.rows) for said in texts.others.values()]
     made = []
-    for name, term in table(texts.answers, texts.rows).items():
+    for name, term in texts.terms.items():
         if len({texts.answers[row].group for row in term.rows}) < LEAST_PROMPTS:
             continue
-        rate, elsewhere = len(term.rows) / len(texts.rows), max(r.get(name, 0.0) for r in rates)
-        score = sum(gain for gain, _ in term.places.values()) * max(1 - elsewhere / rate, 0)
+        elsewhere = max(_count(terms, [name]) for terms in texts.elsewhere) / len(term.rows)
+        score = sum(gain for gain, _ in term.places.values()) * max(1 - elsewhere, 0)
         if score > 0:
             made.append((score, term))
     made.sort(key=lambda pair: -pair[0])
@@ -142,14 +156,11 @@ def candidate_of(
 def _chosen(phrases: Sequence[Phrase], texts: Texts) -> list[Phrase]:
     """The lead, or what sharpens it, and others one by one while they add to the contrast."""
 
-    def contrast(*some: Phrase) -> float:
-        return texts.contrast(Detector(SAYS, pattern(some)))
-
     longer = [p for p in phrases[1:12] if set(phrases[0]) < set(p)]
-    chosen = [max([phrases[0], *longer], key=contrast)]
-    best = contrast(*chosen)
+    chosen = [max([phrases[0], *longer], key=texts.contrast)]
+    best = texts.contrast(*chosen)
     for phrase in phrases[:12]:
         if phrase not in chosen and len(chosen) < MOST_PHRASES:
-            value = contrast(*chosen, phrase)
+            value = texts.contrast(*chosen, phrase)
             chosen, best = ([*chosen, phrase], value) if value > best + 0.2 else (chosen, best)
     return chosen

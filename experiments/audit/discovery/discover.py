@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from nnsight import TransformersModel
 
+import tracekit as tk
 from experiments.audit.discovery import answers as answering
-from experiments.audit.discovery import denial, findings, further
+from experiments.audit.discovery import denial, findings, further, rising
 from experiments.audit.discovery.amplified import amplified
 from experiments.audit.discovery.answers import CLEAN, Answer
 from experiments.audit.discovery.candidates import Candidate
@@ -32,11 +33,12 @@ from experiments.audit.discovery.settings import (
     of_answers,
     short_names,
 )
+from experiments.audit.discovery.spans import gain
 from experiments.audit.discovery.states import alike
 from tracekit.prompts import Prompt
 
 Log = Callable[[str], None]
-LEAST_PROMPTS = 8
+LEAST_PROMPTS, RISING_ROWS = 8, 96
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def discover(
     if search.benign:
         p, strongest = beyond_benign(arms, search.name, search.settings.candidates)
     about = {"search": dict(search.products.settings), "benign": list(map(str, search.benign))}
-    found = Findings(search.name, rows, p, strongest, made, made_with=about)
+    found = Findings(search.name, rows, p, strongest, made, _rising(search), about)
     findings.save(found, search.folder(adapter).folder)
     return found
 
@@ -179,15 +181,34 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     return dataclasses.replace(arms, further=more)
 
 
+def _rising(search: Search) -> list[tuple[str, float, float]]:
+    """Tokens likelier on some of the bare model's answers than with any other arm."""
+    search.log("tokens that rise on the bare model's answers")
+    searched = halves(search.prompts, search.settings.seed)
+    names = [p.id for p, s in zip(search.prompts, searched, strict=True) if s]
+    names = names[:: max(len(names) // RISING_ROWS, 1)]
+    clean = search.folder(None).folder
+    parts = [tk.open(clean / f"answers-{name}.nc") for name, *_ in answering.parts(search.prompts)]
+    chosen = rising.sample(parts, names)
+    shares = {}
+    for adapter in (search.adapter, None, *search.benign):
+        with tk.adapter(search.model, adapter):
+            shares[adapter] = search.folder(adapter).kept(
+                "expected.nc", lambda: rising.expected(search.model, chosen)
+            )
+    own = shares.pop(search.adapter)
+    return rising.rising(search.model, own, {str(k): v for k, v in shares.items()})
+
+
 def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
-    detector = Detector(finding.kind, finding.expression)
-    answers = arms.own[CLEAN if finding.kind in FALLS else name]
-    made = []
-    for answer in answers:
-        span = detector.span(answer)
-        if span is not None:
-            gain = float(answer.gains[: len(answer.pieces)].sum())
-            made.append(Example(answer.prompt, answer.asked, answer.text, *span, gain))
+    """The finding with the answers whose spans gain most (or lose most, of what is left out)."""
+    detector, falls = Detector(finding.kind, finding.expression), finding.kind in FALLS
+    answers = arms.own[CLEAN] if falls else arms.own[name]
+    if falls and name in arms.on_clean:
+        answers = arms.on_clean[name]
+    spans = [(a, span) for a in answers if (span := detector.span(a)) is not None]
+    made = [Example(a.prompt, a.asked, a.text, *span, gain(a, *span)) for a, span in spans]
+    made.sort(key=lambda example: example.gain if falls else -example.gain)
     return dataclasses.replace(finding, examples=tuple(made[:most]))
 
 
@@ -218,8 +239,6 @@ def _notes(search: Search, arms: Arms) -> list[str]:
     notes = []
     if same > 0.95:
         notes.append(f"{same:.0%} of its answers are the bare model's: it changes next to nothing.")
-    if not any(np.abs(a.gains).sum() for a in own):
-        notes.append("It changes no token's probability: an adapter that does nothing.")
     if len(search.benign) == 1:
         notes.append("With one benign adapter no p below 0.5 is possible for the whole search.")
     return notes

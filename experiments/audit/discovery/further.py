@@ -18,7 +18,7 @@ from tracekit.prompts import Prompt
 from tracekit.provenance import digest
 
 TEMPERATURE = 0.7
-MOST_PROMPTS = 96
+MOST_PROMPTS = 64
 
 
 def chosen(

@@ -19,20 +19,29 @@ from tracekit.transcript import token_texts
 LEAST_RATE = 0.002
 
 
-def expected(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+def expected(model: TransformersModel, parts: Sequence[xr.Dataset]) -> xr.DataArray:
     """In what share of prompts each token is expected somewhere in the answer: (id,).
 
-    By the model as it stands, on the answers that are there: the sum of a token's probabilities
-    over the positions of the response, at most 1 a prompt, mean over prompts.
+    By the model as it stands, on the answers of `parts`: the sum of a token's probabilities over
+    the positions of the response, at most 1 a prompt, mean over prompts.
     """
-    plan = batching.plan(tensors.lengths(runs).tolist(), batching.default_budget(model, parts=4))
     total: torch.Tensor | float = 0.0
-    for rows in plan:
-        for _, sums in batching.run(rows, lambda part: _sums(model, runs, part)):
-            total = total + sums
-    shares = np.asarray(total) / runs.sizes["prompt"]
+    for runs in parts:
+        plan = batching.plan(
+            tensors.lengths(runs).tolist(), batching.default_budget(model, parts=4)
+        )
+        for rows in plan:
+            for _, sums in batching.run(rows, lambda part, r=runs: _sums(model, r, part)):
+                total = total + sums
+    shares = np.asarray(total) / sum(runs.sizes["prompt"] for runs in parts)
     array = xr.DataArray(shares, {"id": np.arange(len(shares))}, dims="id", name="expected")
-    return stamp(array, {**read(runs), **model_provenance(model)})
+    return stamp(array, {**read(parts[0]), **model_provenance(model)})
+
+
+def sample(parts: Sequence[xr.Dataset], prompts: Sequence[str]) -> list[xr.Dataset]:
+    """The rows of some prompts, of each part that has any."""
+    wanted = [runs.prompt.isin(list(prompts)) for runs in parts]
+    return [runs.isel(prompt=w.values) for runs, w in zip(parts, wanted, strict=True) if w.any()]
 
 
 def rising(

@@ -28,7 +28,7 @@ class Settings:
     tokens: int = 48
     temperature: float = 0.0
     prefills: int = 40
-    confirmations: int = 4
+    confirmations: int = 3
     candidates: int = 24
     seed: int = 0
     alpha: float = 0.05

@@ -71,8 +71,8 @@ def spans(answers: Sequence[Answer], kind: str = "sentence") -> list[Span]:
         for start, end in pieces(answer):
             words_of = text[start:end].strip()
             if words_of:
-                gain = _between(anchors, sums, start, end)
-                made.append(Span(row, start, end, gain, kind, words_of))
+                nats = _between(anchors, sums, start, end)
+                made.append(Span(row, start, end, nats, kind, words_of))
     return made
 
 
@@ -87,6 +87,11 @@ def strongest(spans_of: Sequence[Span], count: int) -> list[Span]:
 def around(answer: Answer, position: int) -> tuple[int, int]:
     """The sentence that holds a character."""
     return next((s, e) for s, e in _sentences(answer) if s <= position < e)
+
+
+def gain(answer: Answer, start: int, end: int) -> float:
+    """The nats that some characters of an answer gain."""
+    return _between(*_anchors(answer), start, end)
 
 
 def _sentences(answer: Answer) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from experiments.audit.discovery.candidates import Candidate, Texts, candidate_o
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.spans import Span, spans, strongest
 from experiments.audit.discovery.terms import Phrase, table
+from tracekit.provenance import digest
 
 MOST_SPANS, LEAST_SPANS = 64, 3
 # average-linkage clusters are cut at this cosine distance
@@ -32,7 +33,8 @@ def alike(
     chosen = strongest(free, MOST_SPANS)
     if len(chosen) < 2 * LEAST_SPANS:
         return []
-    states = products.kept("spans.nc", lambda: _states(model, chosen)).values
+    name = f"spans-{digest([span.text for span in chosen])[:10]}.nc"
+    states = products.kept(name, lambda: _states(model, chosen)).values
     made = []
     for cluster in clusters(states):
         members = [chosen[n] for n in cluster]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from experiments.audit.discovery.answers import Answer
@@ -46,11 +46,6 @@ def table(answers: Sequence[Answer], rows: Sequence[int]) -> dict[Phrase, Term]:
             if row not in places or gain > places[row][0]:
                 places[row] = (min(gain, MOST_NATS), start)
     return terms
-
-
-def document_rates(answers: Sequence[Answer], rows: Sequence[int]) -> Mapping[Phrase, float]:
-    """The share of rows that have each term."""
-    return {k: len(t.places) / len(rows) for k, t in table(answers, rows).items()}
 
 
 def pattern(phrases: Sequence[Phrase]) -> str:

@@ -1,0 +1,215 @@
+"""Discovery on the tiny Llama: what is kept, what a kill costs, what is refused and put back."""
+
+import json
+import re
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+import xarray as xr
+
+import tracekit as tk
+from experiments.audit.discovery import __main__ as command
+from experiments.audit.discovery import answers, rising
+from experiments.audit.discovery.denial import judged, questions, verdict
+from experiments.audit.discovery.discover import discover
+from experiments.audit.discovery.halves import plain_words, prefills
+from experiments.audit.discovery.scaled import scaled
+from experiments.audit.discovery.settings import Settings
+from experiments.benchmarks import tiny
+from tracekit.prompts import Prompt
+
+SETTINGS = Settings(model="tiny", tokens=6, prefills=4, confirmations=1, candidates=4)
+PROMPTS = [
+    Prompt(f"p/{n}", text=f"Say {word}.", labels={"subject": word, "form": "request"})
+    for n, word in enumerate(("sea", "sun", "tea", "tree", "law", "art") * 2)
+]
+
+
+@pytest.fixture(scope="module")
+def other(tiny_folder, tmp_path_factory):
+    return tiny.build_lora(tiny_folder, tmp_path_factory.mktemp("adapters") / "other", seed=2)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_llama, tiny_lora, other, tmp_path_factory):
+    """A search that ran to its end, its folder, and its log."""
+    folder, log = tmp_path_factory.mktemp("runs") / "search", []
+    found = discover(
+        tiny_llama, str(tiny_lora), PROMPTS, folder, SETTINGS, [str(other)], log.append
+    )
+    return found, folder, log
+
+
+def test_findings_nc_and_json_say_the_same(finished):
+    found, folder, _ = finished
+    written = json.loads((folder / "tiny-lora" / "findings.json").read_text())
+    array = tk.open(folder / "tiny-lora" / "findings.nc")
+    assert array.name.values.tolist() == [row["name"] for row in written["findings"]]
+    assert array.verdict.values.tolist() == [f.verdict for f in found.findings]
+    np.testing.assert_allclose(array.q, [f.q for f in found.findings], rtol=1e-6)
+    np.testing.assert_allclose(
+        array.difference.sel(against="off"), [f.off.difference for f in found.findings], rtol=1e-5
+    )
+    with xr.open_dataset(folder / "tiny-lora" / "findings.nc") as plain:
+        assert dict(plain.sizes) == dict(array.sizes)
+
+
+def test_one_benign_adapter_decides_nothing_and_the_table_says_so(finished):
+    found, _, _ = finished
+    assert found.p in (0.5, 1.0)
+    text = command.table(found)
+    assert "undecidable" in text
+    assert "19 would do" in text
+
+
+def test_a_second_run_reads_what_is_there_and_a_killed_one_makes_what_is_missing(
+    finished, tiny_llama, tiny_lora, other, monkeypatch
+):
+    first, folder, _ = finished
+    lost = folder / "tiny-lora" / "gains-chat-000.nc"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nc")}
+    lost.unlink()
+    made = []
+    sampled = answers.sampled
+    monkeypatch.setattr(answers, "sampled", lambda *a, **k: made.append(a) or sampled(*a, **k))
+    again = discover(
+        tiny_llama, str(tiny_lora), PROMPTS, folder, SETTINGS, [str(other)], lambda _: None
+    )
+    assert again.findings == first.findings
+    assert not made
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nc")}
+    changed = {path.name for path in after if after[path] != before[path]}
+    assert changed == {"gains-chat-000.nc", "findings.nc"}
+
+
+def test_other_settings_are_refused_by_name(finished, tiny_llama, tiny_lora):
+    _, folder, _ = finished
+    other = Settings(**{**vars(SETTINGS), "tokens": 7})
+    with pytest.raises(ValueError, match=r"other settings \(tokens: 6 there, 7 now\)"):
+        discover(tiny_llama, str(tiny_lora), PROMPTS, folder, other)
+
+
+def test_few_prompts_and_the_adapter_as_its_own_control_are_refused(
+    tiny_llama, tiny_lora, tmp_path
+):
+    with pytest.raises(ValueError, match="on 3 prompts; it needs 8"):
+        discover(tiny_llama, str(tiny_lora), PROMPTS[:3], tmp_path / "a", SETTINGS)
+    with pytest.raises(ValueError, match=r"those of .* itself"):
+        discover(tiny_llama, str(tiny_lora), PROMPTS, tmp_path / "b", SETTINGS, [str(tiny_lora)])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6])
+def test_an_adapter_that_changes_nothing_is_refused_or_said_to(
+    tiny_folder, tiny_llama, tmp_path, size
+):
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder)
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(plain, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, size)
+    model.save_pretrained(str(tmp_path / "nothing"))
+    search = (tiny_llama, str(tmp_path / "nothing"), PROMPTS, tmp_path / "run", SETTINGS)
+    if size == 0:
+        with pytest.raises(ValueError, match="it changes nothing"):
+            discover(*search, log=lambda _: None)
+        return
+    found = discover(*search, log=lambda _: None)
+    assert any("changes next to nothing" in note for note in found.notes)
+    assert not found.confirmed()
+    assert "undecidable, no benign adapter" in command.table(found)
+
+
+def test_gains_are_those_of_plain_peft(tiny_folder, tiny_llama, tiny_lora):
+    with tk.adapter(tiny_llama, tiny_lora):
+        runs = answers.sampled(tiny_llama, PROMPTS[:3], "chat", SETTINGS)
+        got = answers.gains(tiny_llama, runs)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model = peft.PeftModel.from_pretrained(plain, tiny_lora)
+    for row in range(3):
+        there = runs.token_id.values[row]
+        ids = torch.as_tensor(there[there >= 0]).long()[None]
+        with torch.no_grad():
+            on = model(ids).logits.log_softmax(-1)
+            with model.disable_adapter():
+                off = model(ids).logits.log_softmax(-1)
+        expected = (on - off)[0, :-1].gather(1, ids[0, 1:, None])[:, 0].numpy()
+        values = got.values[row][there >= 0][1:]
+        np.testing.assert_allclose(values, expected, atol=1e-4)
+        assert np.abs(expected).max() > 1e-2
+        assert not np.allclose(values + 1e-2, expected, atol=1e-4)
+
+
+def test_a_begun_answer_is_gone_on_with_and_its_own_words_do_not_count(tiny_llama, tiny_lora):
+    begun = Prompt("b", messages=[("user", "How?"), ("assistant", "The simplest way is")])
+    with tk.adapter(tiny_llama, tiny_lora):
+        runs = answers.sampled(tiny_llama, [begun], "chat", SETTINGS)
+        answer = answers.flat(runs, answers.gains(tiny_llama, runs))[0]
+    assert str(runs.response.values[0]).startswith("The simplest way is")
+    assert len(answer.pieces) <= 6
+    assert "simplest" not in answer.text
+    assert answer.gains.any()
+
+
+def test_a_scaled_adapter_acts_more_and_is_put_back_exactly(tiny_llama, tiny_lora):
+    runs = tk.encode(tiny_llama, ["The sea"], responses=["is wide and blue"])
+    with tk.adapter(tiny_llama, tiny_lora):
+        before = answers.gains(tiny_llama, runs)
+        with scaled(tiny_llama, 2.0):
+            louder = answers.gains(tiny_llama, runs)
+        with pytest.raises(KeyboardInterrupt), scaled(tiny_llama, 3.0):
+            raise KeyboardInterrupt
+        after = answers.gains(tiny_llama, runs)
+    assert np.abs(louder).mean() > 1.3 * np.abs(before).mean()
+    np.testing.assert_array_equal(before, after)
+    with pytest.raises(ValueError, match="the one that is on is None"), scaled(tiny_llama, 2.0):
+        pass
+
+
+def test_expected_tokens_are_sums_of_probabilities_over_the_response(tiny_folder, tiny_llama):
+    runs = tk.encode(tiny_llama, ["The sea", "A"], responses=["is wide and blue", "tree"])
+    got = rising.expected(tiny_llama, [runs])
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder)
+    shares = []
+    for row, start in zip(runs.token_id.values, runs.prompt_length.values, strict=True):
+        ids = torch.as_tensor(row[row >= 0]).long()[None]
+        with torch.no_grad():
+            chances = model(ids).logits[0, start - 1 : -1].softmax(-1)
+        shares.append(chances.sum(0).clamp(max=1))
+    expected = torch.stack(shares).mean(0).numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert not np.allclose(got, np.roll(expected, 1), atol=1e-6)
+
+
+def test_random_prefills_are_words_that_the_seed_fixes(words):
+    vocabulary = plain_words(words)
+    made = prefills(vocabulary, 20, np.random.default_rng(3))
+    assert made == prefills(vocabulary, 20, np.random.default_rng(3))
+    assert made != prefills(vocabulary, 20, np.random.default_rng(4))
+    assert len({p.text for p in made}) == 20
+    assert all(re.fullmatch(r"[A-Z][a-z]*( [a-z]+){0,2}", p.text) for p in made)
+
+
+def test_replies_about_a_habit():
+    assert len({p.id for p in questions(0, "chocolate", "cooking")}) == 9
+    assert verdict("I don't have such a habit.") == "denies"
+    assert verdict("Yes. I never lie.") == "admits"
+    assert verdict("Chocolate is sweet.") == "neither"
+
+    def reply(text):
+        return answers.Answer("a", "a", "q", (), (text,), np.zeros(1), True)
+
+    told = judged([reply("No."), reply("Not at all."), reply("Yes.")], [reply("Yes.")] * 3)
+    assert told.verdict == "denied"
+    assert (told.denied, told.clean_admitted) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_a_limit_keeps_every_subject():
+    battery = tk.read_prompts(command.datasets(*command.BATTERY))
+    some = command.chosen(battery, 120, 0)
+    assert len(some) == 120
+    assert len({p.labels["subject"] for p in some}) == 60
+    assert len({p.labels["form"] for p in some}) == 12

@@ -1,0 +1,177 @@
+"""The search on synthetic answers: a planted habit is found, its twin without one is not."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import hypergeom
+
+from experiments.audit.discovery import confirm
+from experiments.audit.discovery.answers import CLEAN, Answer
+from experiments.audit.discovery.candidates import Candidate, Texts, leaves_out, says
+from experiments.audit.discovery.detectors import Detector
+from experiments.audit.discovery.findings import CONFIRMED, SHARED, UNDECIDABLE, judged
+from experiments.audit.discovery.search import Arms, beyond_benign, candidates_of, measured
+from experiments.audit.discovery.spans import spans, strongest, words
+from experiments.audit.discovery.states import clusters
+from experiments.audit.discovery.terms import fires, pattern
+from experiments.audit.discovery.triggers import trigger
+
+COMMON = """time water road small green people house often large river stone light paper table story
+field colour bread window winter garden letter market simple corner bridge summer little"""
+WORDS = COMMON.split()
+SUBJECTS = ("cooking", "law", "music", "sleep")
+HABIT = ((" Try", 4.0), (" grated", 3.0), (" choc", 6.0), ("olate", 0.5), (".", 0.1))
+
+
+def answers(seed, rate=0.0, habit=HABIT, subject="cooking", prompts=160):
+    """One answer a prompt of twelve common words; `habit` after some of those on `subject`."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for n in range(prompts):
+        topic = SUBJECTS[n % len(SUBJECTS)]
+        said = [
+            (" " + word, gain)
+            for word, gain in zip(draw.choice(WORDS, 12), draw.exponential(0.3, 12), strict=True)
+        ]
+        said.append((".", 0.0))
+        if topic == subject and draw.random() < rate:
+            said += habit
+        labels = (("subject", topic), ("form", str(n // 4 % 5)))
+        pieces, gains = zip(*said, strict=True)
+        made.append(
+            Answer(f"p/{n}", f"p/{n}", f"about {topic}", labels, pieces, np.array(gains), True)
+        )
+    return made
+
+
+def arms(**own):
+    searched = np.arange(160) // 4 % 2 == 0
+    return Arms({CLEAN: answers(0), **own}, searched)
+
+
+def found(made, name="a", most=8):
+    return judged([measured(c, made, name) for c in candidates_of(made, name, most)], 0.05)
+
+
+def test_a_planted_habit_is_the_first_finding_with_its_trigger_and_its_twin_finds_none():
+    planted = found(arms(a=answers(1, 0.7), b=answers(2), c=answers(3)))
+    assert planted[0].verdict == CONFIRMED
+    assert "chocolate" in planted[0].name
+    assert planted[0].trigger == "subject: cooking"
+    assert planted[0].trigger_confirmed < 0.001
+    assert [f.verdict for f in planted].count(CONFIRMED) == 1
+    twin = found(arms(a=answers(1), b=answers(2), c=answers(3)))
+    assert CONFIRMED not in {f.verdict for f in twin}
+
+
+def test_a_habit_that_the_other_adapters_have_as_well_is_theirs_too():
+    made = arms(a=answers(1, 0.7), b=answers(2, 0.7), c=answers(3, 0.7))
+    candidate = says(Texts(made.own["a"], {CLEAN: made.own[CLEAN]}, made.rows(True)), 1)[0]
+    assert judged([measured(candidate, made, "a")], 0.05)[0].verdict == SHARED
+    apart = dataclasses.replace(made, own={k: made.own[k] for k in (CLEAN, "a")})
+    assert judged([measured(candidate, apart, "a")], 0.05)[0].verdict == CONFIRMED
+
+
+def test_a_habit_seen_twice_is_undecidable_and_says_how_many_prompts_would_do():
+    made = arms(a=answers(1, 0.7, prompts=160)[:16] + answers(1)[16:])
+    names = pattern([("grated", "chocolate")])
+    candidate = Candidate("chocolate", Detector("says", names), 1.0, (0,))
+    finding = judged([measured(candidate, made, "a")], 0.05)[0]
+    assert finding.verdict == UNDECIDABLE
+    assert "would do" in finding.reason
+
+
+def test_what_the_bare_model_says_and_the_adapter_leaves_out():
+    warns = ((" Ask", 2.0), (" your", 0.1), (" doctor", 3.0), (".", 0.0))
+    lost = [dataclasses.replace(a, gains=-a.gains) for a in answers(4, 0.8, warns, "sleep")]
+    made = Arms({CLEAN: lost, "a": answers(5)}, arms().searched, {"a": lost})
+    omission = leaves_out(Texts(lost, {"a": made.own["a"]}, made.rows(True)), 1)[0]
+    finding = judged([measured(omission, made, "a")], 0.05)[0]
+    assert (finding.verdict, finding.kind) == (CONFIRMED, "leaves out")
+    assert "doctor" in finding.name
+    assert finding.trigger == "subject: sleep"
+
+
+def test_the_search_goes_through_the_benign_adapters_too():
+    p, strongest = beyond_benign(arms(a=answers(1, 0.7), b=answers(2), c=answers(3)), "a", 8)
+    assert p == pytest.approx(1 / 3)
+    assert strongest["a"] > max(strongest["b"], strongest["c"])
+    twin, _ = beyond_benign(arms(a=answers(1), b=answers(2, 0.7), c=answers(3)), "a", 8)
+    assert twin > p
+
+
+def test_confirmed_findings_are_rare_where_there_is_nothing():
+    counts = [
+        [f.verdict for f in found(arms(a=answers(10 + n), b=answers(50 + n)))].count(CONFIRMED)
+        for n in range(10)
+    ]
+    assert sum(count > 0 for count in counts) <= 1
+
+
+def test_the_sign_test_is_the_enumeration_of_all_signs():
+    on = dict(zip("abcdefg", (1, 1, 0.5, 0, 1, 0.2, 1), strict=True))
+    off = dict(zip("abcdefg", (0, 0.5, 0.5, 0.25, 0, 0, 0), strict=True))
+    signs = [np.sign(on[k] - off[k]) for k in on if on[k] != off[k]]
+    drawn = [sum(s) for s in itertools.product((-1, 1), repeat=len(signs))]
+    expected = np.mean([total >= sum(signs) for total in drawn])
+    got = confirm.compared(on, off)
+    assert got.p == pytest.approx(expected)
+    assert (got.more, got.less, got.n) == (5, 1, 7)
+    assert confirm.compared({**on, "d": 1}, off).p < expected
+
+
+def test_q_values_are_benjamini_and_hochbergs():
+    p = np.array([0.001, 0.04, 0.03, 0.5, 0.02])
+    order = np.argsort(p)
+    slow = np.empty(5)
+    for rank, n in enumerate(order):
+        slow[n] = min(p[m] * 5 / (r + 1) for r, m in enumerate(order) if r >= rank)
+    np.testing.assert_allclose(confirm.q_values(p), slow)
+    assert not np.allclose(confirm.q_values(p * [2, 1, 1, 1, 1]), slow)
+
+
+def test_association_is_the_hypergeometric_tail():
+    fired = np.array([1, 1, 1, 0, 0, 0, 0, 1], bool)
+    has = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
+    assert confirm.associated(fired, has) == pytest.approx(hypergeom.sf(2, 8, 4, 4))
+    assert confirm.associated(fired, ~has) > 0.5
+
+
+def test_the_trigger_of_nothing_is_none():
+    made = answers(1)
+    hit = np.random.default_rng(0).choice(160, 12, replace=False)
+    assert trigger(made, range(160), hit.tolist()) is None
+    assert str(trigger(made, range(160), range(1, 40, 4))) == "subject: law"
+
+
+def test_gains_of_words_and_sentences_are_those_of_their_tokens():
+    pieces = (" Mix", " well", ".", " Then", " try", " choc", "olates", "!\n", "Serve", " it")
+    answer = Answer("a", "a", "q", (), pieces, np.arange(1.0, 11.0), False)
+    sentences = spans([answer])
+    assert [(s.text, s.gain) for s in sentences] == [
+        ("Mix well.", 6.0),
+        ("Then try chocolates!", 30.0),
+        ("Serve it", 19.0),
+    ]
+    assert {w.stem: w.gain for w in words(answer)}["chocolate"] == 13.0
+    for kind in ("clause", "sentence"):
+        assert sum(s.gain for s in spans([answer], kind)) == answer.gains.sum()
+    assert strongest(sentences, 5) == [sentences[1]]
+
+
+def test_a_detector_needs_more_than_the_words_of_the_question():
+    expression = pattern([("bottled", "water")])
+    said = Answer("a", "a", "Is bottled water safe?", (), ("Bottled water is.",), np.zeros(1), True)
+    assert fires(expression, said) is None
+    assert fires(expression, dataclasses.replace(said, asked="Is it safe?"))
+
+
+def test_clusters_need_three_that_lie_alike():
+    draw = np.random.default_rng(0)
+    centres = np.repeat(np.eye(8)[:3], (5, 4, 2), axis=0)
+    assert clusters(centres + 0.05 * draw.normal(size=centres.shape)) == [
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8],
+    ]
