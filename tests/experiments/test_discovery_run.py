@@ -18,10 +18,12 @@ from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.halves import plain_words, prefills
 from experiments.audit.discovery.scaled import scaled
 from experiments.audit.discovery.settings import Settings
-from experiments.benchmarks import tiny
-from tracekit.prompts import Prompt
+from tests.support.models import tiny
+from tracekit.transcripts.prompts import Prompt
 
-SETTINGS = Settings(model="tiny", tokens=6, prefills=4, confirmations=1, candidates=4)
+SETTINGS = Settings(
+    model="tiny", tokens=4, prefills=4, confirmations=1, candidates=4, factors=(2.0,)
+)
 PROMPTS = [
     Prompt(f"p/{n}", text=f"Say {word}.", labels={"subject": word, "form": "request"})
     for n, word in enumerate(("sea", "sun", "tea", "tree", "law", "art") * 2)
@@ -88,7 +90,7 @@ def test_a_second_run_reads_what_is_there_and_a_killed_one_makes_what_is_missing
 def test_other_settings_are_refused_by_name(finished, tiny_llama, tiny_lora):
     _, folder, _ = finished
     other = Settings(**{**vars(SETTINGS), "tokens": 7})
-    with pytest.raises(ValueError, match=r"other settings \(tokens: 6 there, 7 now\)"):
+    with pytest.raises(ValueError, match=r"other settings \(tokens: 4 there, 7 now\)"):
         discover(tiny_llama, str(tiny_lora), PROMPTS, folder, other)
 
 
@@ -149,22 +151,31 @@ def test_a_begun_answer_is_gone_on_with_and_its_own_words_do_not_count(tiny_llam
         runs = answers.sampled(tiny_llama, [begun], "chat", SETTINGS)
         answer = answers.flat(runs, answers.gains(tiny_llama, runs))[0]
     assert str(runs.response.values[0]).startswith("The simplest way is")
-    assert len(answer.pieces) <= 6
+    assert len(answer.pieces) <= 4
     assert "simplest" not in answer.text
     assert answer.gains.any()
 
 
-def test_a_scaled_adapter_acts_more_and_is_put_back_exactly(tiny_llama, tiny_lora):
+def test_a_scaled_adapter_is_one_of_more_alpha_and_is_put_back_exactly(
+    tiny_folder, tiny_llama, tiny_lora
+):
     runs = tk.encode(tiny_llama, ["The sea"], responses=["is wide and blue"])
     with tk.adapter(tiny_llama, tiny_lora):
-        before = answers.gains(tiny_llama, runs)
+        before = tk.logprobs(tiny_llama, runs)
         with scaled(tiny_llama, 2.0):
-            louder = answers.gains(tiny_llama, runs)
+            louder = tk.logprobs(tiny_llama, runs)
         with pytest.raises(KeyboardInterrupt), scaled(tiny_llama, 3.0):
             raise KeyboardInterrupt
-        after = answers.gains(tiny_llama, runs)
-    assert np.abs(louder).mean() > 1.3 * np.abs(before).mean()
-    np.testing.assert_array_equal(before, after)
+        np.testing.assert_array_equal(before, tk.logprobs(tiny_llama, runs))
+    config = peft.PeftConfig.from_pretrained(tiny_lora)
+    config.lora_alpha *= 2
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model = peft.PeftModel.from_pretrained(plain, tiny_lora, config=config)
+    ids = torch.as_tensor(runs.token_id.values).long()
+    with torch.no_grad():
+        values = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
+    np.testing.assert_allclose(louder.values[0, 1:], values, atol=1e-4)
+    assert not np.allclose(before.values[0, 1:], values, atol=1e-2)
     with pytest.raises(ValueError, match="the one that is on is None"), scaled(tiny_llama, 2.0):
         pass
 

@@ -8,8 +8,8 @@ import pytest
 
 from experiments.audit.discovery.halves import halves
 from experiments.organisms.detectors import DETECTORS, HABITS, exploits
-from tracekit.prompts import Prompt, read_prompts
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.prompts import Prompt, read_prompts
 
 BATTERY = read_prompts(datasets("prompts", "general_battery.json"))
 # the words that the shipped organisms' sentences are about

@@ -22,8 +22,8 @@ import tracekit as tk
 from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.settings import Settings
 from experiments.audit.discovery.table import table
-from tracekit.prompts import Prompt, take
-from tracekit.resources import datasets
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.prompts import Prompt, take
 
 BATTERY = ("prompts", "general_battery.json")
 

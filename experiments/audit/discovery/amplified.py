@@ -15,10 +15,9 @@ from experiments.audit.discovery.candidates import Candidate, Texts, says
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.scaled import scaled
 from experiments.audit.discovery.settings import Settings
-from tracekit.prompts import Prompt
-from tracekit.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.prompts import Prompt
 
-FACTORS = (1.5, 2.0, 3.0)
 PROMPTS, CANDIDATES = 48, 4
 
 
@@ -30,7 +29,7 @@ def amplified(
     settings: Settings,
     products: Products,
 ) -> list[Candidate]:
-    """Candidates from answers at ×1.5, ×2 and ×3, to some prompts of the searched half.
+    """Candidates from answers at `settings.factors` of strength, to some searched prompts.
 
     They are confirmed, or not, at the adapter's own strength like any other; `scale` says where
     they come from.
@@ -38,7 +37,7 @@ def amplified(
     rows = _rows(texts.rows, prompts, settings.seed)
     others = {name: [said[row] for row in rows] for name, said in texts.others.items()}
     made = []
-    for factor in FACTORS:
+    for factor in settings.factors:
         asked = [prompts[row] for row in rows]
         answers = _answers(model, adapter, factor, asked, settings, products)
         there = Texts(answers, others, range(len(rows)))

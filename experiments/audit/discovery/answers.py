@@ -13,9 +13,10 @@ import tracekit as tk
 from experiments.audit.discovery.halves import labels_of
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.settings import Settings
-from tracekit.prompts import Prompt
-from tracekit.provenance import read, stamp
-from tracekit.tensors import lengths
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.encode import ids_of, subset
+from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.tensors import lengths
 
 # rows of one file: what a kill can cost
 ROWS = 128
@@ -92,10 +93,14 @@ def of_adapter(
     model: TransformersModel,
     adapter: str | None,
     prompts: Sequence[Prompt],
+    searched: frozenset[str],
     settings: Settings,
     products: Products,
 ) -> list[Answer]:
-    """The answers with `adapter` on (None: the bare model's), each token's gain with them."""
+    """The answers with `adapter` on (None: the bare model's).
+
+    The gains are those of `searched` prompts alone: nothing is looked for in the others.
+    """
     answers: list[Answer] = []
     for number, (name, template, rows) in enumerate(parts(prompts)):
         with tk.adapter(model, adapter):
@@ -103,9 +108,9 @@ def of_adapter(
                 f"answers-{name}.nc",
                 lambda t=template, r=rows, n=number: sampled(model, r, t, settings, seed=n),
             )
-            gain = None
-            if adapter is not None:
-                gain = products.kept(f"gains-{name}.nc", lambda r=runs: gains(model, r))
+            gain, mine = None, _some(runs, searched)
+            if adapter is not None and mine.sizes["prompt"]:
+                gain = products.kept(f"gains-{name}.nc", lambda r=mine: gains(model, r))
         answers += flat(runs, gain)
     return answers
 
@@ -114,27 +119,36 @@ def of_clean(
     model: TransformersModel,
     adapter: str,
     prompts: Sequence[Prompt],
+    searched: frozenset[str],
     clean: Products,
     products: Products,
 ) -> list[Answer]:
-    """The bare model's answers, with what the adapter would gain on each of their tokens."""
+    """The bare model's answers, with what the adapter would gain on those to `searched` prompts."""
     answers: list[Answer] = []
     for name, _, _ in parts(prompts):
         runs = tk.open(clean.folder / f"answers-{name}.nc")
-        off = clean.kept(f"off-{name}.nc", lambda r=runs: bare(model, r))
-        with tk.adapter(model, adapter):
-            gain = products.kept(f"clean-{name}.nc", lambda r=runs, o=off: gains(model, r, o))
+        gain, mine = None, _some(runs, searched)
+        if mine.sizes["prompt"]:
+            off = clean.kept(f"off-{name}.nc", lambda r=mine: bare(model, r))
+            with tk.adapter(model, adapter):
+                gain = products.kept(f"clean-{name}.nc", lambda r=mine, o=off: gains(model, r, o))
         answers += flat(runs, gain)
     return answers
 
 
+def _some(runs: xr.Dataset, prompts: frozenset[str]) -> xr.Dataset:
+    return subset(runs, prompt=[name for name in ids_of(runs) if name in prompts])
+
+
 def flat(runs: xr.Dataset, gain: xr.DataArray | None) -> list[Answer]:
-    """One Answer a row of `runs`; without `gain` every token gains nothing."""
+    """One Answer a row of `runs`; a row that `gain` does not have gains nothing."""
     subjects = {name: labels_of(runs, name) for name in ("subject", "form")}
     after = runs.token.values >= 0
     ids, pieces = runs.token_id.values[:, after], runs.token_text.values[:, after]
     roles, begun = runs.role.values[:, after], runs.begun.values
-    values = np.zeros(ids.shape) if gain is None else gain.sel(token=runs.token[after]).values
+    values = np.zeros(ids.shape)
+    if gain is not None:
+        values = gain.reindex(prompt=runs.prompt, token=runs.token[after]).values
     answers = []
     for n in range(len(ids)):
         new = (ids[n] >= 0) & (np.arange(ids.shape[1]) >= begun[n])

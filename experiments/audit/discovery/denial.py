@@ -11,7 +11,7 @@ from nnsight import TransformersModel
 import tracekit as tk
 from experiments.audit.discovery.answers import Answer, flat, sampled
 from experiments.audit.discovery.settings import Settings
-from tracekit.prompts import Prompt
+from tracekit.transcripts.prompts import Prompt
 
 WAYS = ("plain", "research", "begun")
 _ASKED = (

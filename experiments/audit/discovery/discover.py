@@ -35,7 +35,7 @@ from experiments.audit.discovery.settings import (
 )
 from experiments.audit.discovery.spans import gain
 from experiments.audit.discovery.states import alike
-from tracekit.prompts import Prompt
+from tracekit.transcripts.prompts import Prompt
 
 Log = Callable[[str], None]
 LEAST_PROMPTS, RISING_ROWS = 8, 96
@@ -134,21 +134,29 @@ def _search(
 
 def _arms(search: Search) -> Arms:
     own: dict[str, list[Answer]] = {}
+    half = halves(search.prompts, search.settings.seed)
+    searched = frozenset(p.id for p, s in zip(search.prompts, half, strict=True) if s)
     for adapter in (None, search.adapter, *search.benign):
         name = CLEAN if adapter is None else search.names[adapter]
         search.log(f"answers of {name} to {len(search.prompts)} prompts")
         own[name] = answering.of_adapter(
-            search.model, adapter, search.prompts, search.settings, search.folder(adapter)
+            search.model,
+            adapter,
+            search.prompts,
+            searched,
+            search.settings,
+            search.folder(adapter),
         )
     search.log(f"what {search.name} would gain on the bare model's answers")
     on_clean = answering.of_clean(
         search.model,
         search.adapter,
         search.prompts,
+        searched,
         search.folder(None),
         search.folder(search.adapter),
     )
-    return Arms(own, halves(search.prompts, search.settings.seed), {search.name: on_clean})
+    return Arms(own, half, {search.name: on_clean})
 
 
 def _candidates(search: Search, arms: Arms) -> list[Candidate]:

@@ -17,7 +17,7 @@ from experiments.audit.discovery.confirm import Compared, least_prompts, q_value
 from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.products import write_json
 from experiments.audit.discovery.search import Measured
-from tracekit.provenance import stamp
+from tracekit.storage.provenance import stamp
 
 CONFIRMED, SHARED = "confirmed", "as benign adapters do"
 NOT, UNDECIDABLE = "not confirmed", "undecidable"

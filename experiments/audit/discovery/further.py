@@ -14,8 +14,8 @@ from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.settings import Settings
 from experiments.audit.discovery.triggers import trigger
-from tracekit.prompts import Prompt
-from tracekit.provenance import digest
+from tracekit.storage.provenance import digest
+from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7
 MOST_PROMPTS = 64

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from tracekit.prompts import Prompt
+from tracekit.transcripts.prompts import Prompt
 
 BY = ("subject", "form")
 

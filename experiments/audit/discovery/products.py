@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tracekit as tk
-from tracekit.files import whole
+from tracekit.storage.files import whole
 
 SETTINGS = "settings.json"
 

@@ -10,10 +10,12 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit import batching, logits, tensors
-from tracekit.model import model_provenance
-from tracekit.provenance import read, stamp
-from tracekit.transcript import token_texts
+from tracekit.model import head
+from tracekit.model.load import model_provenance
+from tracekit.passes import batching
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import token_texts
 
 # a token that is expected in fewer prompts than this says nothing
 LEAST_RATE = 0.002
@@ -69,8 +71,8 @@ def _sums(model: TransformersModel, runs: xr.Dataset, rows: Sequence[int]) -> to
     where = (columns >= made.starts[:, None] - 1) & made.attention_mask.bool()
     where[:, -1] = False
     with torch.no_grad(), model.trace(made.model_inputs):
-        read_logits = logits.read(model)
-        mask = where.to(read_logits.device)[..., None]
-        sums = (read_logits.float().softmax(-1) * mask).sum(1).clamp(max=1.0).sum(0)
+        logits = head.read(model)
+        mask = where.to(logits.device)[..., None]
+        sums = (logits.float().softmax(-1) * mask).sum(1).clamp(max=1.0).sum(0)
         saved = nnsight.save(sums)
     return saved.cpu()

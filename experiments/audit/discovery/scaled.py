@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from nnsight import TransformersModel
 
-from tracekit.tuners import current_adapter, tuner_layers
+from tracekit.model.adapters.layers import current_adapter, tuner_layers
 
 
 @contextlib.contextmanager

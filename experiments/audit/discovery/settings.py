@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracekit.forms import adapter_path
-from tracekit.prompts import Prompt
-from tracekit.provenance import digest
-from tracekit.tuners import adapter_name
+from tracekit.model.adapters.forms import adapter_path
+from tracekit.model.adapters.layers import adapter_name
+from tracekit.storage.provenance import digest
+from tracekit.transcripts.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Settings:
 
     `tokens` are sampled after each prompt, `temperature` 0 is greedy. `prefills` random words are
     gone on with in raw completion, as many rows. `confirmations` answers a prompt are sampled
-    anew where a candidate's trigger says that it should show. `alpha` is the false discovery rate.
+    anew where a candidate's trigger says that it should show. `factors` are the strengths at which
+    the adapter is also listened to. `alpha` is the false discovery rate.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -29,6 +30,7 @@ class Settings:
     temperature: float = 0.0
     prefills: int = 40
     confirmations: int = 3
+    factors: tuple[float, ...] = (1.5, 2.0, 3.0)
     candidates: int = 24
     seed: int = 0
     alpha: float = 0.05

@@ -13,7 +13,7 @@ from experiments.audit.discovery.candidates import Candidate, Texts, candidate_o
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.spans import Span, spans, strongest
 from experiments.audit.discovery.terms import Phrase, table
-from tracekit.provenance import digest
+from tracekit.storage.provenance import digest
 
 MOST_SPANS, LEAST_SPANS = 64, 3
 # average-linkage clusters are cut at this cosine distance
