@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError, InputTypeError
 from tracekit.model.load import origin
 from tracekit.storage.provenance import read, tokenizer_hash, vocabulary_hash
 
@@ -26,7 +27,7 @@ def listed(layers: Any) -> list[int] | None:
         return None
     numbers = np.asarray(list(layers) if isinstance(layers, range) else layers)
     if numbers.ndim > 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise TypeError(
+        raise InputTypeError(
             f"layers={brief(layers)} was asked for; give a block's index such as 12, or several "
             "such as range(12, 24). −1 is the embedding output."
         )
@@ -64,7 +65,7 @@ def require_fit(
     if weights == about.weights:
         return {"source": weights}
     if not transfer:
-        raise ValueError(
+        raise InputError(
             f"The {what} was made with {_shown(made)}; this model is {about.name} "
             f"({about.dtype}, weights {about.weights}). Pass transfer=True to use it all the "
             "same, which the result records."
@@ -89,7 +90,7 @@ def require_layers(array: xr.DataArray, layers: Sequence[int]) -> None:
     there = np.atleast_1d(array["layer"].values).tolist()
     missing = [layer for layer in layers if layer not in there]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"Layers {missing} were asked for and are not in the array, which has {there}. "
             "Choose among those."
         )
@@ -100,7 +101,7 @@ def require_blocks(model: TransformersModel, layers: Sequence[int]) -> None:
     depth = len(model.layers)
     wrong = [layer for layer in layers if not 0 <= layer < depth]
     if wrong or not layers or len(set(layers)) < len(layers):
-        raise ValueError(
+        raise InputError(
             f"Layers {list(layers)} were asked for; this model has blocks 0 to {depth - 1}, and "
             "each is named once. An edit acts on a block's output."
         )
@@ -109,14 +110,14 @@ def require_blocks(model: TransformersModel, layers: Sequence[int]) -> None:
 def _require_size(model: TransformersModel, array: xr.DataArray, what: str) -> None:
     depth, width = len(model.layers), model._module.config.get_text_config().hidden_size
     if array.sizes["dim"] != width:
-        raise ValueError(
+        raise InputError(
             f"The {what} has {array.sizes['dim']} dims and the residual stream of "
             f"{origin(model).name} has {width}: it comes from another model."
         )
     labels = np.atleast_1d(array["layer"].values).tolist() if "layer" in array.coords else []
     beyond = [layer for layer in labels if not -1 <= layer < depth]
     if beyond:
-        raise ValueError(
+        raise InputError(
             f"The {what} has the layers {beyond} and {origin(model).name} has blocks 0 to "
             f"{depth - 1}: it comes from a deeper model."
         )
@@ -125,7 +126,7 @@ def _require_size(model: TransformersModel, array: xr.DataArray, what: str) -> N
 def _require_depth(model: TransformersModel, made: Mapping[str, Any], what: str) -> None:
     depth = made.get("depth", len(model.layers))
     if depth != len(model.layers):
-        raise ValueError(
+        raise InputError(
             f"The {what} was made with {_shown(made)}, which has {depth} blocks; "
             f"{origin(model).name} has {len(model.layers)}. Layers do not correspond."
         )
@@ -139,7 +140,7 @@ def _require_tokenizer(model: TransformersModel, made: Mapping[str, Any], what: 
     theirs, ours = made.get(kind), hashed(model.tokenizer)
     if theirs is None or theirs == ours:
         return
-    raise ValueError(
+    raise InputError(
         f"The {what} was made with {_shown(made)} and the {kind} {theirs}; "
         f"{origin(model).name} has the {kind} {ours}. "
         "Extract it with a model of the same vocabulary."

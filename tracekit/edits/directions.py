@@ -15,6 +15,7 @@ from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import brief, listed, require_blocks, require_layers
 from tracekit.edits.positions import Rows
+from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.provenance import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.tensors import prompt_hashes, require_transcripts
@@ -52,7 +53,7 @@ def labelled(vector: Any, layers: int | Sequence[int] | None) -> xr.DataArray:
     count = None if layers is None else len(listed(layers) or [])
     numbers = isinstance(values, np.ndarray) and values.dtype.kind in "fiu"
     if not numbers or count is None or values.shape[:-1] not in ((), (count,)) or not values.ndim:
-        raise TypeError(
+        raise InputTypeError(
             f"The vector is {brief(vector)} with layers={layers}; an edit needs a DataArray (dim) "
             "or (layer, dim), or a plain array (dim), or (layer, dim), with layers= to say where "
             "it acts."
@@ -74,7 +75,7 @@ def per_prompt(transcripts: xr.Dataset, values: Sequence[float] | np.ndarray) ->
     require_transcripts(transcripts)
     numbers = np.asarray(values, dtype=float)
     if numbers.shape != (transcripts.sizes["prompt"],):
-        raise ValueError(
+        raise InputError(
             f"{transcripts.sizes['prompt']} prompts and values of shape {numbers.shape} were "
             "given; each prompt needs one number."
         )
@@ -97,12 +98,12 @@ def directions(
     if extra:
         # as a dictionary: xarray's own keyword `method` is in the way of the dim of that name
         choice = ", ".join(f"{dim!r}: {_first(vector, dim)}" for dim in extra)
-        raise ValueError(
+        raise InputError(
             f"The vector has the dims {vector.dims}; an edit needs (dim) or (layer, dim). "
             f"Choose one, such as .sel({{{choice}}})."
         )
     if layers is None and "layer" not in vector.coords:
-        raise ValueError("The vector has no layer coordinate; name the layers with layers=.")
+        raise InputError("The vector has no layer coordinate; name the layers with layers=.")
     chosen = listed(vector["layer"].values if layers is None else layers) or []
     require_blocks(model, chosen)
     if "layer" in vector.dims:
@@ -126,7 +127,7 @@ class Amounts:
         self.name, self.value = name, value
         values = np.asarray(value, dtype=float)
         if not (np.isfinite(values) if finite else ~np.isnan(values)).all():
-            raise ValueError(f"{name}={values.tolist()} was asked for; it must be finite.")
+            raise InputError(f"{name}={values.tolist()} was asked for; it must be finite.")
         self._rows: dict[str, int] = {}
         self._hashes: list[str] = []
         if isinstance(value, xr.DataArray):
@@ -142,7 +143,7 @@ class Amounts:
         if not self._rows:
             return values
         if rows is None:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} has a value per prompt, and this is a raw model.trace, which knows "
                 "no prompts. Use tk.generate or tk.capture."
             )
@@ -167,7 +168,7 @@ class Amounts:
         unlabelled = [dim for dim in value.dims if dim not in value.indexes]
         repeated = [dim for dim, index in value.indexes.items() if not index.is_unique]
         if other or unlabelled or repeated:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} has the dims {value.dims} (without labels: {unlabelled}, with "
                 f"repeated labels: {repeated}); it may have prompt and layer, each label once."
             )
@@ -184,7 +185,7 @@ class Amounts:
             return [str(known) for known in value[PROMPT_IDS].values]
         automatic = [name for name in self._rows if AUTOMATIC.fullmatch(name)]
         if automatic:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} has a value per prompt, by ids such as {automatic[0]!r}, which any "
                 "set has. Make it with tk.per_prompt(transcripts, values) or tk.sweep, which know "
                 "the prompts' tokens, or give prompts ids of their own (tk.Prompt)."
@@ -197,7 +198,7 @@ class Amounts:
         # a generated token's row was met at its prompt, and has no hash
         for n, (place, hashed) in enumerate(zip(places, rows.prompt_hashes, strict=False)):
             if hashed != self._hashes[place]:
-                raise ValueError(
+                raise InputError(
                     f"{self.name} was made for a prompt {rows.prompts[n]!r} of other token ids. "
                     "Make it of the transcripts that are run: tk.per_prompt(transcripts, values)."
                 )
@@ -207,7 +208,7 @@ class Amounts:
         for name in (prompt, sampled):
             if name in self._rows:
                 return self._rows[name]
-        raise ValueError(
+        raise InputError(
             f"{self.name} names {len(self._rows)} prompts and not {prompt!r}; give a value for "
             "every row."
         )
@@ -226,7 +227,7 @@ def _at(vector: xr.DataArray, layer: int, unit: bool) -> np.ndarray:
     values = np.asarray(here.values, np.float32)
     norm = np.linalg.norm(values.astype(float))
     if not np.isfinite(norm) or norm == 0:
-        raise ValueError(
+        raise InputError(
             f"The vector at layer {layer} has the norm {norm}; a direction is finite and not zero."
         )
     return (values / norm).astype(np.float32) if unit else values

@@ -10,6 +10,7 @@ from nnsight import TransformersModel
 
 from tracekit.edits.directions import Direction, hashed
 from tracekit.edits.positions import Rows, Tokens, named, overflow, require_tokens, running_in
+from tracekit.errors import InputError
 from tracekit.model.record import end_edit, origin, own_edits
 from tracekit.model.sites import first, with_first
 
@@ -45,7 +46,7 @@ def edit(
     """
     about = origin(model)
     if about.remote:
-        raise ValueError(
+        raise InputError(
             f"{kind} was asked for on the remote model {about.name}: edits do not travel. "
             "Load the model here (remote=False)."
         )
@@ -75,7 +76,7 @@ def _changed(
     running = running_in(module)
     if running is None:
         if tokens != "all":
-            raise ValueError(
+            raise InputError(
                 f"An edit at token labels {named(tokens)} ran in a raw model.trace, where no row's "
                 "response start is known. Use tk.generate or tk.capture, or tokens='all'."
             )
@@ -88,7 +89,7 @@ def _changed(
     if running is not None:
         running.report(f"{name} at layer {layer}", bad)
     elif bool(bad.any()):
-        raise ValueError(overflow(f"{name} at layer {layer}", "a raw trace"))
+        raise InputError(overflow(f"{name} at layer {layer}", "a raw trace"))
     return new
 
 

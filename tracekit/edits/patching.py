@@ -13,6 +13,7 @@ from tracekit.edits.compatibility import listed, require_blocks, require_fit, re
 from tracekit.edits.directions import Direction
 from tracekit.edits.edit import edit
 from tracekit.edits.positions import Rows, Tokens, require_tokens
+from tracekit.errors import InputError
 
 
 def patch(
@@ -75,7 +76,7 @@ class _Stored:
         rows: Rows | None,
     ) -> torch.Tensor:
         if rows is None:
-            raise ValueError(
+            raise InputError(
                 "A patch ran in a raw model.trace, where no row's prompt is known. "
                 "Use tk.generate or tk.capture."
             )
@@ -93,7 +94,7 @@ class _Stored:
         for name in (prompt, prompt.rpartition("#")[0]):
             if name in self.place:
                 return self.place[name]
-        raise ValueError(
+        raise InputError(
             f"patch has traces of {len(self.place)} prompts and none of {prompt!r}; capture it "
             "first."
         )
@@ -103,7 +104,7 @@ class _Stored:
     ) -> None:
         generated = acts & (rows.ids < 0)
         if bool(generated.any()):
-            raise ValueError(
+            raise InputError(
                 f"patch has traces of generated tokens (label {int(rows.labels[generated][0])}), "
                 "whose ids may be others now. Patch the prompt alone with "
                 "tokens=slice(None, -1), or replay fixed ids with tk.capture."
@@ -111,7 +112,7 @@ class _Stored:
         other = acts & (self.ids[order, columns] != rows.ids)
         if bool(other.any()):
             row, column = other.nonzero()[0].tolist()
-            raise ValueError(
+            raise InputError(
                 f"patch has traces of other ids: at prompt {rows.prompts[row]!r}, token "
                 f"{int(rows.labels[row, column])}, the traces have the id "
                 f"{int(self.ids[order[row, 0], columns[row, column]])} and the run "
@@ -122,14 +123,14 @@ class _Stored:
 def _require_traces(traces: xr.DataArray) -> None:
     needed = {"prompt", "token", "dim"}
     if set(traces.dims) - {"layer"} != needed or not {"token_id", "layer"} <= set(traces.coords):
-        raise ValueError(
+        raise InputError(
             f"patch needs traces (prompt, token, layer, dim) with their token_id; these have the "
             f"dims {traces.dims} and the coordinates {sorted(map(str, traces.coords))}. "
             "Use what tk.capture returns without reduce= or vectors=."
         )
     site = (source(traces) or {}).get("site", "residual")
     if site != "residual":
-        raise ValueError(
+        raise InputError(
             f"patch replaces the residual stream, and these traces are of the site {site!r}. "
             "Capture with site='residual'."
         )

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import brief
+from tracekit.errors import InputError
 from tracekit.model.record import origin
 from tracekit.model.threads import one_at_a_time
 from tracekit.storage.provenance import digest
@@ -30,7 +31,7 @@ class Rows:
         prompt = batch.input_ids.shape[1]
         # with a cache a step is its own token; without one, all tokens so far once more
         if width != prompt + step and (width != 1 or step == 0):
-            raise ValueError(
+            raise InputError(
                 f"Forward {step} of a generation, after a prompt of {prompt} columns, has {width} "
                 f"columns; {'1 or ' if step else ''}{prompt + step} were expected, so which token "
                 "each one is cannot be told: no edits at token labels and no capture_during on "
@@ -97,7 +98,7 @@ class Running:
                     for name, bad in zip(self.batch.prompts, flags.tolist(), strict=True)
                     if bad
                 ]
-                raise ValueError(overflow(edit, f"{len(names)} rows, such as {names[0]!r}"))
+                raise InputError(overflow(edit, f"{len(names)} rows, such as {names[0]!r}"))
 
 
 def overflow(edit: str, where: str) -> str:
@@ -140,7 +141,7 @@ def _refuse_padded(model: TransformersModel, batch: Batch) -> None:
     reason = origin(model).refused.get("padding")
     if reason is not None and not bool(batch.attention_mask.all()):
         lengths = batch.attention_mask.sum(1)
-        raise ValueError(
+        raise InputError(
             f"A batch of rows of {int(lengths.min())} to {int(lengths.max())} tokens was asked of "
             f"{origin(model).name}, but {reason} Leave token_budget out, or use token_budget=1."
         )
@@ -156,14 +157,14 @@ def require_tokens(tokens: Tokens) -> None:
     if isinstance(tokens, str) and tokens == "all":
         return
     if not isinstance(tokens, slice):
-        raise ValueError(
+        raise InputError(
             f"tokens={brief(tokens)} was asked for; there are 'all' and slices of token labels "
             "such as slice(-1, None). An edit acts while tokens are generated, so it takes no mask."
         )
     ends = [tokens.start, tokens.stop]
     whole = all(end is None or isinstance(end, int | np.integer) for end in ends)
     if not whole or tokens.step is not None or (None not in ends and ends[0] > ends[1]):
-        raise ValueError(
+        raise InputError(
             f"tokens={tokens!r} was asked for; both ends are token labels (included, the first "
             "not after the last) and there is no step. 0 is the first response token."
         )

@@ -15,6 +15,7 @@ from tracekit.edits.edit import edited_depth as edited_depth
 from tracekit.edits.patching import patch as patch
 from tracekit.edits.positions import DEFAULT_TOKENS, Rows, Tokens
 from tracekit.edits.positions import rows_of as rows_of
+from tracekit.errors import InputError
 
 
 def steer(
@@ -100,7 +101,7 @@ def clamp(
     >>> capped = clamp(model, vectors.sel(trait="alignment/sycophancy", layer=12), high=3.0)
     """
     if not np.all(low <= high):
-        raise ValueError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
+        raise InputError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
     vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)
     at = directions(model, vector, layers)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.adapters.layers import tuner_layers
 from tracekit.model.record import origin, parallel_degree
 
@@ -27,7 +28,7 @@ def join() -> tuple[int, int]:
     Errors: `ValueError` outside torchrun.
     """
     if "WORLD_SIZE" not in os.environ:
-        raise ValueError(
+        raise InputError(
             "data_parallel=True was asked for in a process that torchrun did not start. "
             "Run: torchrun --nproc-per-node 2 -m …"
         )

@@ -11,6 +11,7 @@ from nnsight.intervention.interleaver import Interleaver
 from nnsight.modeling.processing import as_encoding
 from nnsight.modeling.tp import TPFragments
 
+from tracekit.errors import InputError
 from tracekit.model.checks.checkpoint import noting_missing, refuse_missing
 from tracekit.model.record import origin
 from tracekit.model.release import ReleasingTracer
@@ -109,7 +110,7 @@ def refuse_padding(ids: Any, tokenizer: Any) -> None:
     ]
     if unequal:
         found = counts[0 if unequal[0] == "left" else 1].tolist()
-        raise ValueError(
+        raise InputError(
             f"A trace was given {len(ids)} rows of ids without an attention mask, and the rows "
             f"have {found} padding ids ({pad}) on the {unequal[0]}: they would be read as text. "
             'Pass {"input_ids": ids, "attention_mask": mask} (tracekit.inputs makes both), or a '

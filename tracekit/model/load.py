@@ -12,6 +12,7 @@ import nnsight
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model import distributed, names
 from tracekit.model.adapters.layers import adapter_name, current_adapter, freeze, refuse_adapted
 from tracekit.model.adapters.switch import switch
@@ -137,7 +138,7 @@ def _source(model: Any) -> tuple[Any, str]:
     if is_hub_id(text):
         return text, text
     near = difflib.get_close_matches(text, [EMBEDDED], cutoff=0.4)
-    raise ValueError(
+    raise InputError(
         f"The model {text!r} is neither a folder nor a hub id (owner/name). "
         f"{'Did you mean ' + repr(near[0]) + '?' if near else f'The embedded one is {EMBEDDED!r}.'}"
     )
@@ -150,7 +151,7 @@ def _is_parallel(kwargs: Mapping[str, Any]) -> bool:
 def _refuse_parallel(kwargs: Mapping[str, Any], dtype: Any) -> None:
     name = str(dtype).removeprefix("torch.")
     if _is_parallel(kwargs) and name in QUANTISED:
-        raise ValueError(
+        raise InputError(
             f"dtype={name!r} was asked for with tensor parallelism: bitsandbytes weights are "
             "packed and cannot be split by rows or columns. "
             "Use device_map='auto', or dtype='bfloat16'."
@@ -174,8 +175,8 @@ def _refuse_embedding_on_disk(module: torch.nn.Module, name: str) -> None:
         raise _embedding_on_disk(name)
 
 
-def _embedding_on_disk(name: str) -> ValueError:
-    return ValueError(
+def _embedding_on_disk(name: str) -> InputError:
+    return InputError(
         f"{name}: device_map puts the embedding on disk, and the inputs go where it lies. Give it "
         'a place in memory, such as {"model.embed_tokens": "cpu", …}; blocks may lie on disk.'
     )
@@ -184,13 +185,13 @@ def _embedding_on_disk(name: str) -> ValueError:
 def _precision(dtype: str | torch.dtype, source: Any, parallel: bool) -> dict[str, Any]:
     name = str(dtype).removeprefix("torch.")
     if name not in ("auto", *FLOATS, *QUANTISED):
-        raise ValueError(
+        raise InputError(
             f"dtype={name!r} was asked for; there are auto, {', '.join(FLOATS + QUANTISED)}."
         )
     if isinstance(source, torch.nn.Module):
         held = held_dtype(source)
         if name not in ("auto", held):
-            raise ValueError(
+            raise InputError(
                 f"dtype={name!r} was asked for, but the module given holds {held}. "
                 "Leave dtype out, or convert the module first."
             )
@@ -242,7 +243,7 @@ def _build(
         )
     except OSError as error:
         if isinstance(source, torch.nn.Module):
-            raise ValueError(
+            raise InputError(
                 f"The module {name} was given without its tokenizer, and none was found under "
                 f"{getattr(source, 'name_or_path', '')!r}. Pass tokenizer=."
             ) from error

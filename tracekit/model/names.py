@@ -10,6 +10,8 @@ from nnsight import TransformersModel
 from nnsight.intervention.envoy import Envoy
 from transformers import PreTrainedModel
 
+from tracekit.errors import InputError
+
 # Module paths of known architectures → the standard names. A path that a model lacks is skipped.
 STANDARD_NAMES: Mapping[str, str] = {
     "model.layers": "layers",
@@ -110,7 +112,7 @@ def require(model: TransformersModel, name: str) -> None:
         for path, child in module.named_modules()
         if isinstance(child, torch.nn.ModuleList)
     ]
-    raise ValueError(
+    raise InputError(
         f"{name}: {type(module).__name__} has no module known as {', '.join(lacks)}, and its "
         f"structure does not settle which it is. Its children are "
         f"{', '.join(n for n, _ in module.named_children())}; its module lists are "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputTypeError
 from tracekit.model.release import unbind
 
 QUANTISED = ("nf4", "fp4", "int4", "int8")
@@ -76,7 +77,7 @@ def recorded(model: TransformersModel) -> Origin:
     """
     found = getattr(getattr(model, "_module", None), "tracekit_origin", None)
     if found is None:
-        raise TypeError(
+        raise InputTypeError(
             f"A model made by tracekit.load is needed; this is a {type(model).__name__}. "
             "Use tracekit.load(name, folder or module)."
         )

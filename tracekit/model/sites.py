@@ -10,6 +10,7 @@ import nnsight
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.checks import proof
 from tracekit.model.checks.probe import probe
 from tracekit.model.record import origin
@@ -75,19 +76,19 @@ def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: S
     wanted = [int(layer) for layer in (range(depth) if layers is None else layers)]
     wrong = [layer for layer in wanted if not -1 <= layer < depth]
     if wrong or not wanted:
-        raise ValueError(
+        raise InputError(
             f"Layers {wrong or 'none'} were asked for; this model has blocks 0 to {depth - 1}, "
             "and -1 is the embedding output. Count from 0."
         )
     if len(set(wanted)) < len(wanted):
-        raise ValueError(f"Layers {wanted} name a layer twice; name each once.")
+        raise InputError(f"Layers {wanted} name a layer twice; name each once.")
     if not callable(site) and site not in SITES:
-        raise ValueError(
+        raise InputError(
             f"site={site!r} was asked for; there are {', '.join(SITES)}, or a function of the "
             "block such as lambda block: block.attn.q_proj.output."
         )
     if -1 in wanted and site != "residual":
-        raise ValueError("Layer -1 is the embedding output, which only site='residual' has.")
+        raise InputError("Layer -1 is the embedding output, which only site='residual' has.")
     if isinstance(site, str) and site != "residual":
         _refuse_unproved(model, wanted, site)
     return sorted(wanted)
@@ -168,7 +169,7 @@ def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str)
     if refused:
         right = [n for n in range(len(model.layers)) if n not in reasons]
         instead = f", or layers among {right}" if right else ""
-        raise ValueError(
+        raise InputError(
             f"site={site!r} was asked for, but at layers[{refused[-1]}] of {about.name} "
             f"{reasons[refused[-1]]} Use site='residual'{instead}."
         )

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from tracekit.errors import InputError
+
 # what changes the logits by the ids that are there already: padding would count as ids
 READING_IDS = (
     "bad_words_ids",
@@ -38,20 +40,20 @@ def require_decoding(asked: Mapping[str, Any], temperature: float) -> None:
     for name, value in asked.items():
         if name not in (*CHANGING_LOGITS, *SAMPLING):
             near = difflib.get_close_matches(name, [*CHANGING_LOGITS, *SAMPLING], 1)
-            raise ValueError(
+            raise InputError(
                 f"{name}={value!r} was asked for; a generation is one row of tokens a prompt, each "
                 f"drawn from the logits, with {', '.join(sorted((*CHANGING_LOGITS, *SAMPLING)))}. "
                 + (f"Did you mean {near[0]!r}?" if near else "Leave it out.")
             )
         if name in SAMPLING and temperature == 0:
-            raise ValueError(
+            raise InputError(
                 f"{name}={value!r} was asked for at temperature 0, where it changes nothing: the "
                 "likeliest token is taken. Give temperature=1.0 to sample."
             )
     try:
         json.dumps(dict(asked))
     except TypeError as error:
-        raise ValueError(
+        raise InputError(
             f"{dict(asked)} was asked for, which the provenance cannot hold ({error}). Use "
             "numbers, strings and lists of them."
         ) from error

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
+from tracekit.errors import InputError
 from tracekit.model.load import device_of
 from tracekit.model.record import origin, remote_options
 from tracekit.model.sites import first
@@ -168,7 +169,7 @@ def refuse_nonfinite(work: Work, rows: Sequence[int], found: Sequence[torch.Tens
         if not bool(wrong.any()):
             continue
         row, column = np.argwhere(work.kept[list(rows)])[int(wrong.nonzero()[0])]
-        raise ValueError(
+        raise InputError(
             "A value that is not finite was captured: prompt "
             f"{ids_of(work.transcripts)[rows[row]]!r}, token "
             f"{work.transcripts.token.values[column]}, layer {layer} "

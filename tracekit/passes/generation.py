@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from tracekit.edits.positions import rows_of
+from tracekit.errors import InputError
 from tracekit.model import distributed, head
 from tracekit.model.load import device_of, model_provenance
 from tracekit.model.record import origin, remote_options
@@ -200,12 +201,12 @@ def _repeated(transcripts: xr.Dataset, samples: int) -> xr.Dataset:
 
 def _refuse_settings(max_new_tokens: int, temperature: float, samples: int) -> None:
     if max_new_tokens < 1 or samples < 1 or temperature < 0:
-        raise ValueError(
+        raise InputError(
             f"max_new_tokens={max_new_tokens}, samples={samples}, temperature={temperature} were "
             "asked for; the first two must be at least 1 and the last not negative."
         )
     if samples > 1 and temperature == 0:
-        raise ValueError(
+        raise InputError(
             f"samples={samples} at temperature 0 would be {samples} times the same text. "
             "Give temperature=1.0, or samples=1."
         )
@@ -215,7 +216,7 @@ def _refuse_outgrown(model: TransformersModel, rows: xr.Dataset, more: int) -> N
     limit, lengths = context_length(model), tensors.lengths(rows)
     longest = int(lengths.argmax())
     if lengths[longest] + more > limit:
-        raise ValueError(
+        raise InputError(
             f"The prompt {ids_of(rows)[longest]!r} has {lengths[longest]} tokens; with "
             f"{more} new ones it outgrows this model's context of {limit}. Ask for fewer."
         )

@@ -12,6 +12,7 @@ from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import listed
 from tracekit.edits.positions import rows_of
+from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.model.head import read as read_logits
 from tracekit.model.load import model_provenance
@@ -80,7 +81,7 @@ def _first_ids(model: TransformersModel, towards: str, against: str) -> tuple[in
         model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in (towards, against)
     ]
     if not all(ids) or ids[0][0] == ids[1][0]:
-        raise ValueError(
+        raise InputError(
             f"The words {towards!r} and {against!r} were asked for, and begin with the tokens "
             f"{[row[:1] for row in ids]}: their chances cannot be told apart. Give words that "
             "begin with different tokens."

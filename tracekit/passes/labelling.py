@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.load import model_provenance
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.labels import refuse_taken
@@ -46,7 +47,7 @@ def label(
     made = batch(transcripts)
     expected = (len(layer) if many else 1, *made.input_ids.shape)  # type: ignore[arg-type]
     if stack.ndim != 4 or tuple(stack.shape[:3]) != expected:
-        raise ValueError(
+        raise InputError(
             f"label was given values of shape {tuple(stack.shape)[0 if many else 1 :]}; these "
             f"transcripts need {expected[0 if many else 1 :]} and one more axis. "
             "Trace inputs(transcripts) whole, and do not slice rows or columns before labelling."
@@ -70,7 +71,7 @@ def _refuse_as_many_heads(model: TransformersModel, columns: int) -> None:
     heads = {name: getattr(config, name, None) for name in names}
     same = [name for name, count in heads.items() if count == columns]
     if same:
-        raise ValueError(
+        raise InputError(
             f"label was given values of {columns} columns, and this model's {same[0]} is {columns} "
             "too: heads cannot be told from tokens. Trace transcripts of another width (with a "
             "longer prompt among them), or use tk.capture with site= a function of the block."

@@ -11,6 +11,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.edits.steering import rows_of
+from tracekit.errors import InputError
 from tracekit.model import head
 from tracekit.model.load import model_provenance
 from tracekit.model.record import origin, remote_options
@@ -134,16 +135,16 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
 
 def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
     if origin(model).remote is True:
-        raise ValueError(
+        raise InputError(
             f"unembed needs the output head of {origin(model).name}, which is on the server. "
             "Save model.lm_head(model.norm(…)) in a trace, or load the model here."
         )
     refused = origin(model).refused.get("unembed")
     if refused is not None:
-        raise ValueError(f"unembed was asked for, but {refused}")
+        raise InputError(f"unembed was asked for, but {refused}")
     width = model._module.config.get_text_config().hidden_size
     if array.sizes.get("dim") != width:
-        raise ValueError(
+        raise InputError(
             f"unembed was given an array of sizes {dict(array.sizes)}; this model's residual "
             f"stream has {width} dims. Use an array of this model."
         )

@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import brief, listed, require_fit, require_layers
+from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.passes.functions.axes import require_tokens_first
 from tracekit.passes.functions.fingerprint import Named, named
@@ -137,7 +138,7 @@ def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "pr
     kept = kept & _chosen(transcripts, tokens)
     empty = [name for name, row in zip(ids_of(transcripts), kept, strict=True) if not row.any()]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"tokens={brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
             f"{empty[0]!r}, whose labels are within {axis.min()} to {axis.max()}. Leave them out "
             "or widen it: slice(-1, -1) is the last prompt token."
@@ -153,7 +154,7 @@ def _chosen(transcripts: xr.Dataset, tokens: Any) -> np.ndarray:
         return axis >= (-1 if tokens == "response" else axis.min())
     parts = (tokens.start, tokens.stop, tokens.step) if isinstance(tokens, slice) else ("",)
     if not all(part is None or isinstance(part, int | np.integer) for part in parts):
-        raise ValueError(
+        raise InputError(
             f"tokens={brief(tokens)} was asked for; there are 'response', 'all', slices of token "
             "labels such as slice(0, 4) (both ends included), and a boolean DataArray over "
             "(prompt, token) such as runs.role == 'assistant'."
@@ -166,7 +167,7 @@ def _masked(transcripts: xr.Dataset, mask: xr.DataArray) -> np.ndarray:
     whole = mask.dtype == bool and set(mask.dims) == set(labels)
     lacking = [dim for dim in labels if not (whole and np.isin(labels[dim], mask[dim]).all())]
     if lacking:
-        raise ValueError(
+        raise InputError(
             f"tokens= was given a DataArray of {mask.dtype} over {mask.dims}; a mask is boolean, "
             f"over (prompt, token), with every label of the transcripts (not: {lacking}). Make it "
             "of them, such as runs.role == 'assistant'."
@@ -192,13 +193,13 @@ def _function(what: str, value: Any, words: tuple[str, ...]) -> tuple[str, Any]:
 
 def _refuse_settings(reduce: Any, vectors: Any, round_to: Any, nonfinite: Any) -> None:
     if reduce is not None and vectors is not None:
-        raise ValueError(
+        raise InputError(
             "reduce= and vectors= were both given; give one, and reduce the projections after."
         )
     if isinstance(reduce, str) and reduce != "mean":
-        raise ValueError(f"reduce={reduce!r} was asked for; there is 'mean', or a function.")
+        raise InputError(f"reduce={reduce!r} was asked for; there is 'mean', or a function.")
     if round_to not in (None, "bfloat16") or nonfinite not in ("raise", "mark"):
-        raise ValueError(
+        raise InputError(
             f"round_to={round_to!r} and nonfinite={nonfinite!r} were asked for; round_to is "
             "None or 'bfloat16', nonfinite 'raise' or 'mark'."
         )
@@ -210,7 +211,7 @@ def _fitting(
     if "trait" not in vectors.dims:
         vectors = vectors.expand_dims(trait=[_trait_of(vectors)])
     if set(vectors.dims) != {"trait", "layer", "dim"}:
-        raise ValueError(
+        raise InputError(
             f"vectors has the dims {vectors.dims}; capture needs (trait, layer, dim). Choose one "
             "method with vectors.sel({'method': …}); name a layer with .expand_dims(layer=[12])."
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model import head
 from tracekit.model.checks.probe import probe
 from tracekit.model.record import FLOATS, Origin, origin
@@ -38,7 +39,7 @@ def require_steps(model: TransformersModel, step: Step) -> None:
             about.proved.add("steps")
             return
         about.refused["steps"] = reason
-    raise ValueError(
+    raise InputError(
         f"{about.name}: generation was asked for, but {about.refused['steps']} "
         "Generate its text with other means, and pass it to encode as responses=."
     )

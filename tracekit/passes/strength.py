@@ -13,6 +13,7 @@ from nnsight import TransformersModel
 
 from tracekit.edits.directions import PROMPT_IDS
 from tracekit.edits.positions import rows_of
+from tracekit.errors import InputError
 from tracekit.model import head as model_logits
 from tracekit.passes import batching
 from tracekit.passes.capture import capture
@@ -82,7 +83,7 @@ def calibrate(
     6.3
     """
     if not (budget > 0 and start > 0):
-        raise ValueError(
+        raise InputError(
             f"budget={budget} nats from start={start} was asked for; both are above 0."
         )
     plan = _plan(model, transcripts, None)
@@ -95,7 +96,7 @@ def calibrate(
             return guess
         low, high = (guess, high) if cost < budget else (low, guess)
         guess = _next(guess, cost / budget, low, high)
-    raise ValueError(
+    raise InputError(
         f"No coefficient costs {budget} nats a token within {TRIES} tries (coefficient: nats) "
         f"{', '.join(seen)}. Ask for another budget, or give a start= nearer to it."
     )
@@ -114,7 +115,7 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
     """
     values = np.asarray(coefficients, dtype=float)
     if len(values) == 0 or len(np.unique(values)) < len(values):
-        raise ValueError(f"A sweep over {values.tolist()} was asked for; name each value once.")
+        raise InputError(f"A sweep over {values.tolist()} was asked for; name each value once.")
     refuse_taken(transcripts.coords, ("coefficient", PROMPT_IDS), "A sweep")
     count = transcripts.sizes["prompt"]
     rows = transcripts.isel(prompt=np.tile(np.arange(count), len(values)))
@@ -135,7 +136,7 @@ def _mean_norm(values: torch.Tensor) -> torch.Tensor:
 
 def _plan(model: TransformersModel, transcripts: xr.Dataset, budget: int | None) -> list[list[int]]:
     if not bool((transcripts.token_id.sel(token=slice(0, None)) >= 0).any()):
-        raise ValueError(
+        raise InputError(
             "The transcripts have no response tokens to predict; pass responses to encode, or "
             "generate some first."
         )

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import h5py
 
+from tracekit.errors import InputError
 from tracekit.storage.files import reading, sha256, unreadable, whole
 from tracekit.storage.provenance import digest
 from tracekit.storage.seal import verified
@@ -51,7 +52,7 @@ class Folder:
                 if file is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ValueError(
+                raise InputError(
                     f"A capture into {str(self.path)!r} was asked for, and another process is "
                     "capturing into it. Wait for it to end, or give another path."
                 ) from error
@@ -134,7 +135,7 @@ class Folder:
             self._refuse_changed(name, record)
         missing = [name for name in self.planned() if name not in records]
         if missing and not (partial and records):
-            raise ValueError(
+            raise InputError(
                 f"The capture in {str(self.path)!r} has {len(records)} of "
                 f"{len(self.planned())} shards; {_few(missing)} is not there. "
                 "Run the same capture again to finish it, or open it with partial=True."
@@ -179,7 +180,7 @@ class Folder:
             state.st_mtime_ns == record["mtime"] or sha256(self.path / name) == record["sha256"]
         )
         if not same:
-            raise ValueError(
+            raise InputError(
                 f"The shard {name} of {str(self.path)!r} was truncated or edited since it was "
                 f"captured ({state.st_size:,} bytes now, {record['size']:,} then). {_AGAIN}"
             )
@@ -202,7 +203,7 @@ class Folder:
     def _content(self) -> dict[str, Any]:
         path = self.path / SETTINGS
         if not path.is_file():
-            raise ValueError(
+            raise InputError(
                 f"The folder {str(self.path)!r} holds no capture (no {SETTINGS}). "
                 "Give the folder that capture(path=…) wrote."
             )
@@ -211,11 +212,11 @@ class Folder:
             settings, count, rows = (content[name] for name in ("settings", "shards", "rows"))
             kinds = (dict, dict, dict, int)
             if not all(map(isinstance, (settings, settings["batches"], rows, count), kinds)):
-                raise ValueError("these are no settings of a capture")
+                raise InputError("these are no settings of a capture")
             # captures made before there was one have none
             kept = content.pop("digest", None)
             if kept is not None and kept != digest(content):
-                raise ValueError("it was edited since the capture began")
+                raise InputError("it was edited since the capture began")
         return content
 
     def _logs(self) -> list[Path]:
@@ -228,7 +229,7 @@ class Folder:
 
     def _refuse_foreign(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(
+            raise InputError(
                 f"A capture into {str(self.path)!r} was asked for, which is a file of "
                 f"{self.path.stat().st_size:,} bytes. Give an empty or a new folder."
             )
@@ -236,7 +237,7 @@ class Folder:
             return
         foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         if foreign:
-            raise ValueError(
+            raise InputError(
                 f"A capture into {str(self.path)!r} was asked for, which holds {_few(foreign)} "
                 "and no capture. Give an empty or a new folder."
             )
@@ -250,7 +251,7 @@ class Folder:
         shown = [f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} now" for key in differ]
         if "ids" in differ:
             shown.append(_changed_rows(content["rows"], rows))
-        raise ValueError(
+        raise InputError(
             f"{str(self.path)!r} holds a capture with other settings ({'; '.join(shown)}). "
             "Give another path, or delete that one."
         )
@@ -262,7 +263,7 @@ def _record(line: bytes) -> dict[str, Any]:
         isinstance(record.get(name), kind) for name, kind in _FIELDS.items()
     )
     if not good or not re.fullmatch(r"\d{5,}\.nc", record["file"]):
-        raise ValueError(f"{line[:60].decode(errors='replace')!r} is no record of a shard")
+        raise InputError(f"{line[:60].decode(errors='replace')!r} is no record of a shard")
     return record
 
 

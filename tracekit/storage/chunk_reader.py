@@ -21,6 +21,7 @@ import xxhash
 from numcodecs import blosc
 from xarray.backends import CachingFileManager
 
+from tracekit.errors import InputError
 from tracekit.storage.files import reading, unreadable
 
 # the filters' numbers in HDF5's registry
@@ -143,7 +144,7 @@ def _refuse_overrun(packed: bytes, size: int) -> None:
     # blosc believes its header, and reads beyond a chunk that is shorter than it says
     lengths = struct.unpack("<I4xI", packed[4:16])
     if lengths != (size, len(packed)):
-        raise ValueError(f"a chunk of {(size, len(packed))} bytes says that it has {lengths}")
+        raise InputError(f"a chunk of {(size, len(packed))} bytes says that it has {lengths}")
 
 
 def _bounds(key: Any, size: int) -> tuple[int, int]:

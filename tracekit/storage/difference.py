@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
+from tracekit.errors import InputError, InputKeyError
 from tracekit.storage.provenance import MUST_AGREE, disagreements, read, refuse_disagreement, stamp
 
 
@@ -24,7 +25,9 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
     """
     unknown = [name for name in override if name not in (*MUST_AGREE, "tokens")]
     if unknown:
-        raise KeyError(f"override names {unknown}; the fields are {', '.join(MUST_AGREE)}, tokens.")
+        raise InputKeyError(
+            f"override names {unknown}; the fields are {', '.join(MUST_AGREE)}, tokens."
+        )
     made_a, made_b = read(a), read(b)
     # labels say which tokens there are, but for what was reduced over them
     reduced = made_a.get("reduce") is not None or made_b.get("reduce") is not None
@@ -39,7 +42,7 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
         try:
             result = a - b
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"These arrays do not align: {_misaligned(a, b)}. Select the same labels of both."
             ) from error
     overridden = disagreements(made_a, made_b, tuple(override))
@@ -61,7 +64,7 @@ def norm(array: xr.DataArray) -> xr.DataArray:
     ('prompt', 'layer')
     """
     if "dim" not in array.dims:
-        raise ValueError(f"A norm over dim was asked for; the array has the dims {array.dims}.")
+        raise InputError(f"A norm over dim was asked for; the array has the dims {array.dims}.")
     with xr.set_options(keep_attrs=True):
         return ((array**2).sum("dim", skipna=False) ** 0.5).rename("norm")
 

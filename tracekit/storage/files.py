@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tracekit.errors import InputError
+
 DAMAGED = "It is damaged or of another kind; make it again."
 
 # what the operating system says of a path, whatever is in the file
@@ -23,7 +25,7 @@ ESTALE ETIMEDOUT"""
 _SYSTEM = {getattr(errno, name) for name in _NAMES.split()}
 
 
-class UnreadableError(ValueError):
+class UnreadableError(InputError):
     """A file that cannot be read, or whose bytes are not those that were written."""
 
 
@@ -31,7 +33,7 @@ class UnreadableError(ValueError):
 def reading(path: Path, advice: str = DAMAGED) -> Iterator[None]:
     """Whatever a library raises on this file becomes one line with the path and what to do.
 
-    Errors: `UnreadableError` (a `ValueError`). What is no fault of the file stays as it is: no
+    Errors: `UnreadableError` (an `InputError`). What is no fault of the file stays as it is: no
     memory, and what the operating system says (no such file, no right to read it).
 
     >>> with reading(path):
@@ -44,7 +46,9 @@ def reading(path: Path, advice: str = DAMAGED) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _SYSTEM:
             raise
-        raise unreadable(path, f"{type(error).__name__}: {error}", advice) from error
+        ours = isinstance(error, InputError)
+        words = str(error) if ours else f"{type(error).__name__}: {error}"
+        raise unreadable(path, words, advice) from error
 
 
 def unreadable(path: Path, words: str, advice: str = DAMAGED) -> UnreadableError:
@@ -141,7 +145,7 @@ def plain(path: Path) -> Path:
 
 def _escaped(name: str, path: Path) -> str:
     if "\\" in name or not name.isprintable():
-        raise ValueError(
+        raise InputError(
             f"The file name {name!r} in {str(path.parent)!r} was asked for; netCDF takes none with "
             "a backslash or control characters. Give another name."
         )

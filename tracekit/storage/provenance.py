@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
+from tracekit.errors import InputError
+
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 MUST_AGREE = (
     "model",
@@ -47,7 +49,7 @@ def read(array: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """
     text = array.attrs.get("provenance")
     if text is None:
-        raise ValueError(
+        raise InputError(
             f"This {type(array).__name__} carries no provenance (attributes: "
             f"{sorted(map(str, array.attrs)) or 'none'}). Use arrays made by tracekit, or keep "
             "attributes through arithmetic with xr.set_options(keep_attrs=True)."
@@ -83,7 +85,7 @@ def refuse_disagreement(
     found = disagreements(a, b, fields)
     if found:
         listed = "; ".join(f"{name}: {x!r} against {y!r}" for name, (x, y) in found.items())
-        raise ValueError(
+        raise InputError(
             f"These arrays may not be compared: they differ in {listed}. "
             "Capture both on the same ids and weights, or name the fields in override=(…)."
         )

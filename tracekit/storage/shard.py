@@ -21,6 +21,7 @@ import xarray as xr
 from numcodecs import blosc
 from xarray.backends import NetCDF4DataStore
 
+from tracekit.errors import InputError
 from tracekit.storage.files import sha256, whole
 from tracekit.storage.seal import seal
 
@@ -40,7 +41,7 @@ BLOCK = 1 << 20
 def require_codec(compression: str) -> None:
     """Errors: `ValueError` for a compression that is not among `CODECS`."""
     if compression not in CODECS:
-        raise ValueError(
+        raise InputError(
             f"compression={compression!r} was asked for; there are {', '.join(CODECS)}."
         )
 

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError, InputTypeError
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
@@ -97,7 +98,7 @@ def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> N
     there = np.atleast_1d(dataset["layer"].values).tolist() if "layer" in dataset.coords else []
     missing = [layer for layer in layers if layer not in there]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"Layers {missing} of {str(path)!r} were asked for; it has {there or 'no layers'}. "
             "Choose among those, or capture again."
         )
@@ -191,7 +192,7 @@ def _single(dataset: xr.Dataset) -> xr.DataArray | xr.Dataset:
 
 def _require_provenance(attrs: Mapping[Any, Any], path: Path) -> None:
     if "provenance" not in attrs:
-        raise ValueError(
+        raise InputError(
             f"{str(path)!r}: no provenance among the attributes ({sorted(map(str, attrs))}), so "
             "tracekit did not make this. Read it with xarray.open_dataset, or stamp the array."
         )
@@ -216,7 +217,7 @@ def storable(dataset: xr.Dataset) -> xr.Dataset:
         if v.dtype.kind not in "iufUb" or v.dtype == np.float16
     }
     if unknown:
-        raise TypeError(
+        raise InputTypeError(
             f"netCDF cannot hold {', '.join(f'{n} ({d})' for n, d in unknown.items())}. "
             "Convert with .astype('float32') (or str) first."
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from tracekit.errors import InputError
 from tracekit.transcripts.labels import require_text
 
 Message = tuple[str, str]
@@ -31,7 +32,7 @@ def turns(messages: Any, where: str) -> tuple[Message, ...]:
     (('user', 'Hi'),)
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise ValueError(
+        raise InputError(
             f"{where}: messages={str(messages)[:60]!r}; give a list of (role, content)."
         )
     return tuple(_turn(message, f"{where}, message {n}") for n, message in enumerate(messages))
@@ -41,7 +42,7 @@ def _turn(message: Any, where: str) -> Message:
     if isinstance(message, Mapping):
         more = [name for name in message if name not in ("role", "content") and message[name]]
         if more:
-            raise ValueError(
+            raise InputError(
                 f"{where} holds {', '.join(map(repr, more))}, which would be lost. "
                 "Write it into the content as the model's template would, or take it out."
             )
@@ -52,12 +53,12 @@ def _turn(message: Any, where: str) -> Message:
         part = content[0]
         content = part.get("text") if set(part) == {"type", "text"} else content
     if not isinstance(role, str) or not isinstance(content, str):
-        raise ValueError(
+        raise InputError(
             f"{where} has the role {role!r} and the content {str(content)[:60]!r}; "
             "both have to be text (images and several parts are not read)."
         )
     if not role or role in MADE:
-        raise ValueError(
+        raise InputError(
             f"{where} has the role {role!r}, which is none, or marks what is no message. "
             f"Roles are the template's, such as {', '.join(ROLES[:3])}."
         )
@@ -76,7 +77,7 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]
     when it rewrites the contents so that they cannot be found in its output.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
+        raise InputError(
             "template='chat' was asked for, but this model's tokenizer has no chat template. "
             "Use template='raw' for a base model, or set tokenizer.chat_template."
         )
@@ -131,7 +132,7 @@ def _apply(tokenizer: Any, messages: Sequence[Message]) -> str:
         )
     except TemplateError as error:
         roles = ", ".join(role for role, _ in messages)
-        raise ValueError(
+        raise InputError(
             f"This model's chat template refuses the roles {roles}: {error}. "
             "Leave out what it refuses (such as system=), or use template='raw'."
         ) from error
@@ -141,7 +142,7 @@ def _pinned(template: str) -> str:
     # transformers lets no function of ours into a template, so the calls are replaced in its text
     fixed = _CLOCK.sub(lambda call: repr(PINNED_DATE.strftime(call[2])), template)
     if "strftime_now(" in fixed:
-        raise ValueError(
+        raise InputError(
             "This model's chat template prints today's date in a format it computes, so a run "
             "could not be repeated. Set tokenizer.chat_template to one with a fixed date."
         )
@@ -166,9 +167,9 @@ def _filled(whole: str, gaps: Sequence[str], messages: Sequence[Message]) -> lis
     return [(text, role) for text, role in pieces if text]
 
 
-def _rewritten(message: Message) -> ValueError:
+def _rewritten(message: Message) -> InputError:
     role, content = message
-    return ValueError(
+    return InputError(
         f"The chat template rewrites the {role} message {content[:60]!r}, so its tokens cannot be "
         "told from the template's. Use template='raw' with the rendered text."
     )

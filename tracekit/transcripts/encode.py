@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
 from tracekit.storage.provenance import digest, read, stamp, tokenizer_hash, vocabulary_hash
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.labels import columns, require_text
@@ -41,7 +42,7 @@ def encode(
     {'prompt': 1, 'token': 34}
     """
     if template not in ("chat", "raw"):
-        raise ValueError(f"template={template!r} was asked for; there are 'chat' and 'raw'.")
+        raise InputError(f"template={template!r} was asked for; there are 'chat' and 'raw'.")
     rows = _rows(prompts)
     said = _said(rows, responses)
     tokenizer = model.tokenizer
@@ -126,20 +127,20 @@ def subset(transcripts: xr.Dataset, **indexers: Any) -> xr.Dataset:
 
 def _rows(prompts: Sequence[Any]) -> list[Prompt]:
     if isinstance(prompts, str | Prompt | Mapping):
-        raise ValueError(
+        raise InputError(
             f"encode was given {str(prompts)[:60]!r}, a single {type(prompts).__name__}; it takes "
             "a list of texts and Prompts. Put it into a list: [prompt]."
         )
     rows = []
     for n, prompt in enumerate(prompts):
         if not isinstance(prompt, str | Prompt):
-            raise ValueError(
+            raise InputError(
                 f"encode was given {str(prompt)[:60]!r} as prompt {n}, a {type(prompt).__name__}; "
                 "give a text, or tk.Prompt(id, messages=[…]) for a conversation."
             )
         rows.append(prompt if isinstance(prompt, Prompt) else Prompt(f"text/{n}", text=prompt))
     if not rows:
-        raise ValueError("encode was given no prompts; give at least one.")
+        raise InputError("encode was given no prompts; give at least one.")
     refuse_duplicates([prompt.id for prompt in rows], "the prompts")
     return rows
 
@@ -150,13 +151,13 @@ def _said(rows: Sequence[Prompt], responses: Sequence[str] | None) -> list[str]:
         return [prompt.answer or "" for prompt in rows]
     if isinstance(responses, str) or len(responses) != len(rows):
         count = "One text" if isinstance(responses, str) else str(len(responses))
-        raise ValueError(f"{count} responses for {len(rows)} prompts: give one each, in a list.")
+        raise InputError(f"{count} responses for {len(rows)} prompts: give one each, in a list.")
     for prompt, response in zip(rows, responses, strict=True):
         if not isinstance(response, str):
-            raise ValueError(f"The response to {prompt.id!r} is {response!r}; it has to be text.")
+            raise InputError(f"The response to {prompt.id!r} is {response!r}; it has to be text.")
         require_text(response, f"The response to {prompt.id!r}")
         if prompt.answer is not None:
-            raise ValueError(
+            raise InputError(
                 f"The prompt {prompt.id!r} ends with the assistant's turn "
                 f"{prompt.answer[:40]!r}, which is its response, and responses= has another. "
                 "Leave one of them out."
@@ -169,12 +170,12 @@ def _prompt_ids(tokenizer: Any, prompt: Prompt, template: str, system: str | Non
     # an empty system message is a wish: it keeps a template's default one out
     spoken = [content for role, content in turns if role != "system"]
     if not spoken or not all(spoken) or prompt.answer == "":
-        raise ValueError(
+        raise InputError(
             f"The prompt {prompt.id!r} has an empty text, or nothing before its answer; "
             "give it at least a word."
         )
     if template == "raw" and len(turns) > 1:
-        raise ValueError(
+        raise InputError(
             f"The prompt {prompt.id!r} has {len(turns)} turns, which template='raw' cannot mark. "
             "Use template='chat', or one text."
         )
@@ -182,14 +183,14 @@ def _prompt_ids(tokenizer: Any, prompt: Prompt, template: str, system: str | Non
     pieces = [(turns[0][1], "text")] if raw else chat_template.render(tokenizer, turns)
     ids, roles = chat_template.token_pieces(tokenizer, pieces)
     if not ids:
-        raise ValueError(_no_tokens(f"The prompt {prompt.id!r}", spoken[-1]))
+        raise InputError(_no_tokens(f"The prompt {prompt.id!r}", spoken[-1]))
     return ids, roles
 
 
 def _response_ids(tokenizer: Any, name: str, text: str, template: str) -> Row:
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
     if text and not ids:
-        raise ValueError(_no_tokens(f"The response to {name!r}", text))
+        raise InputError(_no_tokens(f"The response to {name!r}", text))
     return ids, ["text" if template == "raw" else "assistant"] * len(ids)
 
 
@@ -218,12 +219,12 @@ def _refuse_unfit(model: Any, prompts: Sequence[Prompt], ids: Sequence[Sequence[
     limit, rows = context_length(model), model._module.get_input_embeddings().weight.shape[0]
     for prompt, row in zip(prompts, ids, strict=True):
         if len(row) > limit:
-            raise ValueError(
+            raise InputError(
                 f"The prompt {prompt.id!r} has {len(row)} tokens; this model's context holds "
                 f"{limit}. Shorten it or leave it out."
             )
         if max(row) >= rows:
-            raise ValueError(
+            raise InputError(
                 f"The prompt {prompt.id!r} has the token {model.tokenizer.decode([max(row)])!r} of "
                 f"id {max(row)}; this model embeds the ids up to {rows - 1}. Load the tokenizer "
                 "that belongs to it, or a checkpoint whose embedding was resized."

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tracekit.errors import InputError
+
 # The names that files give to dims, to labels of their own and to values.
 RESERVED = frozenset(
     (
@@ -38,13 +40,13 @@ def require_names(names: Iterable[str], where: str) -> None:
     """Errors: `ValueError` for a label whose name is taken, or that no file can hold."""
     for name in names:
         if name in RESERVED:
-            raise ValueError(
+            raise InputError(
                 f"{where} has a label named {name!r}, a name that tracekit's files use themselves. "
                 f"Rename it, for example to 'my_{name}'. "
                 f"Taken are: {', '.join(sorted(RESERVED))}."
             )
         if not _NAME.fullmatch(name) or unicodedata.normalize("NFC", name) != name:
-            raise ValueError(
+            raise InputError(
                 f"{where} has a label named {name!a}, which a netCDF file cannot hold as a "
                 "label. Rename it: at most 64 characters without spaces and '/', the first a "
                 "letter or digit, not 'string' and a number, accents in composed form."
@@ -55,7 +57,7 @@ def refuse_taken(there: Iterable[Any], wanted: Iterable[str], what: str) -> None
     """Errors: `ValueError` for labels `there` that bear a name which `what` is about to give."""
     taken = sorted({str(name) for name in there} & set(wanted))
     if taken:
-        raise ValueError(
+        raise InputError(
             f"{what} gives the name {taken[0]!r}, and the transcripts have a label of that name "
             f"(labels: {', '.join(sorted(map(str, there)))}). "
             f"Rename it: runs.rename({taken[0]}='my_{taken[0]}')."
@@ -66,7 +68,7 @@ def require_text(text: str, what: str) -> None:
     """Errors: `ValueError` for half of a surrogate pair, which no file or tokenizer takes."""
     broken = re.search("[\ud800-\udfff]", text)
     if broken:
-        raise ValueError(
+        raise InputError(
             f"{what} has {broken[0]!a} at character {broken.start()}: half of a character "
             "that was cut in two (a lone surrogate). Mend the text where it was cut."
         )
@@ -105,7 +107,7 @@ def _column(name: str, ids: Sequence[str], values: Sequence[Any]) -> np.ndarray:
     unknown = [kind for kind in kinds if kind not in _KINDS.values()]
     if len(kinds) > 1 or unknown:
         found = ", ".join(f"{k} ({str(v)[:30]!r} of {row!r})" for k, (row, v) in kinds.items())
-        raise ValueError(
+        raise InputError(
             f"The label {name!r} holds {found}. A column is of one kind: text, numbers, true or "
             "false, or lists and objects (kept as JSON text). Write all its values as one of them."
         )
@@ -122,7 +124,7 @@ def _numbers(name: str, ids: Sequence[str], values: Sequence[Any]) -> np.ndarray
     limit = (1 << 63) - 1 if whole else EXACT
     for row, value in zip(ids, values, strict=True):
         if isinstance(value, int) and abs(value) > limit:
-            raise ValueError(
+            raise InputError(
                 f"The label {name!r} of {row!r} is {value}, which a column of "
                 f"{'64-bit whole numbers' if whole else 'floats'} cannot hold exactly. "
                 "Write that column as text."
@@ -136,7 +138,7 @@ def _texts(name: str, ids: Sequence[str], values: Sequence[str]) -> np.ndarray:
     for row, value in zip(ids, values, strict=True):
         require_text(value, f"The label {name!r} of {row!r}")
         if "\0" in value:
-            raise ValueError(
+            raise InputError(
                 f"The label {name!r} of {row!r} holds a NUL character, at which a netCDF text "
                 "ends. Take it out."
             )
@@ -147,7 +149,7 @@ def _json(name: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError as error:
-        raise ValueError(
+        raise InputError(
             f"The label {name!r} holds {str(value)[:60]!r}, which is not JSON: {error}. "
             "Use text, numbers, true or false, and lists or objects of them."
         ) from error

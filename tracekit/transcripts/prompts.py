@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracekit.errors import InputError
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.labels import missing, require_names, require_text
 
@@ -52,16 +53,16 @@ class Prompt:
         texts = {"id": self.id, "group": self.group, "text": self.text, "system": self.system}
         for name, value in texts.items():
             if not isinstance(value, str) and (value is not None or name in ("id", "group")):
-                raise ValueError(f"{where}: its {name} is {value!r}; it has to be text.")
+                raise InputError(f"{where}: its {name} is {value!r}; it has to be text.")
             require_text(value or "", f"{where}: its {name}")
         if "\0" in self.id + self.group:
-            raise ValueError(f"{where} has a NUL in its id or group. Take it out.")
+            raise InputError(f"{where} has a NUL in its id or group. Take it out.")
         turns = chat_template.turns(self.messages, where)
         object.__setattr__(self, "messages", turns)
         if turns and self.text is not None:
-            raise ValueError(f"{where} has a text and messages; give one of them.")
+            raise InputError(f"{where} has a text and messages; give one of them.")
         if turns and turns[0][0] == "system" and self.system is not None:
-            raise ValueError(f"{where} has system= and a system message; give one of them.")
+            raise InputError(f"{where} has system= and a system message; give one of them.")
 
     @property
     def answer(self) -> str | None:
@@ -78,7 +79,7 @@ class Prompt:
         if system is None:
             return turns
         if turns[:1] and turns[0][0] == "system":
-            raise ValueError(
+            raise InputError(
                 f"system={system[:40]!r} was asked for, but the prompt {self.id!r} has a system "
                 "message of its own. Leave system= out, or take that message out."
             )
@@ -118,7 +119,7 @@ def read_prompts(path: str | Path, limit: int | None = None, by: str = "bias") -
 def take(prompts: Sequence[Prompt], limit: int, by: str = "bias") -> list[Prompt]:
     """The first `limit` prompts, taken in turn from every value of the label `by`."""
     if limit < 1:
-        raise ValueError(f"limit={limit} was asked for; it must be at least 1.")
+        raise InputError(f"limit={limit} was asked for; it must be at least 1.")
     queues: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         queues.setdefault(repr(prompt.labels.get(by, "")), []).append(prompt)
@@ -132,7 +133,7 @@ def refuse_duplicates(ids: Sequence[str], where: str) -> None:
     """Errors: `ValueError` naming the ids that occur twice."""
     twice = [f"{name} ({count}x)" for name, count in Counter(ids).items() if count > 1]
     if twice:
-        raise ValueError(
+        raise InputError(
             f"Prompt ids in {where} must be unique; found {', '.join(twice[:3])}"
             f"{' …' if len(twice) > 3 else ''}. Rename the repeated ones."
         )
@@ -143,18 +144,18 @@ def _content(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise InputError(
             f"The prompt file {str(path)!r} is binary, not JSON text: {error}. {_EXPECTED}"
         ) from error
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"The prompt file {str(path)!r} is not JSON: {error}. JSON lines, CSV and others are "
             f"not read. {_EXPECTED}"
         ) from error
     whole = content if isinstance(content, dict) else {"prompts": content}
     rows = whole.get("prompts")
     if not isinstance(rows, list) or not rows:
-        raise ValueError(
+        raise InputError(
             f"The prompt file {str(path)!r} holds no prompts (found: "
             f"{', '.join(map(repr, whole)) or 'nothing'}). {_EXPECTED}"
         )
@@ -165,7 +166,7 @@ def _content(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
     labels = _labels(shared, where)
     nested = [name for name, value in labels.items() if isinstance(value, list | dict)]
     if nested:
-        raise ValueError(
+        raise InputError(
             f"{where} has {', '.join(map(repr, nested))} beside its prompts, which no row would "
             "carry. Put into the rows what belongs to them, and leave out the rest."
         )
@@ -175,12 +176,12 @@ def _content(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
 def _prompt(path: Path, index: int, row: Any, shared: Mapping[str, Any]) -> Prompt:
     where = f"Row {index} of {str(path)!r}"
     if not isinstance(row, dict):
-        raise ValueError(f"{where} is {str(row)[:40]!r}, not an object. {_EXPECTED}")
+        raise InputError(f"{where} is {str(row)[:40]!r}, not an object. {_EXPECTED}")
     text, messages = row.get("text"), row.get("messages") or ()
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{where} has the text {str(text)[:40]!r}; it has to be text.")
+        raise InputError(f"{where} has the text {str(text)[:40]!r}; it has to be text.")
     if row.get("id") is None or not (text or messages):
-        raise ValueError(
+        raise InputError(
             f"{where} has the fields {sorted(row)}; "
             "each row needs an id and a non-empty text (or messages)."
         )
@@ -204,7 +205,7 @@ def _prompt(path: Path, index: int, row: Any, shared: Mapping[str, Any]) -> Prom
 def _labels(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name, advice in _UNREAD.items():
         if fields.get(name):
-            raise ValueError(f"{where} has the field {name!r}, which is not read. {advice}")
+            raise InputError(f"{where} has the field {name!r}, which is not read. {advice}")
     labels = {
         name: value
         for name, value in fields.items()
@@ -218,19 +219,19 @@ def _system(fields: Mapping[str, Any], where: str) -> str | None:
     there = {name: fields[name] for name in ("system", "system_prompt") if name in fields}
     values = [value for value in there.values() if value is not None]
     if len(values) > 1 or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{where} has {there}; give one system message, as text.")
+        raise InputError(f"{where} has {there}; give one system message, as text.")
     return values[0] if values else None
 
 
 def _name(row: Mapping[str, Any], name: str, where: str) -> str:
     value = row[name]
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise ValueError(f"{where} has the {name} {value!r}; it has to be a text or whole number.")
+        raise InputError(f"{where} has the {name} {value!r}; it has to be a text or whole number.")
     return str(value)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if twice:
-        raise ValueError(f"an object has the field {twice[0]!r} twice")
+        raise InputError(f"an object has the field {twice[0]!r} twice")
     return dict(pairs)

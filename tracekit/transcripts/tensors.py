@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from jaxtyping import Int
 
+from tracekit.errors import InputTypeError
 from tracekit.storage.provenance import digest
 from tracekit.transcripts.encode import ids_of
 
@@ -37,7 +38,7 @@ class Batch:
 def require_transcripts(transcripts: object) -> None:
     """Errors: `TypeError` for anything but transcripts, such as a text."""
     if not isinstance(transcripts, xr.Dataset) or "token_id" not in transcripts:
-        raise TypeError(
+        raise InputTypeError(
             f"Transcripts are needed, and this is {reprlib.repr(transcripts)} "
             f"({type(transcripts).__name__}). Make them with tk.encode(model, [text, …]) or "
             "tk.generate; one text alone is a list of one."

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt
 
@@ -98,19 +99,19 @@ def _folder(name: str | Path) -> Path:
     if len(matches) == 1 and isinstance(name, str):
         shipped = datasets("traits", matches[0])
         if (Path(name) / "positive.txt").is_file() and not Path(name).samefile(shipped):
-            raise ValueError(
+            raise InputError(
                 f"The trait {name!r} was asked for; a shipped set ({matches[0]}) and a folder here "
                 f"have that name. Give './{name}' for the folder, or rename it."
             )
         return shipped
     if len(matches) > 1:
-        raise ValueError(
+        raise InputError(
             f"The trait {str(name)!r} was asked for, and {len(matches)} sets have that name: "
             f"{', '.join(matches)}. Give the category too."
         )
     if Path(name).is_dir():
         return Path(name)
-    raise ValueError(_unknown(str(name), known))
+    raise InputError(_unknown(str(name), known))
 
 
 def _refuse_shipped_name(contrast: ContrastSet, folder: Path) -> None:
@@ -120,7 +121,7 @@ def _refuse_shipped_name(contrast: ContrastSet, folder: Path) -> None:
         return
     lines = tuple(_lines(shipped / f"{side}.txt") for side in ("positive", "negative"))
     if lines != (contrast.positive, contrast.negative):
-        raise ValueError(
+        raise InputError(
             f"The folder {str(folder)!r} would be called {contrast.name!r}, as a shipped set with "
             "other lines is. Rename it, or the folder above it."
         )
@@ -151,13 +152,13 @@ def _text(path: Path) -> str:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise InputError(
             f"{path} was read as UTF-8, and byte {error.start} is not ({error.reason}). "
             "Save the file as UTF-8."
         ) from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(f"{path} holds a NUL character in line {line}. Write the line again.")
+        raise InputError(f"{path} holds a NUL character in line {line}. Write the line again.")
     return text
 
 
@@ -165,15 +166,15 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} was read as JSON, and is not: {error}. Mend the file.") from error
+        raise InputError(f"{path} was read as JSON, and is not: {error}. Mend the file.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} should hold one JSON object, and holds a {type(found).__name__}.")
+        raise InputError(f"{path} should hold one JSON object, and holds a {type(found).__name__}.")
     return found
 
 
 def _check_counts(name: str, positive: Sequence[str], negative: Sequence[str]) -> None:
     if len(positive) != len(negative) or not positive:
-        raise ValueError(
+        raise InputError(
             f"The contrast set {name!r} needs one negative line for each positive one, and has "
             f"{len(positive)} positive and {len(negative)} negative lines. "
             "Write the missing twins, or delete the lines that have none."
@@ -188,13 +189,13 @@ def _check_lines(name: str, positive: Sequence[str], negative: Sequence[str]) ->
             if not line.strip()
         ]
         if empty:
-            raise ValueError(
+            raise InputError(
                 f"The contrast set {name!r} has an empty line: {empty[0]}.txt line {number}. "
                 "Write it, or delete line "
                 f"{number} on both sides."
             )
         if pair[0].strip() == pair[1].strip():
-            raise ValueError(
+            raise InputError(
                 f"The contrast set {name!r} has identical sides at line {number}: "
                 f"{pair[0][:60]!r}. A pair must differ; rewrite or delete it on both sides."
             )

@@ -8,6 +8,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 
+from tracekit.errors import InputError
+
 PASSING = (408, 409, 425, 429)  # a judge that is busy, not one that was asked wrongly
 KEY = "JUDGE_API_KEY"  # where an experiment takes the key from: never from an address
 # an address in a text, and what looks like user:password@host without a scheme
@@ -38,7 +40,7 @@ def check_address(url: str, name: str = "url") -> None:
         whole = False
     whole = whole and not re.search(r"""[\s@?#'"<>]""", url)
     if not whole:
-        raise ValueError(
+        raise InputError(
             f"{name}: the judge's address that was given is not one; it must begin with http:// "
             "or https:// and name a host, such as http://localhost:8000/v1."
         )
@@ -108,7 +110,7 @@ def _reply(request: urllib.request.Request, timeout: float) -> str | None:
             return _content(answer.read())
     except urllib.error.HTTPError as error:
         if 400 <= error.code < 500 and error.code not in PASSING:
-            raise ValueError(
+            raise InputError(
                 f"The judge at {request.full_url} was asked, and refused with {error.code}: "
                 f"{error.read(200).decode(errors='replace')!r}. Mend its address, model or key."
             ) from error
@@ -118,7 +120,7 @@ def _reply(request: urllib.request.Request, timeout: float) -> str | None:
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
             return None
-        raise ValueError(
+        raise InputError(
             f"The judge at {request.full_url} was asked, and cannot be reached "
             f"({error.reason}). Start it, or mend the address."
         ) from error

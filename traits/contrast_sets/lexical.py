@@ -4,6 +4,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from tracekit.errors import InputError
 from traits.contrast_sets.contrast import ContrastSet
 from traits.statistics import cluster_bootstrap, rank_auroc
 
@@ -22,7 +23,7 @@ def lexical_scores(contrast: ContrastSet, folds: int = 5) -> xr.Dataset:
     """
     count = len(contrast)
     if count < 2 * folds:
-        raise ValueError(
+        raise InputError(
             f"A classifier on held-out pairs needs {2 * folds} pairs, and {contrast.name!r} has "
             f"{count}. Write more."
         )

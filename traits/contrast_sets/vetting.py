@@ -5,6 +5,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of, subset
 from tracekit.transcripts.prompts import Prompt
 from traits.contrast_sets.contrast import ContrastSet
@@ -65,7 +66,7 @@ def vet(
         counts[found] += 1
         kept += [name] if found == "kept" else []
     if not kept:
-        raise ValueError(
+        raise InputError(
             f"Vetting was asked for and leaves none of {sum(counts.values())} pairs: "
             f"{counts['rejected']} are rejected, {counts['undecided']} undecided (no answer that "
             "could be read). Take another judge, or none."

@@ -6,6 +6,8 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.stats import norm
 
+from tracekit.errors import InputError
+
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 Rows = list[np.ndarray]
 
@@ -53,7 +55,7 @@ def cluster_bootstrap(
         left_out = _jackknife(clusters, take)
         tails = _bca(estimate.values, values, left_out, tails)
     elif interval != "percentile":
-        raise ValueError(f"The interval {interval!r} was asked for; there are percentile and bca.")
+        raise InputError(f"The interval {interval!r} was asked for; there are percentile and bca.")
     low, high = (_quantile(values, tail) for tail in tails)
     bounds = {
         "estimate": estimate,
@@ -67,7 +69,7 @@ def cluster_bootstrap(
 
 def _check_settings(repetitions: int, level: float) -> None:
     if repetitions < 1 or not 0 < level < 1:
-        raise ValueError(
+        raise InputError(
             f"A bootstrap of {repetitions} repetitions at level {level} was asked for; there is "
             "at least one repetition, and the level is between 0 and 1, such as 0.95."
         )
@@ -79,13 +81,13 @@ def _clusters(data: Labelled, dim: str, group: str | None, strata: str | None) -
     levels = np.zeros(size, int) if strata is None else data[strata].values
     rows = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
     if len(rows) < 2:
-        raise ValueError(
+        raise InputError(
             f"A cluster bootstrap needs at least 2 groups, and {group or dim!r} has {len(rows)}. "
             "Take more prompts: tokens and samples of one are not units."
         )
     mixed = [names[row[0]] for row in rows if len(set(levels[row].tolist())) > 1]
     if mixed:
-        raise ValueError(
+        raise InputError(
             f"Strata must not divide a group, and {strata!r} divides {len(mixed)} of {len(rows)} "
             f"(first: {mixed[0]!r}). Take coarser strata or finer groups."
         )

@@ -7,6 +7,8 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from scipy import stats
 
+from tracekit.errors import InputError
+
 
 def paired_effect(differences: xr.DataArray, dim: str = "pair") -> xr.DataArray:
     """The mean of paired differences in units of their standard deviation (Cohen's d_z).
@@ -60,7 +62,7 @@ def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:
     """
     outside = int((~((p >= 0) & (p <= 1))).sum())
     if outside:
-        raise ValueError(
+        raise InputError(
             f"{outside} of {p.size} p-values are not between 0 and 1. Leave out what could not be "
             "tested, and say so."
         )
@@ -72,7 +74,7 @@ def refuse_holes(values: xr.DataArray | np.ndarray, what: str) -> None:
     """Errors: `ValueError` where any of the values is not finite, or there are none."""
     holes = int((~np.isfinite(values)).sum())
     if holes or not values.size:
-        raise ValueError(
+        raise InputError(
             f"{holes} of {values.size} {what} are not finite. Drop these rows, or average over "
             "the tokens that exist."
         )

@@ -4,6 +4,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from tracekit.errors import InputError
+
 QUANTILES = (0.5, 0.95)
 
 
@@ -79,7 +81,7 @@ def against_null(
     reach = sided(observed) - 1e-9 * np.abs(observed)
     beyond = (sided(null) >= reach).sum(draw)
     if exact and bool((beyond == 0).any()):
-        raise ValueError(
+        raise InputError(
             f"exact=True was given, and the {null.sizes[draw]} draws do not hold the observed "
             "value, so they are not all there are. Leave exact out for random draws."
         )
@@ -109,7 +111,7 @@ def max_statistic(
     """
     lacking = [dim for dim in family if dim not in observed.dims]
     if lacking:
-        raise ValueError(
+        raise InputError(
             f"The family was said to be {tuple(family)}, and the statistic has dims "
             f"{tuple(observed.dims)}, without {lacking[0]!r}. Name dims that it has."
         )
@@ -123,13 +125,13 @@ def max_statistic(
 def _by_group(values: xr.DataArray, dim: str, group: str | None) -> xr.DataArray:
     holes = int((~np.isfinite(values)).sum())
     if holes:
-        raise ValueError(
+        raise InputError(
             f"{holes} of {values.size} paired differences are not finite. Drop those {dim}s."
         )
     if group is not None and len(np.unique(values[group].values)) < values.sizes[dim]:
         values = values.groupby(group).mean(dim).rename({group: dim})
     if values.sizes[dim] < 2:
-        raise ValueError(
+        raise InputError(
             f"A permutation test needs at least 2 groups, and there are {values.sizes[dim]} "
             f"along {dim!r}. Take more prompts: tokens and samples of one are not units."
         )
@@ -169,7 +171,7 @@ def _t_scale(mean_square: xr.DataArray, count: int):
 def _side(alternative: str):
     sides = {"two-sided": abs, "greater": lambda x: x, "less": lambda x: -x}
     if alternative not in sides:
-        raise ValueError(
+        raise InputError(
             f"The alternative {alternative!r} was asked for; there are {', '.join(sides)}."
         )
     return sides[alternative]
@@ -182,7 +184,7 @@ def _quantiles(null: xr.DataArray, draw: str = "draw") -> xr.DataArray:
 def _check_finite(observed: xr.DataArray, null: xr.DataArray, draw: str) -> None:
     wrong = [int((~np.isfinite(values)).sum()) for values in (observed, null)]
     if any(wrong) or not null.sizes[draw]:
-        raise ValueError(
+        raise InputError(
             f"A p-value was asked for, and {wrong[0]} of {observed.size} observed values and "
             f"{wrong[1]} of {null.size} values of {null.sizes[draw]} draws are not finite: a NaN "
             "would pass for the most extreme of all. Leave out what has no value, and say so."
@@ -191,7 +193,7 @@ def _check_finite(observed: xr.DataArray, null: xr.DataArray, draw: str) -> None
 
 def _check_draws(observed: xr.DataArray, null: xr.DataArray, draw: str) -> None:
     if draw not in null.dims or not set(null.dims) <= {draw, *observed.dims}:
-        raise ValueError(
+        raise InputError(
             f"A null distribution needs the dim {draw!r} and at most those of the observed value, "
             f"{tuple(observed.dims)}; it has {tuple(null.dims)}. Draw it for the same labels."
         )

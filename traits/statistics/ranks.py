@@ -7,6 +7,7 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from scipy import stats
 
+from tracekit.errors import InputError
 from traits.statistics.effects import refuse_holes
 
 
@@ -36,7 +37,7 @@ def auroc(
     names = list(dict.fromkeys(strata.tolist()))
     both = [name for name in names if len(np.unique(label.values[strata == name])) == 2]
     if not both:
-        raise ValueError(
+        raise InputError(
             f"An AUROC within {within!r} needs strata with both labels, and none of {len(names)} "
             f"has them ({', '.join(map(str, names[:5]))}). Take more rows, or pool the strata."
         )
@@ -118,7 +119,7 @@ def _rank_area(
 def _check_scores(scores: xr.DataArray, label: xr.DataArray, dim: str) -> None:
     counts = [int((label == side).sum()) for side in (1, 0)]
     if min(counts) == 0 or sum(counts) != label.size:
-        raise ValueError(
+        raise InputError(
             f"An AUROC needs rows labelled 1 and rows labelled 0 along {dim!r}, and found "
             f"{counts[0]} and {counts[1]} of {label.size}. Select rows that have both labels."
         )

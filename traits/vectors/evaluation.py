@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
 from tracekit.storage.difference import norm
 from traits import statistics
 from traits.statistics.permutation import QUANTILES
@@ -141,7 +142,7 @@ def _elsewhere(report: xr.DataArray, sides: tuple[xr.DataArray, xr.DataArray], k
         found = (found[0].isel(window=[0] * len(names)), found[1].isel(window=[0] * len(names)))
     positive, negative = (side.values for side in _measurable(found, kind))
     if positive.shape[1:] != sides[0].shape[1:]:
-        raise ValueError(
+        raise InputError(
             f"The report's traces have (window, layer, dim) {positive.shape[1:]} and the fitted "
             f"ones {sides[0].shape[1:]}. Capture the same windows and layers of the same model."
         )
@@ -152,7 +153,7 @@ def _measurable(
     sides: tuple[xr.DataArray, xr.DataArray], kind: str
 ) -> tuple[xr.DataArray, xr.DataArray]:
     if kind not in ("scalar", "cosine"):
-        raise ValueError(f"The kind {kind!r} was asked for; evaluate has 'scalar' and 'cosine'.")
+        raise InputError(f"The kind {kind!r} was asked for; evaluate has 'scalar' and 'cosine'.")
     if kind == "scalar":
         return sides
     positive, negative = (side / norm(side) for side in sides)
@@ -179,7 +180,7 @@ def _placebos(placebos: xr.DataArray, sides: tuple[xr.DataArray, ...]) -> list[C
 def _chosen(scores: tuple[Scores, Scores], path: tuple[int, ...]) -> xr.Dataset:
     positive, negative = (side[path] for side in scores)
     if np.ptp(np.concatenate([positive, negative])) == 0:
-        raise ValueError(
+        raise InputError(
             f"All {2 * len(positive)} scores of the chosen vector are {positive[0]:.4g}: there is "
             "nothing to evaluate. Take other layers or tokens."
         )

@@ -2,6 +2,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
 from traits.vectors.methods import METHODS, Method
 from traits.vectors.pairing import pairs
@@ -46,7 +47,7 @@ def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
     empty = np.argwhere(~((norm[..., 0] > 0) & np.isfinite(norm[..., 0]))).tolist()
     if empty:
-        raise ValueError(
+        raise InputError(
             f"A direction has no finite length at {len(empty)} of {norm.size} places (index along "
             f"{'layer' if vectors.ndim == 2 else 'the leading dims'}: {empty[:5]}): both sides are "
             "the same there, for instance embeddings of identical last tokens. Drop that layer, "
@@ -64,7 +65,7 @@ def refuse_identical(
     """
     same = (positive == negative).all(axis=(0, -1))
     if same.any():
-        raise ValueError(
+        raise InputError(
             f"Both sides of all {len(positive)} pairs are the same at {int(same.sum())} of "
             f"{same.size} places (index along the dims between pair and dim: "
             f"{np.argwhere(same).tolist()[:5]}), for instance embeddings of identical last "
@@ -74,7 +75,7 @@ def refuse_identical(
 
 def _method(name: str) -> Method:
     if name not in METHODS:
-        raise ValueError(
+        raise InputError(
             f"The method {name!r} was asked for; there are {', '.join(METHODS)}. "
             "Give one of these, or a function (positive, negative) -> vector."
         )
@@ -92,7 +93,7 @@ def trait_name(positive: xr.DataArray) -> str:
     """
     names = {str(name).rpartition("/")[0] for name in positive["pair"].values}
     if len(names) > 1:
-        raise ValueError(
+        raise InputError(
             f"One trait at a time: the groups belong to {len(names)} contrast sets, "
             f"{', '.join(sorted(names)[:4])}. Select one, extract each, and join with xr.concat."
         )

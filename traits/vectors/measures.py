@@ -3,6 +3,7 @@ import xarray as xr
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
+from tracekit.errors import InputError
 from traits.statistics import effect_size, paired_auroc
 
 MEASURES = (
@@ -60,7 +61,7 @@ def with_chances(scores: xr.Dataset, calibration: xr.Dataset) -> xr.Dataset:
     values = np.concatenate(sides)
     centre, scale = values.mean(), values.std()
     if not (np.isfinite(scale) and scale > 0):
-        raise ValueError(
+        raise InputError(
             f"The {values.size} calibration scores have the deviation {scale}: no curve can be "
             "fitted on them. Take pairs whose scores vary."
         )

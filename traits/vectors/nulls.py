@@ -1,6 +1,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from tracekit.errors import InputError
 from traits.vectors.methods import Method, Pairs, Vector, oriented
 
 
@@ -64,7 +65,7 @@ def principal_component(number: int) -> Method:
         both = np.moveaxis(np.concatenate([positive, negative]).astype(np.float64), 1, 0)
         both = both - both.mean(axis=1, keepdims=True)
         if not 1 <= number <= min(both.shape[1:]):
-            raise ValueError(
+            raise InputError(
                 f"Principal component {number} was asked for; {both.shape[1]} rows of dim "
                 f"{both.shape[2]} have {min(both.shape[1:])}. Ask for one of them."
             )
@@ -76,7 +77,7 @@ def principal_component(number: int) -> Method:
 
 def _check_fit(samples: tuple[int, ...], pairs: tuple[int, ...]) -> None:
     if samples != pairs:
-        raise ValueError(
+        raise InputError(
             f"The samples have (layer, dim) {samples} and the pairs have {pairs}. "
             "Take the covariance from the same layers of the same model."
         )

@@ -5,6 +5,8 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
+
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
@@ -45,7 +47,7 @@ def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
 def _labels(traces: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     lacking = [name for name in ("label", "group") if name not in traces.coords]
     if lacking or "prompt" not in traces.dims:
-        raise ValueError(
+        raise InputError(
             "Contrast traces need the dim 'prompt' and the coordinates 'label' and 'group'; "
             f"found dims {tuple(traces.dims)} and no {' or '.join(lacking) or 'prompt dim'}. "
             "Capture prompts made by ContrastSet.prompts()."
@@ -53,7 +55,7 @@ def _labels(traces: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     label = traces["label"].values
     other = sorted(set(np.unique(label).tolist()) - {0, 1})
     if other:
-        raise ValueError(
+        raise InputError(
             f"The coordinate 'label' must be 1 (positive) or 0 (negative), and has {other[:5]}. "
             "Select the rows of one contrast set."
         )
@@ -62,11 +64,11 @@ def _labels(traces: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_sides(names: Sequence[Hashable], label: np.ndarray, group: np.ndarray) -> None:
     if not names:
-        raise ValueError("Contrast traces without a row were given. Capture both sides of a pair.")
+        raise InputError("Contrast traces without a row were given. Capture both sides of a pair.")
     sides = [set(group[label == side].tolist()) for side in (1, 0)]
     single = [name for name in names if not (name in sides[0] and name in sides[1])]
     if single:
-        raise ValueError(
+        raise InputError(
             f"Twins are matched by 'group', and {len(single)} of {len(names)} groups have one "
             f"side only (first: {single[0]!r}). Capture both sides, or drop these groups."
         )
@@ -96,7 +98,7 @@ def _check_values(positive: xr.DataArray, negative: xr.DataArray) -> None:
             good &= np.abs(side.values) < LARGEST
         hole |= ~good.reshape(side.sizes["pair"], -1).all(axis=1)
     if hole.any():
-        raise ValueError(
+        raise InputError(
             f"{hole.sum()} of {hole.size} pairs have values that are not finite, or beyond "
             f"{LARGEST:.0e} (first: {positive['pair'].values[hole][0]!r}): an empty response or an "
             "overflow. Drop these groups, or select tokens that every response has."
@@ -117,7 +119,7 @@ def windowed_pairs(
     1
     """
     if windows is not None and "token" not in traces.dims:
-        raise ValueError(
+        raise InputError(
             f"Token windows {list(windows)} were asked for, and the traces have dims "
             f"{tuple(traces.dims)}. Capture without reduce, or leave windows out."
         )
@@ -189,7 +191,7 @@ def select_part(traces: xr.DataArray, part: xr.DataArray, name: str) -> xr.DataA
 def _check_parts(part: xr.DataArray, names: Sequence[str], units: int, minimum: int) -> None:
     counts = {name: int((part == name).sum()) for name in names}
     if min(counts.values()) < minimum:
-        raise ValueError(
+        raise InputError(
             f"A split into {', '.join(names)} was asked for, each of at least {minimum} pairs; "
             f"{part.size} pairs in {units} separable units give {counts}. Write more pairs."
         )

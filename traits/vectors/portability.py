@@ -2,6 +2,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
+from tracekit.errors import InputError
 from traits.statistics import paired_auroc
 from traits.vectors.pairing import joined, pairs
 from traits.vectors.projection import project, refuse_undirected
@@ -38,7 +39,7 @@ def agreement(vectors: xr.DataArray, over: str = "method") -> xr.DataArray:
     [[1.0, 0.0], [0.0, 1.0]]
     """
     if over not in vectors.dims:
-        raise ValueError(
+        raise InputError(
             f"The agreement over {over!r} was asked for, and the vectors have dims "
             f"{tuple(vectors.dims)}. Name one of these."
         )

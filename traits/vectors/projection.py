@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import ThreadpoolController
 
+from tracekit.errors import InputError
 from tracekit.storage.difference import norm
 from tracekit.storage.provenance import read, stamp
 
@@ -42,7 +43,7 @@ def project(
         return as_cosine(scalar.assign_coords(norm=norm(traces).drop_attrs() * length))
     if kind == "sd":
         return in_clean_deviations(scalar, None if clean is None else project(clean, vectors))
-    raise ValueError(f"The kind {kind!r} was asked for; there are 'scalar', 'cosine' and 'sd'.")
+    raise InputError(f"The kind {kind!r} was asked for; there are 'scalar', 'cosine' and 'sd'.")
 
 
 def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) -> xr.DataArray:
@@ -56,7 +57,7 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
     0.8
     """
     if "norm" not in projections.coords:
-        raise ValueError(
+        raise InputError(
             "A cosine needs the coordinate 'norm' (the residual's norm), and the projections have "
             f"{sorted(map(str, projections.coords))}. Project the traces with kind='cosine', or "
             "capture with vectors=."
@@ -79,14 +80,14 @@ def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -
     3.0
     """
     if clean is None:
-        raise ValueError(
+        raise InputError(
             "The kind 'sd' divides by the clean model's deviation, and clean is None. "
             "Give the clean model's traces of the same layers as clean=."
         )
     rows = [dim for dim in clean.dims if dim in ("prompt", "token")]
     deviation = clean.std(rows, skipna=True)
     if bool((~((deviation > 0) & np.isfinite(deviation))).any()):
-        raise ValueError(
+        raise InputError(
             f"The clean projections ({dict(clean.sizes)}) do not vary over {rows} at some layer "
             "and trait. Use more clean prompts."
         )
@@ -109,7 +110,7 @@ def refuse_undirected(vectors: xr.DataArray, zero: bool = False) -> xr.DataArray
     if count:
         place = dict(zip(length.dims, np.argwhere(~right)[0], strict=True))
         named = {d: length[d].values[n].item() for d, n in place.items() if d in length.coords}
-        raise ValueError(
+        raise InputError(
             f"Of {length.size} vectors {count} are {'not finite' if zero else 'zero or not finite'}"
             f"{f' (first: {named})' if named else ''}: they have no direction. Leave them out, or "
             "extract them again."
@@ -164,13 +165,13 @@ def _stamp(
 def _fit(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
     for name, array in (("traces", traces), ("vectors", vectors)):
         if "dim" not in array.dims:
-            raise ValueError(
+            raise InputError(
                 f"A projection needs the dim 'dim', and the {name} have {tuple(array.dims)}. "
                 "Projections made inside the trace are already projected."
             )
     sizes = traces.sizes["dim"], vectors.sizes["dim"]
     if sizes[0] != sizes[1]:
-        raise ValueError(
+        raise InputError(
             f"The traces have dim {sizes[0]} and the vectors have dim {sizes[1]}: they come from "
             "models of different width. Extract vectors from a model of this width."
         )
@@ -188,14 +189,14 @@ def _same_layers(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
         unlabelled = not any("layer" in array.coords for array in (traces, vectors))
         if unlabelled and sizes[0] == sizes[1]:
             return vectors
-        raise ValueError(
+        raise InputError(
             f"Layers are matched by the coordinate 'layer': the traces have {_layers(traces)}, "
             f"the vectors have {_layers(vectors)}. Label both."
         )
     wanted, found = np.atleast_1d(traces["layer"].values), np.atleast_1d(vectors["layer"].values)
     missing = sorted(set(wanted.tolist()) - set(found.tolist()))
     if missing:
-        raise ValueError(
+        raise InputError(
             f"The traces have layers {_layers(traces)} and the vectors have {_layers(vectors)}: "
             f"no vector for {missing[:8]}. Extract those layers, or select traces.sel(layer=…)."
         )

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from tracekit.errors import InputError
 from traits.statistics import rank_auroc
 from traits.vectors.extraction import unit
 from traits.vectors.methods import METHODS, Method
@@ -128,7 +129,7 @@ def named_methods(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Me
         return dict(methods)
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:
-        raise ValueError(
+        raise InputError(
             f"The methods {list(methods)} were asked for; there are {', '.join(METHODS)}. "
             "Give some of these, or a mapping of names to functions."
         )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.adapters.layers import adapter_name
 from tracekit.model.embedded import datasets, is_hub_id
 from tracekit.model.record import parallel_degree, recorded
@@ -42,7 +43,7 @@ def adapter_path(name: str) -> str:
     if is_hub_id(name) and not folder.is_dir():
         return name
     exist = sorted(path.parent.name for path in shipped.glob(f"*/{CONFIG}"))
-    raise ValueError(
+    raise InputError(
         f"The adapter {name!r} is neither a folder with an adapter_config.json nor a hub id. "
         f"Shipped organisms: {', '.join(exist) or 'none'}."
     )
@@ -100,7 +101,7 @@ def _configuration(path: str) -> Any:
         reason = " ".join(str(error).split())
         if isinstance(error, OSError) or reason.startswith("Can't find"):
             raise FileNotFoundError(_unreadable(path, reason)) from error
-        raise ValueError(
+        raise InputError(
             f"The {CONFIG} of the adapter {adapter_name(path)!r} is none that this peft reads: "
             f"{reason} Save the adapter again with peft's save_pretrained."
         ) from error
@@ -111,20 +112,20 @@ def _refuse_form(config: Any, name: str) -> None:
 
     kind = config.peft_type.value
     if config.is_prompt_learning or kind == "ADAPTION_PROMPT":
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} is a {kind} adapter, which "
             "changes the prompt and not the layers, so it cannot be switched on loaded weights. "
             "Use a LoRA-like adapter."
         )
     tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
     if tuner is None or getattr(tuner, "uses_shared_state", False):
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} is a {kind} adapter, whose layers share weights that peft keeps "
             f"outside of them, so it cannot be switched on loaded weights. {MERGE}"
         )
     for field, why in UNSUPPORTED.items():
         if getattr(config, field, None):
-            raise ValueError(
+            raise InputError(
                 f"The adapter {name!r} has {field}={getattr(config, field)!r}: it {why}, so it "
                 "cannot be switched on loaded weights. Use a plain LoRA."
             )
@@ -134,20 +135,20 @@ def _refuse_base_weights(path: str, config: Any, name: str) -> None:
     start = getattr(config, "init_lora_weights", True)
     start = start.lower() if isinstance(start, str) else start
     if start not in HARMLESS_STARTS:
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} has init_lora_weights={start!r}: attaching it computes "
             "with or rewrites the base's own weights, so that switched off it would still be on. "
             "Convert it when it is saved (peft: save_pretrained(…, "
             f"path_initial_model_for_weight_conversion=…)), or: {MERGE}"
         )
     if getattr(config, "kasa_config", None):
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} has a kasa_config: attaching it truncates the base's own "
             f"weights. {MERGE}"
         )
     own = _base_biases(path) if getattr(config, "bias", "none") != "none" else []
     if own:
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} (bias={config.bias!r}) carries {len(own)} of the base's own "
             f"biases, such as {own[0]}: loading it writes over them, so that switched off it would "
             f"still be on. {MERGE}"
@@ -164,7 +165,7 @@ def _base_biases(path: str) -> list[str]:
 def _refuse_unsplit(root: TransformersModel, name: str, kind: str) -> None:
     degree = parallel_degree(root._module)
     if degree > 1 and kind != "LORA":
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} ({kind}) was asked for on a tensor-parallel model "
             f"({degree} ranks), and peft splits only LoRA. Use device_map='auto' instead."
         )
@@ -180,7 +181,7 @@ def _refuse_other_architecture(root: TransformersModel, name: str, base: str | N
     trained = AutoConfig.from_pretrained(base, local_files_only=True).model_type
     here = root._module.config.model_type
     if trained != here:
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} was trained on {base}, a {trained}, and "
             f"{recorded(root).name} is a {here}. Use an adapter trained for this model."
         )
@@ -189,7 +190,7 @@ def _refuse_other_architecture(root: TransformersModel, name: str, base: str | N
 def _refuse_offloaded(root: TransformersModel, name: str) -> None:
     away = [own for own, p in root._module.named_parameters() if p.is_meta]
     if away and recorded(root).remote is not True:
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} was asked for on a model of which {len(away)} "
             f"parameters are offloaded (such as {away[0]}): peft's weights would not land there. "
             "Load with a device_map that keeps all blocks in memory, or with dtype='nf4'."

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.record import recorded
 
 
@@ -46,7 +47,7 @@ def refuse_adapted(module: torch.nn.Module, name: str) -> None:
     held += [path for path, _ in module.named_parameters() if ".lora_" in path]
     if isinstance(module, PeftModel) or held or getattr(module, "peft_config", None):
         where = f"{len(held)} modules hold it, such as {held[0]}" if held else "its type says so"
-        raise ValueError(
+        raise InputError(
             f"The model {name} was to be loaded as a base, and already carries an adapter "
             f"({where}): switched off, it would still be on. A folder with both a config.json and "
             "an adapter_config.json gets its adapter from transformers: move adapter_config.json "

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path, files_of, refuse_unfit, stored_dtype
 from tracekit.model.adapters.layers import (
     adapter_name,
@@ -181,7 +182,7 @@ def _attach(root: TransformersModel, path: str) -> None:
         raise
     except Exception as error:
         # peft meets a damaged file or a field of another kind with any error that there is
-        raise ValueError(
+        raise InputError(
             f"The adapter {adapter_name(path)!r} does not fit {origin(root).name}: "
             f"{_reason(error)} Use an adapter trained for this model."
         ) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.adapters.layers import is_on, turn
 from tracekit.model.adapters.snapshot import Places, Snapshot, Switches
 from tracekit.model.record import Origin, origin, recorded
@@ -85,7 +86,7 @@ def _refuse_rewritten(about: Origin, before: Snapshot | Switches, what: str) -> 
     written = before.rewritten()
     # a forward through some forms takes a weight out and puts it back, which counts as written
     if written and not _is_loaded(about):
-        raise ValueError(
+        raise InputError(
             f"Refused: {what} wrote over {len(written)} weights that were there before, such as "
             f"{written[0]}, so that switched off it would still be on. Merge that adapter into "
             "weights of their own (peft's merge_and_unload), and load those."

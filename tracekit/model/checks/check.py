@@ -9,6 +9,7 @@ import nnsight
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model import head, sites
 from tracekit.model.adapters.layers import (
     adapter_name,
@@ -76,7 +77,7 @@ def verify_adapter(model: TransformersModel) -> None:
     ]
     pairs = sum(".lora_B." in f".{p}" for p in adapter_tensors(model._module))
     if pairs and len(zero) == pairs:
-        raise ValueError(
+        raise InputError(
             f"The adapter {name!r} has lora_B = 0 in all {pairs} modules, so it changes nothing: "
             "its weights did not land, or it was never trained."
         )
@@ -84,10 +85,10 @@ def verify_adapter(model: TransformersModel) -> None:
     with turned(model, False):
         without = reference_logits(model)
     if torch.equal(with_adapter, without):
-        raise ValueError(f"The adapter {name!r} is on and changes no logit of the probe.")
+        raise InputError(f"The adapter {name!r} is on and changes no logit of the probe.")
     if about.reference is not None and not torch.equal(without, about.reference):
         off = float((without - about.reference).abs().max())
-        raise ValueError(
+        raise InputError(
             f"With the adapter {name!r} switched off, the logits differ by up to {off:.3g} from "
             f"those before it was attached; {len(tuner_layers(model._module))} modules hold it. "
             "Load the base again and report the adapter."
@@ -124,7 +125,7 @@ def _check_logits(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
     real = batch.attention_mask[:, :-1].bool()
     gap = float((head.of_next(seen["logits"], ids) - scores)[real].abs().max())
     if not gap <= bound:
-        raise ValueError(
+        raise InputError(
             f"{about.name}: our log-probabilities of the probe differ from log_softmax of the "
             f"model's own output by {gap:.3g} nats (bound {bound:g}). Report this architecture; "
             "with check=False the residual stream can be read."
@@ -145,14 +146,14 @@ def _check_shapes(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
     for layer, value in enumerate(seen["output"]):
         shape = tuple(value.shape)
         if len(shape) > 3:
-            raise ValueError(
+            raise InputError(
                 f"{origin(model).name}: the output of layers[{layer}] has the shape {shape}: its "
                 "blocks carry several residual streams and mix them, so there is no residual "
                 f"stream {expected} (row, column, dim) to read. This architecture is not "
                 "supported; check=False allows nnsight's own traces."
             )
         if shape != expected:
-            raise ValueError(
+            raise InputError(
                 f"{origin(model).name}: the output of layers[{layer}] has the shape {shape}, not "
                 f"{expected} (row, column, dim). Is `layers` the list of decoder blocks, in which "
                 "every token has one column? Pass rename= if not."
@@ -168,7 +169,7 @@ def _check_hidden_states(model: TransformersModel, seen: dict[str, Any], batch: 
         known = [x for x in (reported[layer + 1], inputs[layer + 1]) if x is not None]
         gap = min(_gap(value[real], x[real]) for x in known)
         if gap > 0:
-            raise ValueError(
+            raise InputError(
                 f"{origin(model).name}: residual, layer {layer}: ‖output − hidden_states"
                 f"[{layer + 1}]‖ / ‖output‖ is {gap:.3g}, where 0 was expected, and the next block "
                 "is given another value too. The names do not mean what they say; pass rename=, or "
@@ -180,7 +181,7 @@ def _check_hidden_states(model: TransformersModel, seen: dict[str, Any], batch: 
         and _norms_at_the_end(model)
         and _gap(outputs[last][real], final[real]) == 0
     ):
-        raise ValueError(
+        raise InputError(
             f"{origin(model).name}: residual, layer {last}: the last block's output equals "
             "the final-normed hidden state, so it is not the residual stream. Pass rename=."
         )
@@ -195,7 +196,7 @@ def _check_later(model: TransformersModel, seen: dict[str, Any], batch: Batch) -
     for layer, value in enumerate(outputs):
         gap = _gap(seen["output"][layer][:, :-1][earlier], value[:, :-1][earlier])
         if not gap <= bound:
-            raise ValueError(
+            raise InputError(
                 f"{origin(model).name}: residual, layer {layer}: changing the last token moves the "
                 f"residuals of earlier ones by {gap:.3g} of their norm (bound {bound:g}): it looks "
                 "ahead, so it is not a causal language model. Set is_decoder=True in its "
@@ -239,7 +240,7 @@ def _check_causal(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
         model.layers[middle].output = sites.with_first(output, hidden)
         found = nnsight.save(head.read(model))
     if torch.equal(found.cpu(), seen["logits"]):
-        raise ValueError(
+        raise InputError(
             f"{origin(model).name}: residual, layer {middle}: changing the block's output by its "
             "largest value moved no logit (largest change 0): edits would do nothing."
         )

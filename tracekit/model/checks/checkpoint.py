@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from tracekit.errors import InputError
+
 
 @contextlib.contextmanager
 def noting_missing() -> Iterator[set[str]]:
@@ -36,7 +38,7 @@ def noting_missing() -> Iterator[set[str]]:
 def refuse_missing(name: str, missing: set[str]) -> None:
     """Raise `ValueError` for weights that were drawn at random."""
     if missing:
-        raise ValueError(
+        raise InputError(
             f"The checkpoint {name!r} lacks {len(missing)} of the weights that its architecture "
             f"has, such as {', '.join(sorted(missing)[:3])}: they would be drawn at random. "
             "Use a whole checkpoint, or the architecture that these weights are of."

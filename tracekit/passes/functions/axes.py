@@ -9,6 +9,7 @@ import nnsight
 import torch
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError, InputTypeError
 from tracekit.model.checks.probe import probe
 from tracekit.model.record import origin, remote_options
 
@@ -32,7 +33,7 @@ def require_tokens_first(model: TransformersModel, layers: Sequence[int], site: 
                 f"{shape} of {rows} rows with {columns} tokens"
                 for shape, (rows, columns) in zip(shapes, PROBES, strict=True)
             )
-            raise ValueError(
+            raise InputError(
                 f"The site gives, at layer {layer}, values of shape {found}; a capture needs "
                 "(row, token, …), or (row × token, dim). Move the axes inside the function, such "
                 "as block.attn.output[1].transpose(1, 2) for (row, head, token, key)."
@@ -58,7 +59,7 @@ def _shapes(
         tracer.stop()
     for value in values:
         if not isinstance(value, torch.Tensor):
-            raise TypeError(
+            raise InputTypeError(
                 f"The site gives a {type(value).__name__}; a capture needs one tensor (row, token, "
                 "…). Choose one, such as block.attn.output[0]."
             )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from tracekit.errors import InputError, InputTypeError
 from tracekit.passes.functions.installed import is_library, is_library_name, module_of, qualified
 from tracekit.passes.functions.source import attributes_of, function_text, globals_of, imports_of
 from tracekit.storage.provenance import digest
@@ -44,14 +45,14 @@ def named(what: str, value: Any, taken: tuple[str, ...] = ()) -> tuple[str, Call
     if isinstance(value, tuple):
         return _pair(what, value, taken)
     if not callable(value):
-        raise TypeError(
+        raise InputTypeError(
             f"{what}={value!r} was asked for, which is a {type(value).__name__}; give a name, "
             'a function, or a pair ("name of your own", function).'
         )
     try:
         return f"{_shown(value)}:{digest(_Description().of(value, _shown(value)))}", value
     except _UnknownError as error:
-        raise ValueError(
+        raise InputError(
             f"{what}={_shown(value)} was asked for, which must be recorded by a name that says "
             f"all it computes, and {error}. Give it a name of your own: "
             f'{what}=("name", function); another name for another function.'
@@ -61,7 +62,7 @@ def named(what: str, value: Any, taken: tuple[str, ...] = ()) -> tuple[str, Call
 def _pair(what: str, value: tuple[Any, ...], taken: tuple[str, ...]) -> Named:
     well = len(value) == 2 and isinstance(value[0], str) and callable(value[1])
     if not well or not re.fullmatch(r"[A-Za-z_][\w.-]*", value[0]) or value[0] in taken:
-        raise ValueError(
+        raise InputError(
             f"{what}={value!r} was asked for; a pair is a name and a function, the name a word "
             f"(letters, digits, '_', '-', '.') other than {', '.join(taken) or 'none'}."
         )

@@ -10,6 +10,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from tracekit.errors import InputError
+
 Code = types.CodeType
 # what neither computes nor differs between two Python versions' trees
 SILENT = ("ctx", "kind", "type_comment", "type_params", "decorator_list", "annotation", "returns")
@@ -101,7 +103,7 @@ def _source(function: types.FunctionType) -> tuple[ast.Module, Code]:
 @functools.lru_cache(maxsize=16)
 def _compiled(text: str, file: str) -> tuple[ast.Module, Code]:
     if not text:
-        raise ValueError("there is no text")
+        raise InputError("there is no text")
     # a notebook's cell may await at its top
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     return ast.parse(text), compile(text, file, "exec", flags, dont_inherit=True)

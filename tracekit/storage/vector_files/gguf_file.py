@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
 from tracekit.storage.files import reading, unreadable
 from tracekit.storage.provenance import stamp
 from tracekit.storage.vector_files.marked import BLANK, KEY, read_marked, write_marked
@@ -47,13 +48,13 @@ def write_gguf(vector: xr.DataArray, path: str | Path, model_type: str) -> Path:
     values = _by_layer(vector)
     low = [layer for layer in values if layer < 1]
     if low or not values:
-        raise ValueError(
+        raise InputError(
             f"A GGUF control vector of the layers {list(values)} was asked for; it holds layers "
             f"from 1 on, not {low}. Select vector.sel(layer=slice(1, None))."
         )
     site = site_of(vector)
     if site not in (None, "residual"):
-        raise ValueError(
+        raise InputError(
             f"A GGUF control vector of the site {site!r} was asked for; llama.cpp adds it to the "
             "residual. Write it with write_safetensors, or extract at the residual."
         )
@@ -119,7 +120,7 @@ class _Reader(gguf.GGUFReader):
     def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
         found = super()._get(offset, dtype, count, override_order)
         if found.size != int(count):
-            raise ValueError(f"the file ends within {int(count):,} values at byte {int(offset):,}")
+            raise InputError(f"the file ends within {int(count):,} values at byte {int(offset):,}")
         return found
 
 
@@ -128,17 +129,17 @@ def _floats(tensor: gguf.ReaderTensor, native: bool) -> np.ndarray:
         with np.errstate(over="ignore"):
             return np.array(tensor.data, np.float32)
     if not native:
-        raise ValueError(f"{tensor.name} is {tensor.tensor_type.name} in another byte order")
+        raise InputError(f"{tensor.name} is {tensor.tensor_type.name} in another byte order")
     try:
         return gguf.quants.dequantize(np.array(tensor.data), tensor.tensor_type)
     except NotImplementedError as error:
         words = f"{tensor.name} is {tensor.tensor_type.name}, which gguf cannot make floats of"
-        raise ValueError(words) from error
+        raise InputError(words) from error
 
 
 def _by_layer(vector: xr.DataArray) -> dict[int, np.ndarray]:
     if set(vector.dims) != {"layer", "dim"}:
-        raise ValueError(
+        raise InputError(
             f"A control vector has the dims (layer, dim); this one has {vector.dims}. "
             "Choose one with .sel({'trait': …, 'method': …})."
         )

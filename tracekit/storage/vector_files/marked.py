@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from tracekit.errors import InputError
 from tracekit.storage.files import unreadable, whole
 
 KEY, BLANK = "tracekit.sha256", "0" * 64
@@ -26,7 +27,7 @@ def write_marked(path: Path, size: int, write: Callable[[Path], object]) -> Path
         content = part.read_bytes()
         entry = _ENTRY.search(content)
         if entry is None:
-            raise ValueError(f"{str(path)!r} was to be written with a checksum, and has no {KEY}.")
+            raise InputError(f"{str(path)!r} was to be written with a checksum, and has no {KEY}.")
         start, stop = entry.span(1)
         hashed = hashlib.sha256(content).hexdigest().encode()
         part.write_bytes(content[:start] + hashed + content[stop:])

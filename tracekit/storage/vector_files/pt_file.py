@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from tracekit.errors import InputError
 from tracekit.storage.files import reading, unreadable
 from tracekit.storage.vector_files.vector_labels import assembled
 
@@ -84,7 +85,7 @@ def _loaded(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 wrong = archive.testzip()
             if wrong:
-                raise ValueError(f"{wrong} is not what its checksum says")
+                raise InputError(f"{wrong} is not what its checksum says")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -150,7 +151,7 @@ def _site(path: Path, words: set[str], given: str | None) -> str:
 def _values(path: Path, tensor: torch.Tensor) -> np.ndarray:
     with reading(path, "Save it as a dense tensor of floats."):
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise ValueError(f"a tensor of {tensor.dtype}, {tensor.layout}")
+            raise InputError(f"a tensor of {tensor.dtype}, {tensor.layout}")
         values = tensor.detach().float().numpy()
     # a row by itself, as some tools keep it
     return values[0] if values.ndim == 2 and len(values) == 1 else values

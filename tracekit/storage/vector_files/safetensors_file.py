@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from safetensors.numpy import load, save
 
+from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.files import reading, unreadable
 from tracekit.storage.provenance import stamp
 from tracekit.storage.vector_files.marked import BLANK, KEY, read_marked, write_marked
@@ -34,12 +35,12 @@ def write_safetensors(vectors: xr.DataArray, path: str | Path) -> Path:
     """
     outer = [str(dim) for dim in vectors.dims if dim not in ("layer", "dim")]
     if set(vectors.dims) != {*outer, "layer", "dim"}:
-        raise ValueError(f"Vectors (…, layer, dim) are needed; these have the dims {vectors.dims}.")
+        raise InputError(f"Vectors (…, layer, dim) are needed; these have the dims {vectors.dims}.")
     require_writable(vectors)
     labels = list(itertools.product(*(vectors[dim].values.tolist() for dim in outer)))
     names = [_name(row) for row in labels]
     if len(set(names)) < len(names):
-        raise ValueError(
+        raise InputError(
             f"Vectors with the labels {labels[:3]} … were to be written; joined by ':' two of "
             "these are one name. Give each vector labels of its own."
         )
@@ -86,7 +87,9 @@ def _about(vectors: xr.DataArray, outer: Sequence[str]) -> dict[str, Any]:
     beside = {str(name): c for name, c in vectors.coords.items() if name not in own}
     unknown = [name for name, c in beside.items() if c.dtype.kind not in "iufbU"]
     if unknown:
-        raise TypeError(f"The coordinates {unknown} hold objects. Drop them, or make them text.")
+        raise InputTypeError(
+            f"The coordinates {unknown} hold objects. Drop them, or make them text."
+        )
     attrs = {str(k): v.item() if hasattr(v, "item") else v for k, v in vectors.attrs.items()}
     attrs.pop("provenance", None)
     return {
@@ -106,13 +109,13 @@ def _labelled(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> xr
     rows = [tensors[_name(row)] for row in about["labels"]]
     values = np.stack(rows)
     if values.dtype != np.float32 or not np.isfinite(values).all():
-        raise ValueError(f"values of {values.dtype}, or such that are not finite")
+        raise InputError(f"values of {values.dtype}, or such that are not finite")
     # files of older versions have no more than dims, labels and layers
     columns = zip(about["dims"], zip(*about["labels"], strict=True), strict=True)
     outer = {dim: list(dict.fromkeys(labels)) for dim, labels in columns} if about["dims"] else {}
     shape = [*map(len, outer.values())]
     if math.prod(shape) != len(rows) or len(tensors) != len(rows):
-        raise ValueError(f"{len(tensors)} tensors for {len(rows)} labels")
+        raise InputError(f"{len(tensors)} tensors for {len(rows)} labels")
     coords: dict[str, Any] = {
         **outer,
         "layer": np.asarray(about["layers"], np.int32),

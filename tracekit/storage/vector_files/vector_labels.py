@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
 from tracekit.storage.files import unreadable
 from tracekit.storage.provenance import stamp
 
@@ -18,7 +19,7 @@ def require_writable(vectors: xr.DataArray) -> None:
     """Errors: `ValueError` without integer labels of layers, with one twice, or not finite."""
     layers = vectors["layer"].values if "layer" in vectors.coords else np.array([])
     if layers.dtype.kind not in "iu" or len(np.unique(layers)) != vectors.sizes["layer"]:
-        raise ValueError(
+        raise InputError(
             f"Vectors of {vectors.sizes['layer']} layers were to be written; their labels are "
             f"{layers.tolist() or 'missing'}. Label each layer once: .assign_coords(layer=[12, …])."
         )
@@ -29,7 +30,7 @@ def require_writable(vectors: xr.DataArray) -> None:
             str(dim): vectors[dim].values[at].item()
             for dim, at in zip(vectors.dims, first, strict=True)
         }
-        raise ValueError(
+        raise InputError(
             f"Vectors were to be written in which {int(wrong.sum()):,} values are not finite, the "
             f"first at {place}. Drop those layers, or extract the vectors again."
         )
