@@ -13,7 +13,7 @@ PACKAGES = ("tracekit", "traits", "experiments")
 ROOMS = {
     "tracekit": ("storage", "transcripts", "model", "edits", "passes"),
     "traits": ("statistics", "contrast_sets", "vectors"),
-    "experiments": ("audit", "rm_sycophancy", "organisms", "benchmarks"),
+    "experiments": ("audit", "rm_sycophancy", "organisms", "benchmarks", "command_line"),
 }
 MODULES_A_FOLDER, LINES_A_MODULE = 16, 300
 

@@ -1,5 +1,8 @@
+from nnsight import TransformersModel as Model
+
 from tracekit.edits.directions import per_prompt
 from tracekit.edits.steering import ablate, clamp, patch, steer
+from tracekit.errors import InputError
 from tracekit.model.adapters.switch import adapter
 from tracekit.model.checks.check import check
 from tracekit.model.load import load
@@ -11,12 +14,17 @@ from tracekit.passes.logits import logprobs, unembed
 from tracekit.passes.stepwise import capture_during
 from tracekit.passes.strength import calibrate, divergence, residual_norm, sweep
 from tracekit.storage.difference import difference, norm
+from tracekit.storage.provenance import read as provenance
+from tracekit.storage.provenance import stamp
 from tracekit.storage.store import open, save
+from tracekit.storage.vector_files.by_suffix import read_vectors, write_vectors
 from tracekit.transcripts.encode import encode
 from tracekit.transcripts.prompts import Prompt, read_prompts
 from tracekit.transcripts.tensors import inputs
 
 __all__ = [
+    "InputError",
+    "Model",
     "Prompt",
     "ablate",
     "adapter",
@@ -38,10 +46,14 @@ __all__ = [
     "open",
     "patch",
     "per_prompt",
+    "provenance",
     "read_prompts",
+    "read_vectors",
     "residual_norm",
     "save",
+    "stamp",
     "steer",
     "sweep",
     "unembed",
+    "write_vectors",
 ]

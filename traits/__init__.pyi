@@ -1,6 +1,7 @@
 from traits import statistics
 from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
 from traits.contrast_sets.elicitation import elicit, window_traces
+from traits.contrast_sets.linting import lint
 from traits.statistics import auroc
 from traits.vectors import nulls
 from traits.vectors.evaluation import evaluate, held_out_auroc
@@ -26,6 +27,7 @@ __all__ = [
     "gradient",
     "held_out_auroc",
     "in_clean_deviations",
+    "lint",
     "load_contrast",
     "nulls",
     "pairs",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import math
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from tracekit.errors import InputError
 from traits.contrast_sets.judge import without_credentials
 
 ADVICE = {
@@ -24,7 +27,7 @@ ADVICE = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are a `ValueError`, and with `--debug`."""
+    """A parser whose errors are an `InputError`, and with `--debug`."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -32,7 +35,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print with its usage."""
-        raise ValueError(f"{message}. {self.prog} --help says what there is.")
+        raise InputError(f"{message}. {self.prog} --help says what there is.")
+
+
+def exit_code(
+    program: str, arguments: Sequence[str], work: Callable[[Sequence[str]], int | None]
+) -> int:
+    """Do a command's work; its exit code, or 2 with one line on stderr.
+
+    One line for bad input (`InputError`) and for what the operating system says of a path or a
+    disk; `--debug` lets those through too. Any other exception is a bug and goes on.
+
+    >>> exit_code("x", [], lambda _: None)
+    0
+    """
+    try:
+        return work(arguments) or 0
+    except (InputError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        return 2
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Lint contrast sets: `python -m traits.lint <folder>`, one set or a category of sets.
+"""Lint contrast sets: `tracekit lint <folder>`, one set or a category of sets.
 
 Prints, for each set, its size, its balance of length and words, and what it found; exit code 0
 without findings, 1 with some, 2 for a folder that cannot be read.
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
+from tracekit.errors import InputError
 from traits.contrast_sets.contrast import ContrastSet, load_contrast
 from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
 
@@ -227,12 +228,13 @@ def _limits(folder: Path, asked: argparse.Namespace) -> Limits:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: prints a report of every set under a folder, returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m traits.lint", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tracekit lint", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument(
         "--pairs", type=int, help="fewest pairs (120; 40 where templates are meant)"
     )
     parser.add_argument("--templates", action="store_true", help="templates are meant (placebo/*)")
+    parser.add_argument("--debug", action="store_true", help="show an error's traceback")
     asked = parser.parse_args(arguments)
     code = 0
     try:
@@ -240,7 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = lint(load_contrast(folder), _limits(folder, asked))
             print(report, flush=True)
             code = max(code, int(bool(report.findings)))
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
+        if asked.debug:
+            raise
         print(error, file=sys.stderr)
         return 2
     print("no finding" if code == 0 else "findings above: mend the sets", flush=True)

@@ -1,7 +1,5 @@
 """Vectors to and from other tools' files: safetensors, GGUF control vectors, `.pt` dictionaries."""
 
-from tracekit.storage.vector_files.gguf_file import read_gguf, write_gguf
-from tracekit.storage.vector_files.pt_file import read_pt
-from tracekit.storage.vector_files.safetensors_file import read_safetensors, write_safetensors
+from tracekit.lazy import attach
 
-__all__ = ["read_gguf", "read_pt", "read_safetensors", "write_gguf", "write_safetensors"]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,106 @@
+"""Capture a model's internals on prompts into a folder; the same command again goes on.
+
+    tracekit capture smollm2-135m-instruct prompts.json --layers 10,20 --out runs/x
+    tracekit capture MODEL prompts.json --adapter ORG/LORA --generate 100 --layers 40 --out runs/y
+
+The folder holds `transcripts.nc` (the ids, kept as they were generated), `traces/` (netCDF shards
+that `tracekit.open` and xarray read) and `settings.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import tracekit as tk
+from experiments.audit.options import Parser, count, exit_code, numbers
+from experiments.command_line.model_options import add_model, loaded
+from tracekit.errors import InputError
+from tracekit.storage.files import reading, sha256, whole
+
+SETTINGS = "settings.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Capture, or go on; prints the folder and the dims. 2 and one line for bad input."""
+    return exit_code("tracekit capture", arguments, _capture)
+
+
+def _capture(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    prompts = tk.read_prompts(options.prompts)
+    claim(options.out, settings_of(options))
+    model = loaded(options)
+    runs = transcripts(options, model, prompts)
+    traces = tk.capture(
+        model,
+        runs,
+        options.layers,
+        tokens=options.tokens,
+        reduce=options.reduce,
+        path=options.out / "traces",
+    )
+    print(f"{options.out / 'traces'}: {dict(traces.sizes)}")
+
+
+def transcripts(
+    options: argparse.Namespace, model: tk.Model, prompts: Sequence[tk.Prompt]
+) -> xr.Dataset:
+    """The folder's transcripts; encoded, and continued with `--generate`, where there are none."""
+    path = options.out / "transcripts.nc"
+    if path.is_file():
+        return tk.open(path)
+    runs = tk.encode(model, prompts)
+    if options.generate:
+        runs = tk.generate(model, runs, max_new_tokens=options.generate)
+    tk.save(runs, path)
+    return tk.open(path)
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What decides the values; the prompts by their file's hash."""
+    names = ("model", "adapter", "dtype", "layers", "tokens", "reduce", "generate")
+    return {name: getattr(options, name) for name in names} | {"prompts": sha256(options.prompts)}
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Take the folder for these settings.
+
+    Errors: `InputError` for a folder that was made with others, and says which.
+    """
+    path = folder / SETTINGS
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole(path, len(text)) as part:
+            part.write_text(text)
+        return
+    with reading(path):
+        there = json.loads(path.read_text("utf-8"))
+        differ = [name for name, value in settings.items() if there.get(name) != value]
+    if differ:
+        shown = "; ".join(f"{n}: {there.get(n)!r} there, {settings[n]!r} now" for n in differ)
+        raise InputError(
+            f"{str(folder)!r} holds a capture with other settings ({shown}). Give another --out."
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="tracekit capture",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model(parser)
+    parser.add_argument("prompts", type=Path, help="a JSON file of prompts")
+    parser.add_argument("--layers", type=numbers, help="10,20 (default: all)")
+    parser.add_argument("--out", type=Path, required=True, help="the folder")
+    parser.add_argument("--generate", type=count, help="tokens to continue each prompt with")
+    parser.add_argument("--tokens", default="response", help="response, prompt, last or all")
+    parser.add_argument("--reduce", choices=["mean"], help="keep one value a prompt")
+    return parser

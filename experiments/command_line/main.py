@@ -1,0 +1,77 @@
+"""The command `tracekit`: one door to what runs from a shell.
+
+Each subcommand imports what it needs when it is asked for, so that `tracekit --help` answers at
+once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a subcommand does, and whose `main` does it; `first` comes before the user's words."""
+
+    does: str
+    module: str
+    first: tuple[str, ...] = ()
+
+
+AUDIT = "experiments.rm_sycophancy.__main__"
+COMMANDS = {
+    "audit": Command("judge an adapter: --preset smollm2, or a phase of it", AUDIT),
+    "plan": Command("memory, disk and hours of an audit, before any download", AUDIT, ("plan",)),
+    "lint": Command("what a reviewer would say of contrast sets", "traits.contrast_sets.linting"),
+    "check": Command(
+        "prove that a model's names mean what they say", "experiments.command_line.check"
+    ),
+    "view": Command(
+        "a file's values token by token, as one HTML page", "experiments.command_line.view"
+    ),
+    "capture": Command(
+        "a model's internals on prompts, as a folder of netCDF", "experiments.command_line.capture"
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; its exit code, or 2 with one line on stderr for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        there = ", ".join(COMMANDS)
+        print(f"tracekit: {name!r} was asked for; there is {there}.", file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
+    return int(import_module(command.module).main([*command.first, *_with_phase(name, rest)]) or 0)
+
+
+def _with_phase(name: str, rest: list[str]) -> list[str]:
+    """An audit without a phase is all of them."""
+    whole = name == "audit" and (not rest or rest[0].startswith("-"))
+    return ["run", *rest] if whole else rest
+
+
+def usage() -> str:
+    """What there is, a line a subcommand."""
+    lines = [f"  tracekit {name:<8} {command.does}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Read, label, compare and edit the internals of language models and their adapters.",
+            "",
+            *lines,
+            "",
+            "tracekit COMMAND --help says what each takes; --debug shows an error's traceback.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

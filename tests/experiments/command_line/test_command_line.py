@@ -1,0 +1,118 @@
+"""`tracekit …`: one door, whose mistakes are one line, and which imports what it needs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import tracekit as tk
+from experiments.command_line import capture as command
+from experiments.command_line.main import COMMANDS, main
+from tracekit.errors import InputError
+from traits.contrast_sets import linting
+
+PROMPTS = '{"name": "asked", "prompts": [{"id": 1, "text": "One?"}, {"id": 2, "text": "And two"}]}'
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(PROMPTS)
+    return path
+
+
+@pytest.fixture
+def capture(tiny_folder, prompts, tmp_path):
+    """The command's words, but for what a test changes."""
+    given = ["capture", str(tiny_folder), str(prompts), "--out", str(tmp_path / "run")]
+    return [*given, "--layers", "0,1", "--generate", "3"]
+
+
+def test_help_and_a_wrong_name_import_nothing_and_say_what_there_is(capsys):
+    code = (
+        "import sys; from experiments.command_line.main import main; main(['--help']);"
+        "print({'tracekit', 'xarray', 'torch', 'numpy'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+    assert all(f"tracekit {name} " in done.stdout for name in COMMANDS)
+    assert main(["captures"]) == 2
+    assert "'captures' was asked for; there is audit, plan, lint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_a_capture_is_what_the_library_makes_and_goes_on(
+    capture, tiny_llama, tmp_path, monkeypatch
+):
+    assert main(capture) == 0
+    traces = tk.open(tmp_path / "run" / "traces").load()
+    runs = tk.open(tmp_path / "run" / "transcripts.nc")
+    assert int(runs.token.max()) == 2
+    expected = tk.capture(tiny_llama, runs, [0, 1], progress=False).sel(prompt=traces.prompt)
+    np.testing.assert_allclose(traces.values, expected.values, rtol=1e-5)
+    assert not np.allclose(traces.values, expected.values[::-1], equal_nan=True)
+    # what is there is read: nothing is generated or captured again
+    monkeypatch.setattr(tk, "generate", None)
+    assert main(capture) == 0
+
+
+def test_a_folder_of_other_settings_is_refused_in_one_line(capture, tmp_path, capsys):
+    command.claim(tmp_path / "run", {"layers": [3]})
+    assert main(capture) == 2
+    assert "layers: [3] there, [0, 1] now" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"layers: \[3\] there"):
+        main([*capture, "--debug"])
+
+
+def test_check_says_what_it_proved_and_what_does_not_exist(tiny_folder, tiny_lora, capsys):
+    assert main(["check", str(tiny_folder), "--adapter", str(tiny_lora)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "blocks, float32" in lines[0]
+    assert any(line.startswith("adapter ") for line in lines)
+    assert main(["check", "nobody"]) == 2
+    assert capsys.readouterr().err.startswith("tracekit check: ")
+
+
+def test_a_bug_shows_its_traceback(tiny_folder, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("raised by some library")
+
+    monkeypatch.setattr(tk, "load", broken)
+    with pytest.raises(ValueError, match="some library"):
+        main(["check", str(tiny_folder)])
+
+
+def test_a_view_colours_each_token_by_its_value(tmp_path, capsys):
+    values = np.array([[[1.0, 0.0], [-2.0, 0.0], [np.nan, np.nan]]])
+    words = ("prompt", "token"), [["<b>", " two", ""]]
+    array = xr.DataArray(
+        values,
+        dims=("prompt", "token", "layer"),
+        coords={"prompt": ["p/1"], "token": [0, 1, 2], "layer": [4, 9], "token_text": words},
+        name="cosine",
+    )
+    path = tk.save(tk.stamp(array, {"weights": "w", "ids": "i"}), tmp_path / "x.nc")
+    given = ["view", str(path), "--out", str(tmp_path / "x.html")]
+    assert main([*given, "--select", "layer=4"]) == 0
+    page = (tmp_path / "x.html").read_text()
+    assert '<span title="0: 1" style="background:rgba(255,140,0,0.50)">&lt;b&gt;</span>' in page
+    assert '<span title="1: -2" style="background:rgba(120,60,200,1.00)"> two</span>' in page
+    assert page.count("<span") == 2
+    assert main([*given, "--select", "layer=5"]) == 2
+    assert "layer=5 was asked for; there are 4, 9." in capsys.readouterr().err
+    assert main([*given, "--select", "depth=5"]) == 2
+    assert "there are layer" in capsys.readouterr().err
+
+
+def test_lint_shows_a_traceback_when_asked(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        linting.main([str(tmp_path / "nothing"), "--debug"])
