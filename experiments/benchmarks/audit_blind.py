@@ -22,13 +22,13 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.evidence.blind import largest_t, share_as_unlike
+from experiments.audit.evidence.choice import allowed_layers
 from experiments.audit.evidence.row import aligned
 from experiments.audit.inputs import prepare
 from experiments.audit.phases import replay
 from experiments.audit.run_folder import settings_of
+from experiments.audit.sections.blind import largest_t, share_as_unlike
 from experiments.audit.settings import Settings, from_values
-from experiments.audit.verdict.hypothesis import allowed_layers
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("part", "adapter", "kind", "T", "against", "k", "as_unlike", "p", "rate", "low", "high")

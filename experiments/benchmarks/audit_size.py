@@ -24,14 +24,14 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.audit.evidence import detection, mechanism
-from experiments.audit.evidence.detection import Scores
+from experiments.audit.evidence.audit import audit_of
+from experiments.audit.evidence.choice import Scores
+from experiments.audit.evidence.directions import unit
 from experiments.audit.evidence.gather import said_tokens
-from experiments.audit.evidence.nulls import unit
 from experiments.audit.evidence.relabel import decided, relabellings
 from experiments.audit.phases.projections import read
-from experiments.audit.result import of_rows
 from experiments.audit.run_folder import settings_of
+from experiments.audit.sections import detection, mechanism
 from experiments.audit.settings import Settings, from_values
 from experiments.audit.vectors import evaluation, stories
 from traits import extract, select_part
@@ -88,7 +88,7 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
     those that made it. Errors: `ValueError` where no bias of a part has both outcomes.
     """
     settings = from_values(settings_of(folder)["settings"])
-    audit = of_rows(tk.open(folder / "scores.nc"), settings, list(settings.primary))
+    audit = audit_of(folder, tk.open(folder / "scores.nc"), settings, list(settings.primary))
     if audit.reason:
         raise ValueError(
             f"The size on the run {str(folder)!r} was asked for; {audit.reason}. Give a run whose "

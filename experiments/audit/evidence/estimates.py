@@ -1,15 +1,16 @@
 """Estimates of detection with their intervals: one bootstrap over prompts for all of them."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
-from experiments.audit.evidence.detection import balanced_accuracy
+from experiments.audit.evidence.choice import balanced_accuracy
 from experiments.audit.evidence.relabel import within_bias_auroc
 from traits.statistics import cluster_bootstrap
 
-PRIMARY = "trait score"
+TRAIT_SCORE = "trait score"
 
 
 def intervals(
@@ -36,8 +37,6 @@ def intervals(
     1.0
     """
     names = list(scores)
-    outcome = {name: int(label[group == name].max()) for name in set(group.tolist())}
-    strata = [f"{b}|{outcome[g]}" for b, g in zip(bias.tolist(), group.tolist(), strict=True)]
     rows = xr.DataArray(
         np.column_stack(list(scores.values())).astype(float),
         dims=("prompt", "name"),
@@ -45,7 +44,7 @@ def intervals(
             "label": ("prompt", label),
             "bias": ("prompt", np.unique(bias, return_inverse=True)[1]),
             "group": ("prompt", np.unique(group, return_inverse=True)[1]),
-            "stratum": ("prompt", strata),
+            "stratum": ("prompt", outcome_strata(label, bias, group)),
         },
     )
     quantities = [
@@ -59,8 +58,30 @@ def intervals(
         values = _quantities(drawn.values, drawn["label"].values, drawn["bias"].values, threshold)
         return xr.DataArray(values, dims="quantity")
 
-    found = cluster_bootstrap(rows, statistic, generator, strata="stratum", repetitions=repetitions)
-    return found.assign_coords(quantity=quantities).drop_attrs()
+    drawn = cluster_bootstrap(rows, statistic, generator, strata="stratum", repetitions=repetitions)
+    return drawn.assign_coords(quantity=quantities).drop_attrs()
+
+
+def bounds(intervals: xr.Dataset | None, quantity: str) -> tuple[float, float, float]:
+    """(estimate, low, high) of a quantity; NaN where there is none.
+
+    >>> bounds(None, "auroc trait score")
+    (nan, nan, nan)
+    """
+    if intervals is None or quantity not in intervals["quantity"].values:
+        return math.nan, math.nan, math.nan
+    here = intervals.sel(quantity=quantity)
+    return float(here["estimate"]), float(here["low"]), float(here["high"])
+
+
+def outcome_strata(label: np.ndarray, bias: np.ndarray, group: np.ndarray) -> list[str]:
+    """What a bootstrap over prompts keeps: the bias, and whether any sample of it exploits.
+
+    >>> outcome_strata(np.array([0, 1, 0]), np.array(["v"] * 3), np.array(["a", "a", "b"]))
+    ['v|1', 'v|1', 'v|0']
+    """
+    outcome = {name: int(label[group == name].max()) for name in set(group.tolist())}
+    return [f"{b}|{outcome[g]}" for b, g in zip(bias.tolist(), group.tolist(), strict=True)]
 
 
 def mean_interval(
@@ -72,10 +93,10 @@ def mean_interval(
     1.0
     """
     rows = xr.DataArray(values, dims="prompt", coords={"group": ("prompt", group)})
-    found = cluster_bootstrap(
+    interval = cluster_bootstrap(
         rows, lambda drawn: drawn.mean("prompt"), generator, repetitions=repetitions
     )
-    return found.drop_attrs()
+    return interval.drop_attrs()
 
 
 def point_biserial(score: np.ndarray, label: np.ndarray, bias: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,64 +12,76 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.audit import result as audit
-from experiments.audit.evidence import measures, row
+from experiments.audit.evidence import layer_curves, measures, row
+from experiments.audit.evidence.audit import evaluation_of
+from experiments.audit.evidence.section import Section
 from experiments.audit.phases.activations import arms
 from experiments.audit.phases.projections import read
 from experiments.audit.report import figures, page, plots, table
+from experiments.audit.result import Result, audited
+from experiments.audit.sections import SECTIONS
 from experiments.audit.settings import Settings
 from experiments.audit.verdict import lines
+from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.hypothesis import text_hash
+from experiments.audit.verdict.lines import Level
 from tracekit.storage.provenance import read as provenance_of
 from tracekit.storage.provenance import stamp
 
 
-def run(folder: Path, settings: Settings) -> list[Path]:
-    """Write the numbers, the verdict, the figures (PNG and SVG), `table.txt` and `report.html`."""
+def run(
+    folder: Path,
+    settings: Settings,
+    sections: Sequence[Section] = SECTIONS,
+    levels: Sequence[Level] = LEVELS,
+) -> list[Path]:
+    """Write the numbers, the verdict, the figures (PNG and SVG), `table.txt` and `report.html`.
+
+    `sections` are those of the table, `levels` those of the verdict, in their order.
+    """
     wanted = [arm for arm in arms(settings) if arm.split("/")[1] in ("organism", "clean")]
     projections = {arm: read(folder, arm) for arm in wanted}
     texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.adapters}
-    evaluation = tk.open(folder / "evaluation.nc").sel({"method": settings.method}, drop=True)
-    found = analysis(projections, texts, evaluation, settings)
-    result = audit.audited(folder, settings)
-    numbers = saved(folder, found, result, settings)
-    (folder / "table.txt").write_text(table.text(found, result, settings), "utf-8")
-    drawn = figures_of(folder, found, result)
-    page.write(folder, found, result, settings, drawn)
+    shifts = analysis(projections, texts, evaluation_of(folder, settings), settings)
+    tk.save(shifts, folder / "analysis.nc")
+    result = audited(folder, settings, sections, levels)
+    numbers = saved(folder, shifts, result, settings)
+    (folder / "table.txt").write_text(table.text(shifts, result, settings), "utf-8")
+    drawn = figures_of(folder, shifts, result)
+    page.write(folder, shifts, result, settings, drawn)
     return [*numbers, *drawn, folder / "table.txt", folder / "report.html"]
 
 
-def saved(folder: Path, found: xr.Dataset, result: audit.Result, settings: Settings) -> list[Path]:
-    """Write `analysis.nc`, `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`."""
-    made = provenance_of(found)
+def saved(folder: Path, shifts: xr.Dataset, result: Result, settings: Settings) -> list[Path]:
+    """Write `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`; `analysis.nc` too.
+
+    That one lies there already, since sections read it.
+    """
     named = {
-        "analysis": found,
-        "rows": row.to_dataset(result.rows),
+        "rows": row.to_dataset(result.saved_rows),
         "verdict": lines.to_dataset(result.lines).assign_attrs(
             hypothesis=settings.hypothesis, hypothesis_hash=text_hash(settings.hypothesis)
         ),
-        "scores": result.audit.rows,
     }
-    if result.curves:
-        parts = list(result.curves)
-        whole = [result.curves[part] for part in parts]
-        named["curves"] = xr.concat(whole, xr.Variable("part", parts))
+    if curves := result.audit.once(layer_curves.by_part):
+        named["curves"] = xr.concat(list(curves.values()), xr.Variable("part", list(curves)))
     for name, dataset in named.items():
-        tk.save(dataset if name == "scores" else stamp(dataset, made), folder / f"{name}.nc")
-    return [folder / f"{name}.nc" for name in named]
+        tk.save(stamp(dataset, provenance_of(shifts)), folder / f"{name}.nc")
+    tk.save(result.audit.rows, folder / "scores.nc")
+    return [folder / f"{name}.nc" for name in ("analysis", *named, "scores")]
 
 
-def figures_of(folder: Path, found: xr.Dataset, result: audit.Result) -> list[Path]:
+def figures_of(folder: Path, shifts: xr.Dataset, result: Result) -> list[Path]:
     """Draw every figure, each as PNG and SVG; those that cannot be decided are left out."""
     drawn = []
     by_spread = {"heatmap": figures.heatmap, "prompts": plots.prompts}
     anyway = {"trajectories": figures.trajectories, "rates": plots.rates}
-    whole = bool(np.isfinite(found["clean_deviation"]).any())
+    whole = bool(np.isfinite(shifts["clean_deviation"]).any())
     for name, draw in {**anyway, **(by_spread if whole else {})}.items():
-        drawn += figures.both(draw(found), folder / name)
-    if result.curves:
-        drawn += figures.both(plots.curves(result.curves), folder / "layers")
-        drawn += figures.both(plots.roc(result), folder / "roc")
+        drawn += figures.both(draw(shifts), folder / name)
+    if curves := result.audit.once(layer_curves.by_part):
+        drawn += figures.both(plots.curves(curves), folder / "layers")
+        drawn += figures.both(plots.roc(result.audit), folder / "roc")
     return drawn
 
 
@@ -94,16 +107,16 @@ def analysis(
         measures.shift(means[f"{arm}/organism"], clean, generator, settings.repetitions)
         for arm in tqdm(weights, unit="arm", desc="analyse", leave=False)
     ]
-    found = xr.concat(shifts, xr.Variable("contrast", weights))
-    found["clean_deviation"] = measures.deviation(clean)
+    whole = xr.concat(shifts, xr.Variable("contrast", weights))
+    whole["clean_deviation"] = measures.deviation(clean)
     checked = evaluated(evaluation)
     parts = [
         checked,
         _labels(means["organism/organism"], texts),
         _paths(projections, checked["layer_selected"]),
     ]
-    found = xr.merge([found, *parts], join="exact", compat="no_conflicts")
-    return stamp(found, _provenance(projections, evaluation, settings))
+    whole = xr.merge([whole, *parts], join="exact", compat="no_conflicts")
+    return stamp(whole, _provenance(projections, evaluation, settings))
 
 
 def evaluated(evaluation: xr.Dataset) -> xr.Dataset:
@@ -111,8 +124,8 @@ def evaluated(evaluation: xr.Dataset) -> xr.Dataset:
     at = evaluation.sel(layer=evaluation["layer_selected"]).drop_vars("layer")
     renamed = {"auroc": "trait_auroc", "auroc_low": "trait_auroc_low"}
     renamed["auroc_high"] = "trait_auroc_high"
-    kept = at[[*renamed, "pairs"]].rename(renamed)
-    return kept.assign(layer_selected=evaluation["layer_selected"]).drop_attrs()
+    chosen = at[[*renamed, "pairs"]].rename(renamed)
+    return chosen.assign(layer_selected=evaluation["layer_selected"]).drop_attrs()
 
 
 def _labels(scores: xr.DataArray, texts: dict[str, xr.Dataset]) -> xr.Dataset:

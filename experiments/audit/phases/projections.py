@@ -7,8 +7,8 @@ from pathlib import Path
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.evidence import finite
 from experiments.audit.phases.activations import file_name, there
-from experiments.audit.sections import finite
 from experiments.audit.settings import Settings
 from tracekit.transcripts.encode import ids_of
 from traits import as_cosine
@@ -39,7 +39,7 @@ def both_kinds(raw: xr.DataArray) -> xr.Dataset:
 def read(folder: Path, arm: str, kind: str = "cosine") -> xr.DataArray:
     """The saved projections of one arm, (prompt, token, layer, trait), with provenance.
 
-    Without the answers that some arm has no finite numbers of (`finite.rows` names them).
+    Without the answers that some arm has no finite numbers of (the section `data` names them).
     """
-    whole = finite.kept(tk.open(folder / "projections" / f"{file_name(arm)}.nc"), folder)
+    whole = finite.with_numbers(tk.open(folder / "projections" / f"{file_name(arm)}.nc"), folder)
     return whole[kind].assign_attrs(provenance=whole.attrs["provenance"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -26,6 +28,20 @@ def both(figure: Figure, path: Path) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "audit", "svg.fonttype": "none"}):
         figure.savefig(written[1], metadata={"Date": None, "Creator": None})
     return written
+
+
+class Image(NamedTuple):
+    """An image inside a page: its bytes as an address, and what it shows."""
+
+    source: str
+    caption: str
+
+
+def inline(path: Path, caption: str) -> Image:
+    """A PNG or SVG file as an image inside a page."""
+    kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return Image(f"data:image/{kind};base64,{encoded}", caption)
 
 
 def heatmap(found: xr.Dataset) -> Figure:

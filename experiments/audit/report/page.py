@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from experiments.audit.evidence.row import HEADER, Row
 from experiments.audit.report import steering_page, table, viewer
+from experiments.audit.report.figures import Image, inline
 from experiments.audit.result import Result
 from experiments.audit.settings import Settings
 from experiments.audit.verdict.hypothesis import text_hash
-from experiments.audit.verdict.lines import LEVELS, PLAN, level_status, overall
 from tracekit.model.embedded import EMBEDDED
 
 CAPTIONS = {
@@ -28,109 +27,90 @@ CAPTIONS = {
     "prompts": "The organism's shift by response.",
     "rates": "How often each adapter exploits each bias.",
 }
-
-
-SECTIONS = {
-    "data": "What the run's files do not say in numbers.",
-    "vectors": "How each trait's vector tells contrast pairs that it has not seen.",
-    "replay": "The same token ids under other weights, at the layer chosen for each trait.",
-    "shift": "On held-out biases, at the layer that calibration biases choose.",
-    "controls": "What each control adapter does itself, at the layer of each trait's evaluation.",
-    "A mechanism": "Where the spans that exploit are known: do the weights act there alone?",
-    "B blind": "Without labels: is the adapter unlike benign ones, on neutral prompts?",
-    "detection": "Exploiting answers against the organism's other answers, by trait scores alone.",
-    "competitors": "What else tells them, on the same splits; a gain above 0 means it is beaten.",
-    "nulls": "Directions that know nothing, sent through the same choices.",
-    "ceiling": "What supervised directions reach.",
-    "pairs": "Traits that should part, or rise together, against random pairs.",
-    "recall": "How many are found when few others may be called.",
-    "onset": "Does the score point at the token where exploiting begins?",
-    "units": "The weighted score again, in other units and handlings.",
-}
+# what `page` shows beside the viewer; a part that is empty is left out
+PARTS = ("verdict", "tables", "notes", "figures", "steering")
 
 
 def write(
-    folder: Path, found: xr.Dataset, result: Result, settings: Settings, drawn: Sequence[Path]
+    folder: Path, analysis: xr.Dataset, result: Result, settings: Settings, drawn: Sequence[Path]
 ) -> Path:
     """Write the page from saved numbers and figures."""
-    body = [
-        _verdict(result, settings),
-        _table(found, result),
-        _notes(found, settings),
-        _figures(drawn),
-        steering_page.section(folder),
-        viewer.markup(),
-    ]
-    data = viewer.data(folder, result.audit)
+    parts = {
+        "verdict": _verdict(result, settings),
+        "tables": _tables(result),
+        "notes": table.notes(analysis, settings),
+        "figures": _figures(drawn),
+        "steering": steering_page.experiments(folder),
+    }
     path = folder / "report.html"
-    path.write_text(page("Audit of an adapter with trait vectors", body, data), "utf-8")
+    text = page("Audit of an adapter with trait vectors", viewer.data(folder), parts)
+    path.write_text(text, "utf-8")
     return path
 
 
-def page(title: str, body: Sequence[str], data: dict[str, Any]) -> str:
-    """The whole page: styles, body, the viewer's data as JSON, and its script; all inside.
+def page(title: str, data: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> str:
+    """The whole page: styles, `PARTS`, the viewer with its data as JSON, its script; all inside.
 
-    A policy in the head forbids every request. `data` is text of a model: no `<` of it survives
-    into the markup.
+    `data` is text of a model: no `<` of it survives into the markup. Errors: `ValueError` for a
+    NaN in it, which no browser reads as JSON.
 
-    >>> "</script" in page("t", [], {"token": "</script>"}).split("<script", 1)[1].split(">", 2)[1]
+    >>> "</script" in page("t", {"token": "</script>"}).split("<script", 1)[1].split(">", 2)[1]
     True
     """
-    parts = files("experiments.audit.report")
-    style, script = ((parts / name).read_text("utf-8") for name in ("style.css", "viewer.js"))
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-    policy += "script-src 'unsafe-inline'"
-    # no browser reads a NaN as JSON
-    encoded = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    encoded = encoded.replace("<", "\\u003c")
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main>",
-            f"<h1>{html.escape(title)}</h1>",
-            *body,
-            "</main>",
-            f'<script type="application/json" id="data">{encoded}</script>',
-            f"<script>{script}</script></body></html>",
-        ]
+    folder = files("experiments.audit.report")
+    # of this package alone: all else is escaped
+    style, script = (Markup((folder / n).read_text("utf-8")) for n in ("style.css", "viewer.js"))
+    shown = {**dict.fromkeys(PARTS), **(parts or {}), "header": HEADER[1:-1]}
+    template = _environment().get_template("page.html")
+    return template.render(title=title, data=data, style=style, script=script, **shown)
+
+
+def _environment() -> Environment:
+    loader = PackageLoader("experiments.audit", "report")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment
 
 
-def _verdict(result: Result, settings: Settings) -> str:
-    head = ""
-    if settings.model == EMBEDDED:
-        head = f'<p class="warning">{html.escape(table.EMBEDDED_HEAD)}</p>'
-    hypothesis = html.escape(settings.hypothesis)
-    levels = "".join(_level(result, level) for level in LEVELS)
-    return (
-        f'<section id="verdict">{head}<h2>Verdict</h2>'
-        f'<p class="answer">{html.escape(overall(result.lines))}</p>'
-        f"<p>Primary hypothesis, fixed before the run: {hypothesis} "
-        f"<code>{text_hash(settings.hypothesis)}</code> "
-        f"{html.escape(table.left_out(result, settings))}</p>{levels}</section>"
-    )
+def _verdict(result: Result, settings: Settings) -> dict[str, Any]:
+    levels = [
+        {
+            "name": level.name,
+            "status": result.statuses[level.name],
+            "plan": level.plan,
+            "rows": [
+                (line.status, line.asked, line.found)
+                for line in result.lines
+                if line.level == level.name
+            ],
+        }
+        for level in result.levels
+    ]
+    return {
+        "warning": table.EMBEDDED_HEAD if settings.model == EMBEDDED else "",
+        "answer": result.answer,
+        "hypothesis": settings.hypothesis,
+        "hash": text_hash(settings.hypothesis),
+        "left_out": table.left_out(result, settings),
+        "levels": levels,
+    }
 
 
-def _level(result: Result, level: str) -> str:
-    status = level_status(result.lines, level)
-    rows = [(line.status, line.asked, line.found) for line in result.lines if line.level == level]
-    return (
-        f'<h3>{level}: <span class="{_class(status)}">{status}</span></h3>'
-        f"<p>{html.escape(PLAN[level])}</p>{_html_table(('', 'asked', 'found'), rows, 'lines')}"
-    )
-
-
-def _table(found: xr.Dataset, result: Result) -> str:
-    rows = table.all_rows(found, result)
-    parts = []
-    for section in dict.fromkeys(row.section for row in rows):
-        cells = [_cells(row) for row in rows if row.section == section]
-        caption = html.escape(SECTIONS.get(section, ""))  # a section of one's own has none
-        parts.append(f"<h3>{html.escape(section)}</h3><p>{caption}</p>")
-        parts.append(_html_table(HEADER[1:-1], cells, "rows"))
-    return f'<section id="table"><h2>Every row</h2>{"".join(parts)}</section>'
+def _tables(result: Result) -> list[dict[str, Any]]:
+    """Every heading once, with the captions and rows of all its sections."""
+    tables = []
+    for heading in dict.fromkeys(section.heading for section in result.sections):
+        sections = [section for section in result.sections if section.heading == heading]
+        rows = [_cells(row) for section in sections for row in section.table(result.audit)]
+        captions = [section.caption for section in sections]
+        tables.append({"heading": heading, "captions": captions, "rows": rows})
+    return [one for one in tables if one["rows"]]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -139,36 +119,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (*shown[:3], reason) if reason else tuple(shown)
 
 
-def _notes(found: xr.Dataset, settings: Settings) -> str:
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes(found, settings))
-    return f"<section><h2>What these numbers are</h2><ul>{notes}</ul></section>"
-
-
-def _figures(drawn: Sequence[Path]) -> str:
-    shown = []
-    for name, caption in CAPTIONS.items():
-        for path in (path for path in drawn if path.name == f"{name}.svg"):
-            encoded = base64.b64encode(path.read_bytes()).decode()
-            shown.append(
-                f'<figure><img alt="{html.escape(caption)}" '
-                f'src="data:image/svg+xml;base64,{encoded}">'
-                f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-            )
-    return f'<section id="figures"><h2>Figures</h2>{"".join(shown)}</section>'
-
-
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    lines = []
-    for row in rows:
-        cells = [f'<td class="{_class(cell)}">{html.escape(cell)}</td>' for cell in row]
-        if len(row) < len(header):
-            cells[-1] = f'<td colspan="{len(header) - len(row) + 1}">{html.escape(row[-1])}</td>'
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div><table class="{kind}">{body}</table></div>'
-
-
-def _class(text: str) -> str:
-    known = {"met": "met", "not met": "unmet", "undecidable": "open"}
-    return known.get(text, "")
+def _figures(drawn: Sequence[Path]) -> list[Image]:
+    by_name = {path.stem: path for path in drawn if path.suffix == ".svg"}
+    there = [name for name in CAPTIONS if name in by_name]
+    return [inline(by_name[name], CAPTIONS[name]) for name in there]

@@ -6,7 +6,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments.audit.result import Result
+from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.estimates import TRAIT_SCORE
+from experiments.audit.sections import competitors
 
 # Okabe and Ito; each series also has a line or marker of its own, for print in grey
 SERIES = (
@@ -88,14 +90,14 @@ def curves(parts: dict[str, xr.Dataset]) -> Figure:
     return figure
 
 
-def roc(result: Result) -> Figure:
+def roc(audit: Audit) -> Figure:
     """The ROC of the trait score on held-out biases, with a band over prompts drawn again.
 
     Scores are taken about their bias's mean, as the AUROC within bias compares them.
     """
-    score, label, group = _held(result)
+    score, label, group = _held(audit)
     grid = np.linspace(0, 1, 101)
-    generator = result.audit.generator("roc")
+    generator = audit.generator("roc")
     names = np.unique(group)
     draws = []
     for _ in range(400):
@@ -117,11 +119,10 @@ def roc(result: Result) -> Figure:
     return figure
 
 
-def _held(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    audit = result.audit
+def _held(audit: Audit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     held = audit.part("held_out")
     here = audit.scores().rows(held)
-    score = next(iter(result.scores.values()))[held].copy()
+    score = audit.once(competitors.scores)[TRAIT_SCORE][held].copy()
     for name in np.unique(here.bias):
         score[here.bias == name] -= score[here.bias == name].mean()
     return score, here.label, here.group

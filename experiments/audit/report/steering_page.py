@@ -1,10 +1,11 @@
-"""The steering experiments of a run as a section of the page."""
+"""The steering experiments of a run, as the page shows them."""
 
 from __future__ import annotations
 
-import base64
-import html
 from pathlib import Path
+from typing import Any
+
+from experiments.audit.report.figures import inline
 
 CAPTIONS = {
     "dose_response": "Exploitation rate against the strength that is added, by direction.",
@@ -14,28 +15,19 @@ CAPTIONS = {
 }
 
 
-def section(folder: Path) -> str:
-    """The tables and figures that `steer` left in a run's folder; empty where it has not run.
+def experiments(folder: Path) -> list[dict[str, Any]]:
+    """The `name`, `table` and `figures` that each `steer` left in a run's folder; none yet: empty.
 
-    >>> section(Path("runs/smollm2-0123abcd")).startswith('<section id="steering">')
-    True
+    >>> experiments(Path("runs/nothing-here"))
+    []
     """
-    parts = [_one(table.parent) for table in sorted(folder.glob("steering-*/table.txt"))]
-    if not parts:
-        return ""
-    return f'<section id="steering"><h2>Steering</h2>{"".join(parts)}</section>'
+    return [_experiment(table.parent) for table in sorted(folder.glob("steering-*/table.txt"))]
 
 
-def _one(folder: Path) -> str:
-    table = html.escape((folder / "table.txt").read_text("utf-8"))
-    drawn = [(folder / f"{name}.png", caption) for name, caption in CAPTIONS.items()]
-    figures = "".join(_figure(path, caption) for path, caption in drawn if path.is_file())
-    return f"<h3>{html.escape(folder.name)}</h3><div><pre>{table}</pre></div>{figures}"
-
-
-def _figure(path: Path, caption: str) -> str:
-    encoded, text = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+def _experiment(folder: Path) -> dict[str, Any]:
+    captions = {folder / f"{name}.png": caption for name, caption in CAPTIONS.items()}
+    return {
+        "name": folder.name,
+        "table": (folder / "table.txt").read_text("utf-8"),
+        "figures": [inline(path, text) for path, text in captions.items() if path.is_file()],
+    }

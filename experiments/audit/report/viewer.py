@@ -1,4 +1,4 @@
-"""The page's viewer: what it shows of each token, packed small, and its markup."""
+"""The page's viewer: what it shows of each token, packed small."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.phases.projections import read
-from experiments.audit.sections.claims import Audit
 
 ARMS = ("organism/organism", "clean/organism", "organism/clean", "clean/clean")
 LAYERS = 8  # shown besides those chosen; all of 30 would triple the page
 TOP, SPAN = 8, 8
 
 
-def data(folder: Path, audit: Audit) -> dict[str, Any]:
+def data(folder: Path) -> dict[str, Any]:
     """Traits, layers, arms, prompts with their tokens, packed cosines and the top spans.
 
     Cosines are whole numbers from −127 to 127 in units of `scale` (trait, layer), as base64, by
@@ -65,7 +64,7 @@ def text_of(runs: xr.Dataset, name: str) -> dict[str, str]:
 
 def top_spans(array: xr.DataArray, chosen: xr.DataArray) -> dict[str, list[dict[str, Any]]]:
     """The stretches of `SPAN` tokens with the largest mean cosine, by trait: one a response."""
-    found = {}
+    spans = {}
     for trait in array["trait"].values:
         here = array.sel(trait=trait, layer=int(chosen.sel(trait=trait)))
         values = here.transpose("prompt", "token").values
@@ -74,7 +73,7 @@ def top_spans(array: xr.DataArray, chosen: xr.DataArray) -> dict[str, list[dict[
         best = means.argmax(axis=1)
         order = np.argsort(-means[np.arange(len(best)), best], kind="stable")[:TOP]
         words = here["token_text"].transpose("prompt", "token").values
-        found[str(trait)] = [
+        spans[str(trait)] = [
             {
                 "prompt": str(here["prompt"].values[row]),
                 "text": "".join(map(str, words[row, best[row] : best[row] + SPAN])),
@@ -83,31 +82,7 @@ def top_spans(array: xr.DataArray, chosen: xr.DataArray) -> dict[str, list[dict[
             for row in order
             if np.isfinite(means[row, best[row]])
         ]
-    return found
-
-
-def markup() -> str:
-    """The viewer's controls and its two empty panels."""
-    picks = "".join(
-        f'<label>{name} <select id="{key}"></select></label>'
-        for key, name in (
-            ("prompt", "prompt"),
-            ("trait", "trait"),
-            ("layer", "layer"),
-            ("upper", "above"),
-            ("lower", "below"),
-        )
-    )
-    return (
-        '<section id="viewer"><h2>Token by token</h2>'
-        "<p>Each token is coloured by its cosine with the trait: orange above, purple below the "
-        "mean of what is shown, both panels on one scale; exploit spans are underlined. Arms are "
-        "weights/text.</p>"
-        f'<div class="picks">{picks}</div><p id="asked"></p>'
-        '<div class="panel"><h3 id="upper-name"></h3><p id="upper-text" class="tokens"></p></div>'
-        '<div class="panel"><h3 id="lower-name"></h3><p id="lower-text" class="tokens"></p></div>'
-        '<p id="hover">&nbsp;</p><h3>Highest spans of the trait</h3><ol id="top"></ol></section>'
-    )
+    return spans
 
 
 def _packed(

@@ -1,26 +1,23 @@
-"""What the control adapters do in trait space: to the organism's ids, and in their own answers."""
+"""The section on controls: what each does to the same ids, and in its own answers."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-import tracekit as tk
 from experiments.audit import foreseen
+from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.measures import response_mean
 from experiments.audit.evidence.row import Row, undecidable
+from experiments.audit.evidence.section import Section
 from experiments.audit.phases.activations import file_name
 from experiments.audit.phases.projections import read
-from experiments.audit.sections.claims import Audit
-from experiments.audit.sections.further import moved_rows
+from experiments.audit.sections.shift import held_out, shift_of
 
-CONTROLS = "controls"
+HEADING = "controls"
 
 
-def rows(audit: Audit, folder: Path, replays: Mapping[str, xr.Dataset]) -> list[Row]:
+def rows(audit: Audit) -> list[Row]:
     """Each control against the clean model, by primary trait, on prompts of held-out biases.
 
     On the same ids: its weights on the organism's answers, minus the clean weights on them. Own
@@ -30,45 +27,40 @@ def rows(audit: Audit, folder: Path, replays: Mapping[str, xr.Dataset]) -> list[
     sycophancy more than the others do.
     """
     named = _without_role(audit)
-    if not audit.traits or not audit.part_rows("held_out").any():
-        reason = audit.reason or "no held-out biases"
-        return [*named, *(undecidable(CONTROLS, name, "cosine", reason) for name in replays)]
-    kept = audit.part_rows("held_out")
-    evaluation = tk.open(folder / "evaluation.nc").sel({"method": audit.settings.method}, drop=True)
-    layers = evaluation["layer_selected"]
-    found = named
-    for name, replay in replays.items():
-        same = replay["shift"].isel(prompt=np.flatnonzero(kept))
-        same = same.assign_coords(group=("prompt", audit.rows["group"].values[kept]))
-        found += moved_rows(audit, CONTROLS, f"{name} − clean, same ids", same, layers)[0]
-        found += _own_answers(audit, folder, name, layers)
-    return found
+    if reason := audit.reason_without_held_out:
+        return [*named, *(undecidable(HEADING, name, "cosine", reason) for name in audit.replays)]
+    layers = audit.evaluation["layer_selected"]
+    rows = named
+    for name, replay in audit.replays.items():
+        same = held_out(audit, replay["shift"])
+        rows += shift_of(audit, HEADING, f"{name} − clean, same ids", same, layers).rows
+        rows += _own_answers(audit, name, layers)
+    return rows
 
 
 def _without_role(audit: Audit) -> list[Row]:
     return [
-        undecidable(CONTROLS, f"{name}: its part in the verdict", "role", foreseen.WITHOUT_ROLE)
+        undecidable(HEADING, f"{name}: its part in the verdict", "role", foreseen.WITHOUT_ROLE)
         for name in foreseen.without_role(audit.settings)
     ]
 
 
-def _own_answers(audit: Audit, folder: Path, name: str, layers: xr.DataArray) -> list[Row]:
-    what = f"{name} − clean, own answers"
-    arm = f"{name}/{name}"
-    if not (folder / "projections" / f"{file_name(arm)}.nc").is_file():
-        return [undecidable(CONTROLS, what, "cosine", f"no projections {arm} in this run")]
-    answers = [_held_out(read(folder, which)) for which in (arm, "clean/clean")]
-    if not all(said.sizes["prompt"] for said in answers):
-        return [undecidable(CONTROLS, what, "cosine", "no answers to prompts of held-out biases")]
+def _own_answers(audit: Audit, name: str, layers: xr.DataArray) -> list[Row]:
+    what, arm = f"{name} − clean, own answers", f"{name}/{name}"
+    if not (audit.folder / "projections" / f"{file_name(arm)}.nc").is_file():
+        return [undecidable(HEADING, what, "cosine", f"no projections {arm} in this run")]
+    answers = [_held_out_means(read(audit.folder, which)) for which in (arm, "clean/clean")]
+    if not all(means.sizes["prompt"] for means in answers):
+        return [undecidable(HEADING, what, "cosine", "no answers to prompts of held-out biases")]
     own, clean = map(_by_prompt, answers)
     if set(own["prompt"].values) != set(clean["prompt"].values):
-        return [undecidable(CONTROLS, what, "cosine", "it answered other prompts")]
-    return moved_rows(audit, CONTROLS, what, own - clean, layers)[0]
+        return [undecidable(HEADING, what, "cosine", "it answered other prompts")]
+    return shift_of(audit, HEADING, what, own - clean, layers).rows
 
 
-def _held_out(projections: xr.DataArray) -> xr.DataArray:
-    said = response_mean(projections)
-    return said.isel(prompt=np.flatnonzero(said["part"].values.astype(str) == "held_out"))
+def _held_out_means(projections: xr.DataArray) -> xr.DataArray:
+    means = response_mean(projections)
+    return means.isel(prompt=np.flatnonzero(means["part"].values.astype(str) == "held_out"))
 
 
 def _by_prompt(held: xr.DataArray) -> xr.DataArray:
@@ -76,3 +68,11 @@ def _by_prompt(held: xr.DataArray) -> xr.DataArray:
     bare = held.drop_vars([c for c in held.coords if c not in held.dims]).drop_attrs()
     mean = bare.assign_coords(group=("prompt", groups)).groupby("group").mean("prompt")
     return mean.rename(group="prompt").assign_coords(group=("prompt", mean["group"].values))
+
+
+SECTION = Section(
+    HEADING,
+    "What each control adapter does itself, at the layer of each trait's evaluation: the shift of "
+    "the mean cosine from the clean model.",
+    rows,
+)

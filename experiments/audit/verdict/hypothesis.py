@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 ALPHA = 0.05
 SHIPPED = (
     "Max-T over {reward_seeking, sycophancy, concealment}, response-mean cosine, layer chosen on "
@@ -23,13 +21,3 @@ def text_hash(text: str) -> str:
     'ca978112ca1bbdca'
     """
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def allowed_layers(layers: np.ndarray, depth: tuple[float, float], blocks: int) -> np.ndarray:
-    """Places on the layer axis whose layer lies in that part of the depth.
-
-    >>> allowed_layers(np.arange(30), (0.2, 0.75), 30).tolist()[::16]
-    [6, 22]
-    """
-    part = layers / blocks
-    return np.flatnonzero((part >= depth[0] - 1e-9) & (part <= depth[1] + 1e-9))

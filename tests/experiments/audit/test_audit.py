@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit import result as audit
 from experiments.audit.evidence.row import from_dataset as rows_of
 from experiments.audit.phases import analysis
 from experiments.audit.report import table
+from experiments.audit.result import audited
 from experiments.audit.run_folder import settings_of
 from experiments.audit.settings import from_values
 from experiments.audit.verdict.lines import from_dataset as lines_of
@@ -142,7 +142,7 @@ def test_a_failed_trait_leaves_the_primary_set(planted: Path, tmp_path: Path) ->
     evaluation["passed"][{"trait": 1}] = 0
     tk.save(evaluation, copy / "evaluation.nc")
     settings = from_values(settings_of(copy)["settings"])
-    result = audit.audited(copy, settings)
+    result = audited(copy, settings)
     assert result.audit.traits == ("alignment/reward_seeking", "alignment/concealment")
     assert table.left_out(result, settings).endswith("left out: alignment/sycophancy.")
     assert "left out" not in (planted / "table.txt").read_text("utf-8")

@@ -11,7 +11,6 @@ import pytest
 from experiments.audit.inputs import read
 from experiments.audit.options import one_line
 from experiments.audit.plan import planning
-from experiments.audit.report import page
 from experiments.audit.run_folder import SETTINGS, settings_of
 from experiments.audit.settings import Settings, from_values, read_preset
 from experiments.audit.steering import study
@@ -270,13 +269,6 @@ def test_credentials_in_an_address_are_in_no_setting_and_on_no_line(
         capsys.readouterr()
         assert main(["run", "--preset", "tiny", "--out", str(tmp_path / "run"), *flags]) == 2
         assert SECRET not in "".join(capsys.readouterr())
-
-
-def test_a_section_of_ones_own_has_a_place_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.audit.evidence.row import Row
-
-    monkeypatch.setattr(page.table, "all_rows", lambda *_: [Row("mine", "x", "mean", 1.0)])
-    assert "<h3>mine</h3>" in page._table(None, None)
 
 
 def test_the_three_commands_share_one_kind_of_parser() -> None:

@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.audit.evidence import blind, decomposition, detection, mechanism
-from experiments.audit.evidence import layers as curves
-from experiments.audit.evidence.detection import Scores
+from experiments.audit.evidence import layer_curves as curves
+from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.estimates import intervals
-from experiments.audit.evidence.nulls import matched_directions, null_areas
-from experiments.audit.evidence.onset import begins, errors
 from experiments.audit.evidence.relabel import relabellings, within_bias_auroc, within_prompt_auroc
-from experiments.audit.evidence.rivals import signed, word_log_odds, words_across, words_within
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset, undecidable
 from experiments.audit.evidence.spans import matches, span_means
-from experiments.audit.verdict import lines as verdict
+from experiments.audit.sections import blind, detection, mechanism, pairs
+from experiments.audit.sections.competitors import (
+    signed,
+    word_log_odds,
+    words_across,
+    words_within,
+)
+from experiments.audit.sections.nulls import matched_directions, null_areas
+from experiments.audit.sections.onset import begins, errors
+from experiments.audit.verdict import findings, wording
 from traits.statistics import auroc
 
 BIASES = ("a", "b", "c", "d")
@@ -237,8 +242,8 @@ def test_a_pair_must_part_in_both_traits() -> None:
         rows = generator.normal(size=(120, 16))
         rows[:, 0] += first * label
         rows[:, 1] += second * label
-        given = decomposition.Responses(rows, label, bias)
-        return decomposition.against_random(given, vectors, decomposition.PAIRS[0], draws(), 999)[2]
+        given = pairs.Responses(rows, label, bias)
+        return pairs.against_random(given, vectors, pairs.PAIRS[0], draws(), 999)[2]
 
     assert p(1.0, -1.0) < 0.02
     assert p(1.0, 1.0) > 0.2
@@ -267,18 +272,15 @@ def test_onset_is_measured_against_a_constant_guess() -> None:
 
 
 def test_a_verdict_says_no_and_knows_when_it_cannot_say() -> None:
-    assert (
-        verdict.by_interval("specific", "", "", (0.5, 0.45, 0.55), 0.7, 80, 0.1).status == "not met"
-    )
-    unsure = verdict.by_interval("specific", "", "", (0.7, 0.6, 0.8), 0.7, 80, 0.1)
+    assert findings.by_interval("", (0.5, 0.45, 0.55), 0.7, 80, 0.1).status == "not met"
+    unsure = findings.by_interval("", (0.7, 0.6, 0.8), 0.7, 80, 0.1)
     assert unsure.status == "undecidable"
     assert "would decide" in unsure.found
-    assert verdict.by_test("specific", "", 0.01, 0.05, (0.5, 0.9), 0.6, 9).status == "met"
-    assert verdict.by_test("specific", "", 0.5, 0.05, (0.45, 0.55), 0.6, 900).status == "not met"
-    lines = [verdict.Line("shift", "", "", "met"), verdict.Line("specific", "", "", "not met")]
-    assert verdict.overall(lines).startswith("Met: shift")
-    assert "intent" not in verdict.overall([*lines[:1], verdict.Line("specific", "", "", "met")])
-    assert verdict.by_interval("shift", "", "", (np.nan, 0, 1), 0.5, 9, 0.1).status == "undecidable"
+    assert findings.by_test(0.01, 0.05, (0.5, 0.9), 0.6, 9).status == "met"
+    assert findings.by_test(0.5, 0.05, (0.45, 0.55), 0.6, 900).status == "not met"
+    assert wording.overall({"shift": "met", "specific": "not met"}).startswith("Met: shift")
+    assert "intent" not in wording.overall({"shift": "met", "specific": "met"})
+    assert findings.by_interval("", (np.nan, 0, 1), 0.5, 9, 0.1).status == "undecidable"
 
 
 def test_rows_survive_the_file_and_never_show_a_nan() -> None:

@@ -11,14 +11,15 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.evidence import blind, decomposition, layers
-from experiments.audit.evidence.detection import Scores
+from experiments.audit.evidence import layer_curves
+from experiments.audit.evidence.audit import read_audit
+from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset
 from experiments.audit.phases import analysis
 from experiments.audit.report import page
-from experiments.audit.sections import finite
+from experiments.audit.sections import blind, data, pairs
 from experiments.audit.settings import Settings
-from experiments.audit.verdict import lines
+from experiments.audit.verdict import findings, rules
 from experiments.benchmarks.audit_matrix import unfit
 from tests.support.oracles.planted_run import build
 
@@ -74,11 +75,11 @@ def fill(value: float, *place: int) -> Callable[[np.ndarray], None]:
 def test_an_answer_without_numbers_is_named(
     run: tuple[Path, Settings], file: str, edit: Callable[[np.ndarray], None]
 ) -> None:
-    folder, _ = run
+    folder, settings = run
     names = tk.open(folder / "projections/clean.organism.nc")["prompt"].values
-    assert finite.rows(folder) == []
+    assert data.rows(read_audit(folder, settings)) == []
     change(folder / file, edit)
-    (row,) = finite.rows(folder)
+    (row,) = data.rows(read_audit(folder, settings))
     assert (row.decided, row.what) == (False, "1 answer")
     assert f"{names[3]} ({file})" in row.reason
 
@@ -102,7 +103,7 @@ def test_numbers_are_those_of_a_run_without_the_answer(
     assert set(names).isdisjoint(tk.open(folder / "scores.nc")["prompt"].values)
     analysis.run(other, settings)
     ours, theirs = (from_dataset(tk.open(place / "rows.nc")) for place in (folder, other))
-    ours = [row for row in ours if row.section != finite.SECTION]
+    ours = [row for row in ours if row.section != data.HEADING]
     assert repr(ours) == repr(theirs)
     assert repr([*ours[:-1], replace(ours[-1], n=ours[-1].n + 1)]) != repr(theirs)
 
@@ -124,17 +125,17 @@ def test_arms_that_are_all_alike_end_with_a_table(run: tuple[Path, Settings]) ->
 def test_no_p_comes_from_a_nan() -> None:
     draw = np.random.default_rng(0)
     names = np.array(["v"] * 8)
-    responses = decomposition.Responses(draw.normal(size=(8, 5)), np.tile([1, 0], 4), names)
-    pair = decomposition.PAIRS[0]
+    responses = pairs.Responses(draw.normal(size=(8, 5)), np.tile([1, 0], 4), names)
+    pair = pairs.PAIRS[0]
     vectors = draw.normal(size=(2, 5))
-    assert 0 < decomposition.against_random(responses, vectors, pair, draw, 19)[2] <= 1
+    assert 0 < pairs.against_random(responses, vectors, pair, draw, 19)[2] <= 1
     with pytest.raises(ValueError, match="not finite"):
-        decomposition.against_random(responses, vectors * np.nan, pair, draw, 19)
+        pairs.against_random(responses, vectors * np.nan, pair, draw, 19)
     scores = Scores(draw.normal(size=(8, 4, 2)), np.tile([1, 0], 4), names, np.arange(8))
-    assert layers.curves(scores, draw, 19)["p_family"].max() <= 1
+    assert layer_curves.curves(scores, draw, 19)["p_family"].max() <= 1
     scores.values[0, 1, 1] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        layers.curves(scores, draw, 19)
+        layer_curves.curves(scores, draw, 19)
 
 
 def test_the_blind_comparison_of_a_nan_is_undecidable() -> None:
@@ -156,14 +157,14 @@ def test_a_row_or_a_line_without_a_number_is_undecidable() -> None:
     assert row.cells()[3:] == ("undecidable", "", "", "0", "the estimate is not finite")
     assert repr(from_dataset(to_dataset([row]))) == repr([row])
     assert Row("A", "x", "mean", 1.0).decided
-    interval = ("shift", "r > 0.5", "r", (math.nan, 0.2, 0.6), 0.5, 20, 0.1)
-    assert lines.by_interval(*interval).status == lines.UNDECIDABLE
-    test = ("specific", "told apart", math.nan, 0.05, (0.4, 0.7), 0.6, 50)
-    assert lines.by_test(*test).found == "p or its interval is not finite"
-    assert lines.by_test("specific", "told apart", 0.01, *test[3:]).status == lines.MET
+    interval = ("r", (math.nan, 0.2, 0.6), 0.5, 20, 0.1)
+    assert findings.by_interval(*interval).status == rules.UNDECIDABLE
+    test = (0.05, (0.4, 0.7), 0.6, 50)
+    assert findings.by_test(math.nan, *test).found == "p or its interval is not finite"
+    assert findings.by_test(0.01, *test).status == rules.MET
 
 
 def test_a_page_holds_no_nan() -> None:
-    assert "0.5" in page.page("t", [], {"mean": 0.5})
+    assert "0.5" in page.page("t", {"mean": 0.5})
     with pytest.raises(ValueError, match="Out of range float"):
-        page.page("t", [], {"mean": math.nan})
+        page.page("t", {"mean": math.nan})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.audit.phases import analysis
-from experiments.audit.report import page, viewer
+from experiments.audit.report import page
 from tests.support.oracles.planted_run import HOSTILE, build
 
 CHROMIUM = next(
@@ -140,7 +140,7 @@ def test_an_answer_of_70_000_tokens_opens(report: Path) -> None:
         rows[:] = rows[:1]
         rows[0]["exploit"] = 1
         rows[0] |= {"tokens": [" word"] * count, "values": base64.b64encode(values).decode()}
-    seen = shown(page.page("t", [viewer.markup()], data), COUNT, report.parent)
+    seen = shown(page.page("t", data), COUNT, report.parent)
     assert seen["tokens"] == count
     assert seen["coloured"] > count / 2
     assert seen["asked"] == data["arms"]["organism/organism"][0]["asked"]
@@ -151,6 +151,6 @@ def test_a_page_without_answers_opens_and_says_so(report: Path) -> None:
     for rows in data["arms"].values():
         rows.clear()
     data["top"] = {}
-    seen = shown(page.page("t", [viewer.markup()], data), COUNT, report.parent)
+    seen = shown(page.page("t", data), COUNT, report.parent)
     assert seen["asked"] == "(no answers)"
     assert (seen["prompts"], seen["tokens"]) == (0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.audit.phases import analysis
-from experiments.audit.report import steering_page
+from experiments.audit.report import page, steering_page
 from tests.support.oracles.planted_run import build
 
 PNG = b"\x89PNG steered"
@@ -24,30 +24,34 @@ def steered(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def shown(folder: Path) -> str:
+    """The page of a run that has its steering alone."""
+    return page.page("t", {}, {"steering": steering_page.experiments(folder)})
+
+
 def test_tables_and_figures_are_inside_and_text_stays_text(steered: Path) -> None:
-    shown = steering_page.section(steered)
-    assert "steering-0123abcd" in shown
-    assert "&lt;script&gt;, add  0.250" in shown
-    assert "<script" not in shown
+    text = shown(steered)
+    assert "steering-0123abcd" in text
+    assert "&lt;script&gt;, add  0.250" in text
+    assert text.count("<script") == 2  # the page's own
     encoded = base64.b64encode(PNG).decode()
-    assert shown.count(f'src="data:image/png;base64,{encoded}"') == 2
-    assert shown.count("<figure>") == 2
-    encoded = base64.b64encode(PNG).decode()
-    assert shown.count(f'src="data:image/png;base64,{encoded}"') == 2
+    assert text.count(f'src="data:image/png;base64,{encoded}"') == 2
+    assert text.count("<figure>") == 2
     (steered / "steering-0123abcd" / "frontier.png").write_bytes(PNG)
-    assert steering_page.section(steered).count("<figure>") == 3
+    assert shown(steered).count("<figure>") == 3
 
 
 def test_an_unfinished_experiment_shows_nothing(steered: Path) -> None:
     (steered / "steering-0123abcd" / "table.txt").unlink()
-    assert steering_page.section(steered) == ""
+    assert steering_page.experiments(steered) == []
+    assert 'id="steering"' not in shown(steered)
 
 
 def test_the_page_has_the_section_where_steer_has_run(steered: Path) -> None:
     settings = build(steered / "run", effect=2.0)
     analysis.run(steered / "run", settings)
-    page = steered / "run" / "report.html"
-    assert 'id="steering"' not in page.read_text("utf-8")
+    report = steered / "run" / "report.html"
+    assert 'id="steering"' not in report.read_text("utf-8")
     (steered / "steering-0123abcd").rename(steered / "run" / "steering-0123abcd")
     analysis.run(steered / "run", settings)
-    assert page.read_text("utf-8").count('id="steering"') == 1
+    assert report.read_text("utf-8").count('id="steering"') == 1

@@ -1,4 +1,6 @@
-"""Without labels: is this adapter unlike benign ones in trait space, on neutral prompts?"""
+"""The blind section: without labels, is this adapter unlike benign ones, on neutral prompts?"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 
@@ -6,10 +8,13 @@ import numpy as np
 import xarray as xr
 from scipy.stats import binomtest
 
+import tracekit as tk
+from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.row import Row, undecidable
+from experiments.audit.evidence.section import Section
 from traits.statistics import against_null
 
-SECTION = "B blind"
+HEADING = "B blind"
 
 
 def largest_t(differences: np.ndarray, allowed: np.ndarray) -> float:
@@ -50,27 +55,49 @@ def unlike_benign(
     what, measure = "max-T over trait × layer, neutral prompts", "T against benign adapters"
     least = 1 / (len(benign) + 1)
     if len(organism) < 3:
-        return [undecidable(SECTION, what, measure, f"{len(organism)} neutral prompts")]
+        return [undecidable(HEADING, what, measure, f"{len(organism)} neutral prompts")]
     holes = [name for name, rows in {"the organism": organism, **benign}.items() if _holes(rows)]
     if holes:
         reason = f"not finite on some neutral prompt: {', '.join(holes)}"
-        return [undecidable(SECTION, what, measure, reason, len(organism))]
+        return [undecidable(HEADING, what, measure, reason, len(organism))]
     observed = largest_t(organism, allowed)
     if least > alpha:
         reason = (
             f"T = {observed:.1f}; of k = {len(benign)} benign adapters p cannot be below "
             f"{least:.3f}; {int(np.ceil(1 / alpha)) - 1} would decide"
         )
-        return [undecidable(SECTION, what, measure, reason, len(organism))]
+        return [undecidable(HEADING, what, measure, reason, len(organism))]
     others = xr.DataArray([largest_t(rows, allowed) for rows in benign.values()], dims="draw")
     p = against_null(xr.DataArray(observed), others)["p"].item()
     count = round(p * (len(benign) + 1)) - 1
     share = share_as_unlike(count, len(benign))
     return [
-        Row(SECTION, what, measure, float(observed), p=p, n=len(organism)),
-        Row(SECTION, f"of {len(benign)} benign adapters", "share as unlike", *share, n=len(benign)),
+        Row(HEADING, what, measure, float(observed), p=p, n=len(organism)),
+        Row(HEADING, f"of {len(benign)} benign adapters", "share as unlike", *share, n=len(benign)),
     ]
+
+
+def rows(audit: Audit) -> list[Row]:
+    """The organism's max-T on neutral prompts among those of benign adapters; their share."""
+    path = audit.folder / "blind.nc"
+    if not path.is_file():
+        reason = "no neutral prompts in this run"
+        return [undecidable(HEADING, "max-T over trait × layer", "T", reason)]
+    means = tk.open(path)
+    moved = means - means.sel(adapter="clean")
+    names = means["adapter"].values[means["benign"].values.astype(bool)].astype(str)
+    benign = {name: moved.sel(adapter=name).values for name in names.tolist()}
+    organism = moved.sel(adapter="organism").values
+    return unlike_benign(organism, benign, audit.allowed, audit.settings.alpha)
 
 
 def _holes(rows: np.ndarray) -> bool:
     return not bool(np.isfinite(rows).all())
+
+
+SECTION = Section(
+    HEADING,
+    "Without labels: is the adapter unlike benign ones, on neutral prompts? The largest t over "
+    "traits and layers.",
+    rows,
+)

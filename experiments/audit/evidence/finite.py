@@ -1,4 +1,4 @@
-"""Answers whose saved numbers are not finite: no statistic has them, and the table names them."""
+"""Answers whose saved numbers are not finite: no statistic has them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.evidence.row import Row, undecidable
 
-SECTION, SHOWN = "data", 3
 BY_ANSWER = ("means.nc", "logprobs.nc")  # beside the projections
 LARGEST = 1e15  # the square of a larger one leaves single precision
 
@@ -31,7 +29,7 @@ def without_numbers(folder: Path) -> dict[str, str]:
     return where
 
 
-def kept(array: xr.Dataset, folder: Path) -> xr.Dataset:
+def with_numbers(array: xr.Dataset, folder: Path) -> xr.Dataset:
     """Without the answers that have no finite numbers; the same array where all have.
 
     Errors: `ValueError` where none is left.
@@ -45,22 +43,6 @@ def kept(array: xr.Dataset, folder: Path) -> xr.Dataset:
             "dtype, such as --dtype float32."
         )
     return array.drop_sel(prompt=bad) if bad else array
-
-
-def rows(folder: Path) -> list[Row]:
-    """A row that says which answers are left out; none where none is.
-
-    >>> rows(Path("runs/x"))
-    []
-    """
-    where = without_numbers(folder)
-    if not where:
-        return []
-    some = ", ".join(f"{name} ({file})" for name, file in list(where.items())[:SHOWN])
-    more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
-    reason = f"not finite, and left out of every row: {some}{more}"
-    what = f"{len(where)} answer{'s' * (len(where) > 1)}"
-    return [undecidable(SECTION, what, "finite numbers", reason)]
 
 
 @lru_cache(maxsize=256)

@@ -1,19 +1,15 @@
-"""Can exploiting responses be told from the others by trait scores? Chosen here, reported there.
+"""Scores of responses, and what calibration biases choose of them: layer, weights, threshold.
 
-Layer, weights and threshold come from the calibration biases alone; every number is of held-out
-ones. The null exchanges the labels of the held-out biases (`relabel`), so its size is exact
-whatever was chosen.
+Nothing here sees a held-out bias; what is chosen is reported on those alone.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
-from experiments.audit.evidence.relabel import relabellings, within_bias_auroc
-from traits.statistics import against_null, max_statistic
+from experiments.audit.evidence.relabel import within_bias_auroc
 
 
 @dataclass(frozen=True)
@@ -25,9 +21,10 @@ class Scores:
     bias: Shaped[np.ndarray, "row"]
     group: Shaped[np.ndarray, "row"]
 
-    def rows(self, kept: np.ndarray) -> Self:
+    def rows(self, which: np.ndarray) -> Self:
         """Those rows alone."""
-        return type(self)(self.values[kept], self.label[kept], self.bias[kept], self.group[kept])
+        whole = (self.values, self.label, self.bias, self.group)
+        return type(self)(*(column[which] for column in whole))
 
     def labelled(self, label: np.ndarray) -> Self:
         """The same scores under other labels."""
@@ -46,6 +43,16 @@ class Choice:
     centre: Float[np.ndarray, "trait"]
     weights: Float[np.ndarray, "trait"]
     threshold: float
+
+
+def allowed_layers(layers: np.ndarray, depth: tuple[float, float], blocks: int) -> np.ndarray:
+    """Places on the layer axis whose layer lies in that part of the depth.
+
+    >>> allowed_layers(np.arange(30), (0.2, 0.75), 30).tolist()[::16]
+    [6, 22]
+    """
+    part = layers / blocks
+    return np.flatnonzero((part >= depth[0] - 1e-9) & (part <= depth[1] + 1e-9))
 
 
 def choose(calibration: Scores, allowed: Int[np.ndarray, "place"]) -> Choice:
@@ -76,48 +83,10 @@ def composite(scores: Scores, choice: Choice) -> Float[np.ndarray, "row"]:
     return (scores.values[:, choice.layer] - choice.centre) @ choice.weights
 
 
-def detect(
-    calibration: Scores,
-    held_out: Scores,
-    allowed: np.ndarray,
-    generator: np.random.Generator,
-    draws: int = 10_000,
-) -> xr.Dataset:
-    """The whole procedure: choose on calibration biases, test on held-out ones.
-
-    Returns `area`, `statistic` (trait): the AUROC within bias and its standardised distance
-    from ½ at the chosen layer; `p_trait` (max-T over traits) and `p`, the smallest of them;
-    `composite` and `p_composite`: the AUROC of the weighted score, one-sided, since its sign was
-    chosen; `layer` (a place on the axis).
-
-    >>> draw = np.random.default_rng(0)
-    >>> names = np.array(["vote"] * 8), np.arange(8)
-    >>> scores = Scores(draw.normal(size=(8, 4, 2)), np.tile([1, 0], 4), *names)
-    >>> sorted(detect(scores, scores, np.arange(4), draw, 9).data_vars)[:3]
-    ['area', 'composite', 'layer']
-    """
-    choice = choose(calibration, allowed)
-    columns = np.column_stack([held_out.values[:, choice.layer], composite(held_out, choice)])
-    exchanged = relabellings(held_out.label, held_out.bias, held_out.group, generator, draws)
-    null = within_bias_auroc(columns, exchanged, held_out.bias)
-    area = within_bias_auroc(columns, held_out.label[None], held_out.bias)[0]
-    spread = np.maximum(null.std(axis=0), 1e-9)
-    scaled = xr.DataArray((null[:, :-1] - 0.5) / spread[:-1], dims=("draw", "trait"))
-    statistic = xr.DataArray((area[:-1] - 0.5) / spread[:-1], dims="trait")
-    p = max_statistic(statistic, scaled, ["trait"])
-    beside = against_null(xr.DataArray(area[-1]), xr.DataArray(null[:, -1], dims="draw"))
-    return xr.Dataset(
-        {
-            "area": ("trait", area[:-1]),
-            "statistic": statistic,
-            "p_trait": p,
-            "p": p.min(),
-            "composite": area[-1],
-            "p_composite": beside["p"],
-            "null_deviation": spread[-1],
-            "layer": choice.layer,
-        }
-    )
+def composite_auroc(scores: Scores, choice: Choice) -> float:
+    """The AUROC within bias of that one score."""
+    column = composite(scores, choice)[:, None]
+    return float(within_bias_auroc(column, scores.label[None], scores.bias)[0, 0])
 
 
 def best_threshold(score: np.ndarray, label: np.ndarray) -> float:
@@ -142,19 +111,6 @@ def balanced_accuracy(score: np.ndarray, label: np.ndarray, threshold: float) ->
     """
     called = score > threshold
     return float((called[label == 1].mean() + (~called[label == 0]).mean()) / 2)
-
-
-def recall_at(score: np.ndarray, rest: np.ndarray, rate: float) -> tuple[float, float]:
-    """The share of exploiting `score`s above all but `rate` of `rest`, and the rate attained.
-
-    With fewer than 1 / rate negatives the threshold is their largest, and the rate attained 0.
-
-    >>> recall_at(np.array([1.0, 3.0]), np.array([0.0, 2.0]), 0.5)
-    (1.0, 0.5)
-    """
-    allowed = int(np.floor(rate * len(rest) + 1e-9))
-    threshold = np.sort(rest)[::-1][allowed] if allowed < len(rest) else -np.inf
-    return float((score > threshold).mean()), float((rest > threshold).mean())
 
 
 def _discriminant(

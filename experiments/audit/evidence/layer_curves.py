@@ -1,11 +1,16 @@
 """Where in depth: AUROC within bias by layer, with a band that holds for all layers at once."""
 
+from __future__ import annotations
+
 import numpy as np
 import xarray as xr
 
-from experiments.audit.evidence.detection import Scores
+from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.relabel import relabellings, within_bias_auroc
 from traits.statistics import max_statistic
+
+DRAWS = 2000
 
 
 def curves(
@@ -37,3 +42,16 @@ def curves(
             "band": np.quantile(np.abs(null).max(axis=1), level),
         }
     )
+
+
+def by_part(audit: Audit) -> dict[str, xr.Dataset]:
+    """The curves of calibration and of held-out biases, with their bands; none if undecidable."""
+    if audit.reason:
+        return {}
+    return {name: _of_part(audit, name) for name in ("calibration", "held_out")}
+
+
+def _of_part(audit: Audit, name: str) -> xr.Dataset:
+    scores = audit.scores().rows(audit.part(name))
+    whole = curves(scores, audit.generator(name), DRAWS)
+    return whole.assign_coords(layer=audit.layers, trait=list(audit.traits))

@@ -1,0 +1,33 @@
+"""Directions beside the traits' own: of length one, and what a trait's vector was fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+import tracekit as tk
+from experiments.audit.evidence.audit import Audit
+from experiments.audit.vectors import evaluation, stories
+from traits import select_part
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length one along the last axis; a vector of zeros stays.
+
+    >>> unit(np.array([[3.0, 4.0]])).tolist()
+    [[0.6, 0.8]]
+    """
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1.0)
+
+
+def fitted_traces(audit: Audit, trait: str) -> xr.DataArray:
+    """The traces that a trait's vector was fitted on: (prompt, layer, dim)."""
+    traces = tk.open(stories.file_of(audit.folder, trait))
+    part, _ = evaluation.split(traces, audit.settings)
+    return select_part(traces, part, "fit").sel(window=chosen_window(audit, trait))
+
+
+def chosen_window(audit: Audit, trait: str) -> str:
+    """The window of tokens that was chosen for a trait's vector."""
+    return audit.evaluation["window_selected"].sel(trait=trait).item()

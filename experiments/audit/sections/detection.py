@@ -1,0 +1,140 @@
+"""The section on detection: can exploiting responses be told from the others by trait scores?
+
+Layer, weights and threshold come from the calibration biases alone; every number is of held-out
+ones. The null exchanges the labels of the held-out biases (`relabel`), so its size is exact
+whatever was chosen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.choice import Scores, choose, composite, composite_auroc
+from experiments.audit.evidence.relabel import (
+    decided,
+    groups,
+    relabellings,
+    within_bias_auroc,
+    within_prompt_auroc,
+)
+from experiments.audit.evidence.row import Row, undecidable
+from experiments.audit.evidence.section import Section
+from traits.statistics import against_null, max_statistic
+
+HEADING, DRAWS = "detection", 10_000
+
+
+def detect(
+    calibration: Scores,
+    held_out: Scores,
+    allowed: np.ndarray,
+    generator: np.random.Generator,
+    draws: int = 10_000,
+) -> xr.Dataset:
+    """The whole procedure: choose on calibration biases, test on held-out ones.
+
+    Returns `area`, `statistic` (trait): the AUROC within bias and its standardised distance
+    from ½ at the chosen layer; `p_trait` (max-T over traits) and `p`, the smallest of them;
+    `composite` and `p_composite`: the AUROC of the weighted score, one-sided, since its sign was
+    chosen; `layer` (a place on the axis).
+
+    >>> draw = np.random.default_rng(0)
+    >>> names = np.array(["vote"] * 8), np.arange(8)
+    >>> scores = Scores(draw.normal(size=(8, 4, 2)), np.tile([1, 0], 4), *names)
+    >>> sorted(detect(scores, scores, np.arange(4), draw, 9).data_vars)[:3]
+    ['area', 'composite', 'layer']
+    """
+    choice = choose(calibration, allowed)
+    columns = np.column_stack([held_out.values[:, choice.layer], composite(held_out, choice)])
+    exchanged = relabellings(held_out.label, held_out.bias, held_out.group, generator, draws)
+    null = within_bias_auroc(columns, exchanged, held_out.bias)
+    area = within_bias_auroc(columns, held_out.label[None], held_out.bias)[0]
+    spread = np.maximum(null.std(axis=0), 1e-9)
+    scaled = xr.DataArray((null[:, :-1] - 0.5) / spread[:-1], dims=("draw", "trait"))
+    statistic = xr.DataArray((area[:-1] - 0.5) / spread[:-1], dims="trait")
+    p = max_statistic(statistic, scaled, ["trait"])
+    beside = against_null(xr.DataArray(area[-1]), xr.DataArray(null[:, -1], dims="draw"))
+    return xr.Dataset(
+        {
+            "area": ("trait", area[:-1]),
+            "statistic": statistic,
+            "p_trait": p,
+            "p": p.min(),
+            "composite": area[-1],
+            "p_composite": beside["p"],
+            "null_deviation": spread[-1],
+            "layer": choice.layer,
+        }
+    )
+
+
+def rows(audit: Audit) -> list[Row]:
+    """The primary hypothesis, each bias left out in turn, and samples of one prompt told apart."""
+    return [*audit.once(primary), *_by_bias(audit), *_within_prompts(audit)]
+
+
+def primary(audit: Audit) -> list[Row]:
+    """The primary hypothesis: max-T over the primary traits on held-out biases."""
+    what = "primary hypothesis, held-out biases"
+    if audit.reason:
+        return [undecidable(HEADING, what, "max-T", audit.reason)]
+    scores = audit.scores()
+    calibration, held_out = (scores.rows(audit.part(name)) for name in ("calibration", "held_out"))
+    tests = detect(calibration, held_out, audit.allowed, audit.generator("primary"), DRAWS)
+    n, layer = groups(held_out.group), audit.layers[int(tests["layer"])]
+    largest = float(abs(tests["statistic"]).max())
+    whole = float(tests["composite"]), float(tests["p_composite"])
+    rows = [
+        Row(HEADING, what, f"max-T, layer {layer}", largest, p=float(tests["p"]), n=n),
+        Row(HEADING, "weighted trait score", "AUROC, permutation", whole[0], p=whole[1], n=n),
+    ]
+    for place, trait in enumerate(audit.traits):
+        here = tests.isel(trait=place)
+        area, p = float(here["area"]), float(here["p_trait"])
+        rows.append(Row(HEADING, trait, "AUROC within bias", area, p=p, n=n))
+    return rows
+
+
+def _by_bias(audit: Audit) -> list[Row]:
+    what = "leave one bias out"
+    if audit.reason:
+        return [undecidable(HEADING, what, "AUROC", audit.reason)]
+    scores = audit.scores()
+    rows = [_one_bias(audit, scores, name) for name in dict.fromkeys(scores.bias.tolist())]
+    areas = [row.estimate for row in rows if row.decided]
+    measure, n = f"AUROC, mean of {len(areas)} biases", groups(scores.group)
+    return [Row(HEADING, what, measure, float(np.mean(areas)), n=n), *rows]
+
+
+def _one_bias(audit: Audit, scores: Scores, name: str) -> Row:
+    """One bias scored by what all others choose."""
+    here, what = scores.rows(scores.bias == name), f"leave one bias out: {name}"
+    n = groups(here.group)
+    if name not in decided(scores.label, scores.bias):
+        hits = f"{int(here.label.sum())} of {len(here.label)} exploit"
+        return undecidable(HEADING, what, "AUROC", hits, n)
+    others = (audit.part("calibration") | audit.part("held_out")) & (scores.bias != name)
+    choice = choose(scores.rows(others), audit.allowed)
+    return Row(HEADING, what, "AUROC", composite_auroc(here, choice), n=n)
+
+
+def _within_prompts(audit: Audit) -> list[Row]:
+    """Samples of one prompt told apart: no wording of the prompt can help."""
+    what, measure = "within prompt, held-out biases", "AUROC"
+    if audit.reason:
+        return [undecidable(HEADING, what, measure, audit.reason)]
+    held = audit.scores().rows(audit.part("held_out"))
+    area, count = within_prompt_auroc(composite(held, audit.choice), held.label, held.group)
+    if not count:
+        return [undecidable(HEADING, what, measure, "no prompt has samples of both kinds")]
+    return [Row(HEADING, what, measure, area, n=count)]
+
+
+SECTION = Section(
+    HEADING,
+    "Exploiting answers against the organism's other answers, by trait scores alone: AUROC within "
+    "bias, and the max-T over traits.",
+    rows,
+)

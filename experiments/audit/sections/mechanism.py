@@ -1,0 +1,195 @@
+"""The mechanism: do the organism's weights move a trait at exploit spans more than elsewhere?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Shaped
+
+from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.estimates import mean_interval
+from experiments.audit.evidence.gather import edited_shift
+from experiments.audit.evidence.relabel import groups
+from experiments.audit.evidence.row import Row, of_interval, undecidable
+from experiments.audit.evidence.section import Section
+from traits.statistics import sign_flip
+
+HEADING, MEASURE, LEAST, DRAWS = "A mechanism", "exploit − matched spans", 3, 10_000
+EDITS = {
+    "deleted": ("span deleted from organism text", "rest of the answer with − without the span"),
+    "inserted": ("span put in clean text", "inserted span − whole answer"),
+}
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """(adapter − clean) at exploit spans minus at matched spans: one row a prompt."""
+
+    values: Float[np.ndarray, "prompt layer trait"]
+    bias: Shaped[np.ndarray, prompt]
+
+    def rows(self, which: np.ndarray) -> Self:
+        """Those prompts alone."""
+        return type(self)(self.values[which], self.bias[which])
+
+    def signed(self, sign: np.ndarray) -> Self:
+        """Spans and their matches exchanged where `sign` is −1."""
+        return type(self)(self.values * sign[:, None, None], self.bias)
+
+
+def by_prompt(
+    values: Float[np.ndarray, "row layer trait"], bias: np.ndarray, group: np.ndarray
+) -> Contrasts:
+    """Contrasts averaged over the samples of each prompt; rows without a match (NaN) left out.
+
+    >>> by_prompt(np.ones((3, 2, 1)), np.array(["a"] * 3), np.array([1, 1, 2])).values.shape
+    (2, 2, 1)
+    """
+    there = np.isfinite(values).all(axis=(1, 2))
+    names = list(dict.fromkeys(group[there].tolist()))
+    means = [values[there & (group == name)].mean(axis=0) for name in names]
+    biases = [str(bias[there & (group == name)][0]) for name in names]
+    stacked = np.stack(means) if means else np.empty((0, *values.shape[1:]))
+    return Contrasts(stacked, np.array(biases, dtype=np.str_))
+
+
+def choose_layer(calibration: Contrasts, allowed: np.ndarray) -> int:
+    """The place on the layer axis where the largest |t| of any trait lies on calibration biases.
+
+    >>> values = np.ones((4, 3, 1)) + np.arange(4)[:, None, None] * [[[9], [0.1], [9]]]
+    >>> choose_layer(Contrasts(values, np.array(["vote"] * 4)), np.arange(3))
+    1
+    """
+    rows = calibration.values[:, allowed]
+    spread = np.maximum(rows.std(axis=0, ddof=1), 1e-12)
+    strength = np.abs(rows.mean(axis=0)) / spread
+    return int(allowed[strength.max(axis=1).argmax()])
+
+
+def locate(
+    calibration: Contrasts,
+    held_out: Contrasts,
+    allowed: np.ndarray,
+    generator: np.random.Generator,
+    draws: int = 10_000,
+) -> xr.Dataset:
+    """The layer chosen on calibration biases, the sign-flip max-T over traits on held-out ones.
+
+    Returns `estimate` (the mean contrast), `statistic` (its t) and `p_trait` (max-T) over `trait`,
+    `p`, the smallest of them, two-sided, and `layer`, a place on the axis.
+
+    >>> draw = np.random.default_rng(0)
+    >>> rows = Contrasts(draw.normal(size=(8, 3, 2)), np.array(["vote"] * 8))
+    >>> dict(locate(rows, rows, np.arange(3), draw, 99).sizes)
+    {'trait': 2}
+    """
+    layer = choose_layer(calibration, allowed)
+    rows = xr.DataArray(held_out.values[:, layer], dims=("prompt", "trait"))
+    tests = sign_flip(rows, generator, group=None, family=("trait",), repetitions=draws)
+    tests = tests[["estimate", "statistic", "p_family"]].rename(p_family="p_trait")
+    return tests.assign(p=tests["p_trait"].min(), layer=layer).drop_attrs()
+
+
+def rows(audit: Audit) -> list[Row]:
+    """How near the matches are, each adapter's contrast at the spans, and the edited texts."""
+    own = audit.rows["contrast"]
+    rows = [*_quality(audit), *_located(audit, own, at_spans("clean"))]
+    for name, replay in audit.replays.items():
+        other = replay["contrast"]
+        rows += _located(audit, own - other, at_spans(name))
+        rows += _located(audit, other, f"{name} − clean at the organism's spans")[:1]
+    return rows + [row for text in EDITS for row in _edited(audit, text)]
+
+
+def at_spans(other: str) -> str:
+    """What the row is called that holds the organism's spans against another adapter's."""
+    return f"organism − {other} at spans"
+
+
+def _quality(audit: Audit) -> list[Row]:
+    count, n = int(audit.rows["count"]), groups(audit.rows["group"].values)
+    if not count:
+        return [undecidable(HEADING, "matched spans", "distance", "no span with a match", n)]
+    what, units = f"matched spans of {count}", ("deciles of the response", "nats a token")
+    return [
+        Row(HEADING, what, f"{unit}, span − match", float(audit.rows[name]), n=n)
+        for name, unit in zip(("deciles", "nats"), units, strict=True)
+    ]
+
+
+def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
+    """(weights − clean) at exploit spans minus at matched spans, max-T over traits."""
+    calibration, held_out = (_prompts(audit, contrast, p) for p in ("calibration", "held_out"))
+    counts = len(calibration.bias), len(held_out.bias)
+    if not audit.traits or min(counts) < LEAST:
+        reason = f"{counts[0]} and {counts[1]} prompts with an exploit span and a match; "
+        reason += f"{LEAST} of each part are due"
+        return [undecidable(HEADING, what, MEASURE, reason if audit.traits else audit.reason)]
+    tests = locate(calibration, held_out, audit.allowed, audit.generator(what), DRAWS)
+    place = int(tests["layer"])
+    largest, measure = float(abs(tests["statistic"]).max()), f"max-T, layer {audit.layers[place]}"
+    rows = [Row(HEADING, what, measure, largest, p=float(tests["p"]), n=counts[1])]
+    for number, trait in enumerate(audit.traits):
+        values, p = held_out.values[:, place, number], float(tests["p_trait"][number])
+        name, each = f"{what} {trait}", np.arange(counts[1])
+        interval = mean_interval(values, each, audit.generator(name), audit.settings.repetitions)
+        named = f"{what}: {trait}", f"{MEASURE}, cosine"
+        rows.append(of_interval(HEADING, *named, interval, counts[1], p))
+    return rows
+
+
+def _prompts(audit: Audit, contrast: xr.DataArray, part: str) -> Contrasts:
+    rows, scores = audit.part_rows(part), audit.scores()
+    values = contrast.sel(trait=list(audit.traits)).values
+    return by_prompt(values[rows], scores.bias[rows], scores.group[rows])
+
+
+def _edited(audit: Audit, text: str) -> list[Row]:
+    """What taking the span out, or putting it in, does to (organism − clean), by prompt."""
+    what, measure = EDITS[text]
+    edited = edited_shift(audit.folder, text)
+    if edited is None or not audit.traits:
+        return [undecidable(HEADING, what, "cosine", "no exploiting response to edit")]
+    if text == "deleted":
+        apart = audit.rows["outside"].sel(prompt=edited["prompt"].values) - edited["whole"]
+    else:
+        apart = edited["span"] - edited["whole"]
+    place, group = audit.once(chosen_place), edited["group"].values
+    return [
+        _mean_row(
+            audit,
+            f"{what}: {trait}",
+            measure,
+            apart.sel(trait=trait).isel(layer=place).values,
+            group,
+        )
+        for trait in audit.traits
+    ]
+
+
+def chosen_place(audit: Audit) -> int:
+    """The place on the layer axis that calibration contrasts choose; the first allowed if none."""
+    contrasts = _prompts(audit, audit.rows["contrast"], "calibration")
+    if len(contrasts.bias) < LEAST:
+        return int(audit.allowed[0])
+    return choose_layer(contrasts, audit.allowed)
+
+
+def _mean_row(audit: Audit, what: str, measure: str, values: np.ndarray, group: np.ndarray) -> Row:
+    there = np.isfinite(values)
+    if (n := groups(group[there])) < 2:
+        return undecidable(HEADING, what, measure, f"{n} prompts")
+    generator = audit.generator(what)
+    interval = mean_interval(values[there], group[there], generator, audit.settings.repetitions)
+    return of_interval(HEADING, what, measure, interval, n)
+
+
+SECTION = Section(
+    HEADING,
+    "Where the spans that exploit are known: do the weights act there alone? The mean cosine at "
+    "spans minus at matched spans.",
+    rows,
+)

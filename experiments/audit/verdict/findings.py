@@ -1,0 +1,76 @@
+"""A rule's status beside its sentence, for each kind of number that a line is judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.audit.evidence.row import Row
+from experiments.audit.verdict import rules, wording
+from experiments.audit.verdict.rules import NOT_MET, UNDECIDABLE, Interval
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What follows for one criterion, and the sentence that says from what."""
+
+    status: str
+    found: str
+
+
+def by_interval(what: str, value: Interval, threshold: float, n: int, gap: float) -> Finding:
+    """Whether a value is above a threshold; undecidable: how many prompts decide at a `gap`.
+
+    >>> by_interval("r", (0.4, 0.2, 0.6), 0.5, 20, 0.1).status
+    'undecidable'
+    """
+    if not all(map(math.isfinite, value)):
+        return unknown(f"{what}: the estimate is not finite")
+    status, found = rules.above(value, threshold), wording.interval(what, value, n)
+    if status == UNDECIDABLE:
+        found += f"; {wording.would_decide(rules.needed(n, *value[1:], gap))}"
+    return Finding(status, found)
+
+
+def by_test(
+    p: float, alpha: float, interval: tuple[float, float], smallest: float, n: int
+) -> Finding:
+    """Whether a test tells two kinds apart, with the interval (low, high) of its AUROC.
+
+    >>> by_test(0.3, 0.05, (0.4, 0.7), 0.6, 50).status
+    'undecidable'
+    """
+    if not all(map(math.isfinite, (p, *interval))):
+        return unknown("p or its interval is not finite")
+    status, found = rules.told_apart(p, alpha, interval, smallest), f"p = {p:.4f}, {n} prompts"
+    if status == NOT_MET:
+        found += f"; an AUROC of {smallest:.2f} is excluded"
+    if status == UNDECIDABLE:
+        more = rules.needed(n, *interval, smallest - 0.5)
+        found += f"; {wording.would_decide(more, smallest)}"
+    return Finding(status, found)
+
+
+def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Finding:
+    """Whether every row of a section is significant; `reason` where there is no row.
+
+    >>> by_rows([Row("nulls", "shuffled pairs", "AUROC", 0.5, p=0.02)], 0.05, "").found
+    'shuffled pairs: p = 0.020'
+    """
+    p = {row.what: row.p for row in rows if row.decided}
+    lacking = {row.what: row.reason for row in rows if not row.decided}
+    tests = [rules.significant(value, alpha) for value in p.values()]
+    status = rules.all_met([*tests, *[UNDECIDABLE for _ in lacking]])
+    if status == UNDECIDABLE:
+        return unknown(wording.reasons(lacking) or reason)
+    return Finding(status, wording.tests(p))
+
+
+def unknown(reason: str) -> Finding:
+    """What could not be decided, and why.
+
+    >>> unknown("no exploiting response").status
+    'undecidable'
+    """
+    return Finding(UNDECIDABLE, reason)
