@@ -1,4 +1,4 @@
-"""A section and a line of the verdict come from outside: one entry each, and every page has them."""
+"""A section and a line of the verdict come from outside: one entry each, and all pages have it."""
 
 import shutil
 from dataclasses import replace
