@@ -26,9 +26,9 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.audit.evidence.audit import audit_of
 from experiments.audit.evidence.choice import Scores
-from experiments.audit.evidence.directions import unit
 from experiments.audit.evidence.gather import said_tokens
 from experiments.audit.evidence.relabel import decided, relabellings
+from experiments.audit.evidence.trait_vectors import unit
 from experiments.audit.phases.projections import read
 from experiments.audit.run_folder import settings_of
 from experiments.audit.sections import detection, mechanism

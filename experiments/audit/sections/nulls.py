@@ -15,10 +15,10 @@ from jaxtyping import Float
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, choose, composite_auroc
-from experiments.audit.evidence.directions import chosen_window, fitted_traces, unit
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces, unit
 from experiments.audit.sections.competitors import trait_score_auroc
 from traits import pairs
 from traits.statistics import against_null

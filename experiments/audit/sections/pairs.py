@@ -10,10 +10,10 @@ from jaxtyping import Float, Int, Shaped
 
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
-from experiments.audit.evidence.directions import unit
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.trait_vectors import unit
 from traits.statistics import against_null, benjamini_hochberg
 
 HEADING, MEASURE, DRAWS = "pairs", "smaller of both effects, sd", 2000

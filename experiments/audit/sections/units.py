@@ -7,10 +7,10 @@ import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, choose, composite_auroc
-from experiments.audit.evidence.directions import fitted_traces, unit
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.trait_vectors import fitted_traces, unit
 
 HEADING = "units"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.row import Row
@@ -20,9 +18,9 @@ def rows(audit: Audit) -> list[Row]:
         here = analysis.sel(trait=trait)
         measure = f"AUROC on unseen pairs, layer {int(here['layer_selected'])}"
         names = ("trait_auroc", "trait_auroc_low", "trait_auroc_high")
-        bounds = (float(here[name]) for name in names)
+        area, low, high = (float(here[name]) for name in names)
         pairs = int(here["pairs"].sel(part="report"))
-        rows.append(Row(HEADING, trait, measure, *bounds, math.nan, pairs))
+        rows.append(Row(HEADING, trait, measure, area, low, high, n=pairs))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Directions beside the traits' own: of length one, and what a trait's vector was fitted on."""
+"""Trait vectors: made of length one, and the traces that each was fitted on."""
 
 from __future__ import annotations
 
