@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from experiments.audit.discovery.halves import halves
-from experiments.organisms.detectors import DETECTORS, HABITS, exploits
+from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABITS, exploits
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, read_prompts
 
