@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,12 +85,31 @@ class GuardedModel(TransformersModel):
 
     def _load(self, repo_id: str, *args: Any, **kwargs: Any) -> torch.nn.Module:
         with noting_missing() as missing:
-            module = super()._load(repo_id, *args, **kwargs)
+            module = super()._load(repo_id, *args, **_kept_there(kwargs))
         refuse_missing(repo_id, missing)
         return module
 
+    def _wrap(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        if getattr(module, "hf_device_map", None) is None:
+            kwargs.setdefault("device", -1)  # transformers: wherever it lies
+        return super()._wrap(module, *args, **kwargs)
+
     def _remoteable_class(self) -> type:
         return TransformersModel
+
+
+def _kept_there(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a load, with its `device_map`'s device named once more if it has one alone.
+
+    transformers notes no map on a model that lies on one device, and its pipeline then moves the
+    model to the first GPU: one that was asked for on the CPU, or on the GPU of another rank.
+    """
+    places = kwargs.get("device_map") if torch.cuda.is_available() else None
+    devices = set(places.values()) if isinstance(places, Mapping) else {places}
+    alone = devices.pop() if len(devices) == 1 else None
+    if alone is None or alone in ("disk", "auto", "balanced", "balanced_low_0", "sequential"):
+        return kwargs
+    return {**kwargs, "device": alone}
 
 
 def _require_sound(model: Any) -> None:

@@ -17,7 +17,7 @@ from tracekit.transcripts import tensors
 Result = TypeVar("Result")
 CPU_BUDGET = 4096
 DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
-SHARD_BYTES = 1 << 28
+SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
 LEAST = 256
 ALIKE, WORTHWHILE = 0.9, 1 / 16
 
@@ -60,8 +60,9 @@ def default_budget(model: Any, kept_bytes: int = 0, parts: int = 1) -> int:
 
     A quarter of that memory is for a generous bound on one block's activations, and for what is
     kept of two batches (`kept_bytes` a token); `parts` times as much where gradients or logits are
-    kept. What is kept of one batch is one shard, and stays under 256 MB, since a few shards at a
-    time lie in memory to be written. A model that does not handle padding gets its rows one by one.
+    kept. What is kept of one batch is one shard, and stays under 256 MB (512 MB beside a GPU, where
+    few rows at a time wait for the weights), since a few shards at a time lie in memory to be
+    written. A model that does not handle padding gets its rows one by one.
     """
     if "padding" in origin(model).refused:
         return 1
@@ -119,7 +120,7 @@ def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu
     >>> budget_for(30e9, 8192, 28672, 0, gpu=True)
     9472
     """
-    most = max(SHARD_BYTES // max(kept_bytes, 1), 1)
+    most = max((GPU_SHARD_BYTES if gpu else SHARD_BYTES) // max(kept_bytes, 1), 1)
     if not gpu:
         return min(CPU_BUDGET, most)
     wide = max(intermediate, 4 * hidden)

@@ -64,8 +64,8 @@ def capture(
     array over them is returned (in the order of the batch plan); a capture that was killed goes
     on where it stopped. Without, the array is in memory, in the order of the transcripts. A batch
     holds at most `token_budget` tokens, padding included (by default what the memory holds).
-    `writers` is the most writer processes to start (0: this process). `round_to="bfloat16"` and
-    `nonfinite="mark"` (keep NaN and infinity) are recorded.
+    `writers` is the most writer processes to start (0, the default: this process's threads).
+    `round_to="bfloat16"` and `nonfinite="mark"` (keep NaN and infinity) are recorded.
 
     Errors: `ValueError` or `TypeError` for layers, sites, tokens or vectors that do not fit, for a
     function that has no name (see above), for a row without a kept token, for a `path` that
@@ -103,7 +103,9 @@ def _default_budget(model: TransformersModel, asked: Asked) -> int:
     config = model._module.config.get_text_config()
     wide = config.hidden_size if asked.vectors is None else asked.vectors.sizes["trait"]
     # a function may return anything narrower; the block's own values are the bound
-    return batching.default_budget(model, 4 * wide * len(asked.layers))
+    plain = asked.vectors is None and asked.reduce is None and not callable(asked.site)
+    size = model._module.dtype.itemsize if plain else 4
+    return batching.default_budget(model, size * wide * len(asked.layers))
 
 
 def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
@@ -162,7 +164,8 @@ def _to_folder(
     # versions may change between a kill and its resume without the values changing
     settings = {k: v for k, v in work.made_with.items() if k != "versions"}
     names = [f"{n:05d}.nc" for n in range(len(plan))]
-    processes = _writer_processes(work.model) if writers is None else writers
+    queued = _writers(work.model, compression) if writers is None else (writers, False)
+    (processes, beside), cores = queued, torch.get_num_threads()
     model, (rank, ranks) = work.model, distributed.share(work.model)
     first = rank == 0 and distributed.writes(model)
     with folder.locked() if first else contextlib.nullcontext():
@@ -171,7 +174,7 @@ def _to_folder(
             folder.begin({**settings, "compression": compression}, len(plan), hashes)
         done = distributed.agreed(model, list(folder.records()) if first else [])
         left = [n for n, name in enumerate(names) if name not in done][rank::ranks]
-        with Writers(processes, folder.record, torch.get_num_threads()) as queue:
+        with Writers(processes, folder.record, cores, beside) as queue:
             todo = [plan[n] for n in left]
             for n, batch in zip(left, batches(work, todo), strict=True):
                 if distributed.writes(model):
@@ -180,9 +183,13 @@ def _to_folder(
     return open_store(folder.path)
 
 
-def _writer_processes(model: TransformersModel) -> int:
-    on_gpu = device_of(model).type == "cuda"
-    return max((os.cpu_count() or 2) // 2, 1) if on_gpu else 0
+def _writers(model: TransformersModel, compression: str) -> tuple[int, bool]:
+    """How many processes, and whether this one's threads write beside the forward."""
+    if device_of(model).type != "cuda":
+        return 0, False
+    # blosc compresses outside HDF5's lock, and without Python's
+    beside = compression == "blosc_zstd"
+    return 0 if beside else max((os.cpu_count() or 2) // 2, 1), beside
 
 
 def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:

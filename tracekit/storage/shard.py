@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 from numcodecs import blosc
 from xarray.backends import NetCDF4DataStore
+from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from tracekit.errors import InputError
 from tracekit.storage.files import sha256, whole
@@ -194,10 +195,10 @@ class Packed:
                 variable.write_direct_chunk(corner, chunk)
 
 
-def finish(job: Job) -> dict[str, Any]:
+def finish(job: Job, threads: int = 1) -> dict[str, Any]:
     """Write a job's file; what `commit` returns."""
     begun = time.perf_counter()
-    content, values = build(job)
+    content, values = build(job, threads)
     return commit(content, job.path, values, time.perf_counter() - begun)
 
 
@@ -208,20 +209,22 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
     the whole is ever held. Blosc's chunks are made here, outside HDF5's lock, and in blocks of a
     size that netCDF cannot set.
     """
-    file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
-    labels = encodings(job.frame, job.compression)
-    job.frame.dump_to_store(NetCDF4DataStore(file), encoding=labels)
     sizes = {**job.frame.sizes, job.dims[-1]: job.raw[0].shape[-1]}
     chunks = chunk_sizes({dim: sizes[dim] for dim in job.dims})
-    variable = file.createVariable(
-        job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.compression]
-    )
-    if job.compression == "blosc_zstd":
-        return file.close(), _with_blosc(job, chunks, threads)
-    variable.set_auto_maskandscale(False)
-    for row in range(sizes["prompt"]):
-        variable[row] = _block(job, row)
-    return file.close(), None
+    apart = job.compression == "blosc_zstd"
+    # the library is not for several threads at a time; xarray's readers hold the same lock
+    with NETCDF4_PYTHON_LOCK:
+        file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
+        labels = encodings(job.frame, job.compression)
+        job.frame.dump_to_store(NetCDF4DataStore(file, lock=False), encoding=labels)
+        variable = file.createVariable(
+            job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.compression]
+        )
+        variable.set_auto_maskandscale(False)
+        for row in range(0 if apart else sizes["prompt"]):
+            variable[row] = _block(job, row)
+        content = file.close()
+    return content, _with_blosc(job, chunks, threads) if apart else None
 
 
 def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Packed:

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, cast
 from tracekit.storage import shard, writer_process
 
 Done = Callable[[dict[str, Any]], None]
+# jobs at a time beside a GPU's forward: while one waits for the disk, others are compressed
+BESIDE = 3
 
 
 class Writers:
@@ -25,19 +27,21 @@ class Writers:
     `processes=0` is for a model on the CPU, whose forward takes all cores: a thread that
     compresses beside it holds up all of its threads. So a job is compressed by `threads` (as many
     as the forward has) before `submit` returns, and only the disk is waited for in the background.
-    Otherwise up to that many writer processes are started, one more whenever all are busy. At most
-    one job more than there are writers waits, so memory stays flat. A failed write is raised by
-    the next `submit` or at the end.
+    `beside=True` is for a model on a GPU, whose forward leaves the cores free: a few whole jobs at
+    a time are done beside it, each by `threads`. Otherwise up to that many writer processes are
+    started, one more whenever all are busy; each takes seconds to start. At most one job more than
+    there are writers waits, so memory stays flat. A failed write is raised by the next `submit` or
+    at the end.
     """
 
-    def __init__(self, processes: int, done: Done, threads: int = 1) -> None:
-        self.limit = max(processes, 1)
+    def __init__(self, processes: int, done: Done, threads: int = 1, beside: bool = False) -> None:
+        self.limit = BESIDE if beside else max(processes, 1)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._done, self._threads = done, threads
+        self._done, self._threads, self._beside = done, threads, beside
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._pool = ThreadPoolExecutor(self.limit)
         self._pending: set[Future[dict[str, Any]]] = set()
-        self._remote = processes > 0
+        self._remote = processes > 0 and not beside
 
     def __enter__(self) -> Writers:
         return self
@@ -62,6 +66,9 @@ class Writers:
             self._collect()
         if self._remote:
             self._pending.add(self._pool.submit(self._write_remotely, job))
+            return
+        if self._beside:
+            self._pending.add(self._pool.submit(shard.finish, job, self._threads))
             return
         begun = time.perf_counter()
         content, values = shard.build(job, self._threads)

@@ -77,7 +77,7 @@ def memory(shape: Shape, rank: int, dtype: str, work: Work, device: float, cards
     attaching = shape.adapter(rank) * (4 if width == 2 else 0)
     overhead = CUDA_CONTEXT * cards
     free = max(device - weights - adapter - overhead, 0.0)
-    a_token = 4 * shape.hidden * work.window
+    a_token = width * shape.hidden * work.window
     budgets = []
     for kept_bytes in (0, a_token):
         fits = batching.budget_for(free, shape.hidden, shape.intermediate, kept_bytes, cards > 0)

@@ -16,6 +16,7 @@ def reset() -> None:
     >>> reset()
     """
     if torch.cuda.is_available():
+        torch.cuda.init()  # before its first use a card has no counters to reset
         for card in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(card)
     else:

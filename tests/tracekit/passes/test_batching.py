@@ -111,6 +111,9 @@ def test_the_default_budget_keeps_a_shard_small(tiny_llama: object) -> None:
     assert batching.default_budget(tiny_llama, 0) == batching.CPU_BUDGET
     wide = 21 * 8192 * 4
     assert batching.default_budget(tiny_llama, wide) * wide <= batching.SHARD_BYTES
+    # beside a GPU, in 16 bits: seven rows of 200 tokens at the shape of 70B, not one
+    beside = batching.budget_for(20e9, 8192, 28672, wide // 2, gpu=True)
+    assert 7 * 200 <= beside <= batching.GPU_SHARD_BYTES // (wide // 2)
 
 
 def test_budgets_read_any_kind_of_configuration() -> None:

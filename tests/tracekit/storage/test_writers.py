@@ -47,13 +47,16 @@ def _job(path: Path, n: int, dtype: str = "bfloat16") -> shard.Job:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("processes", [0, 2])
-def test_every_job_is_written_and_recorded(tmp_path: Path, processes: int, dtype: str) -> None:
+@pytest.mark.parametrize(("processes", "beside"), [(0, False), (2, False), (0, True)])
+def test_every_job_is_written_and_recorded(
+    tmp_path: Path, processes: int, beside: bool, dtype: str
+) -> None:
     done: list[dict[str, Any]] = []
     jobs = [_job(tmp_path, n, dtype) for n in range(5)]
-    with Writers(processes, done.append) as writers:
+    with Writers(processes, done.append, 2, beside) as writers:
         for job in jobs:
             writers.submit(job)
+            assert len(writers._pending) <= writers.limit + 1
     assert sorted(record["file"] for record in done) == [job.path.name for job in jobs]
     assert (len({record["writer"] for record in done} - {os.getpid()}) > 0) == (processes > 0)
     for job in jobs:
@@ -73,11 +76,11 @@ def test_records_say_what_lies_there(tmp_path: Path) -> None:
     assert done["sha256"] == files.sha256(tmp_path / "00000.nc")
 
 
-@pytest.mark.parametrize("processes", [0, 1])
-def test_a_failed_write_is_raised(tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "beside"), [(0, False), (1, False), (0, True)])
+def test_a_failed_write_is_raised(tmp_path: Path, processes: int, beside: bool) -> None:
     with (
         pytest.raises(OSError, match=r"00000\.nc"),
-        Writers(processes, lambda _: None) as writers,
+        Writers(processes, lambda _: None, 2, beside) as writers,
     ):
         writers.submit(_job(tmp_path / "nowhere", 0))
 
