@@ -198,6 +198,6 @@ def test_a_date_in_a_computed_format_is_refused(tokenizer):
 def test_the_template_hash_knows_the_template_and_the_date(tokenizer, monkeypatch):
     before = chat_template.template_hash(tokenizer, "chat")
     assert chat_template.template_hash(with_template(tokenizer, MIXED), "chat") != before
-    monkeypatch.setattr(chat, "PINNED_DATE", datetime.date(2025, 1, 1))
+    monkeypatch.setattr(chat_template, "PINNED_DATE", datetime.date(2025, 1, 1))
     assert chat_template.template_hash(tokenizer, "chat") != before
     assert chat_template.template_hash(tokenizer, "raw") == "raw"

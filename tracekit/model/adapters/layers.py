@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ def tuner_layers(module: torch.nn.Module) -> list[Any]:
 
 def adapter_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The parameters that an adapter added, by name."""
+    layers = tuner_layers(module)
+    if not layers:
+        return {}
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = tuner_layers(module)
     held = set()
     for layer in layers:
         tuner = isinstance(layer, BaseTunerLayer)
@@ -40,12 +43,10 @@ def adapter_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def refuse_adapted(module: torch.nn.Module, name: str) -> None:
     """Errors: `ValueError` for weights that are to be the base and already carry an adapter."""
-    from peft import PeftModel
-
     kinds = _kinds()
     held = [path for path, part in module.named_modules() if isinstance(part, kinds)]
     held += [path for path, _ in module.named_parameters() if ".lora_" in path]
-    if isinstance(module, PeftModel) or held or getattr(module, "peft_config", None):
+    if held or getattr(module, "peft_config", None):
         where = f"{len(held)} modules hold it, such as {held[0]}" if held else "its type says so"
         raise InputError(
             f"The model {name} was to be loaded as a base, and already carries an adapter "
@@ -90,6 +91,9 @@ def freeze(module: torch.nn.Module) -> None:
 
 
 def _kinds() -> tuple[type, ...]:
+    # where peft was never imported, nothing is of its kinds; importing it takes as long as loading
+    if "peft" not in sys.modules:
+        return ()
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
