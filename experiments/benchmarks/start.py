@@ -1,4 +1,4 @@
-"""How long until the first answer: opening a file, the command's help, a model; beside the plain way.
+"""How long until the first answer: opening a file, help, loading a model; beside the plain way.
 
     python -m experiments.benchmarks.start
 
