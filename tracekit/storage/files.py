@@ -9,11 +9,13 @@ import glob
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from tracekit.errors import InputError
 
@@ -55,6 +57,30 @@ def unreadable(path: Path, words: str, advice: str = DAMAGED) -> UnreadableError
     """The error for a file, in one line however many the words have."""
     line = " ".join(words.split())[:300]
     return UnreadableError(f"{str(path)!r} cannot be read ({line}). {advice}")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block ends.
+
+    xarray's lock on netCDF is taken in Python: an interruption in the middle of that leaves it
+    taken, and whatever touches a file next waits for ever.
+
+    >>> with uninterrupted():
+    ...     dataset = xr.open_dataset(path)
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interruptions: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *interruption: interruptions.append(interruption))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if interruptions:
+        handler(*interruptions[0])
 
 
 @contextmanager

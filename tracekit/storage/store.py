@@ -15,7 +15,7 @@ from tracekit.errors import InputError, InputTypeError
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
-from tracekit.storage.files import plain, reading, whole
+from tracekit.storage.files import plain, reading, uninterrupted, whole
 from tracekit.storage.seal import seal, verified
 
 DIMS = ("prompt", "token", "layer", "dim", "trait", "method", "arm")
@@ -89,7 +89,7 @@ def _open_file(path: Path) -> xr.Dataset:
     if path.stat().st_size > EAGER_BYTES:
         return _indexed(_lazy(path))
     dataset, arrays = _opened(path)
-    with dataset, reading(path):
+    with uninterrupted(), dataset, reading(path):
         values = {name: _same(dataset[name], array[()]) for name, array in arrays.items()}
         return _indexed(dataset.assign(values).load())
 
@@ -130,7 +130,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
 def _opened(path: Path) -> tuple[xr.Dataset, dict[Any, Chunks]]:
     """A file whose labels are checked and read, and its values in chunks that are yet to be."""
     sums = verified(path)
-    with reading(path):
+    with uninterrupted(), reading(path):
         dataset = xr.open_dataset(plain(path), engine="netcdf4", create_default_indexes=False)
         for name in dataset.coords:
             dataset.variables[name].load()
@@ -178,7 +178,8 @@ def _sizes(variable: xr.Variable) -> tuple[int, ...]:
 def _write(dataset: xr.Dataset, path: Path, compression: str) -> None:
     with whole(path, dataset.nbytes) as part:
         encoding = shard.encodings(dataset, compression)
-        dataset.to_netcdf(plain(part), engine="netcdf4", encoding=encoding)
+        with uninterrupted():
+            dataset.to_netcdf(plain(part), engine="netcdf4", encoding=encoding)
         seal(part)
 
 
