@@ -11,7 +11,7 @@ from experiments.benchmarks.measuring import plan_memory
 def test_the_planned_memory_is_what_is_held_within_15_percent() -> None:
     changes = {"limit": 24, "max_new_tokens": 24}
     # the allocator's share of a peak differs by 50 MB from run to run
-    held = statistics.median(plan_memory.measured("smollm2", **changes)["peak"] for _ in range(3))
+    held = statistics.mean(plan_memory.measured("smollm2", **changes)["peak"] for _ in range(2))
     expected = plan_memory.estimated(read_preset("smollm2", changes))
     assert expected["peak"] == pytest.approx(held, rel=0.15)
     # the twin: held in half the bytes it would be missed
