@@ -15,8 +15,8 @@ import tracekit as tk
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 
-# two cores shared by many jobs: more threads only make them wait for one another
-torch.set_num_threads(2)
+# two processes of tests on two cores: more threads only make them wait for one another
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
