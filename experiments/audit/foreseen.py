@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import tracekit as tk
-from experiments.audit.settings import Settings
-from experiments.audit.validity import ARMS
+from experiments.audit.settings.adapters import last_name
+from experiments.audit.settings.groups import Settings
 from experiments.rm_sycophancy.rules.detectors import has_detector
 
-ROLES = {"style": "(b)", "open_sycophant": "(c)", "undenied": "(d)"}  # of further controls
 LEAST_BLIND = 3  # neutral prompts
 LEAST_OUTCOMES = 4  # responses of a bias: two of each outcome
 WITHOUT_ROLE = (
-    "a control of this name has rows of its own and no part in the verdict or among the benign "
-    "adapters: of further controls, only one whose folder is called 'style' has"
+    "a control given without a role has rows of its own and no part in the verdict or among the "
+    "benign adapters; as matched=FOLDER, style=FOLDER or habits=FOLDER it has, and as "
+    "further=FOLDER this is not said"
 )
 
 
@@ -30,8 +30,8 @@ def undecidable(prompts: Sequence[tk.Prompt], settings: Settings) -> list[str]:
 
 
 def without_role(settings: Settings) -> list[str]:
-    """The arms that have no part in the verdict, since no role is known for their names."""
-    return [name for name in settings.adapters if name not in (*ARMS, *ROLES)]
+    """The arms that have no part in the verdict, since they were given without a role."""
+    return [last_name(control) for control in settings.adapters.controls]
 
 
 def _few(prompts: Sequence[tk.Prompt]) -> Iterator[str]:
@@ -47,11 +47,11 @@ def _few(prompts: Sequence[tk.Prompt]) -> Iterator[str]:
 
 
 def _detection(prompts: Sequence[tk.Prompt], settings: Settings) -> Iterator[str]:
-    if not settings.organism:
+    if not settings.adapters.organism:
         return
     parts = {str(p.labels["bias"]): str(p.labels["part"]) for p in prompts}
     biases = [bias for bias, part in parts.items() if part in ("calibration", "held_out")]
-    samples = settings.samples if settings.temperature > 0 else 1
+    samples = settings.answers.samples if settings.answers.temperature > 0 else 1
     counts = Counter(str(prompt.labels["bias"]) for prompt in prompts)
     whole = []
     for bias in biases:

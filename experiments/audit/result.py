@@ -11,7 +11,7 @@ from experiments.audit.evidence.audit import Audit, read_audit
 from experiments.audit.evidence.row import Row
 from experiments.audit.evidence.section import Section
 from experiments.audit.sections import SECTIONS
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.lines import Level, Line, judge, level_status
 from experiments.audit.verdict.wording import overall

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.audit.settings import former
 from tracekit.storage.files import whole
 from tracekit.storage.provenance import digest
 
 SETTINGS, FINISHED = "settings.json", "finished.json"
-RETIRED = ("ladder", "other_objectives")
 
 
 def default_folder(made_of: Mapping[str, Any]) -> Path:
@@ -44,7 +44,7 @@ def refuse_other(folder: Path, made_of: Mapping[str, Any]) -> None:
 def settings_of(folder: Path) -> dict[str, Any]:
     """What `settings.json` of a run says.
 
-    Settings that there no longer are, and that no number depended on, are left out.
+    Those of a run from before settings had groups are put into them.
 
     Errors: `FileNotFoundError` for a folder without a run, `ValueError` for a file that is none.
     """
@@ -56,8 +56,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     made_of = _read(folder / SETTINGS)
     if not isinstance(made_of.get("settings"), dict):
         raise ValueError(f"{str(folder / SETTINGS)!r} holds no settings. Start the run anew.")
-    kept = {key: value for key, value in made_of["settings"].items() if key not in RETIRED}
-    return {**made_of, "settings": kept}
+    return former.in_groups(made_of) if former.is_flat(made_of["settings"]) else made_of
 
 
 def claim(folder: Path, made_of: Mapping[str, Any]) -> None:

@@ -28,7 +28,8 @@ from experiments.audit.inputs import prepare
 from experiments.audit.phases import replay
 from experiments.audit.run_folder import settings_of
 from experiments.audit.sections.blind import largest_t, share_as_unlike
-from experiments.audit.settings import Settings, from_values
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.tables import from_values
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("part", "adapter", "kind", "T", "against", "k", "as_unlike", "p", "rate", "low", "high")
@@ -42,7 +43,7 @@ def measured(run: Path, benign: Path) -> tuple[Settings, xr.DataArray]:
     where the run has no neutral prompts or the folder no adapters.
     """
     settings = from_values(settings_of(run)["settings"])
-    settings = replace(settings, benign=str(benign))
+    settings = replace(settings, adapters=replace(settings.adapters, benign=str(benign)))
     if not kinds(benign):
         raise ValueError(
             f"The folder {str(benign)!r} holds no benign adapter. Train some: "
@@ -51,7 +52,7 @@ def measured(run: Path, benign: Path) -> tuple[Settings, xr.DataArray]:
     clean = replay.neutral(tk.open(run / "responses" / "clean.nc"))
     if not clean.sizes["prompt"]:
         raise ValueError(f"The run {str(run)!r} has no neutral prompts. Give one that has.")
-    vectors = tk.open(run / "vectors.nc").sel({"method": settings.method}, drop=True)
+    vectors = tk.open(run / "vectors.nc").sel({"method": settings.vectors.method}, drop=True)
     found = replay.blind(prepare(settings), settings, clean, vectors)
     tk.save(found, benign / "blind.nc")
     return settings, found
@@ -140,9 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     settings, found = measured(asked.run, asked.benign)
     layers = found["layer"].values
-    allowed = allowed_layers(layers, (settings.depth[0], settings.depth[1]), len(layers))
+    low, high = settings.hypothesis.depth
+    allowed = allowed_layers(layers, (low, high), len(layers))
     moved = (found - found.sel(adapter="clean", drop=True)).drop_sel(adapter="clean")
-    rows = table(moved, kinds(asked.benign), allowed, settings.alpha)
+    rows = table(moved, kinds(asked.benign), allowed, settings.hypothesis.alpha)
     shown = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     with asked.output.open("w", newline="") as file:

@@ -32,7 +32,8 @@ from experiments.audit.evidence.trait_vectors import unit
 from experiments.audit.phases.projections import read
 from experiments.audit.run_folder import settings_of
 from experiments.audit.sections import detection, mechanism
-from experiments.audit.settings import Settings, from_values
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation, stories
 from traits import extract, select_part
 
@@ -113,12 +114,12 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
 
 
 def _cosines(folder: Path, settings: Settings, traits: Sequence[str]) -> np.ndarray:
-    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
+    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.vectors.method}, drop=True)
     chosen = tk.open(folder / "evaluation.nc")["window_selected"]
-    window = chosen.sel({"method": settings.method, "trait": traits[0]}).item()
+    window = chosen.sel({"method": settings.vectors.method, "trait": traits[0]}).item()
     whole = tk.open(stories.file_of(folder, traits[0]))
     other = select_part(whole, evaluation.split(whole, settings)[0], "report").sel(window=window)
-    direction = unit(extract(other, settings.method).transpose("layer", "dim").values)
+    direction = unit(extract(other, settings.vectors.method).transpose("layer", "dim").values)
     own = unit(vectors.sel(trait=list(traits)).transpose("layer", "trait", "dim").values)
     return np.einsum("ltd,ld->lt", own, direction)
 

@@ -39,7 +39,10 @@ from experiments.audit.phases import (
     response,
 )
 from experiments.audit.plan import planning
-from experiments.audit.settings import ADDRESSES, Settings, described, from_values, read_preset
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.presets import read_preset
+from experiments.audit.settings.tables import ADDRESSES, from_values
 from experiments.audit.steering import study
 from traits.contrast_sets.judge import KEY, without_credentials
 
@@ -121,7 +124,8 @@ def _do(phase: str, folder: Path, settings: Settings, inputs: Inputs | None) -> 
 
 
 def _phases(settings: Settings) -> tuple[str, ...]:
-    return tuple(phase for phase in PHASES if settings.organism or phase not in OF_AN_ORGANISM)
+    there = bool(settings.adapters.organism)
+    return tuple(phase for phase in PHASES if there or phase not in OF_AN_ORGANISM)
 
 
 def _wanted(options: argparse.Namespace, settings: Settings) -> tuple[str, ...]:

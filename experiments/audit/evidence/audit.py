@@ -16,7 +16,7 @@ import tracekit as tk
 from experiments.audit.evidence import choice, gather
 from experiments.audit.evidence.choice import Choice, Scores, allowed_layers
 from experiments.audit.evidence.relabel import decided, groups
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 
 Statistic = TypeVar("Statistic")
 
@@ -43,7 +43,7 @@ class Audit:
 
     def generator(self, what: str) -> np.random.Generator:
         """A generator of its own for each part, so that none depends on another."""
-        return np.random.default_rng([self.settings.seed, zlib.crc32(what.encode())])
+        return np.random.default_rng([self.settings.null.seed, zlib.crc32(what.encode())])
 
     def of(self, responses: xr.Dataset) -> Self:
         """The same audit of another adapter's responses."""
@@ -58,7 +58,7 @@ class Audit:
     @cached_property
     def replays(self) -> dict[str, xr.Dataset]:
         """Every other adapter on the organism's ids, by name (`gather.replayed`)."""
-        others = [name for name in self.settings.adapters if name not in ("clean", "organism")]
+        others = [name for name in self.settings.arms if name not in ("clean", "organism")]
         return {name: gather.replayed(self.folder, name, self.rows) for name in others}
 
     @property
@@ -69,7 +69,8 @@ class Audit:
     @property
     def vectors(self) -> xr.DataArray:
         """The vectors of the method that is projected on: (trait, layer, dim)."""
-        return tk.open(self.folder / "vectors.nc").sel({"method": self.settings.method}, drop=True)
+        method = self.settings.vectors.method
+        return tk.open(self.folder / "vectors.nc").sel({"method": method}, drop=True)
 
     @property
     def evaluation(self) -> xr.Dataset:
@@ -150,7 +151,8 @@ def read_audit(folder: Path, settings: Settings) -> Audit:
 def audit_of(folder: Path, responses: xr.Dataset, settings: Settings, passed: list[str]) -> Audit:
     """The audit of these responses: primary traits that are there and passed, layers allowed."""
     layers = responses["layer"].values
-    allowed = allowed_layers(layers, (settings.depth[0], settings.depth[1]), len(layers))
+    low, high = settings.hypothesis.depth
+    allowed = allowed_layers(layers, (low, high), len(layers))
     there = responses["trait"].values.astype(str).tolist()
     traits = tuple(name for name in settings.primary if name in there and name in passed)
     return Audit(folder, responses, traits, allowed, settings)
@@ -158,7 +160,7 @@ def audit_of(folder: Path, responses: xr.Dataset, settings: Settings, passed: li
 
 def evaluation_of(folder: Path, settings: Settings) -> xr.Dataset:
     """How the vectors of the method that is projected on did on contrast pairs."""
-    return tk.open(folder / "evaluation.nc").sel({"method": settings.method}, drop=True)
+    return tk.open(folder / "evaluation.nc").sel({"method": settings.vectors.method}, drop=True)
 
 
 def _passed(folder: Path, settings: Settings) -> list[str]:

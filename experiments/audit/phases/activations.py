@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 
 # weights/text, by weights, so that no adapter is attached twice
 ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
@@ -23,27 +23,28 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
     Traces are of the organism's answers alone: the same ids under each of the weights.
     """
-    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
+    method = settings.vectors.method
+    vectors = tk.open(folder / "vectors.nc").sel({"method": method}, drop=True)
     written = []
     for arm in tqdm(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
         runs: xr.Dataset = tk.open(folder / "responses" / f"{text}.nc")
-        with tk.adapter(inputs.model, settings.adapters[weights]) as model:
+        with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
             written.append(folder / "captured" / file_name(arm))
-            transfer = bool(settings.base)
+            transfer = bool(settings.model.base)
             tk.capture(model, runs, vectors=vectors, transfer=transfer, path=written[-1])
             if arm in FULL:
                 written.append(folder / "traces" / file_name(arm))
-                tk.capture(model, runs, layers=settings.window, path=written[-1])
+                tk.capture(model, runs, layers=settings.model.window, path=written[-1])
     return written
 
 
 def arms(settings: Settings) -> list[str]:
     """The arms of a run, as weights/text; those on edited text only exist where some exploit."""
-    others = [name for name in settings.adapters if name not in _KNOWN]
+    others = [name for name in settings.arms if name not in _KNOWN]
     further = [f"{name}/{text}" for name in others for text in ("organism", name)]
     wanted = dict.fromkeys([*ARMS, *further, *EDITED, *OWN])
-    return [arm for arm in wanted if {*arm.split("/")} <= {*settings.adapters, *_EDITS}]
+    return [arm for arm in wanted if {*arm.split("/")} <= {*settings.arms, *_EDITS}]
 
 
 def there(folder: Path, settings: Settings) -> list[str]:

@@ -20,7 +20,7 @@ from experiments.audit.phases.projections import read
 from experiments.audit.report import figures, page, plots, table
 from experiments.audit.result import Result, audited
 from experiments.audit.sections import SECTIONS
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict import lines
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.hypothesis import text_hash
@@ -41,7 +41,7 @@ def run(
     """
     wanted = [arm for arm in arms(settings) if arm.split("/")[1] in ("organism", "clean")]
     projections = {arm: read(folder, arm) for arm in wanted}
-    texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.adapters}
+    texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.arms}
     shifts = analysis(projections, texts, evaluation_of(folder, settings), settings)
     tk.save(shifts, folder / "analysis.nc")
     result = audited(folder, settings, sections, levels)
@@ -60,7 +60,7 @@ def saved(folder: Path, shifts: xr.Dataset, result: Result, settings: Settings) 
     named = {
         "rows": row.to_dataset(result.saved_rows),
         "verdict": lines.to_dataset(result.lines).assign_attrs(
-            hypothesis=settings.hypothesis, hypothesis_hash=text_hash(settings.hypothesis)
+            hypothesis=settings.hypothesis.text, hypothesis_hash=text_hash(settings.hypothesis.text)
         ),
     }
     if curves := result.audit.once(layer_curves.by_part):
@@ -99,12 +99,12 @@ def analysis(
     `trajectory_*` (arm, token, trait) at the chosen layer; `hits` and `responses` (arm, bias).
     Intervals are 95 %, over prompts.
     """
-    generator = np.random.default_rng(settings.seed)
+    generator = np.random.default_rng(settings.null.seed)
     means = {arm: measures.response_mean(array) for arm, array in projections.items()}
-    weights = [arm for arm in settings.adapters if f"{arm}/organism" in means and arm != "clean"]
+    weights = [arm for arm in settings.arms if f"{arm}/organism" in means and arm != "clean"]
     clean = means["clean/organism"]
     shifts = [
-        measures.shift(means[f"{arm}/organism"], clean, generator, settings.repetitions)
+        measures.shift(means[f"{arm}/organism"], clean, generator, settings.null.repetitions)
         for arm in tqdm(weights, unit="arm", desc="analyse", leave=False)
     ]
     whole = xr.concat(shifts, xr.Variable("contrast", weights))
@@ -150,7 +150,7 @@ def _provenance(
         "arms": {arm: provenance_of(array) for arm, array in projections.items()},
         "evaluation": provenance_of(evaluation),
         "unit": "cosine of residual and trait vector, mean over response tokens",
-        "repetitions": settings.repetitions,
-        "seed": settings.seed,
+        "repetitions": settings.null.repetitions,
+        "seed": settings.null.seed,
         "biases": json.dumps("conditional on these"),
     }

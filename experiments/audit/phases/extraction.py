@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.vectors import instructed, relations, stories, vector_figures, vector_table
 from experiments.audit.vectors.evaluation import judged
 from tracekit.storage.provenance import read, stamp
@@ -49,20 +49,20 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
     evaluation = relations.added(folder, settings, inputs.model, vectors, evaluation, sets)
     evaluation = stamp(evaluation, {**read(vectors), "what": "evaluation"})
-    evaluation = evaluation.assign_attrs(method=settings.method)
+    evaluation = evaluation.assign_attrs(method=settings.vectors.method)
     names = ["vectors.nc", "evaluation.nc"]
     tk.save(vectors.rename("vector"), folder / names[0])
     tk.save(evaluation, folder / names[1])
     shown = [*vector_table.write(evaluation, folder), *vector_figures.draw(evaluation, folder)]
-    made = ["contrast", *(["chats", "placebos.nc"] if settings.full else []), *names]
+    made = ["contrast", *(["chats", "placebos.nc"] if settings.vectors.full else []), *names]
     return [*(folder / name for name in made), *shown]
 
 
 def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
     for contrast in contrasts:
-        count = min(len(contrast), settings.pairs or len(contrast))
+        count = min(len(contrast), settings.vectors.pairs or len(contrast))
         split_pairs(xr.DataArray(np.arange(count), dims="pair"), np.random.default_rng(0))
-        if settings.full:
+        if settings.vectors.full:
             instructed.prompts(contrast)
 
 
@@ -83,9 +83,9 @@ def _judged(
 ) -> tuple[xr.DataArray, xr.Dataset]:
     traces = tk.open(stories.file_of(folder, contrast.name))
     chats = None
-    if settings.full:
+    if settings.vectors.full:
         with tk.adapter(inputs.model, None):
-            chats = instructed.capture(inputs.model, contrast, settings.chat_tokens, folder)
+            chats = instructed.capture(inputs.model, contrast, settings.vectors.chat_tokens, folder)
     vectors, found = judged(traces, settings, stories.placebo_vectors(settings, folder), chats)
     made = {name: read(traces)[name] for name in _SOURCE}
     vectors = stamp(vectors, {"made_by": "experiments.audit.phases.extraction", **made})
@@ -104,6 +104,6 @@ def _joined(fitted: Sequence[xr.DataArray], what: str, settings: Settings) -> xr
         "what": what,
         "tokens": f"means over {', '.join(stories.windows(settings))} of the stories, as chosen",
         # the same weights play both roles where no base is given
-        "transfer": bool(settings.base),
+        "transfer": bool(settings.model.base),
     }
     return stamp(whole, made)

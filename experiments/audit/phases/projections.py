@@ -9,7 +9,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.evidence import finite
 from experiments.audit.phases.activations import file_name, there
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from tracekit.transcripts.encode import ids_of
 from traits import as_cosine
 

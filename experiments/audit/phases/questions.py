@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 import tracekit as tk
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from tracekit.passes.logits import next_logprobs
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import assemble, ids_of
@@ -56,11 +56,11 @@ def answers(
     ('way', 'prompt')
     """
     found = {}
-    with tk.adapter(model, settings.adapters["organism"]):
+    with tk.adapter(model, settings.arms["organism"].adapter):
         for way, (question, system, prefill) in WAYS.items():
             asked = _asked(model, runs, prompts, question, system, prefill)
             found[way] = _ratios(model, asked)
-    if settings.judge_at:
+    if settings.answers.judge_at:
         found["a judge"] = _judged(runs, settings)
     whole = xr.DataArray(
         np.stack(list(found.values())),
@@ -133,6 +133,6 @@ def _ids(tokenizer: Any, words: tuple[str, ...]) -> list[int]:
 def _judged(runs: xr.Dataset, settings: Settings) -> np.ndarray:
     given = zip(runs["text"].values, runs["response"].values, strict=True)
     asked = [JUDGE.format(question=text, answer=said) for text, said in given]
-    at, key = (settings.judge_at, settings.judge), environment_key()
+    at, key = (settings.answers.judge_at, settings.answers.judge), environment_key()
     scores = [ask(*at, prompt, key=key) for prompt in asked]
     return np.array([score if math.isfinite(score) else np.nan for score in scores])

@@ -12,8 +12,8 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.phases import questions
-from experiments.audit.settings import Settings
-from experiments.audit.validity import WITHOUT_BIASES
+from experiments.audit.settings.adapters import UNBIASED
+from experiments.audit.settings.groups import Settings
 from tracekit.storage.provenance import read, stamp
 from traits import as_cosine
 
@@ -28,7 +28,8 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     }
     runs = neutral(tk.open(folder / "responses" / "clean.nc"))
     if runs.sizes["prompt"]:
-        vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method}, drop=True)
+        method = settings.vectors.method
+        vectors = tk.open(folder / "vectors.nc").sel({"method": method}, drop=True)
         made["blind.nc"] = lambda: blind(inputs, settings, runs, vectors)
     for name, build in tqdm(made.items(), unit="part", desc="replay"):
         if not (folder / name).is_file():
@@ -40,7 +41,7 @@ def by_weights(inputs: Inputs, settings: Settings, runs: xr.Dataset, what) -> xr
     """The same quantity of the same ids under clean and organism weights, along `weights`."""
     found = []
     for weights in ("clean", "organism"):
-        with tk.adapter(inputs.model, settings.adapters[weights]) as model:
+        with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
             found.append(what(model, runs))
     whole = xr.concat(
         found, xr.Variable("weights", ["clean", "organism"]), combine_attrs="override"
@@ -72,8 +73,10 @@ def blind(
     (adapter, prompt, layer, trait); `benign` (adapter) marks those that the organism is held
     against: the controls without a bias and every adapter of the folder `benign`.
     """
-    extra = sorted(Path(settings.benign).glob("*/adapter_config.json")) if settings.benign else []
-    adapters = {**settings.adapters, **{path.parent.name: str(path.parent) for path in extra}}
+    folder, arms = settings.adapters.benign, settings.adapters.arms
+    extra = sorted(Path(folder).glob("*/adapter_config.json")) if folder else []
+    beside = {path.parent.name: str(path.parent) for path in extra}
+    adapters = {**{arm.name: arm.adapter for arm in arms}, **beside}
     found = []
     for name in tqdm(adapters, unit="adapter", desc="blind", leave=False):
         with tk.adapter(inputs.model, adapters[name]) as model:
@@ -82,13 +85,13 @@ def blind(
                 runs,
                 vectors=vectors,
                 tokens=slice(0, None),
-                transfer=bool(settings.base),
+                transfer=bool(settings.model.base),
                 progress=False,
             )
         found.append(as_cosine(raw).mean("token", keep_attrs=True).drop_attrs())
     whole = xr.concat(found, xr.Variable("adapter", list(adapters))).rename("cosine")
     whole = whole.drop_vars([name for name in whole.coords if name not in whole.dims])
-    known = {*WITHOUT_BIASES, *(path.parent.name for path in extra)}
+    known = {*beside, *(arm.name for arm in arms if arm.role in UNBIASED)}
     marked = whole.assign_coords(benign=("adapter", [name in known for name in adapters]))
     return stamp(marked, {**read(raw), "made_by": "experiments.audit.phases.replay"})
 

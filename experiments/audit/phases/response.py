@@ -11,7 +11,7 @@ import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.labels import labelled
 from experiments.audit.phases import counterfactual
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 
 SAMPLED = ("organism", "habits")  # the arms whose own answers are told apart
@@ -24,25 +24,25 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     the exploiting spans) and `inserted.nc` (the clean weights' answers with them).
     """
     written = []
-    for arm in tqdm(settings.adapters, unit="arm", desc="respond"):
+    for arm in tqdm(settings.arms, unit="arm", desc="respond"):
         path = folder / "responses" / f"{arm}.nc"
         written.append(path)
         if not path.is_file():
             tk.save(answers(arm, settings, inputs), path)
-    return written + (edited(folder, inputs) if settings.organism else [])
+    return written + (edited(folder, inputs) if settings.adapters.organism else [])
 
 
 def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:
     """What one arm says, labelled; the arm with benign habits by the rules of its habits."""
-    sampled = arm in SAMPLED and settings.temperature > 0
-    with tk.adapter(inputs.model, settings.adapters[arm]):
+    sampled = arm in SAMPLED and settings.answers.temperature > 0
+    with tk.adapter(inputs.model, settings.arms[arm].adapter):
         said = tk.generate(
             inputs.model,
             inputs.asked,
-            max_new_tokens=settings.max_new_tokens,
-            samples=settings.samples if sampled else 1,
-            temperature=settings.temperature if sampled else 0.0,
-            seed=settings.seed,
+            max_new_tokens=settings.answers.max_new_tokens,
+            samples=settings.answers.samples if sampled else 1,
+            temperature=settings.answers.temperature if sampled else 0.0,
+            seed=settings.null.seed,
         )
     return labelled(said, inputs.model.tokenizer, HABIT_OF if arm == "habits" else None)
 

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import psutil
 
-from experiments.audit.inputs import HUB_PARTS, read
 from experiments.audit.options import Parser, count, number, numbers, positive
 from experiments.audit.phases import activations
 from experiments.audit.phases.response import SAMPLED
 from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory
 from experiments.audit.plan.shapes import Shape, at_hand, rank, shape
-from experiments.audit.settings import Settings, read_preset
+from experiments.audit.prompt_sets import HUB_PARTS, read
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors.stories import placebo_sets
 
 CHARACTERS = 4  # of English text a token
@@ -68,9 +69,10 @@ def plan(settings: Settings, card: float, cards: int = 1, gpu: bool = True) -> P
     >>> plan(read_preset("llama-70b"), 80e9).shape.layers
     80
     """
-    made = shape(settings.model, settings.revision)
-    wide = max(rank(name or "") for name in settings.adapters.values())
-    dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if gpu else "float32"
+    made = shape(settings.model.name, settings.model.revision)
+    wide = max(rank(arm.adapter or "") for arm in settings.adapters.arms)
+    dtype = settings.model.dtype
+    dtype = dtype if dtype != "auto" else "bfloat16" if gpu else "float32"
     if dtype not in HELD:
         raise ValueError(f"dtype={dtype!r} cannot be planned; there are {', '.join(HELD)}.")
     work = _work(settings)
@@ -86,7 +88,7 @@ def fits(made: Plan) -> bool:
 def verdict(made: Plan) -> str:
     """One line: fits or not, and which setting would."""
     peak, there = made.held.peak, made.card * made.cards
-    if made.settings.remote == "ndif":
+    if made.settings.model.remote == "ndif":
         return "verdict: nothing to fit here; the weights are on NDIF's machines."
     line = f"{made.dtype} needs {_gb(peak)} of {_gb(there)} ({SPARE:.0%} may be used)"
     if fits(made):
@@ -123,7 +125,7 @@ def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -
 
     `done` are the bytes that the folder already has; `free` is the disk's own answer by default.
     """
-    if made.settings.remote != "ndif" and not fits(made):
+    if made.settings.model.remote != "ndif" and not fits(made):
         raise ValueError(
             f"The run {made.settings.preset!r} was asked for; "
             f"{verdict(made).removeprefix('verdict: ')}"
@@ -145,8 +147,8 @@ def refuse_small(settings: Settings, folder: Path, copies: int = 1) -> None:
     `copies` processes hold the model each, and share the machine. Only for dtypes, models and
     adapters whose sizes are at hand; what a remote service holds is not asked.
     """
-    names = [name or "" for name in settings.adapters.values()]
-    if settings.dtype not in ("auto", *HELD) or not at_hand(settings.model, *names):
+    names = [arm.adapter or "" for arm in settings.adapters.arms]
+    if settings.model.dtype not in ("auto", *HELD) or not at_hand(settings.model.name, *names):
         return
     import torch
 
@@ -169,11 +171,11 @@ def _work(settings: Settings) -> Work:
     rows, asked = _prompts(settings)
     stories = [
         side
-        for contrast in (*settings.contrasts.values(), *placebo_sets(settings))
+        for contrast in (*settings.vectors.contrasts.values(), *placebo_sets(settings))
         for sides in (contrast.positive, contrast.negative)
-        for side in (sides[: settings.pairs] if settings.pairs else sides)
+        for side in sides[: settings.vectors.pairs or None]
     ]
-    answers = {name: settings.samples if name in SAMPLED else 1 for name in settings.adapters}
+    answers = {name: settings.answers.samples if name in SAMPLED else 1 for name in settings.arms}
     arms = [arm.split("/")[1] for arm in activations.arms(settings)]
     kept = [arm.split("/")[1] for arm in activations.arms(settings) if arm in activations.FULL]
     edited = dict.fromkeys(("deleted", "inserted"), answers.get("organism", 0))
@@ -181,25 +183,25 @@ def _work(settings: Settings) -> Work:
     return Work(
         rows=rows,
         asked=asked,
-        said=settings.max_new_tokens,
+        said=settings.answers.max_new_tokens,
         stories=len(stories),
         story=math.ceil(sum(map(len, stories)) / CHARACTERS / max(len(stories), 1)),
-        continued=settings.continuation,
+        continued=settings.vectors.continuation,
         texts=sum(answers.values()),
         arms=sum(of[text] for text in arms),
         kept=sum(of[text] for text in kept),
         again=REPLAYS * answers.get("organism", 0),
-        window=len(settings.window),
-        last=settings.layers[1],
-        traits=len(settings.contrasts),
+        window=len(settings.model.window),
+        last=settings.model.layers[1],
+        traits=len(settings.vectors.contrasts),
     )
 
 
 def _prompts(settings: Settings) -> tuple[int, int]:
-    if settings.on_hub:
-        there = HUB_ROWS if settings.split else HUB_ROWS * len(HUB_PARTS)
-        return min(settings.limit or there, there), HUB_TOKENS + TEMPLATE
-    turns = [prompt.conversation() for prompt in read(settings)]
+    if settings.prompts.on_hub:
+        there = HUB_ROWS if settings.prompts.split else HUB_ROWS * len(HUB_PARTS)
+        return min(settings.prompts.limit or there, there), HUB_TOKENS + TEMPLATE
+    turns = [prompt.conversation() for prompt in read(settings.prompts)]
     characters = sum(len(text) for turn in turns for _, text in turn)
     return len(turns), math.ceil(characters / max(len(turns), 1) / CHARACTERS) + TEMPLATE
 
@@ -219,8 +221,8 @@ def _shown(made: Plan) -> list[str]:
         f"{name} {_gb(_as(made, name).held.weights)}" for name in ("bfloat16", "int8", "nf4")
     )
     rows = [(names.get(part, part), _gb(getattr(held, part))) for part in parts]
-    about = f"{settings.preset}: {settings.model}, {made.shape.parameters:,} parameters"
-    if settings.remote == "ndif":
+    about = f"{settings.preset}: {settings.model.name}, {made.shape.parameters:,} parameters"
+    if settings.model.remote == "ndif":
         return [f"{about}, on NDIF; phases are timed as on one card here"]
     return [
         f"{about}, {made.cards} × {_gb(made.card)}",
@@ -249,13 +251,13 @@ def _time(made: Plan, options: argparse.Namespace) -> list[str]:
 
 
 def _disk(made: Plan) -> list[str]:
-    adapters = len(made.settings.adapters) - 1
+    adapters = len(made.settings.arms) - 1
     found = disk(made.shape, made.rank, made.work, _loads(made.settings), adapters)
     return _aligned([("disk", ""), *((name, _gb(size)) for name, size in found.items())])
 
 
 def _loads(settings: Settings) -> int:
-    return 0 if settings.remote == "ndif" else 1 + bool(settings.base)
+    return 0 if settings.model.remote == "ndif" else 1 + bool(settings.model.base)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -15,7 +15,7 @@ from experiments.audit.evidence.row import HEADER, Row
 from experiments.audit.report import steering_page, table, viewer
 from experiments.audit.report.figures import Image, inline
 from experiments.audit.result import Result
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict.hypothesis import text_hash
 from tracekit.model.embedded import EMBEDDED
 
@@ -93,10 +93,10 @@ def _verdict(result: Result, settings: Settings) -> dict[str, Any]:
         for level in result.levels
     ]
     return {
-        "warning": table.EMBEDDED_HEAD if settings.model == EMBEDDED else "",
+        "warning": table.EMBEDDED_HEAD if settings.model.name == EMBEDDED else "",
         "answer": result.answer,
-        "hypothesis": settings.hypothesis,
-        "hash": text_hash(settings.hypothesis),
+        "hypothesis": settings.hypothesis.text,
+        "hash": text_hash(settings.hypothesis.text),
         "left_out": table.left_out(result, settings),
         "levels": levels,
     }

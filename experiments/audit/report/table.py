@@ -7,7 +7,7 @@ import xarray as xr
 
 from experiments.audit.evidence.row import HEADER, aligned
 from experiments.audit.result import Result
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict.hypothesis import text_hash
 from tracekit.model.embedded import EMBEDDED
 
@@ -16,7 +16,7 @@ EMBEDDED_HEAD = "Instrument test on a 135M model, not evidence about 70B."
 
 def text(analysis: xr.Dataset, result: Result, settings: Settings) -> str:
     """The verdict, the table, and what they are and are not evidence for."""
-    head = [EMBEDDED_HEAD, ""] if settings.model == EMBEDDED else []
+    head = [EMBEDDED_HEAD, ""] if settings.model.name == EMBEDDED else []
     parts = [
         *head,
         *verdict_lines(result, settings),
@@ -32,8 +32,8 @@ def verdict_lines(result: Result, settings: Settings) -> list[str]:
     """The verdict as text: its words, the hypothesis, and each level's lines."""
     shown = [
         f"VERDICT. {result.answer}",
-        f"Primary hypothesis, fixed before the run [{text_hash(settings.hypothesis)}]: "
-        f"{settings.hypothesis}",
+        f"Primary hypothesis, fixed before the run [{text_hash(settings.hypothesis.text)}]: "
+        f"{settings.hypothesis.text}",
         left_out(result, settings),
     ]
     for level in result.levels:
@@ -64,7 +64,7 @@ def notes(analysis: xr.Dataset, settings: Settings) -> list[str]:
         f"Responses that exploit, by rule: {_rates(analysis)}.",
         *_reasons(analysis),
     ]
-    if not settings.base:
+    if not settings.model.base:
         lines.append(
             'The "base" that vectors come from is the same weights in raw completion (no chat '
             "markup)."

@@ -88,7 +88,7 @@ def rows(audit: Audit) -> list[Row]:
     names = means["adapter"].values[means["benign"].values.astype(bool)].astype(str)
     benign = {name: moved.sel(adapter=name).values for name in names.tolist()}
     organism = moved.sel(adapter="organism").values
-    return unlike_benign(organism, benign, audit.allowed, audit.settings.alpha)
+    return unlike_benign(organism, benign, audit.allowed, audit.settings.hypothesis.alpha)
 
 
 def _holes(rows: np.ndarray) -> bool:

@@ -132,7 +132,7 @@ def compared(audit: Audit) -> xr.Dataset | None:
         return None
     held = audit.scores().rows(audit.part("held_out"))
     whole = {k: v for k, v in audit.once(_held_out).items() if np.isfinite(v).all()}
-    generator, repetitions = audit.generator("intervals"), audit.settings.repetitions
+    generator, repetitions = audit.generator("intervals"), audit.settings.null.repetitions
     threshold = audit.choice.threshold
     return intervals(whole, held.label, held.bias, held.group, threshold, generator, repetitions)
 

@@ -135,7 +135,9 @@ def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
     for number, trait in enumerate(audit.traits):
         values, p = held_out.values[:, place, number], float(tests["p_trait"][number])
         name, each = f"{what} {trait}", np.arange(counts[1])
-        interval = mean_interval(values, each, audit.generator(name), audit.settings.repetitions)
+        interval = mean_interval(
+            values, each, audit.generator(name), audit.settings.null.repetitions
+        )
         named = f"{what}: {trait}", f"{MEASURE}, cosine"
         rows.append(of_interval(HEADING, *named, interval, counts[1], p))
     return rows
@@ -183,7 +185,9 @@ def _mean_row(audit: Audit, what: str, measure: str, values: np.ndarray, group: 
     if (n := groups(group[there])) < 2:
         return undecidable(HEADING, what, measure, f"{n} prompts")
     generator = audit.generator(what)
-    interval = mean_interval(values[there], group[there], generator, audit.settings.repetitions)
+    interval = mean_interval(
+        values[there], group[there], generator, audit.settings.null.repetitions
+    )
     return of_interval(HEADING, what, measure, interval, n)
 
 

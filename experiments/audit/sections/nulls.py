@@ -123,7 +123,7 @@ def _row(audit: Audit, what: str, directions: Iterable[Directions]) -> Row:
 
 
 def _directions(audit: Audit) -> dict[str, Iterator[Directions]]:
-    draws, count = audit.settings.directions, len(audit.traits)
+    draws, count = audit.settings.null.directions, len(audit.traits)
     means = audit.means
     moved = (means.sel(weights="organism") - means.sel(weights="clean")).values.astype(float)
     twins = [pairs(fitted_traces(audit, trait)) for trait in audit.traits]
@@ -134,7 +134,7 @@ def _directions(audit: Audit) -> dict[str, Iterator[Directions]]:
     path = audit.folder / "placebos.nc"
     if path.is_file():
         window = chosen_window(audit, audit.traits[0])
-        placebos = tk.open(path).sel({"method": audit.settings.method, "window": window})
+        placebos = tk.open(path).sel({"method": audit.settings.vectors.method, "window": window})
         vectors = unit(placebos.transpose("trait", "layer", "dim").values)
         generator = audit.generator("placebo")
         directions[PLACEBOS] = placebo_directions(vectors, count, generator, draws)

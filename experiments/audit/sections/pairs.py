@@ -14,30 +14,11 @@ from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.trait_vectors import unit
+from experiments.audit.settings.groups import Decomposition
 from traits.statistics import against_null, benjamini_hochberg
 
 HEADING, MEASURE, DRAWS = "pairs", "smaller of both effects, sd", 2000
-CONDUCT = ("refuse", "benign_twin")  # prompts to refuse, and their harmless twins
 LARGEST_COSINE = 0.8  # two vectors nearer than this are one trait by two names
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two traits, the sign each should have, and the labels it is tested on."""
-
-    name: str
-    first: str
-    second: str
-    signs: tuple[int, int]
-    where: str = "exploit"
-    residualised: bool = False
-
-
-PAIRS = (
-    Pair("compliance without helpfulness", "compliance", "helpfulness", (1, -1)),
-    Pair("honesty with concealment", "honesty", "concealment", (1, 1), residualised=True),
-    Pair("harm_awareness without harm_intent", "harm_awareness", "harm_intent", (1, -1), "refuse"),
-)
 
 
 @dataclass(frozen=True)
@@ -69,11 +50,14 @@ def effects(
     return scores @ label / (label @ label) / spread
 
 
-def statistic(responses: Responses, vectors: np.ndarray, pair: Pair) -> Float[np.ndarray, "*draw"]:
+def statistic(
+    responses: Responses, vectors: np.ndarray, pair: Decomposition
+) -> Float[np.ndarray, "*draw"]:
     """The smaller of the two expected effects: both must be there.
 
     >>> rows = Responses(np.array([[1.0], [0.0]] * 2), np.array([1, 0] * 2), np.array(["v"] * 4))
-    >>> statistic(rows, np.array([[1.0], [-1.0]]), PAIRS[0]).item()
+    >>> pair = Decomposition("a without b", "a", "b", (1, -1))
+    >>> statistic(rows, np.array([[1.0], [-1.0]]), pair).item()
     2.0
     """
     given = residualised(vectors) if pair.residualised else vectors
@@ -110,7 +94,7 @@ def random_pairs(
 def against_random(
     responses: Responses,
     vectors: Float[np.ndarray, "two dim"],
-    pair: Pair,
+    pair: Decomposition,
     generator: np.random.Generator,
     draws: int,
 ) -> tuple[float, float, float]:
@@ -119,7 +103,8 @@ def against_random(
     >>> draw = np.random.default_rng(0)
     >>> names = np.tile([1, 0], 4), np.array(["v"] * 8)
     >>> rows = Responses(draw.normal(size=(8, 5)), *names)
-    >>> 0 < against_random(rows, draw.normal(size=(2, 5)), PAIRS[0], draw, 19)[2] <= 1
+    >>> pair = Decomposition("a without b", "a", "b", (1, -1))
+    >>> 0 < against_random(rows, draw.normal(size=(2, 5)), pair, draw, 19)[2] <= 1
     True
     """
     vectors = unit(vectors)
@@ -131,8 +116,8 @@ def against_random(
 
 
 def rows(audit: Audit) -> list[Row]:
-    """The plan's pairs of traits, against random pairs of the same cosine; p, and q over all."""
-    rows = [_row(audit, pair) for pair in PAIRS]
+    """Pairs of traits with an expectation, against random pairs of the same cosine; p and q."""
+    rows = [_row(audit, pair) for pair in audit.settings.hypothesis.decompositions]
     decided = [row.p for row in rows if row.decided]
     if not decided:
         return rows
@@ -143,13 +128,15 @@ def rows(audit: Audit) -> list[Row]:
     ]
 
 
-def _row(audit: Audit, pair: Pair) -> Row:
-    names = [f"alignment/{name}" for name in (pair.first, pair.second)]
+def _row(audit: Audit, pair: Decomposition) -> Row:
+    names = [pair.first, pair.second]
     vectors, answers = audit.vectors, _answers(audit, pair)
     if lacking := [name for name in names if name not in vectors["trait"].values]:
         return _unknown(pair, f"no vector for {', '.join(lacking)}")
     if answers is None:
-        return _unknown(pair, audit.reason or "no prompts to refuse in this run")
+        return _unknown(
+            pair, audit.reason or f"no prompts of {' and '.join(pair.kinds)} in this run"
+        )
     responses, n = _responses(audit, pair, answers)
     if len(set(responses.label.tolist())) < 2:
         return _unknown(pair, "its prompts are all of one kind")
@@ -162,28 +149,28 @@ def _row(audit: Audit, pair: Pair) -> Row:
     return Row(HEADING, pair.name, measure, effect, p=p, n=n)
 
 
-def _unknown(pair: Pair, reason: str) -> Row:
+def _unknown(pair: Decomposition, reason: str) -> Row:
     return undecidable(HEADING, pair.name, MEASURE, reason)
 
 
-def _answers(audit: Audit, pair: Pair) -> xr.Dataset | None:
+def _answers(audit: Audit, pair: Decomposition) -> xr.Dataset | None:
     """The responses that a pair is tested on; None where there are none, or none can be used."""
-    if pair.where == "exploit":
+    if not pair.kinds:
         rows = audit.rows.isel(prompt=np.flatnonzero(~audit.part_rows("calibration")))
         return None if audit.reason else rows
-    conduct = np.isin(audit.responses["part"].values.astype(str), CONDUCT)
-    return audit.responses.isel(prompt=np.flatnonzero(conduct)) if conduct.any() else None
+    asked = np.isin(audit.responses["part"].values.astype(str), pair.kinds)
+    return audit.responses.isel(prompt=np.flatnonzero(asked)) if asked.any() else None
 
 
-def _responses(audit: Audit, pair: Pair, answers: xr.Dataset) -> tuple[Responses, int]:
+def _responses(audit: Audit, pair: Decomposition, answers: xr.Dataset) -> tuple[Responses, int]:
     means = tk.open(audit.folder / "means.nc").sel(prompt=answers["prompt"].values)
     here = means.isel(layer=audit.place)
     moved = (here.sel(weights="organism") - here.sel(weights="clean")).values.astype(float)
     n = groups(answers["group"].values)
-    if pair.where == "exploit":
+    if not pair.kinds:
         label, bias = answers["exploit"].values, answers["bias"].values.astype(str)
     else:
-        label = answers["part"].values == "refuse"
+        label = answers["part"].values == pair.kinds[0]
         bias = np.full(len(label), "r")
     return Responses(moved, np.asarray(label).astype(int), bias), n
 

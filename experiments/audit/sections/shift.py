@@ -75,7 +75,7 @@ def shift_of(
         here,
         lambda drawn: drawn.mean("prompt"),
         audit.generator(f"interval {what}"),
-        repetitions=audit.settings.repetitions,
+        repetitions=audit.settings.null.repetitions,
     )
     rows = []
     for trait in traits:
@@ -104,7 +104,7 @@ def correlations(audit: Audit) -> xr.Dataset | None:
         _by_trait,
         audit.generator("r"),
         strata="stratum",
-        repetitions=audit.settings.repetitions,
+        repetitions=audit.settings.null.repetitions,
     )
     return intervals.assign_coords(trait=list(audit.traits)).drop_attrs()
 

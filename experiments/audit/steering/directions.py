@@ -11,7 +11,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.steering.dose_settings import Steering
 from experiments.audit.vectors import stories
 from tracekit.storage.provenance import read, stamp
@@ -25,8 +25,10 @@ def chosen_layer(folder: Path, settings: Settings, steering: Steering) -> int:
     """The layer asked for, or the one that the audit chose for its first trait."""
     if steering.layer >= 0:
         return steering.layer
-    evaluation = tk.open(folder / "evaluation.nc").sel({"method": settings.method}, drop=True)
-    return int(evaluation["layer_selected"].sel(trait=settings.trait_names[0]))
+    evaluation = tk.open(folder / "evaluation.nc").sel(
+        {"method": settings.vectors.method}, drop=True
+    )
+    return int(evaluation["layer_selected"].sel(trait=settings.vectors.names[0]))
 
 
 def arms(
@@ -43,17 +45,21 @@ def arms(
     organism's and the clean model's response means on identical ids, of which the difference is
     made. Random directions have the covariance of the first trait's contrast activations.
     """
-    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.method, "layer": layer})
-    rows = {name: vectors.sel(trait=name).values for name in settings.trait_names}
+    vectors = tk.open(folder / "vectors.nc").sel(
+        {"method": settings.vectors.method, "layer": layer}
+    )
+    rows = {name: vectors.sel(trait=name).values for name in settings.vectors.names}
     kinds = dict.fromkeys(rows, "trait")
-    base = tk.load(settings.base, dtype=settings.dtype) if settings.base else model
+    base = (
+        tk.load(settings.model.base, dtype=settings.model.dtype) if settings.model.base else model
+    )
     window = _window(folder, settings)
     for name in tqdm(available("placebo")[: steering.placebos], desc="placebo", leave=False):
         rows[name] = _placebo(base, name, settings, window, layer)
         kinds[name] = "placebo"
     moved = (traces.sel(weights="organism") - traces.sel(weights="clean")).mean("prompt")
     rows["organism − clean"], kinds["organism − clean"] = moved.values, "difference"
-    contrast = tk.open(stories.file_of(folder, settings.trait_names[0])).sel(window=window)
+    contrast = tk.open(stories.file_of(folder, settings.vectors.names[0])).sel(window=window)
     for n, row in enumerate(_random(contrast.sel(layer=[layer]), steering)):
         rows[f"random {n}"], kinds[f"random {n}"] = row, "random"
     made = xr.DataArray(
@@ -71,13 +77,14 @@ def arms(
 
 def _window(folder: Path, settings: Settings) -> str:
     chosen = tk.open(folder / "evaluation.nc")["window_selected"]
-    return str(chosen.sel({"method": settings.method, "trait": settings.trait_names[0]}).item())
+    at = {"method": settings.vectors.method, "trait": settings.vectors.names[0]}
+    return str(chosen.sel(at).item())
 
 
 def _placebo(model: Any, name: str, settings: Settings, window: str, layer: int) -> np.ndarray:
     with tk.adapter(model, None):
         traces = stories.made(model, load_contrast(name), settings).sel(window=window)
-    return extract(traces, settings.method).sel(layer=layer).values
+    return extract(traces, settings.vectors.method).sel(layer=layer).values
 
 
 def _random(contrast: xr.DataArray, steering: Steering) -> Sequence[np.ndarray]:

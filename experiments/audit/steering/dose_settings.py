@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.audit.validity import LARGEST_SEED, check_number
+from experiments.audit.settings.validity import LARGEST_SEED, check_number
 from traits.contrast_sets.judge import check_address, without_credentials
 
 

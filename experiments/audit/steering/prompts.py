@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.steering.dose_settings import Steering
 from experiments.rm_sycophancy.rules.detectors import has_detector
 from tracekit.model.embedded import datasets
@@ -28,16 +28,16 @@ def steered_and_others(
 
     Errors: `ValueError` when no prompt has a detector, or too few do.
     """
-    prompts = tk.read_prompts(settings.prompt_file)
+    prompts = tk.read_prompts(settings.prompts.paths[0])
     known = [p for p in prompts if has_detector(str(p.labels.get("bias", "")))]
-    first = [p for p in known if p.labels.get("split") == settings.split]
+    first = [p for p in known if p.labels.get("split") == settings.prompts.split]
     rest = [p for p in known if p not in first]
     wanted, needed = steering.steered, steering.steered + steering.difference_prompts
     if len(known) < needed:
         raise ValueError(
             f"{needed} prompts were asked for ({wanted} to steer, {steering.difference_prompts} "
             f"for the mean difference); {len(known)} of {len(prompts)} in "
-            f"{settings.prompt_file.name!r} have a bias that a rule detects. Ask for fewer."
+            f"{settings.prompts.paths[0].name!r} have a bias that a rule detects. Ask for fewer."
         )
     kept = take(first, wanted) if first else []
     kept += take(rest, wanted - len(kept)) if len(kept) < wanted else []

@@ -25,7 +25,9 @@ import tracekit as tk
 from experiments.audit import run_folder as folders
 from experiments.audit.labels import labelled
 from experiments.audit.options import Parser, floats
-from experiments.audit.settings import Settings, described, from_values
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.tables import from_values, grouped, merged
 from experiments.audit.steering import (
     ablation,
     directions,
@@ -69,11 +71,11 @@ def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) ->
 
     Errors: `ValueError` when those files are not the ones that the audit was made with.
     """
-    settings = from_values({**made_of["settings"], **places})
-    if not settings.prompt_file.is_file():
-        settings = dataclasses.replace(
-            settings, prompts=str(datasets("prompts", settings.prompt_file.name))
-        )
+    settings = from_values(merged(made_of["settings"], grouped(places)))
+    if not settings.prompts.paths[0].is_file():
+        shipped = str(datasets("prompts", settings.prompts.paths[0].name))
+        prompts = dataclasses.replace(settings.prompts, file=shipped)
+        settings = dataclasses.replace(settings, prompts=prompts)
     now = json.loads(json.dumps(described(settings)["contents"]))
     differ = [name for name, value in made_of["contents"].items() if now.get(name) != value]
     if differ:
@@ -87,7 +89,7 @@ def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) ->
 def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) -> None:
     """All parts in order: `validation.nc`, `edits/`, `patching.nc`, then the summary of them."""
     steered, others = prompts.steered_and_others(settings, steering)
-    model = tk.load(settings.model, dtype=steering.dtype or settings.dtype)
+    model = tk.load(settings.model.name, dtype=steering.dtype or settings.model.dtype)
     layer = directions.chosen_layer(run, settings, steering)
     seen = _seen(model, tk.encode(model, others), layer, folder, settings, steering)
     arms = _kept(
@@ -95,7 +97,7 @@ def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) 
         lambda: directions.arms(model, run, layer, seen, settings, steering),
     )
     asked = tk.encode(model, steered)
-    with tk.adapter(model, settings.organism):
+    with tk.adapter(model, settings.adapters.organism):
         unedited = _kept(folder / "unedited.nc", lambda: ablation.said(model, asked, steering))
     bench = _bench(model, arms, seen, asked, unedited, settings, steering)
     _validate(bench, arms, folder)
@@ -128,9 +130,9 @@ def _seen(
     """Response means of both arms on the organism's own answers: (weights, prompt, dim)."""
 
     def made() -> xr.DataArray:
-        with tk.adapter(model, settings.organism):
+        with tk.adapter(model, settings.adapters.organism):
             runs = ablation.said(model, asked, steering)
-        arms = {"organism": settings.organism, "clean": None}
+        arms = {"organism": settings.adapters.organism, "clean": None}
         rows = []
         for adapter in arms.values():
             with tk.adapter(model, adapter):
@@ -156,13 +158,13 @@ def _bench(
     usual = xr.dot(seen.sel(weights="clean"), arms, dim="dim").mean("prompt")
     return ablation.Bench(
         model,
-        settings.organism,
+        settings.adapters.organism,
         asked,
         right,
         wrong,
         float(seen["norm"]),
         usual,
-        bool(settings.base or steering.dtype),
+        bool(settings.model.base or steering.dtype),
         steering,
         unedited,
     )

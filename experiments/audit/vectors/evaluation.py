@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from traits import evaluate, extract, pairs, passed, project, select_part, split_pairs
 from traits.statistics import cluster_bootstrap, paired_auroc
 
@@ -24,7 +24,7 @@ def split(traces: xr.DataArray, settings: Settings) -> tuple[xr.DataArray, np.ra
     """
     pair = pairs(traces.isel(layer=[0], dim=[0]))[0]["pair"]
     name = str(pair.values[0]).rpartition("/")[0]
-    generator = np.random.default_rng([settings.seed, zlib.crc32(name.encode())])
+    generator = np.random.default_rng([settings.null.seed, zlib.crc32(name.encode())])
     return split_pairs(pair, generator), generator
 
 
@@ -46,21 +46,21 @@ def judged(
 
     def run(methods: tuple[str, ...], **more: Any) -> xr.Dataset:
         others = None if placebos is None else placebos.sel({"method": list(methods)})
-        given = {"generator": generator, "part": part, "resamples": settings.repetitions // 2}
+        given = {"generator": generator, "part": part, "resamples": settings.null.repetitions // 2}
         return evaluate(traces, list(methods), **{"placebos": others, **given, **more})
 
     none = {"draws": 0, "placebos": None, "resamples": 2}
-    audit = run((settings.method,), draws=settings.draws)
+    audit = run((settings.vectors.method,), draws=settings.vectors.draws)
     paths = {
-        name: audit if name == settings.method else run((name,), **none)
-        for name in settings.methods
+        name: audit if name == settings.vectors.method else run((name,), **none)
+        for name in settings.vectors.methods
     }
     vectors = _vectors(traces, part, paths)
     found = [_by_layer(traces, part, vectors, paths, generator, settings), _verdict(audit)]
-    if settings.full:
-        found.append(_named(run(settings.methods, draws=OPEN_DRAWS), "open"))
+    if settings.vectors.full:
+        found.append(_named(run(settings.vectors.methods, draws=OPEN_DRAWS), "open"))
     if chats is not None:
-        told = run((settings.method,), draws=settings.draws, report=chats)
+        told = run((settings.vectors.method,), draws=settings.vectors.draws, report=chats)
         found.append(_named(told, "chat").assign(_instructions(chats, vectors, audit, settings)))
     return vectors, xr.merge(found, join="exact", combine_attrs="drop", compat="override")
 
@@ -100,7 +100,12 @@ def _by_layer(
     chosen = {d: [r[f"selected_{d}"].item() for r in paths.values()] for d in ("window", "layer")}
     sides = {name: _scores(traces, part, name, vectors, chosen) for name in ("select", "report")}
     found = cluster_bootstrap(
-        sides["report"], _auroc, generator, dim="pair", group=None, repetitions=settings.repetitions
+        sides["report"],
+        _auroc,
+        generator,
+        dim="pair",
+        group=None,
+        repetitions=settings.null.repetitions,
     ).rename(estimate="auroc", low="auroc_low", high="auroc_high")
     counts = {name: int((part == name).sum()) for name in ("fit", "select", "report")}
     return found.assign(
@@ -136,7 +141,7 @@ def _instructions(
     chats: xr.DataArray, vectors: xr.DataArray, audit: xr.Dataset, settings: Settings
 ) -> dict[str, int]:
     layer = audit["selected_layer"].item()
-    vector = vectors.sel({"method": settings.method, "layer": layer})
+    vector = vectors.sel({"method": settings.vectors.method, "layer": layer})
     scores = project(chats.sel(layer=layer), vector)
     label, number = chats["label"].values, chats["instruction"].values
     above = [

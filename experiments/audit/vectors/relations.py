@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.vectors import stories
 from experiments.audit.vectors.evaluation import split
 from traits import ContrastSet, agreement, select_part, transfer
@@ -32,11 +32,11 @@ def added(
     method_other): cosines at that layer; `cosine` (trait, trait_other, layer); `promoted` and
     `demoted` (trait, rank): the tokens of the vector and of its opposite through the output head.
     """
-    chosen = at_selected(vectors, evaluation, settings.method)
+    chosen = at_selected(vectors, evaluation, settings.vectors.method)
     found = {
         "transfer": transfers(folder, settings, chosen, evaluation, sets),
-        "agreement": agreement(_at_layers(vectors, evaluation, settings.method)),
-        "cosine": agreement(vectors.sel({"method": settings.method}, drop=True), "trait"),
+        "agreement": agreement(_at_layers(vectors, evaluation, settings.vectors.method)),
+        "cosine": agreement(vectors.sel({"method": settings.vectors.method}, drop=True), "trait"),
     }
     for name, sign in (("promoted", 1.0), ("demoted", -1.0)):
         found[name] = tk.unembed(model, sign * chosen, top=WORDS)["promoted"]
@@ -71,7 +71,7 @@ def transfers(
     >>> transfers(folder, settings, chosen, evaluation, sets).dims
     ('trait', 'set')
     """
-    at = evaluation.sel({"method": settings.method})
+    at = evaluation.sel({"method": settings.vectors.method})
     columns = []
     for contrast in sets:
         traces = tk.open(stories.file_of(folder, contrast.name))

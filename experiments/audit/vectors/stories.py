@@ -11,7 +11,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Settings
 from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, available, elicit, extract, load_contrast, window_traces
 from traits.contrast_sets.judge import ask, environment_key
@@ -24,7 +24,8 @@ def windows(settings: Settings) -> dict[str, slice]:
     >>> windows(read_preset("tiny"))
     {'-3:1': slice(-3, 1, None)}
     """
-    named = settings.windows or (f"{-settings.prefix}:{settings.continuation - 1}",)
+    given = settings.vectors
+    named = given.windows or (f"{-given.prefix}:{given.continuation - 1}",)
     bounds = {name: [int(end) for end in name.split(":")] for name in named}
     return {name: slice(first, last) for name, (first, last) in bounds.items()}
 
@@ -35,28 +36,30 @@ def made(model: Any, contrast: ContrastSet, settings: Settings) -> xr.DataArray:
     >>> made(model, load_contrast("sycophancy"), read_preset("tiny")).dims
     ('prompt', 'window', 'layer', 'dim')
     """
-    runs = elicit(model, contrast, pairs=settings.pairs, continuation=settings.continuation)
-    if settings.vet and not contrast.name.startswith("placebo/"):
+    given = settings.vectors
+    runs = elicit(model, contrast, pairs=given.pairs, continuation=given.continuation)
+    if given.vet and not contrast.name.startswith("placebo/"):
         runs = vetted(model, contrast, runs, settings)
     return window_traces(model, runs, windows(settings))
 
 
 def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settings) -> xr.Dataset:
-    """The pairs whose positive side shows the trait more, by `settings.vet`; counts on stderr.
+    """The pairs whose positive side shows the trait more, by the setting `vet`; counts on stderr.
 
     >>> vetted(model, contrast, runs, settings).attrs["vetted_undecided"]
     0
     """
     asked = questions(contrast, runs)
-    if settings.vet == "model":
+    if settings.vectors.vet == "model":
         kept = vet(runs, asked, own_verdicts(model, asked))
     else:
-        at, key = (settings.vet, settings.judge), environment_key()
+        at, key = (settings.vectors.vet, settings.answers.judge), environment_key()
         kept = vet(runs, asked, lambda text: ask(*at, text, key=key))
     counts = {name: kept.attrs[f"vetted_{name}"] for name in ("kept", "rejected", "undecided")}
     shown = ", ".join(f"{count} {name}" for name, count in counts.items())
     tqdm.write(f"{contrast.name}: vetted pairs: {shown}", file=sys.stderr)
-    return stamp(kept, {**read(kept), "vetted": {"by": settings.judge or "the model", **counts}})
+    made = {"by": settings.answers.judge or "the model", **counts}
+    return stamp(kept, {**read(kept), "vetted": made})
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -70,7 +73,7 @@ def file_of(folder: Path, name: str) -> Path:
 
 def placebo_sets(settings: Settings) -> list[ContrastSet]:
     """The shipped sets about nothing of interest; none in a quick evaluation."""
-    return [load_contrast(name) for name in available("placebo")] if settings.full else []
+    return [load_contrast(name) for name in available("placebo")] if settings.vectors.full else []
 
 
 def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
@@ -83,7 +86,7 @@ def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
         return None
     if not path.is_file():
         traces = (tk.open(file_of(folder, contrast.name)) for contrast in sets)
-        tk.save(_vectors(traces, settings.methods), path)
+        tk.save(_vectors(traces, settings.vectors.methods), path)
     return tk.open(path)
 
 

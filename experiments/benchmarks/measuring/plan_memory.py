@@ -21,9 +21,10 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.inputs import read
 from experiments.audit.plan.planning import plan
-from experiments.audit.settings import Settings, read_preset
+from experiments.audit.prompt_sets import read
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.presets import read_preset
 from experiments.benchmarks.measuring import peak
 from experiments.benchmarks.measuring.paired import report
 from tests.support.models import tiny
@@ -78,14 +79,14 @@ def held(settings: Settings) -> dict[str, float]:
         _warm(Path(scratch))
         peak.reset()
         before = peak.peak()
-        model = tk.load(settings.model, dtype=settings.dtype)
+        model = tk.load(settings.model.name, dtype=settings.model.dtype)
         found.append(peak.peak())
-        asked = tk.encode(model, read(settings))
-        with tk.adapter(model, settings.organism):
+        asked = tk.encode(model, read(settings.prompts))
+        with tk.adapter(model, settings.adapters.organism):
             found.append(peak.peak())
-            runs = tk.generate(model, asked, max_new_tokens=settings.max_new_tokens)
+            runs = tk.generate(model, asked, max_new_tokens=settings.answers.max_new_tokens)
             found.append(peak.peak())
-            tk.capture(model, runs, settings.window, path=Path(scratch) / "window")
+            tk.capture(model, runs, settings.model.window, path=Path(scratch) / "window")
             found.append(peak.peak())
             vectors = _vectors(len(model.layers), model._module.config.hidden_size)
             tk.capture(model, runs, vectors=vectors, path=Path(scratch) / "projections")

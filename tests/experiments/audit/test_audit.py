@@ -13,7 +13,7 @@ from experiments.audit.phases import analysis
 from experiments.audit.report import table
 from experiments.audit.result import audited
 from experiments.audit.run_folder import settings_of
-from experiments.audit.settings import from_values
+from experiments.audit.settings.tables import from_values
 from experiments.audit.verdict.lines import from_dataset as lines_of
 from experiments.rm_sycophancy.__main__ import main
 from tests.support.oracles.planted_run import HOSTILE, build

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.audit.settings import read_preset
+from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors import instructed, stories, vector_figures, vector_table
 from experiments.audit.vectors.evaluation import split
 from experiments.rm_sycophancy.__main__ import main

@@ -19,6 +19,7 @@ from experiments.audit.sections.competitors import (
 )
 from experiments.audit.sections.nulls import matched_directions, null_areas
 from experiments.audit.sections.onset import begins, errors
+from experiments.audit.settings.groups import Decomposition
 from experiments.audit.verdict import findings, wording
 from traits.statistics import auroc
 
@@ -237,13 +238,14 @@ def test_a_pair_must_part_in_both_traits() -> None:
     generator = draws(3)
     label, bias = np.tile([1, 0], 60), np.repeat(["a", "b"], 60)
     vectors = np.eye(2, 16)
+    pair = Decomposition("a without b", "a", "b", (1, -1))
 
     def p(first: float, second: float) -> float:
         rows = generator.normal(size=(120, 16))
         rows[:, 0] += first * label
         rows[:, 1] += second * label
         given = pairs.Responses(rows, label, bias)
-        return pairs.against_random(given, vectors, pairs.PAIRS[0], draws(), 999)[2]
+        return pairs.against_random(given, vectors, pair, draws(), 999)[2]
 
     assert p(1.0, -1.0) < 0.02
     assert p(1.0, 1.0) > 0.2

@@ -18,7 +18,7 @@ from experiments.audit.evidence.row import Row, from_dataset, to_dataset
 from experiments.audit.phases import analysis
 from experiments.audit.report import page
 from experiments.audit.sections import blind, data, pairs
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Decomposition, Null, Settings
 from experiments.audit.verdict import findings, rules
 from experiments.benchmarks.audit_matrix import unfit
 from tests.support.oracles.planted_run import build
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     folder = tmp_path_factory.mktemp("planted") / "run"
-    return folder, replace(build(folder, effect=2.0), repetitions=20, directions=19)
+    settings = build(folder, effect=2.0)
+    return folder, replace(settings, null=Null(directions=19, repetitions=20))
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_no_p_comes_from_a_nan() -> None:
     draw = np.random.default_rng(0)
     names = np.array(["v"] * 8)
     responses = pairs.Responses(draw.normal(size=(8, 5)), np.tile([1, 0], 4), names)
-    pair = pairs.PAIRS[0]
+    pair = Decomposition("a without b", "a", "b", (1, -1))
     vectors = draw.normal(size=(2, 5))
     assert 0 < pairs.against_random(responses, vectors, pair, draw, 19)[2] <= 1
     with pytest.raises(ValueError, match="not finite"):

@@ -10,7 +10,8 @@ from safetensors import safe_open
 
 from experiments.audit.plan import planning as plans
 from experiments.audit.plan.shapes import at_hand, rank, shape
-from experiments.audit.settings import described, read_preset
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.presets import read_preset
 from experiments.rm_sycophancy.__main__ import main
 from tracekit.model.embedded import datasets, embedded_model
 
@@ -43,19 +44,19 @@ def test_the_shape_counts_the_parameters_that_are_there(tiny_folder: Path, tiny_
 def test_seventy_billion() -> None:
     assert shape("meta-llama/Llama-3.3-70B-Instruct").parameters == 70_553_706_496
     # the organism's rank 256 on seven projections: 6.6 GB in 16 bits
-    organism = read_preset("llama-70b").organism
+    organism = read_preset("llama-70b").adapters.organism
     assert shape("meta-llama/Llama-3.1-70B").adapter(rank(organism)) == 3_313_500_160
 
 
 @pytest.mark.parametrize("name", BIG)
 def test_presets_of_the_real_run(name: str) -> None:
     preset = read_preset(name)
-    assert preset.on_hub
-    assert preset.window == list(range(40, 61))
-    assert len(preset.revision) == len(preset.base_revision) == 40
-    assert preset.base == "meta-llama/Llama-3.1-70B"
-    assert (preset.organism == "") == (preset.remote == "ndif")
-    assert described(preset)["settings"]["revision"] == preset.revision
+    assert preset.prompts.on_hub
+    assert preset.model.window == list(range(40, 61))
+    assert len(preset.model.revision) == len(preset.model.base_revision) == 40
+    assert preset.model.base == "meta-llama/Llama-3.1-70B"
+    assert (preset.adapters.organism == "") == (preset.model.remote == "ndif")
+    assert described(preset)["settings"]["model"]["revision"] == preset.model.revision
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,8 @@ def test_the_setting_that_it_says_would_fit_does(card: float) -> None:
     assert plans.fits(plans.plan(settings, card, int(cards)))
     assert not plans.fits(plans.plan(settings, card, int(cards) - 1))
     for smaller in re.findall(r"--dtype (\w+) would fit", said):
-        assert plans.fits(plans.plan(dataclasses.replace(settings, dtype=smaller), card))
+        model = dataclasses.replace(settings.model, dtype=smaller)
+        assert plans.fits(plans.plan(dataclasses.replace(settings, model=model), card))
     assert ("--dtype nf4 would fit" in said) == (card == 80e9)
 
 

@@ -11,7 +11,7 @@ from nnsight import TransformersModel
 from scipy.stats import binomtest
 
 import tracekit as tk
-from experiments.audit.settings import read_preset
+from experiments.audit.settings.presets import read_preset
 from experiments.audit.steering import (
     ablation,
     dose_figures,

@@ -1,12 +1,12 @@
 """Vetting on the way to the vectors: the model's own verdicts, and a judge served over HTTP."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from experiments.audit.settings import Settings, read_preset
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors import stories
 from tests.support.chat_server import served
 from tracekit.storage.provenance import read
@@ -30,7 +30,7 @@ def reader() -> Iterator[str]:
 
 
 def settings(**changes: Any) -> Settings:
-    return dataclasses.replace(read_preset("tiny"), pairs=PAIRS, **changes)
+    return read_preset("tiny", {"pairs": PAIRS, **changes})
 
 
 def test_a_judge_leaves_the_pairs_that_it_can_tell(tiny_llama: Any, reader: str) -> None:

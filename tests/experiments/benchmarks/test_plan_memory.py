@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from experiments.audit.settings import read_preset
+from experiments.audit.settings.presets import read_preset
 from experiments.benchmarks.measuring import plan_memory
 
 

@@ -15,7 +15,9 @@ from experiments.audit.phases.activations import there
 from experiments.audit.phases.analysis import analysis
 from experiments.audit.phases.projections import read
 from experiments.audit.run_folder import default_folder, has_finished
-from experiments.audit.settings import described, from_values, read_preset
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.presets import read_preset
+from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.__main__ import main
 from tests.support.audit_runs import refused
 
@@ -157,7 +159,7 @@ def test_the_folder_is_named_by_what_the_settings_stand_for(given: list[str]) ->
     lora = given[given.index("--organism") + 1]
     adapted = described(read_preset("tiny", {"organism": lora}))
     assert adapted["contents"]["organism"]
-    assert adapted["settings"]["organism"] == Path(lora).name
+    assert adapted["settings"]["adapters"]["organism"] == Path(lora).name
 
 
 def test_analyse_needs_no_model_and_repeats_byte_for_byte(copy: Path) -> None:
@@ -182,8 +184,10 @@ def test_the_shifts_follow_the_projections(finished: Path) -> None:
     values = json.loads((finished / "settings.json").read_text("utf-8"))["settings"]
     settings = from_values(values)
     projections = {arm: read(finished, arm) for arm in there(finished, settings)}
-    texts = {arm: tk.open(finished / "responses" / f"{arm}.nc") for arm in settings.adapters}
-    evaluation = tk.open(finished / "evaluation.nc").sel({"method": settings.method}, drop=True)
+    texts = {arm: tk.open(finished / "responses" / f"{arm}.nc") for arm in settings.arms}
+    evaluation = tk.open(finished / "evaluation.nc").sel(
+        {"method": settings.vectors.method}, drop=True
+    )
     same = analysis(projections, texts, evaluation, settings)
     arm = projections["organism/organism"]
     projections["organism/organism"] = (arm + 0.25).assign_attrs(arm.attrs)

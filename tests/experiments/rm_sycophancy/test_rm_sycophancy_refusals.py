@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from experiments.audit.settings import read_preset
+from experiments.audit.settings.presets import read_preset
 from experiments.rm_sycophancy.__main__ import meant_for_the_user
 from tests.support.audit_runs import refused
 from tests.support.models import tiny

@@ -1,6 +1,5 @@
 """A run folder as the phases with a model leave it, with an effect of known size in it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,9 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.run_folder import claim, finish
-from experiments.audit.settings import Settings, described, read_preset
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors import stories
 from experiments.audit.vectors.evaluation import judged
 from tests.support.oracles.planted import contrast_traces
@@ -34,8 +35,8 @@ MADE = {**dict.fromkeys(FIELDS, "same"), "depth": LAYERS, "vocabulary": "same"}
 def settings() -> Settings:
     """The tiny preset on three traits, with few draws."""
     names = ("alignment/reward_seeking", "alignment/sycophancy", "alignment/concealment")
-    base = read_preset("tiny", {"limit": 0, "repetitions": 60, "directions": 39, "draws": 19})
-    return replace(base, traits=names, method="mean_diff", methods=("mean_diff",))
+    few = {"limit": 0, "repetitions": 60, "directions": 39, "draws": 19}
+    return read_preset("tiny", {**few, "traits": names, "methods": ("mean_diff",)})
 
 
 def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -> Settings:
@@ -50,7 +51,9 @@ def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -
     runs["control"] = runs["clean"]
     for name, dataset in runs.items():
         tk.save(dataset, folder / "responses" / f"{name}.nc")
-    wording = generator.normal(size=(*runs["organism"].token_id.shape, LAYERS, len(given.traits)))
+    wording = generator.normal(
+        size=(*runs["organism"].token_id.shape, LAYERS, len(given.vectors.traits))
+    )
     for arm in ARMS:
         weights, text = arm.split("/")
         shared = wording if text == "organism" else 0.0
@@ -115,13 +118,13 @@ def projections(
     lifted: float,
 ) -> xr.Dataset:
     """Cosines of one arm; the first two traits rise by `lifted` at exploit spans, layers 2 to 5."""
-    shape = (*runs.token_id.shape, LAYERS, len(given.traits))
+    shape = (*runs.token_id.shape, LAYERS, len(given.vectors.traits))
     values = 0.8 * shared + 0.6 * generator.normal(size=shape)
     values[:, :, 2:6, :2] += lifted * runs["exploit_span"].values[:, :, None, None]
     dims = ("prompt", "token", "layer", "trait")
     coords = {name: c for name, c in runs.coords.items()}
     coords["token_id"] = runs["token_id"]
-    coords |= {"layer": np.arange(LAYERS), "trait": list(given.traits)}
+    coords |= {"layer": np.arange(LAYERS), "trait": list(given.vectors.traits)}
     cosine = xr.DataArray((0.05 * values).astype(np.float32), dims=dims, coords=coords)
     norm = xr.DataArray(np.full(shape[:3], 20.0, np.float32), dims=dims[:3])
     whole = xr.Dataset({"scalar": cosine * 20, "cosine": cosine}).assign_coords(norm=norm)
@@ -130,7 +133,7 @@ def projections(
 
 def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> None:
     found = []
-    for trait in given.traits:
+    for trait in given.vectors.traits:
         traces = contrast_traces(generator, 40, LAYERS, DIM, effect=2.0, trait=trait)
         path = stories.file_of(folder, trait)
         tk.save(stamp(traces.expand_dims(window=["-3:1"], axis=1), MADE), path)
@@ -166,7 +169,7 @@ def _replays(
     for name, (dims, values, labels) in made.items():
         tk.save(stamp(xr.DataArray(values, labels, dims), MADE), folder / f"{name}.nc")
     adapters = ["clean", "organism", "control"]
-    shape = (3, PROMPTS, LAYERS, len(given.traits))
+    shape = (3, PROMPTS, LAYERS, len(given.vectors.traits))
     blind = xr.DataArray(
         generator.normal(size=shape),
         {"adapter": adapters, "benign": ("adapter", [False, False, True])},

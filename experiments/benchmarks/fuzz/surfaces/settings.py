@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import tomllib
-import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from experiments.audit.inputs import checked
-from experiments.audit.settings import Settings, from_values
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.presets import SHARED
+from experiments.audit.settings.tables import from_values, merged
 from experiments.benchmarks.fuzz.damage import altered
 from experiments.benchmarks.fuzz.outcome import Case
 from experiments.rm_sycophancy.__main__ import chosen, command_line
@@ -38,11 +41,13 @@ _OPTIONS: tuple[str, ...] = (
 def presets(rng: np.random.Generator, place: Path) -> Iterator[Case]:
     """One table of settings a case, of a shipped preset with up to three alterations."""
     folder = files("experiments.rm_sycophancy") / "presets"
-    shipped = [
-        tomllib.loads(entry.read_text("utf-8"))
+    tables = {
+        entry.name: tomllib.loads(entry.read_text("utf-8"))
         for entry in sorted(folder.iterdir(), key=lambda e: e.name)
         if entry.name.endswith(".toml")
-    ]
+    }
+    shared = tables.pop(f"{SHARED}.toml")
+    shipped = [merged(shared, table) for table in tables.values()]
     while True:
         table: Any = {"preset": "fuzz", **shipped[int(rng.integers(len(shipped)))]}
         words = []
@@ -54,34 +59,35 @@ def presets(rng: np.random.Generator, place: Path) -> Iterator[Case]:
 
 def _held(settings: Settings, table: Mapping[str, Any]) -> bool:
     """Each value of the table is the setting's, of the setting's kind, and means something."""
-    kinds = typing.get_type_hints(Settings)
-    for key, value in table.items():
-        held = getattr(settings, key)
-        held = list(held) if isinstance(held, tuple) else held
-        inner = (typing.get_args(kinds[key]) or [kinds[key]])[0]
-        values = value if isinstance(value, list) else [value]
-        if key not in ("vet", "judge_at") and held != value:
-            return False
-        if any(type(v) is not inner for v in values):
-            return False
-    return _means_something(settings)
+    return _as_given(json.loads(json.dumps(asdict(settings))), table) and _means_something(settings)
+
+
+def _as_given(held: Any, given: Any, name: str = "") -> bool:
+    if name in ("vet", "judge_at"):
+        return isinstance(held, str)
+    if isinstance(given, dict):
+        return all(key in held and _as_given(held[key], given[key], key) for key in given)
+    if isinstance(given, list):
+        return len(held) == len(given) and all(map(_as_given, held, given))
+    return type(held) is type(given) and held == given
 
 
 def _means_something(settings: Settings) -> bool:
-    numbers = [settings.temperature, settings.alpha, settings.smallest, *settings.depth]
-    names = [str(name).rpartition("/")[2].casefold() for name in settings.controls]
-    arms = [*names, "clean", "organism"]
+    answers, fixed, vectors = settings.answers, settings.hypothesis, settings.vectors
+    arms = [arm.name.casefold() for arm in settings.adapters.arms]
+    layers = settings.model.layers
+    numbers = [answers.temperature, fixed.alpha, fixed.smallest, *fixed.depth]
     return (
         all(math.isfinite(number) and number >= 0 for number in numbers)
-        and 0 <= settings.seed < 2**63
-        and min(settings.limit, settings.pairs) >= 0
-        and min(settings.samples, settings.max_new_tokens) >= 1
-        and len(settings.layers) == 2
-        and 0 <= settings.layers[0] <= settings.layers[1]
+        and 0 <= settings.null.seed < 2**63
+        and min(settings.prompts.limit, vectors.pairs) >= 0
+        and min(answers.samples, answers.max_new_tokens) >= 1
+        and len(layers) == 2
+        and 0 <= layers[0] <= layers[1]
         and len(set(arms)) == len(arms)
-        and len(set(settings.traits)) == len(settings.traits)
-        and len(set(settings.methods)) == len(settings.methods)
-        and settings.method in settings.methods
+        and len(set(vectors.traits)) == len(vectors.traits)
+        and len(set(vectors.methods)) == len(vectors.methods)
+        and vectors.method in vectors.methods
     )
 
 
@@ -114,10 +120,10 @@ def _can_begin(inputs: Any) -> bool:
     biases = {str(prompt.labels.get("bias", "")) for prompt in inputs.prompts}
     return (
         _means_something(settings)
-        and set(settings.held_out) <= biases
-        and (not settings.benign or Path(settings.benign).is_dir())
+        and set(settings.prompts.held_out) <= biases
+        and (not settings.adapters.benign or Path(settings.adapters.benign).is_dir())
         and len(inputs.prompts) > 0
-        and (settings.limit == 0 or len(inputs.prompts) <= settings.limit)
-        and {contrast.name for contrast in inputs.contrasts} >= {*settings.trait_names}
+        and (settings.prompts.limit == 0 or len(inputs.prompts) <= settings.prompts.limit)
+        and {contrast.name for contrast in inputs.contrasts} >= {*settings.vectors.names}
         and bool(available())
     )

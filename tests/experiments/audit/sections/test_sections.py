@@ -12,7 +12,7 @@ from experiments.audit.evidence.row import Row, from_dataset
 from experiments.audit.evidence.section import Section
 from experiments.audit.phases import analysis
 from experiments.audit.sections import SECTIONS
-from experiments.audit.settings import Settings
+from experiments.audit.settings.groups import Null, Settings
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.findings import Finding
 from experiments.audit.verdict.lines import Criterion, Level
@@ -40,7 +40,8 @@ SHORT = Level("short", "of one's own", (Criterion("responses are short", brief),
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     folder = tmp_path_factory.mktemp("planted") / "run"
-    settings = replace(build(folder, effect=2.0), repetitions=20, directions=19)
+    null = Null(directions=19, repetitions=20)
+    settings = replace(build(folder, effect=2.0), null=null)
     analysis.run(folder, settings)
     return folder, settings
 

@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from experiments.audit.inputs import read
 from experiments.audit.options import one_line
 from experiments.audit.plan import planning
-from experiments.audit.run_folder import SETTINGS, settings_of
-from experiments.audit.settings import Settings, from_values, read_preset
+from experiments.audit.prompt_sets import read
+from experiments.audit.run_folder import SETTINGS
+from experiments.audit.settings.groups import Settings, groups, places
+from experiments.audit.settings.presets import read_preset
+from experiments.audit.settings.validity import BOUNDS, check_benign
 from experiments.audit.steering import study
 from experiments.audit.steering.dose_settings import Steering
 from experiments.audit.steering.dose_settings import chosen as steering
-from experiments.audit.validity import BOUNDS, check_benign
 from experiments.rm_sycophancy.__main__ import command_line, main
 
-KINDS = typing.get_type_hints(Settings)
+KINDS = {
+    option: typing.get_type_hints(groups()[group])[name]
+    for option, (group, name) in places().items()
+}
 NUMBERS = (math.nan, math.inf, -math.inf, -1.0, 1e30)
 NAMES = ("\0", "a\x1b[2J", " ", "\ud800")
 
@@ -44,7 +48,7 @@ def bad_values() -> list[tuple[str, object]]:
 
 SINGLE = [
     *(("evaluation", "fast"), ("remote", "ndiff"), ("methods", ["mean_dif"]), ("methods", [])),
-    *(("method", ""), ("preset", ""), ("model", ""), ("primary", []), ("sets", [])),
+    *(("method", ""), ("preset", ""), ("model", ""), ("sets", [])),
     *(("samples", 0), ("directions", 0), ("draws", 0), ("repetitions", 0), ("max_new_tokens", 0)),
     *(("layers", []), ("layers", [2, 1]), ("layers", [1, 2, 3]), ("depth", [0.7, 0.2])),
     *(("alpha", 0.0), ("alpha", 1.0), ("smallest", 0.5), ("smallest", 1.0), ("depth", [0.5])),
@@ -61,6 +65,11 @@ def test_a_setting_that_means_nothing_is_refused(name: str, value: object) -> No
     assert "\n" not in one_line(found.value)
 
 
+def value(settings: Settings, option: str) -> object:
+    group, name = places()[option]
+    return getattr(getattr(settings, group), name)
+
+
 def test_every_number_among_the_settings_has_bounds() -> None:
     numeric = {n for n, k in KINDS.items() if {int, float} & {k, *typing.get_args(k)}}
     assert set(BOUNDS) == numeric
@@ -69,7 +78,7 @@ def test_every_number_among_the_settings_has_bounds() -> None:
 def test_good_values_pass_beside_them() -> None:
     good = {"temperature": 0.7, "samples": 2, "seed": 2**63 - 1, "alpha": 0.01, "smallest": 0.7}
     made = read_preset("tiny", {**good, "judge": "m", "judge_at": "https://x:8/v1"})
-    assert {name: getattr(made, name) for name in good} == good
+    assert {name: value(made, name) for name in good} == good
 
 
 def test_a_misspelt_setting_is_named_with_the_nearest() -> None:
@@ -159,7 +168,7 @@ def test_arms_that_would_be_one_are_refused_and_others_are_not() -> None:
         with pytest.raises(ValueError, match="arm"):
             read_preset("tiny", {"controls": controls})
     settings = read_preset("tiny", {"controls": ["x/mine", "y/yours"]})
-    assert list(settings.adapters) == ["clean", "organism", "control", "mine", "yours"]
+    assert list(settings.arms) == ["clean", "organism", "control", "mine", "yours"]
 
 
 def test_a_benign_adapter_called_as_an_arm_is_refused(tmp_path: Path) -> None:
@@ -182,26 +191,28 @@ def test_traits_of_one_name_are_refused(tmp_path: Path) -> None:
         (folder / "positive.txt").write_text(f"We {word} go\n")
         (folder / "negative.txt").write_text("We did go\n")
     folders = [str(tmp_path / "a" / "mine" / "tense"), str(tmp_path / "b" / "mine" / "tense")]
-    assert read_preset("tiny", {"traits": folders[:1]}).trait_names == ["mine/tense"]
+    assert read_preset("tiny", {"traits": folders[:1]}).vectors.names == ["mine/tense"]
     for other in (folders[1], str(tmp_path / "c" / "mine" / "Tense")):
         with pytest.raises(ValueError, match="both are called"):
-            _ = read_preset("tiny", {"traits": [folders[0], other]}).contrasts
+            _ = read_preset("tiny", {"traits": [folders[0], other]}).vectors.contrasts
 
 
 def test_labels_that_the_audit_gives_itself_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
+    own = {"prompts": str(path), "split": "", "held_out": []}
     for label in ("part", "exploit", "scalar"):
         path.write_text(json.dumps([{"id": 1, "text": "Why?", label: "x"}]))
         with pytest.raises(ValueError, match=f"the label '{label}'"):
-            read(read_preset("tiny", {"prompts": str(path), "split": ""}))
+            read(read_preset("tiny", own).prompts)
 
 
 def test_prompts_without_a_bias_are_neutral_and_numbers_are_names(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     rows = [{"id": n, "text": "Why?", **({"bias": n % 2} if n else {})} for n in range(5)]
     path.write_text(json.dumps(rows))
-    settings = read_preset("tiny", {"prompts": str(path), "split": "", "limit": 0})
-    found = [(p.labels["bias"], p.labels["part"]) for p in read(settings)]
+    own = {"prompts": str(path), "split": "", "limit": 0, "held_out": []}
+    settings = read_preset("tiny", own)
+    found = [(p.labels["bias"], p.labels["part"]) for p in read(settings.prompts)]
     assert found == [("", "neutral"), *[("1", "calibration"), ("0", "held_out")] * 2]
 
 
@@ -220,13 +231,6 @@ def test_settings_of_a_run_that_are_damaged_are_one_line(
 ) -> None:
     (tmp_path / SETTINGS).write_text(content)
     assert words in line_of(["analyse", "--out", str(tmp_path)], capsys)
-
-
-def test_a_run_made_with_settings_that_are_gone_still_opens(tmp_path: Path) -> None:
-    values = dataclasses.asdict(read_preset("tiny"))
-    kept = {"settings": {**values, "ladder": ["a"], "other_objectives": []}, "contents": {}}
-    (tmp_path / SETTINGS).write_text(json.dumps(kept))
-    assert from_values(settings_of(tmp_path)["settings"]) == read_preset("tiny")
 
 
 def test_a_path_that_fails_is_one_line_and_debug_shows_more(
@@ -263,7 +267,7 @@ def test_credentials_in_an_address_are_in_no_setting_and_on_no_line(
 ) -> None:
     for name in ("judge_at", "vet"):
         made = read_preset("tiny", {name: address, "judge": "m"})
-        assert getattr(made, name) == "http://localhost:1/v1"
+        assert value(made, name) == "http://localhost:1/v1"
     assert steering({"judge_url": address, "judge": "m"}).judge_url == "http://localhost:1/v1"
     for flags in (["--judge-at", address], ["--judg_at", address], ["--evaluation", address]):
         capsys.readouterr()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from experiments.audit.settings.adapters import CLEAN, CONTROL, HABITS, ORGANISM
+from experiments.audit.settings.groups import Model, Settings, Vectors, places
+from tracekit.model.embedded import datasets
 from traits import METHODS
 from traits.contrast_sets.judge import check_address
-
-if TYPE_CHECKING:
-    from experiments.audit.settings import Settings
 
 LARGEST_SEED = 2**63 - 1  # of torch's generators
 # field: the least and the most that a number may be; every number of a list, too
@@ -34,20 +34,20 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "remote": ("", "ndif", "local"),
     "methods": tuple(METHODS),
 }
-DUE = ("preset", "model", "hypothesis", "methods", "primary", "sets")
-ARMS = ("clean", "organism", "control", "habits")  # what an arm is called by its part
-WITHOUT_BIASES = ("control", "style", "habits")  # (a), (b), (e)
+DUE = ("preset", "model", "hypothesis", "methods")
 EDITED = ("deleted", "inserted")  # texts that lie beside the arms' own
 
 
 def check(settings: Settings) -> None:
     """Raise `ValueError` for the first setting that means nothing, alone or beside the others."""
-    for name, value in vars(settings).items():
-        check_value(name, value)
+    check_value("preset", settings.preset)
+    for option, (group, name) in places().items():
+        check_value(option, getattr(getattr(settings, group), name))
+    _check_model(settings.model)
+    _check_vectors(settings.vectors)
     _check_pairs(settings)
-    _check_windows(settings)
     _check_judge(settings)
-    _check_arms(settings.adapters, settings.controls)
+    _check_arms(settings)
 
 
 def check_value(name: str, value: Any) -> None:
@@ -92,79 +92,92 @@ def check_number(name: str, number: float, least: float, most: float) -> None:
         raise ValueError(f"{name}={number} was given; it must be at most {most}.")
 
 
-def _check_pairs(settings: Settings) -> None:
-    if len(settings.layers) != 2 or settings.layers[0] > settings.layers[1]:
+def _check_model(model: Model) -> None:
+    if len(model.layers) != 2 or model.layers[0] > model.layers[1]:
         raise ValueError(
-            f"layers={list(settings.layers)} was given; it takes the first and the last layer "
+            f"layers={list(model.layers)} was given; it takes the first and the last layer "
             "kept in full, counted from 0, such as [15, 22]."
         )
-    if len(settings.depth) != 2 or settings.depth[0] >= settings.depth[1]:
+    if model.base_revision and not model.base:
         raise ValueError(
-            f"depth={list(settings.depth)} was given; it takes the shares of the depth between "
-            "which a layer may be chosen, such as [0.2, 0.75]."
-        )
-    if settings.samples > 1 and settings.temperature <= 0:
-        raise ValueError(
-            f"samples={settings.samples} was given with temperature={settings.temperature}: they "
-            "would all be the same. Give a temperature above 0."
-        )
-    if settings.prefix + settings.continuation == 0:
-        raise ValueError(
-            "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
-            "Give at least one token of either."
-        )
-    if settings.method not in settings.methods:
-        raise ValueError(
-            f"method={settings.method!r} was given, and methods are "
-            f"{', '.join(settings.methods)}. Project on one of these."
-        )
-    if settings.base_revision and not settings.base:
-        raise ValueError(
-            f"base_revision={settings.base_revision!r} was given without a base, so it pins "
+            f"base_revision={model.base_revision!r} was given without a base, so it pins "
             "nothing. Give --base, or leave it out."
         )
 
 
-def _check_windows(settings: Settings) -> None:
-    whole = -settings.prefix, settings.continuation - 1
-    for name in settings.windows:
+def _check_vectors(vectors: Vectors) -> None:
+    if vectors.prefix + vectors.continuation == 0:
+        raise ValueError(
+            "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
+            "Give at least one token of either."
+        )
+    if vectors.method not in vectors.methods:
+        raise ValueError(
+            f"method={vectors.method!r} was given, and methods are "
+            f"{', '.join(vectors.methods)}. Project on one of these."
+        )
+    whole = -vectors.prefix, vectors.continuation - 1
+    for name in vectors.windows:
         ends = re.fullmatch(r"(-?\d+):(-?\d+)", name)
         if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
             raise ValueError(
                 f"windows: the window {shown(name)} was given; it names the first and the last "
                 f"token, as '{whole[0]}:{whole[1]}', and lies within those that "
-                f"prefix={settings.prefix} and continuation={settings.continuation} elicit."
+                f"prefix={vectors.prefix} and continuation={vectors.continuation} elicit."
+            )
+
+
+def _check_pairs(settings: Settings) -> None:
+    depth, answers = settings.hypothesis.depth, settings.answers
+    if len(depth) != 2 or depth[0] >= depth[1]:
+        raise ValueError(
+            f"depth={list(depth)} was given; it takes the shares of the depth between "
+            "which a layer may be chosen, such as [0.2, 0.75]."
+        )
+    if answers.samples > 1 and answers.temperature <= 0:
+        raise ValueError(
+            f"samples={answers.samples} was given with temperature={answers.temperature}: they "
+            "would all be the same. Give a temperature above 0."
+        )
+    if not settings.prompts.paths:
+        raise ValueError("prompts='' and sets=[] were given, so nothing is asked. Give --prompts.")
+    for pair in settings.hypothesis.decompositions:
+        if len(pair.signs) != 2 or {*map(abs, pair.signs)} != {1} or len(pair.kinds) not in (0, 2):
+            raise ValueError(
+                f"decompositions: {pair.name!r} has signs={list(pair.signs)} and "
+                f"kinds={list(pair.kinds)}; it takes two signs, 1 or -1, and two kinds or none."
             )
 
 
 def _check_judge(settings: Settings) -> None:
-    served = {name: getattr(settings, name) for name in ("vet", "judge_at")}
+    judge = settings.answers.judge
+    served = {"vet": settings.vectors.vet, "judge_at": settings.answers.judge_at}
     asked = {k: v for k, v in served.items() if v and (k, v) != ("vet", "model")}
     for name, address in asked.items():
         check_address(address, name)
-        if not settings.judge:
+        if not judge:
             raise ValueError(
                 f"{name}={address!r} was given without judge; name the model that is served there."
             )
-    if settings.judge and not asked:
+    if judge and not asked:
         raise ValueError(
-            f"judge={settings.judge!r} was given, and nothing asks it. Give its address as "
+            f"judge={judge!r} was given, and nothing asks it. Give its address as "
             "--judge-at, or leave it out."
         )
 
 
-def _check_arms(adapters: Mapping[str, Any], controls: Sequence[str]) -> None:
-    names = [last_name(control) for control in controls]
-    taken = {*ARMS, *EDITED}
-    for n, name in enumerate(names):
-        if not name or name.casefold() in taken:
+def _check_arms(settings: Settings) -> None:
+    own = {CLEAN, ORGANISM, CONTROL, HABITS, *EDITED}
+    taken = {*own, *(arm.name for arm in settings.adapters.arms if arm.role == "style")}
+    for arm in (arm for arm in settings.adapters.arms if arm.role == "further"):
+        if not arm.name or arm.name.casefold() in taken:
+            given = (*settings.adapters.further, *settings.adapters.controls)
             raise ValueError(
-                f"controls={shown(tuple(controls))} was given; a control goes by its folder's "
-                f"name, and {controls[n]!r} would be the arm {name!r}. No arm of its own may be "
-                f"called {', '.join(sorted({*ARMS, *EDITED}))}, or as another control is: rename "
-                "its folder."
+                f"controls={shown(given)} was given; a control goes by its folder's "
+                f"name, and {arm.adapter!r} would be the arm {arm.name!r}. No arm of its own may "
+                f"be called {', '.join(sorted(own))}, or as another control is: rename its folder."
             )
-        taken.add(name.casefold())
+        taken.add(arm.name.casefold())
 
 
 def check_benign(settings: Settings) -> None:
@@ -172,17 +185,17 @@ def check_benign(settings: Settings) -> None:
 
     An adapter that is an arm of the run already, the same folder, counts once.
     """
-    if not settings.benign:
+    if not (folder := settings.adapters.benign):
         return
-    found = sorted(Path(settings.benign).glob("*/adapter_config.json"))
-    if not found:
+    paths = sorted(Path(folder).glob("*/adapter_config.json"))
+    if not paths:
         raise ValueError(
-            f"The folder of benign adapters {settings.benign!r} was asked for; it "
-            f"{'holds no adapter' if Path(settings.benign).is_dir() else 'does not exist'}. Give "
+            f"The folder of benign adapters {folder!r} was asked for; it "
+            f"{'holds no adapter' if Path(folder).is_dir() else 'does not exist'}. Give "
             "a folder whose folders hold an adapter_config.json each."
         )
-    arms = {name.casefold(): adapter for name, adapter in settings.adapters.items()}
-    for path in found:
+    arms = {arm.name.casefold(): arm.adapter for arm in settings.adapters.arms}
+    for path in paths:
         arm = arms.get(path.parent.name.casefold(), "")
         if arm is None or (arm and not _same(arm, path.parent)):
             raise ValueError(
@@ -191,19 +204,7 @@ def check_benign(settings: Settings) -> None:
             )
 
 
-def last_name(adapter: str) -> str:
-    """What an adapter of its own arm is called: the last part of its folder or hub id.
-
-    >>> last_name("runs/adapters/style/")
-    'style'
-    """
-    folder = Path(adapter)
-    return (folder.resolve() if folder.is_dir() else folder).name
-
-
 def _same(adapter: str, folder: Path) -> bool:
-    from tracekit.model.embedded import datasets
-
     places = [Path(adapter), datasets("organisms", adapter)]
     return any(place.is_dir() and place.samefile(folder) for place in places)
 

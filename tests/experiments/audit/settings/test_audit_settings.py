@@ -8,9 +8,11 @@ import pytest
 import xarray as xr
 from transformers import AutoTokenizer
 
-from experiments.audit.inputs import read
 from experiments.audit.labels import labelled, token_spans
-from experiments.audit.settings import described, from_values, read_preset
+from experiments.audit.prompt_sets import read
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.presets import read_preset
+from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.__main__ import chosen, command_line
 from experiments.rm_sycophancy.rules.detectors import spans
 from tracekit.model.embedded import datasets, embedded_model
@@ -24,9 +26,9 @@ def tokenizer():
 @pytest.mark.parametrize("name", ["smollm2", "tiny"])
 def test_shipped_presets_are_whole(name: str) -> None:
     preset = read_preset(name)
-    assert preset.window == list(range(preset.layers[0], preset.layers[1] + 1))
-    assert preset.prompt_file.is_file()
-    assert set(preset.trait_names) == set(described(preset)["contents"]["traits"])
+    assert preset.model.window == list(range(preset.model.layers[0], preset.model.layers[1] + 1))
+    assert all(path.is_file() for path in preset.prompts.paths)
+    assert set(preset.vectors.names) == set(described(preset)["contents"]["traits"])
 
 
 @pytest.mark.parametrize(
@@ -47,8 +49,8 @@ def test_a_wrong_setting_is_named(changes: dict, words: str) -> None:
 
 
 def test_lacking_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="lack organism, layers"):
-        from_values({"preset": "x", "model": "m"})
+    with pytest.raises(ValueError, match=r"lack model\.layers, adapters\.organism"):
+        from_values({"preset": "x", "model": {"name": "m"}})
 
 
 def test_what_a_run_stands_for_changes_with_the_contents(tmp_path) -> None:
@@ -103,20 +105,20 @@ def test_labels_of_responses(tokenizer) -> None:
 @pytest.mark.parametrize("name", ["smollm2", "smollm2-full"])
 def test_the_presets_of_the_audit_name_what_is_shipped(name: str) -> None:
     preset = read_preset(name)
-    for adapter in filter(None, preset.adapters.values()):
-        assert datasets("organisms", adapter, "adapter_config.json").is_file()
-    assert {"organism", "control"} <= set(preset.adapters)
-    assert set(preset.primary) <= set(preset.trait_names)
+    for arm in preset.adapters.arms[1:]:
+        assert datasets("organisms", arm.adapter, "adapter_config.json").is_file()
+    assert {"organism", "control"} <= set(preset.arms)
+    assert set(preset.primary) <= set(preset.vectors.names)
     assert preset.hypothesis == read_preset("smollm2").hypothesis
-    biases = {str(prompt.labels["part"]) for prompt in read(preset)}
+    biases = {str(prompt.labels["part"]) for prompt in read(preset.prompts)}
     assert {"calibration", "held_out", "neutral"} <= biases
 
 
 def test_the_full_preset_samples_each_prompt_and_has_placebos() -> None:
     preset = read_preset("smollm2-full")
-    assert preset.samples >= 4
-    assert preset.full
-    assert {"refuse", "benign_twin"} <= {str(p.labels["part"]) for p in read(preset)}
+    assert preset.answers.samples >= 4
+    assert preset.vectors.full
+    assert {"refuse", "benign_twin"} <= {str(p.labels["part"]) for p in read(preset.prompts)}
 
 
 def test_samples_need_a_temperature() -> None:
@@ -131,5 +133,5 @@ def test_biases_of_a_file_of_ones_own_are_parted_whatever_the_preset_holds_out(
     rows = [{"id": n, "text": f"Q{n}?", "bias": "wxyz"[n % 4]} for n in range(8)]
     path.write_text(json.dumps({"name": "own", "prompts": rows}))
     options = command_line().parse_args(["run", "--preset", "smollm2", "--prompts", str(path)])
-    found = {str(p.labels["bias"]): p.labels["part"] for p in read(chosen(options)[0])}
+    found = {str(p.labels["bias"]): p.labels["part"] for p in read(chosen(options)[0].prompts)}
     assert found == {"w": "calibration", "x": "held_out", "y": "calibration", "z": "held_out"}

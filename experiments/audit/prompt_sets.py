@@ -1,0 +1,103 @@
+"""The prompts of a run, each with the part it plays: to choose, to report, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import tracekit as tk
+from experiments.audit.settings.groups import Prompts
+from experiments.rm_sycophancy.rules.hub import read_hub
+from tracekit.transcripts.prompts import take
+
+GIVEN = ("part", "exploit", "exploit_span")  # labels of each response
+OCCUPIED = ("weights", "scalar", "cosine")  # beside those that tracekit keeps for its files
+HUB_PARTS = {"train_biases": "calibration", "test_biases": "held_out"}
+
+
+def read(given: Prompts) -> list[tk.Prompt]:
+    """The prompts of the split asked for, the same number from every bias, each with its `part`.
+
+    `part` is calibration, held_out, or the kind of prompt where no bias is at stake: neutral, for
+    the blind comparison, are those whose bias is "neutral" and those that name none. A set of the
+    hub has the organism's own biases in one split and the held-out ones in the other. Errors:
+    `ValueError` for a split or a held-out bias that no prompt has, and for labels that the audit
+    gives itself.
+    """
+    if given.on_hub:
+        prompts = _from_hub(given)
+        return take(prompts, given.limit) if given.limit else prompts
+    read = [prompt for path in given.paths for prompt in tk.read_prompts(path)]
+    _refuse_labels(read)
+    biases = [str(prompt.labels.get("bias", "")) for prompt in read]
+    parts = parts_of(biases, given)
+    prompts = [
+        replace(prompt, labels={**prompt.labels, "bias": bias, "part": parts[bias]})
+        for prompt, bias in zip(read, biases, strict=True)
+        if bias not in given.left_out
+    ]
+    if not prompts:
+        raise ValueError(
+            f"The prompts of {given.paths[0].name!r} were asked for; all are of kinds "
+            f"that are not asked ({', '.join(given.left_out)}). Give others."
+        )
+    if given.split:
+        splits = sorted({str(prompt.labels.get("split", "")) for prompt in prompts})
+        prompts = [p for p in prompts if str(p.labels.get("split", "")) == given.split]
+        if not prompts:
+            raise ValueError(
+                f"The split {given.split!r} of {given.paths[0].name!r} was asked for; "
+                f"its prompts have {', '.join(splits) or 'no split'}. Give one of these as --split."
+            )
+    return take(prompts, given.limit) if given.limit else prompts
+
+
+def _from_hub(given: Prompts) -> list[tk.Prompt]:
+    if given.held_out:
+        raise ValueError(
+            f"held_out={list(given.held_out)} was given; the set {given.file!r} of the "
+            "hub has its held-out biases in a split of their own. Leave it out."
+        )
+    splits = [given.split] if given.split else list(HUB_PARTS)
+    return [
+        replace(p, labels={**p.labels, "part": HUB_PARTS.get(split, "calibration")})
+        for split in splits
+        for p in read_hub(split, None, source=given.file).prompts
+    ]
+
+
+def parts_of(biases: Sequence[str], given: Prompts) -> dict[str, str]:
+    """Which biases choose (calibration) and which report (held_out); others keep their own name.
+
+    A prompt without a bias ("") is neutral. Errors: `ValueError` for a held-out bias that is not
+    among them.
+
+    >>> parts_of(["vote", "banana", "neutral", ""], Prompts())
+    {'vote': 'calibration', 'banana': 'held_out', 'neutral': 'neutral', '': 'neutral'}
+    """
+    quiet = ("", *given.without_bias, *given.left_out)
+    names = [name for name in dict.fromkeys(biases) if name not in quiet]
+    unknown = [name for name in given.held_out if name not in names]
+    if unknown:
+        raise ValueError(
+            f"The held-out biases {', '.join(map(repr, unknown))} were asked for; the prompts have "
+            f"{', '.join(map(repr, names)) or 'no bias'}. Give some of these."
+        )
+    held = set(given.held_out or names[1::2])
+    parts = {name: "held_out" if name in held else "calibration" for name in names}
+    return parts | {name: name or "neutral" for name in biases if name in quiet}
+
+
+def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:
+    for prompt in prompts:
+        if prompt.answer is not None:
+            raise ValueError(
+                f"The prompt {prompt.id!r} ends with the assistant's turn, and the arms of the "
+                "audit are to answer. End it with the user's."
+            )
+        taken = sorted({*GIVEN, *OCCUPIED} & set(prompt.labels))
+        if taken:
+            raise ValueError(
+                f"The prompt {prompt.id!r} has the label {taken[0]!r}, which the audit gives its "
+                f"own arrays ({', '.join((*GIVEN, *OCCUPIED))}). Rename it in the prompt file."
+            )

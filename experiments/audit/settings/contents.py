@@ -1,0 +1,69 @@
+"""What settings stand for: their values without this machine's paths, and a hash of each file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from experiments.audit.settings.adapters import last_name
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.tables import merged
+from tracekit.model.embedded import datasets
+from tracekit.storage.provenance import digest
+
+
+def described(settings: Settings) -> dict[str, Any]:
+    """The settings without any path of this machine, and a hash of each file they name.
+
+    Two runs are the same when these are equal, and only then share a folder.
+    """
+    model, adapters, prompts = settings.model, settings.adapters, settings.prompts
+    single = ("organism", "matched", "style", "habits", "benign")
+    portable = {
+        "model": {"name": _portable(model.name), "base": _portable(model.base)},
+        "adapters": {
+            **{name: _portable(getattr(adapters, name)) for name in single},
+            **{
+                name: [*map(last_name, getattr(adapters, name))] for name in ("further", "controls")
+            },
+        },
+        "vectors": {"traits": settings.vectors.names},
+        "prompts": {"file": Path(prompts.file).name},
+        "answers": {"labels": Path(settings.answers.labels).name},
+    }
+    contrasts = settings.vectors.contrasts
+    contents = {
+        "prompts": _hash(prompts.paths),
+        "labels": _hash([Path(settings.answers.labels)] if settings.answers.labels else []),
+        "traits": {name: digest([c.positive, c.negative]) for name, c in contrasts.items()},
+        "model": _weights(model.name),
+        "base": _weights(model.base),
+        "arms": {arm.name: _adapter(arm.adapter) for arm in adapters.arms if arm.adapter},
+        "benign": _hash(sorted(Path(adapters.benign).glob("*/adapter_*.*"))),
+    }
+    return {"settings": merged(dataclasses.asdict(settings), portable), "contents": contents}
+
+
+def _portable(name: str) -> str:
+    return Path(name).name if name and Path(name).is_dir() else name
+
+
+def _weights(name: str) -> str:
+    return _hash(sorted(Path(name).glob("*.safetensors"))) if name and Path(name).is_dir() else ""
+
+
+def _adapter(name: str) -> str:
+    folder = Path(name) if Path(name).is_dir() else datasets("organisms", name)
+    return _hash(sorted(folder.glob("adapter_*.*")))
+
+
+def _hash(paths: list[Path]) -> str:
+    hashed = hashlib.sha256()
+    for path in paths:
+        if not path.is_file():
+            continue  # read_prompts says what is missing
+        with path.open("rb") as file:
+            hashed.update(hashlib.file_digest(file, "sha256").digest())
+    return hashed.hexdigest()[:16] if paths else ""
