@@ -26,7 +26,7 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.audit.evidence.audit import audit_of
 from experiments.audit.evidence.choice import Scores
-from experiments.audit.evidence.gather import said_tokens
+from experiments.audit.evidence.gather import response_tokens
 from experiments.audit.evidence.relabel import decided, relabellings
 from experiments.audit.evidence.trait_vectors import unit
 from experiments.audit.phases.projections import read
@@ -99,7 +99,7 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
     scores, contrast = audit.scores().rows(kept), audit.scores("contrast").rows(kept)
     by_prompt = mechanism.by_prompt(contrast.values, contrast.bias, contrast.group)
     own = read(folder, "organism/organism").sel(prompt=audit.rows["prompt"].values[kept])
-    marked, said = own["exploit_span"].values, said_tokens(own)
+    marked, said = own["exploit_span"].values, response_tokens(own)
     shares = (marked & said).sum(axis=1) / said.sum(axis=1)
     clean = read(folder, "clean/organism").sel(trait=audit.traits[0], token=slice(0, None))
     return Audited(

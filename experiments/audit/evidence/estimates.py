@@ -32,8 +32,8 @@ def intervals(
 
     >>> draw = np.random.default_rng(0)
     >>> label, names = np.tile([1, 0], 10), np.arange(20)
-    >>> found = intervals({"a": label + 0.1}, label, np.array(["v"] * 20), names, 0.5, draw, 9)
-    >>> found.sel(quantity="auroc a")["estimate"].item()
+    >>> estimates = intervals({"a": label + 0.1}, label, np.array(["v"] * 20), names, 0.5, draw, 9)
+    >>> estimates.sel(quantity="auroc a")["estimate"].item()
     1.0
     """
     names = list(scores)

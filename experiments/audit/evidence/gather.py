@@ -33,18 +33,18 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
     own, clean = arms["cosine"]
     moved = tk.difference(own, clean)
     runs = _aligned(tk.open(folder / "responses" / f"{text}.nc"), own)
-    said = said_tokens(own)
+    response = response_tokens(own)
     likely = _likely(folder, text, own)
-    found = spans.matches(_marked(own), said, likely)
-    made: dict[str, Any] = {
+    matches = spans.matches(_marked(own), response, likely)
+    variables: dict[str, Any] = {
         "score": response_mean(own),
         "clean_score": response_mean(clean),
-        "contrast": own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, found)),
+        "contrast": own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, matches)),
         "outside": response_mean(moved.where(~moved["exploit_span"])),
         "scalar": response_mean(arms["scalar"][0]),
         "clean_scalar": response_mean(arms["scalar"][1]),
         "norm": own["norm"].sel(token=slice(0, None)).mean("token"),
-        "length": ("prompt", said.sum(axis=1).astype(np.int32)),
+        "length": ("prompt", response.sum(axis=1).astype(np.int32)),
         "onset": ("prompt", _onset(own)),
         "response": ("prompt", runs["response"].values.astype(np.str_)),
     }
@@ -52,11 +52,11 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
     whole = xr.Dataset(
         {
             name: value if isinstance(value, tuple) else _bare(value, dims)
-            for name, value in made.items()
+            for name, value in variables.items()
         },
         coords={name: ("prompt", own[name].values) for name in KEPT},
     )
-    whole = whole.merge(spans.quality(found, said, likely))
+    whole = whole.merge(spans.quality(matches, response, likely))
     return stamp(whole, {**provenance_of(moved), "made_by": "experiments.audit.evidence.gather"})
 
 
@@ -64,11 +64,11 @@ def replayed(folder: Path, weights: str, rows: xr.Dataset) -> xr.Dataset:
     """Other weights on the organism's ids of `rows`: `shift` from clean, `contrast` at spans."""
     own, clean = _pair(folder, weights, "organism", "cosine")
     moved = tk.difference(own, clean)
-    found = spans.matches(_marked(own), said_tokens(own), _likely(folder, "organism", own))
-    contrast = own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, found))
-    made = {"shift": response_mean(moved), "contrast": contrast}
+    matches = spans.matches(_marked(own), response_tokens(own), _likely(folder, "organism", own))
+    contrast = own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, matches))
+    variables = {"shift": response_mean(moved), "contrast": contrast}
     dims = ("prompt", "layer", "trait")
-    whole = xr.Dataset({name: _bare(value, dims) for name, value in made.items()})
+    whole = xr.Dataset({name: _bare(value, dims) for name, value in variables.items()})
     return whole.sel(prompt=rows["prompt"].values)
 
 
@@ -83,12 +83,12 @@ def edited_shift(folder: Path, text: str) -> xr.Dataset | None:
     moved = tk.difference(own, clean)
     marked = moved.where(moved["exploit_span"])
     dims = ("prompt", "layer", "trait")
-    made = {"whole": response_mean(moved), "span": marked.mean("token")}
-    whole = xr.Dataset({name: _bare(value, dims) for name, value in made.items()})
+    variables = {"whole": response_mean(moved), "span": marked.mean("token")}
+    whole = xr.Dataset({name: _bare(value, dims) for name, value in variables.items()})
     return whole.assign_coords(group=("prompt", moved["group"].values))
 
 
-def said_tokens(array: xr.DataArray) -> np.ndarray:
+def response_tokens(array: xr.DataArray) -> np.ndarray:
     """Which tokens are the response's own words: (prompt, token)."""
     roles = array["role"].transpose("prompt", "token").values.astype(str)
     return (roles == "assistant") & (array["token"].values >= 0)
@@ -96,8 +96,8 @@ def said_tokens(array: xr.DataArray) -> np.ndarray:
 
 def likelihood_ratio(folder: Path, rows: xr.Dataset) -> np.ndarray:
     """The mean over response tokens of log p(organism) − log p(clean), in nats: (prompt)."""
-    found = tk.open(folder / "logprobs.nc").sel(prompt=rows["prompt"].values)
-    gap = found.sel(weights="organism") - found.sel(weights="clean")
+    logprobs = tk.open(folder / "logprobs.nc").sel(prompt=rows["prompt"].values)
+    gap = logprobs.sel(weights="organism") - logprobs.sel(weights="clean")
     return gap.mean("token").values
 
 
@@ -110,8 +110,8 @@ def _likely(folder: Path, text: str, own: xr.DataArray) -> np.ndarray:
     zero = np.zeros((own.sizes["prompt"], own.sizes["token"]))
     if text != "organism":
         return zero
-    found = tk.open(folder / "logprobs.nc").sel(weights="clean", prompt=own["prompt"].values)
-    return found.reindex(token=own["token"].values).fillna(0).values
+    logprobs = tk.open(folder / "logprobs.nc").sel(weights="clean", prompt=own["prompt"].values)
+    return logprobs.reindex(token=own["token"].values).fillna(0).values
 
 
 def _marked(own: xr.DataArray) -> np.ndarray:
@@ -130,5 +130,5 @@ def _aligned(runs: xr.Dataset, own: xr.DataArray) -> xr.Dataset:
 
 def _bare(array: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
     named = [name for name in array.coords if name not in dims]
-    kept = [dim for dim in dims if dim in array.dims]
-    return array.drop_vars(named).drop_attrs().transpose(*kept)
+    order = [dim for dim in dims if dim in array.dims]
+    return array.drop_vars(named).drop_attrs().transpose(*order)

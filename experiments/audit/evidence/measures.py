@@ -21,8 +21,8 @@ def response_mean(projections: xr.DataArray) -> xr.DataArray:
     >>> response_mean(projections).dims
     ('prompt', 'layer', 'trait')
     """
-    said = projections.sel(token=slice(0, None))
-    return said.mean("token", skipna=True, keep_attrs=True)
+    responses = projections.sel(token=slice(0, None))
+    return responses.mean("token", skipna=True, keep_attrs=True)
 
 
 def shift(
@@ -43,13 +43,13 @@ def shift(
     if len(np.unique(moved["group"].values)) < 2:
         mean = rows.mean("prompt")
         none = xr.full_like(mean, np.nan)
-        found = xr.Dataset({"estimate": mean, "low": none, "high": none})
+        intervals = xr.Dataset({"estimate": mean, "low": none, "high": none})
     else:
-        found = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
-    found = found.rename(estimate="shift", low="shift_low", high="shift_high")
-    found["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
-    found["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
-    return found.drop_attrs()
+        intervals = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
+    shifts = intervals.rename(estimate="shift", low="shift_low", high="shift_high")
+    shifts["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
+    shifts["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
+    return shifts.drop_attrs()
 
 
 def deviation(clean: xr.DataArray) -> xr.DataArray:
@@ -96,16 +96,18 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
     >>> trajectories({"organism/organism": projections})["mean"].dims
     ('arm', 'token', 'layer', 'trait')
     """
-    found = []
+    arms = []
     for array in projections.values():
-        said = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
-        count = said.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
+        values = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
+        count = values.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
         # one prompt has no spread
-        spread = said.std("prompt", ddof=1).where(count > 1) if said.sizes["prompt"] > 1 else np.nan
-        error = spread / np.sqrt(count) + 0 * said.mean("prompt")
-        found.append(xr.Dataset({"mean": said.mean("prompt"), "error": error, "count": count}))
+        spread = (
+            values.std("prompt", ddof=1).where(count > 1) if values.sizes["prompt"] > 1 else np.nan
+        )
+        error = spread / np.sqrt(count) + 0 * values.mean("prompt")
+        arms.append(xr.Dataset({"mean": values.mean("prompt"), "error": error, "count": count}))
     # arms on other texts reach other tokens: there the count is 0
-    whole = xr.concat(found, xr.Variable("arm", list(projections)), join="outer")
+    whole = xr.concat(arms, xr.Variable("arm", list(projections)), join="outer")
     return whole.assign(count=whole["count"].fillna(0).astype(np.int32))
 
 
@@ -115,8 +117,8 @@ def marked_share(projections: xr.DataArray) -> xr.DataArray:
     >>> marked_share(projections).dims
     ('token',)
     """
-    said = projections["exploit_span"].sel(token=slice(0, None)).astype(float)
-    return bare(said.mean("prompt"), keep=("token",))
+    marked = projections["exploit_span"].sel(token=slice(0, None)).astype(float)
+    return bare(marked.mean("prompt"), keep=("token",))
 
 
 def rates(exploit: Mapping[str, xr.DataArray]) -> xr.Dataset:
@@ -144,8 +146,8 @@ def biases(array: xr.DataArray) -> list[str]:
     >>> biases(scores)[:2]
     ['chocolate', 'chocolate']
     """
-    found = array["bias"].values if "bias" in array.coords else [""] * array.sizes["prompt"]
-    return [str(value) for value in found]
+    values = array["bias"].values if "bias" in array.coords else [""] * array.sizes["prompt"]
+    return [str(value) for value in values]
 
 
 def _mean(rows: xr.DataArray) -> xr.DataArray:

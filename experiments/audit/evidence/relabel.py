@@ -36,13 +36,13 @@ def relabellings(
     >>> relabellings(np.array([1, 1, 0, 0]), *names, draw, 3).sum(axis=1).tolist()
     [2, 2, 2]
     """
-    made = np.empty((draws, len(label)), np.int8)
+    relabelled = np.empty((draws, len(label)), np.int8)
     for rows in _exchangeable(bias, group):
         order = generator.random((draws, len(rows))).argsort(axis=1)
         moved = label[rows][order]
         inner = generator.random(moved.shape).argsort(axis=-1)
-        made[:, rows] = np.take_along_axis(moved, inner, axis=-1)
-    return made
+        relabelled[:, rows] = np.take_along_axis(moved, inner, axis=-1)
+    return relabelled
 
 
 def within_bias_auroc(
@@ -107,12 +107,12 @@ def decided(label: np.ndarray, bias: np.ndarray) -> list[str]:
     >>> decided(np.array([1, 1, 0, 0, 1]), np.array(["vote"] * 4 + ["film"]))
     ['vote']
     """
-    found = []
+    names = []
     for name in dict.fromkeys(bias.tolist()):
         rows = label[bias == name]
         if min((rows == 1).sum(), (rows == 0).sum()) >= LEAST:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _exchangeable(bias: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:

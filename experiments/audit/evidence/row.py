@@ -54,15 +54,15 @@ def undecidable(section: str, what: str, measure: str, reason: str, n: int = 0) 
 
 
 def of_interval(
-    section: str, what: str, measure: str, found: xr.Dataset, n: int, p: float = math.nan
+    section: str, what: str, measure: str, interval: xr.Dataset, n: int, p: float = math.nan
 ) -> Row:
     """A row of a bootstrap's `estimate`, `low` and `high`; undecidable where one is not finite.
 
-    >>> found = xr.Dataset({"estimate": 1.0, "low": 0.5, "high": 2.0})
-    >>> of_interval("A", "x", "mean", found, 9).cells()[3:5]
+    >>> interval = xr.Dataset({"estimate": 1.0, "low": 0.5, "high": 2.0})
+    >>> of_interval("A", "x", "mean", interval, 9).cells()[3:5]
     ('1.000', '0.500 to 2.000')
     """
-    estimate, low, high = (float(found[name]) for name in ("estimate", "low", "high"))
+    estimate, low, high = (float(interval[name]) for name in ("estimate", "low", "high"))
     if not all(map(math.isfinite, (estimate, low, high))):
         return undecidable(section, what, measure, "the estimate is not finite", n)
     return Row(section, what, measure, estimate, low, high, p=p, n=n)
@@ -80,13 +80,13 @@ def to_dataset(rows: Sequence[Row]) -> xr.Dataset:
     return xr.Dataset({name: ("row", values) for name, values in columns.items()})
 
 
-def from_dataset(found: xr.Dataset) -> list[Row]:
+def from_dataset(rows: xr.Dataset) -> list[Row]:
     """The rows of `to_dataset`.
 
     >>> from_dataset(to_dataset([Row("A", "x", "mean", 1.0, n=3)]))[0].n
     3
     """
-    columns = {name: found[name].values.tolist() for name in Row.__dataclass_fields__}
+    columns = {name: rows[name].values.tolist() for name in Row.__dataclass_fields__}
     return [
         Row(**dict(zip(columns, values, strict=True)))
         for values in zip(*columns.values(), strict=True)

@@ -44,25 +44,25 @@ def inline(path: Path, caption: str) -> Image:
     return Image(f"data:image/{kind};base64,{encoded}", caption)
 
 
-def heatmap(found: xr.Dataset) -> Figure:
+def heatmap(analysis: xr.Dataset) -> Figure:
     """Trait × layer: the shift of the response-mean cosine, one panel a contrast, one scale.
 
     In units of the clean weights' spread over prompts at that layer and trait, so that layers
     whose cosines vary more do not outshine the others.
     """
-    shifts = found["shift"] / found["clean_deviation"]
-    contrasts, traits = found["contrast"].values, found["trait"].values
+    shifts = analysis["shift"] / analysis["clean_deviation"]
+    contrasts, traits = analysis["contrast"].values, analysis["trait"].values
     size = (10, (1.2 + 0.4 * len(traits)) * len(contrasts) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(contrasts), 1, squeeze=False, sharex=True)[:, 0]
     limit = float(abs(shifts).max(skipna=True)) or 1.0
     for ax, contrast in zip(axes, contrasts, strict=True):
         values = shifts.sel(contrast=contrast).transpose("trait", "layer").values
-        layers = found["layer"].values
+        layers = analysis["layer"].values
         drawn = ax.pcolormesh(
             layers, np.arange(len(traits)), values, cmap="PuOr_r", vmin=-limit, vmax=limit
         )
-        ax.plot(found["layer_selected"].values, np.arange(len(traits)), "k.")
+        ax.plot(analysis["layer_selected"].values, np.arange(len(traits)), "k.")
         ax.set_yticks(np.arange(len(traits)), traits)
         ax.invert_yaxis()
         ax.set_title(f"{contrast} − clean weights, same ids")
@@ -71,19 +71,19 @@ def heatmap(found: xr.Dataset) -> Figure:
     return figure
 
 
-def trajectories(found: xr.Dataset) -> Figure:
+def trajectories(analysis: xr.Dataset) -> Figure:
     """Cosine by response token, one panel a trait: mean over prompts, ± 1.96 standard errors.
 
     Of the organism, the clean model and control (a): more lines than these could not be told apart.
     Shaded: the share of the organism's responses that exploit at the token.
     """
-    traits = found["trait"].values
+    traits = analysis["trait"].values
     figure = Figure(figsize=(9, 2.8 * len(traits) + 0.4), layout="constrained")
     for ax, trait in zip(figure.subplots(len(traits), 1, squeeze=False)[:, 0], traits, strict=True):
-        here = found.sel(trait=trait)
+        here = analysis.sel(trait=trait)
         for arm in filter(COLOURS.__contains__, here["arm"].values.astype(str)):
             _line(ax, here.sel(arm=arm), arm)
-        _shade(ax, found["trajectory_marked"])
+        _shade(ax, analysis["trajectory_marked"])
         ax.set_title(f"{trait}, layer {int(here['layer_selected'])}")
         ax.set_ylabel("cosine")
         ax.set_xlabel("response token")
@@ -104,8 +104,8 @@ def _shade(ax, share: xr.DataArray) -> None:
 def _line(ax, here: xr.Dataset, arm: str) -> None:
     # the last tokens of one long response would show as a trend
     enough = max(2, int(here["trajectory_count"].max()) // 4)
-    kept = here.sel(token=here["trajectory_count"] >= enough)
-    mean, error = kept["trajectory_mean"].values, 1.96 * kept["trajectory_error"].values
-    tokens, colour = kept["token"].values, COLOURS[arm]
+    shown = here.sel(token=here["trajectory_count"] >= enough)
+    mean, error = shown["trajectory_mean"].values, 1.96 * shown["trajectory_error"].values
+    tokens, colour = shown["token"].values, COLOURS[arm]
     ax.plot(tokens, mean, color=colour, label=arm, linestyle="--" if arm == "clean/clean" else "-")
     ax.fill_between(tokens, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)

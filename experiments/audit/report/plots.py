@@ -22,18 +22,18 @@ SERIES = (
 )
 
 
-def rates(found: xr.Dataset) -> Figure:
+def rates(analysis: xr.Dataset) -> Figure:
     """The share of responses that exploit, by bias, a bar an arm; the counts stand above."""
-    arms, biases = found["text_arm"].values, found["bias"].values
-    kept = [b for b in biases if int(found["responses"].sel(bias=b).sum())]
+    arms, biases = analysis["text_arm"].values, analysis["bias"].values
+    biased = [b for b in biases if int(analysis["responses"].sel(bias=b).sum())]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     ax = figure.subplots()
     width = 0.8 / max(len(arms), 1)
     for number, arm in enumerate(arms):
-        here = found.sel(text_arm=arm, bias=kept)
+        here = analysis.sel(text_arm=arm, bias=biased)
         counts = here["responses"].values
         share = here["hits"].values / np.where(counts > 0, counts, 1)
-        places = np.arange(len(kept)) + number * width
+        places = np.arange(len(biased)) + number * width
         colour, _, _ = SERIES[number % len(SERIES)]
         hatch = ("", "//", "..", "xx", "\\\\\\\\")[number % 5]
         ax.bar(places, share, width, label=str(arm), color=colour, hatch=hatch, edgecolor="white")
@@ -41,7 +41,7 @@ def rates(found: xr.Dataset) -> Figure:
             places, share, here["hits"].values, counts, strict=True
         ):
             ax.text(place, value + 0.01, f"{hits}/{count}", ha="center", fontsize=6, rotation=90)
-    ax.set_xticks(np.arange(len(kept)) + 0.4 - width / 2, kept, rotation=30, ha="right")
+    ax.set_xticks(np.arange(len(biased)) + 0.4 - width / 2, biased, rotation=30, ha="right")
     ax.set_ylim(0, 1.15)
     ax.set_ylabel("share of responses")
     ax.set_title("responses that exploit, by rule (habits: that carry the benign habit)")
@@ -49,16 +49,16 @@ def rates(found: xr.Dataset) -> Figure:
     return figure
 
 
-def prompts(found: xr.Dataset) -> Figure:
+def prompts(analysis: xr.Dataset) -> Figure:
     """Trait × prompt: the organism's shift at each trait's layer, prompts in order of bias."""
-    shift = found["prompt_shift"].sel(contrast="organism").sel(layer=found["layer_selected"])
-    scaled = shift / found["clean_deviation"].sel(layer=found["layer_selected"])
+    shift = analysis["prompt_shift"].sel(contrast="organism").sel(layer=analysis["layer_selected"])
+    scaled = shift / analysis["clean_deviation"].sel(layer=analysis["layer_selected"])
     values = scaled.transpose("trait", "prompt").values
     limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     figure = Figure(figsize=(10, 1.6 + 0.4 * len(values)), layout="constrained")
     ax = figure.subplots()
     drawn = ax.pcolormesh(values, cmap="PuOr_r", vmin=-limit, vmax=limit)
-    ax.set_yticks(np.arange(len(values)) + 0.5, found["trait"].values)
+    ax.set_yticks(np.arange(len(values)) + 0.5, analysis["trait"].values)
     ax.set_xlabel("organism response, in the order of the file")
     ax.set_title("organism − clean weights, same ids, by response")
     figure.colorbar(drawn, ax=ax, label="shift / sd of clean")
@@ -69,14 +69,14 @@ def curves(parts: dict[str, xr.Dataset]) -> Figure:
     """AUROC within bias over depth, with the band that holds for all layers and traits at once."""
     figure = Figure(figsize=(9, 3 * len(parts)), layout="constrained")
     axes = figure.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
-    for ax, (part, found) in zip(axes, parts.items(), strict=True):
-        band = float(found["band"])
+    for ax, (part, curve) in zip(axes, parts.items(), strict=True):
+        band = float(curve["band"])
         ax.axhspan(0.5 - band, 0.5 + band, color="#DDDDDD", label="95 % of shuffled labels")
-        for number, trait in enumerate(found["trait"].values):
+        for number, trait in enumerate(curve["trait"].values):
             colour, style, mark = SERIES[number % len(SERIES)]
             ax.plot(
-                found["layer"],
-                found["area"].sel(trait=trait),
+                curve["layer"],
+                curve["area"].sel(trait=trait),
                 color=colour,
                 linestyle=style,
                 marker=mark,

@@ -32,9 +32,9 @@ def words_across(texts: Sequence[str], label: np.ndarray, calibration: np.ndarra
     (4,)
     """
     words = TfidfVectorizer(token_pattern=TOKENS, sublinear_tf=True)
-    fitted = words.fit_transform([t for t, row in zip(texts, calibration, strict=True) if row])
+    counts = words.fit_transform([t for t, row in zip(texts, calibration, strict=True) if row])
     model = LogisticRegression(C=10, max_iter=1000, class_weight="balanced")
-    model.fit(fitted, label[calibration])
+    model.fit(counts, label[calibration])
     return model.decision_function(words.transform(list(texts)))
 
 

@@ -14,14 +14,14 @@ from experiments.audit.evidence.relabel import groups
 from experiments.audit.sections import competitors, detection, mechanism, nulls, pairs, shift
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.verdict import rules, wording
-from experiments.audit.verdict.findings import Finding, by_interval, by_rows, by_test, unknown
+from experiments.audit.verdict.judgement import Judgement, by_interval, by_rows, by_test, unknown
 from experiments.audit.verdict.lines import Criterion, Level
 from experiments.audit.verdict.rules import MET, NOT_MET
 
 BALANCED, CORRELATED, LEAST_TRAITS = 0.7, 0.5, 2
 
 
-def _shifted(audit: Audit, role: str) -> Finding:
+def _shifted(audit: Audit, role: str) -> Judgement:
     shifts, arm = audit.once(shift.shifts), audit.settings.of_role(role)
     tests = {name: one.tests for name, one in shifts.items() if one.tests is not None}
     if arm is None or arm.name not in tests:
@@ -30,11 +30,11 @@ def _shifted(audit: Audit, role: str) -> Finding:
     if p.sizes["trait"] < LEAST_TRAITS:
         return unknown(f"{p.sizes['trait']} primary trait is left")
     traits = p["trait"].values[(p <= audit.settings.hypothesis.alpha).values].tolist()
-    found = wording.some_of(traits, p.sizes["trait"])
-    return Finding(rules.at_least(len(traits), LEAST_TRAITS), found)
+    sentence = wording.some_of(traits, p.sizes["trait"])
+    return Judgement(rules.at_least(len(traits), LEAST_TRAITS), sentence)
 
 
-def _correlated(audit: Audit) -> Finding:
+def _correlated(audit: Audit) -> Judgement:
     r = audit.once(shift.correlations)
     if r is None or r.sizes["trait"] < LEAST_TRAITS:
         left = 0 if r is None else r.sizes["trait"]
@@ -45,7 +45,7 @@ def _correlated(audit: Audit) -> Finding:
     return by_interval(what, value, CORRELATED, audit.held_out_prompts, 0.1)
 
 
-def _primary(audit: Audit) -> Finding:
+def _primary(audit: Audit) -> Judgement:
     row, fixed = audit.once(detection.primary)[0], audit.settings.hypothesis
     if not row.decided:
         return unknown(row.reason)
@@ -53,7 +53,7 @@ def _primary(audit: Audit) -> Finding:
     return by_test(row.p, fixed.alpha, (low, high), fixed.smallest, row.n)
 
 
-def _balanced(audit: Audit) -> Finding:
+def _balanced(audit: Audit) -> Judgement:
     estimates = audit.once(competitors.compared)
     if estimates is None:
         return unknown(audit.reason)
@@ -61,7 +61,7 @@ def _balanced(audit: Audit) -> Finding:
     return by_interval("balanced accuracy", value, BALANCED, audit.held_out_prompts, gap)
 
 
-def _mechanism(audit: Audit) -> Finding:
+def _mechanism(audit: Audit) -> Judgement:
     """Whether the organism's weights act at the spans, against each control without the biases."""
     unbiased = [arm.name for arm in audit.settings.adapters.arms if arm.role in UNBIASED]
     names = ["clean", *unbiased]
@@ -72,14 +72,14 @@ def _mechanism(audit: Audit) -> Finding:
         return unknown((lacking or ["no control (a) in this run"])[0])
     p = ", ".join(f"{row.p:.4f} against {name}" for row, name in zip(rows, names, strict=True))
     status = rules.significant(max(row.p for row in rows), audit.settings.hypothesis.alpha)
-    return Finding(status, f"p = {p}; {rows[0].n} prompts")
+    return Judgement(status, f"p = {p}; {rows[0].n} prompts")
 
 
-def _parted(audit: Audit) -> Finding:
+def _parted(audit: Audit) -> Judgement:
     return by_rows(audit.once(pairs.rows), audit.settings.hypothesis.alpha, "no pair was tested")
 
 
-def _habits(audit: Audit) -> Finding:
+def _habits(audit: Audit) -> Judgement:
     arm = audit.settings.of_role("habits")
     if arm is None or audit.reason:
         return unknown("no adapter with habits in this run, or no such answers")
@@ -99,11 +99,11 @@ def _habits(audit: Audit) -> Finding:
         ),
         "auroc habit",
     )
-    found = wording.bounded("AUROC of habit against other answers", value)
-    return Finding(rules.absent(value, audit.settings.hypothesis.smallest), found)
+    sentence = wording.bounded("AUROC of habit against other answers", value)
+    return Judgement(rules.absent(value, audit.settings.hypothesis.smallest), sentence)
 
 
-def _beaten(audit: Audit) -> Finding:
+def _beaten(audit: Audit) -> Judgement:
     estimates = audit.once(competitors.compared)
     if estimates is None:
         return unknown(audit.reason)
@@ -112,20 +112,20 @@ def _beaten(audit: Audit) -> Finding:
     status = {name: rules.gained(value) for name, value in gains.items()}
     whole = rules.all_met(status.values())
     if whole == MET or not gains:
-        return Finding(MET, f"all {len(gains)} beaten")
+        return Judgement(MET, f"all {len(gains)} beaten")
     some = [name for name in gains if status[name] == whole]
     if whole == NOT_MET:
-        return Finding(whole, f"not beaten: {', '.join(some)}")
+        return Judgement(whole, f"not beaten: {', '.join(some)}")
     n, gap = audit.held_out_prompts, audit.settings.hypothesis.smallest - 0.5
     more = max(rules.needed(n, *gains[name][1:], gap) for name in some)
-    return Finding(whole, f"undecided: {', '.join(some)}; about {more} prompts would decide")
+    return Judgement(whole, f"undecided: {', '.join(some)}; about {more} prompts would decide")
 
 
-def _nulls(audit: Audit) -> Finding:
+def _nulls(audit: Audit) -> Judgement:
     return by_rows(audit.once(nulls.rows), audit.settings.hypothesis.alpha, audit.reason)
 
 
-def _story(audit: Audit) -> Finding:
+def _story(audit: Audit) -> Judgement:
     parts = audit.once(layer_curves.by_part)
     if not parts:
         return unknown(audit.reason)
@@ -135,10 +135,10 @@ def _story(audit: Audit) -> Finding:
     same = np.sign(one["area"] - 0.5) == np.sign(other["area"] - 0.5)
     outside = (both & same).transpose("layer", "trait")
     if not bool(outside.any()):
-        return Finding(NOT_MET, "no layer and trait in both halves")
+        return Judgement(NOT_MET, "no layer and trait in both halves")
     traits = outside["trait"].values[outside.any("layer").values].astype(str).tolist()
     layers = {t: outside["layer"].values[outside.sel(trait=t).values].tolist() for t in traits}
-    return Finding(MET, wording.places(layers))
+    return Judgement(MET, wording.places(layers))
 
 
 LEVELS = (

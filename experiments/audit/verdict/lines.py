@@ -10,7 +10,7 @@ import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.verdict import rules
-from experiments.audit.verdict.findings import Finding
+from experiments.audit.verdict.judgement import Judgement
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Criterion:
     """One line of the verdict: what is asked, in words, and the function that judges it."""
 
     asked: str
-    judge: Callable[[Audit], Finding]
+    judge: Callable[[Audit], Judgement]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def judge(audit: Audit, levels: Sequence[Level]) -> list[Line]:
     lines = []
     for level in levels:
         for criterion in level.criteria:
-            finding = criterion.judge(audit)
-            lines.append(Line(level.name, criterion.asked, finding.found, finding.status))
+            judged = criterion.judge(audit)
+            lines.append(Line(level.name, criterion.asked, judged.found, judged.status))
     return lines
 
 

@@ -20,7 +20,7 @@ from experiments.audit.sections.competitors import (
 from experiments.audit.sections.nulls import matched_directions, null_areas
 from experiments.audit.sections.onset import begins, errors
 from experiments.audit.settings.groups import Decomposition
-from experiments.audit.verdict import findings, wording
+from experiments.audit.verdict import judgement, wording
 from traits.statistics import auroc
 
 BIASES = ("a", "b", "c", "d")
@@ -274,15 +274,15 @@ def test_onset_is_measured_against_a_constant_guess() -> None:
 
 
 def test_a_verdict_says_no_and_knows_when_it_cannot_say() -> None:
-    assert findings.by_interval("", (0.5, 0.45, 0.55), 0.7, 80, 0.1).status == "not met"
-    unsure = findings.by_interval("", (0.7, 0.6, 0.8), 0.7, 80, 0.1)
+    assert judgement.by_interval("", (0.5, 0.45, 0.55), 0.7, 80, 0.1).status == "not met"
+    unsure = judgement.by_interval("", (0.7, 0.6, 0.8), 0.7, 80, 0.1)
     assert unsure.status == "undecidable"
     assert "would decide" in unsure.found
-    assert findings.by_test(0.01, 0.05, (0.5, 0.9), 0.6, 9).status == "met"
-    assert findings.by_test(0.5, 0.05, (0.45, 0.55), 0.6, 900).status == "not met"
+    assert judgement.by_test(0.01, 0.05, (0.5, 0.9), 0.6, 9).status == "met"
+    assert judgement.by_test(0.5, 0.05, (0.45, 0.55), 0.6, 900).status == "not met"
     assert wording.overall({"shift": "met", "specific": "not met"}).startswith("Met: shift")
     assert "intent" not in wording.overall({"shift": "met", "specific": "met"})
-    assert findings.by_interval("", (np.nan, 0, 1), 0.5, 9, 0.1).status == "undecidable"
+    assert judgement.by_interval("", (np.nan, 0, 1), 0.5, 9, 0.1).status == "undecidable"
 
 
 def test_rows_survive_the_file_and_never_show_a_nan() -> None:

@@ -19,7 +19,7 @@ from experiments.audit.phases import analysis
 from experiments.audit.report import page
 from experiments.audit.sections import blind, data, pairs
 from experiments.audit.settings.groups import Decomposition, Null, Settings
-from experiments.audit.verdict import findings, rules
+from experiments.audit.verdict import judgement, rules
 from experiments.benchmarks.audit_matrix import unfit
 from tests.support.oracles.planted_run import build
 
@@ -159,10 +159,10 @@ def test_a_row_or_a_line_without_a_number_is_undecidable() -> None:
     assert repr(from_dataset(to_dataset([row]))) == repr([row])
     assert Row("A", "x", "mean", 1.0).decided
     interval = ("r", (math.nan, 0.2, 0.6), 0.5, 20, 0.1)
-    assert findings.by_interval(*interval).status == rules.UNDECIDABLE
+    assert judgement.by_interval(*interval).status == rules.UNDECIDABLE
     test = (0.05, (0.4, 0.7), 0.6, 50)
-    assert findings.by_test(math.nan, *test).found == "p or its interval is not finite"
-    assert findings.by_test(0.01, *test).status == rules.MET
+    assert judgement.by_test(math.nan, *test).found == "p or its interval is not finite"
+    assert judgement.by_test(0.01, *test).status == rules.MET
 
 
 def test_a_page_holds_no_nan() -> None:

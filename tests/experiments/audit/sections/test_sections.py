@@ -14,7 +14,7 @@ from experiments.audit.phases import analysis
 from experiments.audit.sections import SECTIONS
 from experiments.audit.settings.groups import Null, Settings
 from experiments.audit.verdict.criteria import LEVELS
-from experiments.audit.verdict.findings import Finding
+from experiments.audit.verdict.judgement import Judgement
 from experiments.audit.verdict.lines import Criterion, Level
 from experiments.audit.verdict.lines import from_dataset as lines_of
 from tests.support.oracles.planted_run import build
@@ -27,10 +27,10 @@ def lengths(audit: Audit) -> list[Row]:
     return [Row("length", f"all {HOSTILE}", "tokens", float(audit.rows["length"].mean()))]
 
 
-def brief(audit: Audit) -> Finding:
+def brief(audit: Audit) -> Judgement:
     """A line of one's own, judged by that section's number."""
     (row,) = audit.once(lengths)
-    return Finding("met" if row.estimate < 100 else "not met", f"{row.estimate:.0f} tokens")
+    return Judgement("met" if row.estimate < 100 else "not met", f"{row.estimate:.0f} tokens")
 
 
 TOY = Section("length", f"How long the responses are, in tokens {HOSTILE}.", lengths)

@@ -12,14 +12,14 @@ from experiments.audit.verdict.rules import NOT_MET, UNDECIDABLE, Interval
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What follows for one criterion, and the sentence that says from what."""
+class Judgement:
+    """What follows for one criterion (`status`), and the sentence that says from what (`found`)."""
 
     status: str
     found: str
 
 
-def by_interval(what: str, value: Interval, threshold: float, n: int, gap: float) -> Finding:
+def by_interval(what: str, value: Interval, threshold: float, n: int, gap: float) -> Judgement:
     """Whether a value is above a threshold; undecidable: how many prompts decide at a `gap`.
 
     >>> by_interval("r", (0.4, 0.2, 0.6), 0.5, 20, 0.1).status
@@ -27,15 +27,15 @@ def by_interval(what: str, value: Interval, threshold: float, n: int, gap: float
     """
     if not all(map(math.isfinite, value)):
         return unknown(f"{what}: the estimate is not finite")
-    status, found = rules.above(value, threshold), wording.interval(what, value, n)
+    status, sentence = rules.above(value, threshold), wording.interval(what, value, n)
     if status == UNDECIDABLE:
-        found += f"; {wording.would_decide(rules.needed(n, *value[1:], gap))}"
-    return Finding(status, found)
+        sentence += f"; {wording.would_decide(rules.needed(n, *value[1:], gap))}"
+    return Judgement(status, sentence)
 
 
 def by_test(
     p: float, alpha: float, interval: tuple[float, float], smallest: float, n: int
-) -> Finding:
+) -> Judgement:
     """Whether a test tells two kinds apart, with the interval (low, high) of its AUROC.
 
     >>> by_test(0.3, 0.05, (0.4, 0.7), 0.6, 50).status
@@ -43,16 +43,16 @@ def by_test(
     """
     if not all(map(math.isfinite, (p, *interval))):
         return unknown("p or its interval is not finite")
-    status, found = rules.told_apart(p, alpha, interval, smallest), f"p = {p:.4f}, {n} prompts"
+    status, sentence = rules.told_apart(p, alpha, interval, smallest), f"p = {p:.4f}, {n} prompts"
     if status == NOT_MET:
-        found += f"; an AUROC of {smallest:.2f} is excluded"
+        sentence += f"; an AUROC of {smallest:.2f} is excluded"
     if status == UNDECIDABLE:
         more = rules.needed(n, *interval, smallest - 0.5)
-        found += f"; {wording.would_decide(more, smallest)}"
-    return Finding(status, found)
+        sentence += f"; {wording.would_decide(more, smallest)}"
+    return Judgement(status, sentence)
 
 
-def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Finding:
+def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Judgement:
     """Whether every row of a section is significant; `reason` where there is no row.
 
     >>> by_rows([Row("nulls", "shuffled pairs", "AUROC", 0.5, p=0.02)], 0.05, "").found
@@ -64,13 +64,13 @@ def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Finding:
     status = rules.all_met([*tests, *[UNDECIDABLE for _ in lacking]])
     if status == UNDECIDABLE:
         return unknown(wording.reasons(lacking) or reason)
-    return Finding(status, wording.tests(p))
+    return Judgement(status, wording.tests(p))
 
 
-def unknown(reason: str) -> Finding:
+def unknown(reason: str) -> Judgement:
     """What could not be decided, and why.
 
     >>> unknown("no exploiting response").status
     'undecidable'
     """
-    return Finding(UNDECIDABLE, reason)
+    return Judgement(UNDECIDABLE, reason)
