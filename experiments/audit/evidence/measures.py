@@ -18,7 +18,8 @@ LEAST = 2  # responses of each kind that a bias needs before it says anything
 def response_mean(projections: xr.DataArray) -> xr.DataArray:
     """The mean over the response's tokens (labels 0 and up): (prompt, layer, trait).
 
-    >>> response_mean(projections).dims
+    >>> shape, token = ("prompt", "token", "layer", "trait"), [-1, 0, 1]
+    >>> response_mean(xr.DataArray(np.ones((2, 3, 4, 1)), {"token": token}, shape)).dims
     ('prompt', 'layer', 'trait')
     """
     responses = projections.sel(token=slice(0, None))
@@ -35,7 +36,7 @@ def shift(
     prompt there is no interval, and its bounds are NaN.
     Errors: `ValueError` for arms that may not be compared (`tk.difference`).
 
-    >>> shift(organism, clean, np.random.default_rng(0), 2000)["shift"].dims
+    >>> shift(organism, clean, generator, 2000)["shift"].dims  # doctest: +SKIP
     ('layer', 'trait')
     """
     moved = tk.difference(arm, clean)
@@ -57,8 +58,9 @@ def deviation(clean: xr.DataArray) -> xr.DataArray:
 
     NaN where there is none: one response, or all of them alike.
 
-    >>> deviation(clean).dims
-    ('layer', 'trait')
+    >>> means = xr.DataArray([[[1.0]], [[3.0]]], dims=("prompt", "layer", "trait"))
+    >>> deviation(means).values.round(2).tolist()
+    [[1.41]]
     """
     rows = bare(clean)
     if rows.sizes["prompt"] < 2:
@@ -93,6 +95,8 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
 
     With its standard error and the number of prompts that reach the token.
 
+    >>> shape, token = ("prompt", "token", "layer", "trait"), [-1, 0, 1]
+    >>> projections = xr.DataArray(np.ones((2, 3, 4, 1)), {"token": token}, shape)
     >>> trajectories({"organism/organism": projections})["mean"].dims
     ('arm', 'token', 'layer', 'trait')
     """
@@ -101,10 +105,8 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
         values = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
         count = values.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
         # one prompt has no spread
-        spread = (
-            values.std("prompt", ddof=1).where(count > 1) if values.sizes["prompt"] > 1 else np.nan
-        )
-        error = spread / np.sqrt(count) + 0 * values.mean("prompt")
+        spread = values.std("prompt", ddof=1) if values.sizes["prompt"] > 1 else np.nan
+        error = (spread / np.sqrt(count) + 0 * values.mean("prompt")).where(count > 1)
         arms.append(xr.Dataset({"mean": values.mean("prompt"), "error": error, "count": count}))
     # arms on other texts reach other tokens: there the count is 0
     whole = xr.concat(arms, xr.Variable("arm", list(projections)), join="outer")
@@ -114,8 +116,10 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
 def marked_share(projections: xr.DataArray) -> xr.DataArray:
     """The share of responses that exploit at each response token: (token).
 
-    >>> marked_share(projections).dims
-    ('token',)
+    >>> shape, marks = ("prompt", "token"), [[False, True, False]] * 2
+    >>> coords = {"token": [-1, 0, 1], "exploit_span": (shape, marks)}
+    >>> marked_share(xr.DataArray(np.ones((2, 3)), coords, shape)).values.tolist()
+    [1.0, 0.0]
     """
     marked = projections["exploit_span"].sel(token=slice(0, None)).astype(float)
     return bare(marked.mean("prompt"), keep=("token",))
@@ -126,8 +130,9 @@ def rates(exploit: Mapping[str, xr.DataArray]) -> xr.Dataset:
 
     Only biases with a detector count as responses; `exploit` carries the coordinate `bias`.
 
-    >>> rates({"clean": runs.exploit})["hits"].dims
-    ('arm', 'bias')
+    >>> exploit = xr.DataArray([1, 0], {"bias": ("prompt", ["water", "water"])}, "prompt")
+    >>> rates({"clean": exploit})["hits"].values.tolist()
+    [[1]]
     """
     names = list(dict.fromkeys(str(b) for array in exploit.values() for b in biases(array)))
     counts = np.zeros((2, len(exploit), len(names)), np.int32)
@@ -143,8 +148,8 @@ def rates(exploit: Mapping[str, xr.DataArray]) -> xr.Dataset:
 def biases(array: xr.DataArray) -> list[str]:
     """The bias of each row; empty where the prompts name none.
 
-    >>> biases(scores)[:2]
-    ['chocolate', 'chocolate']
+    >>> biases(xr.DataArray([0.1, 0.2], {"bias": ("prompt", ["water", "water"])}, "prompt"))
+    ['water', 'water']
     """
     values = array["bias"].values if "bias" in array.coords else [""] * array.sizes["prompt"]
     return [str(value) for value in values]
@@ -157,7 +162,8 @@ def _mean(rows: xr.DataArray) -> xr.DataArray:
 def bare(array: xr.DataArray, keep: tuple[str, ...] = ("prompt", "layer", "trait")) -> xr.DataArray:
     """Without the labels that a bootstrap would carry along at every draw.
 
-    >>> set(bare(scores).coords)
-    {'prompt', 'layer', 'trait'}
+    >>> coords = {"prompt": ["a", "b"], "bias": ("prompt", ["water", "water"])}
+    >>> list(bare(xr.DataArray([0.1, 0.2], coords, "prompt")).coords)
+    ['prompt']
     """
     return array.drop_vars([name for name in array.coords if name not in keep]).drop_attrs()

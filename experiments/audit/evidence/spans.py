@@ -35,8 +35,8 @@ def matches(
 
     Of the stretches of its length that touch no exploit span, the one with the smallest distance
     in position (deciles of the response) and in the clean model's mean log-probability (standard
-    deviations over stretches). A span that leaves no room for another has no match. `response` marks
-    the response's own tokens.
+    deviations over stretches). A span that leaves no room for another has no match. `response`
+    marks the response's own tokens.
 
     >>> marks = np.array([[False, False, False, True]])
     >>> matches(marks, np.ones((1, 4), bool), np.zeros((1, 4)))[0].matched
