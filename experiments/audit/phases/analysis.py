@@ -43,20 +43,18 @@ def run(
     projections = {arm: read(folder, arm) for arm in wanted}
     texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.arms}
     shifts = analysis(projections, texts, evaluation_of(folder, settings), settings)
-    tk.save(shifts, folder / "analysis.nc")
+    tk.save(shifts, folder / "analysis.nc")  # sections read it
     result = audited(folder, settings, sections, levels)
     numbers = saved(folder, shifts, result, settings)
     (folder / "table.txt").write_text(table.text(shifts, result, settings), "utf-8")
     drawn = figures_of(folder, shifts, result)
     page.write(folder, shifts, result, settings, drawn)
-    return [*numbers, *drawn, folder / "table.txt", folder / "report.html"]
+    whole = [folder / name for name in ("analysis.nc", "table.txt", "report.html")]
+    return [*whole, *numbers, *drawn]
 
 
 def saved(folder: Path, shifts: xr.Dataset, result: Result, settings: Settings) -> list[Path]:
-    """Write `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`; `analysis.nc` too.
-
-    That one lies there already, since sections read it.
-    """
+    """Write `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`."""
     named = {
         "rows": row.to_dataset(result.saved_rows),
         "verdict": lines.to_dataset(result.lines).assign_attrs(
@@ -68,7 +66,7 @@ def saved(folder: Path, shifts: xr.Dataset, result: Result, settings: Settings) 
     for name, dataset in named.items():
         tk.save(stamp(dataset, provenance_of(shifts)), folder / f"{name}.nc")
     tk.save(result.audit.rows, folder / "scores.nc")
-    return [folder / f"{name}.nc" for name in ("analysis", *named, "scores")]
+    return [folder / f"{name}.nc" for name in (*named, "scores")]
 
 
 def figures_of(folder: Path, shifts: xr.Dataset, result: Result) -> list[Path]:
