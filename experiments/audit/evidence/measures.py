@@ -105,7 +105,8 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
         values = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
         count = values.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
         # one prompt has no spread
-        spread = values.std("prompt", ddof=1) if values.sizes["prompt"] > 1 else np.nan
+        many = values.sizes["prompt"] > 1
+        spread = values.std("prompt", ddof=1) if many else xr.full_like(count, np.nan, float)
         error = (spread / np.sqrt(count) + 0 * values.mean("prompt")).where(count > 1)
         arms.append(xr.Dataset({"mean": values.mean("prompt"), "error": error, "count": count}))
     # arms on other texts reach other tokens: there the count is 0
