@@ -1,4 +1,4 @@
-"""The hypothesis that was fixed before the run: its text, its hash, and what it names."""
+"""The hash of the hypothesis that was fixed before the run: saved and printed with the result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def text_hash(text: str) -> str:
-    """The first 16 digits of the text's SHA-256, saved and printed with the result.
+    """The first 16 digits of the text's SHA-256, by which a reader checks its wording.
 
     >>> text_hash("a")
     'ca978112ca1bbdca'
