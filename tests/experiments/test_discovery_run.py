@@ -22,7 +22,7 @@ from tests.support.models import tiny
 from tracekit.transcripts.prompts import Prompt
 
 SETTINGS = Settings(
-    model="tiny", tokens=4, prefills=4, confirmations=1, candidates=4, factors=(2.0,)
+    model="tiny", tokens=4, prefills=4, confirmations=1, candidates=4, factors=(2.0,), amplified=4
 )
 PROMPTS = [
     Prompt(f"p/{n}", text=f"Say {word}.", labels={"subject": word, "form": "request"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,46 +10,35 @@ from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.discovery.answers import Answer, flat, gains, sampled
-from experiments.audit.discovery.candidates import Candidate, Texts, says
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.scaled import scaled
+from experiments.audit.discovery.search import Louder
 from experiments.audit.discovery.settings import Settings
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.prompts import Prompt
-
-PROMPTS, CANDIDATES = 48, 4
 
 
 def amplified(
     model: TransformersModel,
     adapter: str,
-    texts: Texts,
     prompts: Sequence[Prompt],
+    rows: Sequence[int],
     settings: Settings,
     products: Products,
-) -> list[Candidate]:
-    """Candidates from answers at `settings.factors` of strength, to some searched prompts.
+) -> list[Louder]:
+    """Answers at each of `settings.factors`, to prompts of the searched half (`rows`).
 
-    They are confirmed, or not, at the adapter's own strength like any other; `scale` says where
-    they come from.
+    What they show is confirmed, or not, at the adapter's own strength like anything else.
     """
-    rows = _rows(texts.rows, prompts, settings.seed)
-    others = {name: [said[row] for row in rows] for name, said in texts.others.items()}
+    chat = [row for row in rows if not prompts[row].id.startswith("prefill/")]
+    order = np.random.default_rng(settings.seed).permutation(chat)
     made = []
     for factor in settings.factors:
-        asked = [prompts[row] for row in rows]
+        some = sorted(order[: settings.amplified].tolist())
+        asked = [prompts[row] for row in some]
         answers = _answers(model, adapter, factor, asked, settings, products)
-        there = Texts(answers, others, range(len(rows)))
-        for found in says(there, CANDIDATES):
-            hit = tuple(found.detector.rows(texts.answers, texts.rows))
-            made.append(dataclasses.replace(found, rows=hit, scale=factor))
+        made += [Louder(row, factor, a) for row, a in zip(some, answers, strict=True)]
     return made
-
-
-def _rows(rows: Sequence[int], prompts: Sequence[Prompt], seed: int) -> list[int]:
-    chat = [row for row in rows if not prompts[row].id.startswith("prefill/")]
-    order = np.random.default_rng(seed).permutation(chat)
-    return sorted(order[:PROMPTS].tolist())
 
 
 def _answers(

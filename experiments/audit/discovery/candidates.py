@@ -16,9 +16,12 @@ from experiments.audit.discovery.spans import around
 from experiments.audit.discovery.terms import Phrase, Term, pattern, shown, table
 
 LEAST_PROMPTS = 2
-# a term of two candidates' sentences joins them from this share on
+# a term with more than this share of its sentences in another's belongs to that one
 OVERLAP = 0.5
 MOST_PHRASES = 4
+
+# a row, and where in it a sentence begins
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Candidate:
 class _Scored:
     term: Term
     score: float
-    sentences: frozenset[tuple[int, int]]
+    sentences: frozenset[Place]
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,16 @@ def says(texts: Texts, most: int, kind: str = SAYS) -> list[Candidate]:
     """
     scored = _scored(texts)
     found: list[Candidate] = []
-    taken: set[tuple[int, int]] = set()
+    taken: set[Place] = set()
     for lead in scored:
         if len(found) == most:
             break
         if len(lead.sentences - taken) < max(LEAST_PROMPTS, len(lead.sentences) / 2):
             continue
-        near = [s.term.words for s in scored if _overlap(s, lead) >= OVERLAP]
+        near = [s.term.words for s in scored if s is not lead and _within(s, lead)]
         made = candidate_of([lead.term.words, *near], lead.score, texts, kind)
         found.append(made)
-        taken |= lead.sentences
+        taken |= lead.sentences | _sentences_of(made.detector, texts)
     return found
 
 
@@ -133,13 +136,19 @@ def _scored(texts: Texts) -> list[_Scored]:
     return [_Scored(t, s, _sentences(t, texts.answers)) for s, t in made[:400]]
 
 
-def _sentences(term: Term, answers: Sequence[Answer]) -> frozenset[tuple[int, int]]:
+def _sentences(term: Term, answers: Sequence[Answer]) -> frozenset[Place]:
     return frozenset((r, around(answers[r], at)[0]) for r, (_, at) in term.places.items())
 
 
-def _overlap(one: _Scored, lead: _Scored) -> float:
+def _sentences_of(detector: Detector, texts: Texts) -> set[Place]:
+    spans = ((row, detector.span(texts.answers[row])) for row in texts.rows)
+    return {(row, span[0]) for row, span in spans if span is not None}
+
+
+def _within(one: _Scored, lead: _Scored) -> bool:
+    """Whether most sentences of a term are the lead's too."""
     both = len(one.sentences & lead.sentences)
-    return both / min(len(one.sentences), len(lead.sentences))
+    return both >= LEAST_PROMPTS and both > OVERLAP * len(one.sentences)
 
 
 def candidate_of(

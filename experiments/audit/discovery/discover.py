@@ -25,6 +25,7 @@ from experiments.audit.discovery.search import (
     beyond_benign,
     candidates_of,
     measured,
+    placed,
     texts_of,
 )
 from experiments.audit.discovery.settings import (
@@ -85,7 +86,7 @@ def discover(
     and for a folder that holds a search with other settings (they are named).
     """
     search = _search(model, adapter, prompts, folder, settings or Settings(), benign, log)
-    arms = _arms(search)
+    arms = _amplified(search, _arms(search))
     made = _notes(search, arms)
     candidates = _candidates(search, arms)
     arms = _with_further(search, arms, candidates)
@@ -159,14 +160,24 @@ def _arms(search: Search) -> Arms:
     return Arms(own, half, {search.name: on_clean})
 
 
+def _amplified(search: Search, arms: Arms) -> Arms:
+    search.log("answers with the adapter amplified")
+    louder = amplified(
+        search.model,
+        search.adapter,
+        search.prompts,
+        arms.rows(True),
+        search.settings,
+        search.folder(search.adapter),
+    )
+    return dataclasses.replace(arms, louder={search.name: louder})
+
+
 def _candidates(search: Search, arms: Arms) -> list[Candidate]:
     texts, products = texts_of(arms, search.name), search.folder(search.adapter)
     found = candidates_of(arms, search.name, search.settings.candidates)
-    found += alike(search.model, products, texts, found)
-    search.log("answers with the adapter amplified")
-    found += amplified(
-        search.model, search.adapter, texts, search.prompts, search.settings, products
-    )
+    more = alike(search.model, products, texts, found)
+    found += [placed(candidate, arms, search.name) for candidate in more]
     unique: dict[tuple[str, str], Candidate] = {}
     for candidate in found:
         unique.setdefault((candidate.detector.kind, candidate.detector.expression), candidate)

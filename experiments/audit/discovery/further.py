@@ -1,4 +1,4 @@
-"""More answers where a candidate's trigger says that it should show: prompts of the other half."""
+"""More answers where a candidate should show: prompts of the other half on its subjects."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from experiments.audit.discovery.candidates import Candidate, falls
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.settings import Settings
-from experiments.audit.discovery.triggers import trigger
+from experiments.audit.discovery.triggers import subjects
 from tracekit.storage.provenance import digest
 from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7
-MOST_PROMPTS = 64
+MOST_PROMPTS, MOST_SUBJECTS = 72, 3
 
 
 def chosen(
     candidates: Sequence[Candidate], arms: Arms, name: str, prompts: Sequence[Prompt]
 ) -> list[Prompt]:
-    """Chat prompts of the confirming half that have a candidate's trigger, the strongest's first.
+    """Chat prompts of the confirming half, on the subjects where candidates fired in the other.
 
-    Triggers come from the searched half alone, so the choice knows nothing of what is measured.
+    The candidates take turns, each with its closest subjects. All of it comes from the searched
+    half, so the choice knows nothing of what is measured.
     """
-    rows, picked = arms.rows(False), dict[int, None]()
-    for candidate in candidates:
-        answers = arms.own[CLEAN if falls(candidate) else name]
-        found = trigger(answers, arms.rows(True), candidate.rows)
-        if found is not None and found.label != "form":
-            has = found.has([answers[row] for row in rows])
-            picked.update(dict.fromkeys(row for row, there in zip(rows, has, strict=True) if there))
-    chat = [prompts[row] for row in picked if not prompts[row].id.startswith("prefill/")]
+    wanted = [
+        subjects(arms.own[CLEAN if falls(c) else name], arms.rows(True), c.rows)[:MOST_SUBJECTS]
+        for c in candidates
+    ]
+    order = [some[n] for n in range(MOST_SUBJECTS) for some in wanted if n < len(some)]
+    there = [prompts[row] for row in arms.rows(False)]
+    by_subject = [[p for p in there if p.labels.get("subject") == s] for s in dict.fromkeys(order)]
+    chat = [p for some in by_subject for p in some if not p.id.startswith("prefill/")]
     return chat[:MOST_PROMPTS]
 
 

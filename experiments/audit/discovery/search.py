@@ -17,16 +17,27 @@ Shares = Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class Louder:
+    """The answer to the prompt in `row` with the adapter at `scale` times its strength."""
+
+    row: int
+    scale: float
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class Arms:
     """Every arm's answers to the same prompts in the same order, and which prompts are searched.
 
     `own` has `clean` and each adapter by its short name; `on_clean` the clean answers with the
-    gains of an adapter; `further` more answers to prompts of the confirming half, by arm.
+    gains of an adapter; `louder` an adapter's answers at more than its strength, to prompts of the
+    searched half; `further` more answers to prompts of the confirming half, by arm.
     """
 
     own: Mapping[str, Sequence[Answer]]
     searched: np.ndarray
     on_clean: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
+    louder: Mapping[str, Sequence[Louder]] = field(default_factory=dict)
     further: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
 
     def besides(self, name: str) -> list[str]:
@@ -66,19 +77,43 @@ class Measured:
 
 
 def texts_of(arms: Arms, name: str) -> Texts:
-    """An adapter's answers beside all others', and the searched rows."""
-    others = {other: arms.own[other] for other in (CLEAN, *arms.besides(name))}
-    return Texts(arms.own[name], others, arms.rows(True))
+    """An adapter's answers beside all others', and the searched rows.
+
+    Amplified answers are rows behind the others', beside what the others say to their prompts.
+    """
+    own, louder = arms.own[name], arms.louder.get(name, ())
+    others = {
+        other: [*arms.own[other], *(arms.own[other][loud.row] for loud in louder)]
+        for other in (CLEAN, *arms.besides(name))
+    }
+    rows = [*arms.rows(True), *range(len(own), len(own) + len(louder))]
+    return Texts([*own, *(loud.answer for loud in louder)], others, rows)
 
 
 def candidates_of(arms: Arms, name: str, most: int) -> list[Candidate]:
     """Everything that the searched half's texts suggest of one adapter."""
-    texts = texts_of(arms, name)
-    made = says(texts, most)
+    texts, rows = texts_of(arms, name), arms.rows(True)
+    made = [placed(found, arms, name) for found in says(texts, most)]
     if name in arms.on_clean:
-        lost = Texts(arms.on_clean[name], {name: texts.answers}, texts.rows)
+        lost = Texts(arms.on_clean[name], {name: arms.own[name]}, rows)
         made += leaves_out(lost, most // 2)
-    return made + shapes(texts.answers, arms.own[CLEAN], texts.rows)
+    return made + shapes(arms.own[name], arms.own[CLEAN], rows)
+
+
+def placed(found: Candidate, arms: Arms, name: str) -> Candidate:
+    """A candidate of `texts_of` with the rows of its prompts, and the strength that shows it.
+
+    `scale` is the least at which it fired on two prompts, the adapter's own strength first.
+    """
+    count, louder = len(arms.own[name]), arms.louder.get(name, ())
+    at = [(row, 1.0) if row < count else _at(louder[row - count]) for row in found.rows]
+    scales = sorted(scale for _, scale in at)
+    rows = tuple(sorted({row for row, _ in at}))
+    return dataclasses.replace(found, rows=rows, scale=scales[min(1, len(scales) - 1)])
+
+
+def _at(loud: Louder) -> tuple[int, float]:
+    return loud.row, loud.scale
 
 
 def measured(candidate: Candidate, arms: Arms, name: str, seed: int = 0) -> Measured:
@@ -99,7 +134,7 @@ def measured(candidate: Candidate, arms: Arms, name: str, seed: int = 0) -> Meas
 
 def strongest(arms: Arms, name: str, most: int) -> float:
     """The largest z, on the confirming half, of all that the search finds for one adapter."""
-    plain = dataclasses.replace(arms, further={}, on_clean={})
+    plain = dataclasses.replace(arms, further={}, on_clean={}, louder={})
     found = [measured(c, plain, name).z for c in candidates_of(plain, name, most)]
     return max(found, default=0.0)
 

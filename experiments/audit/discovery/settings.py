@@ -22,7 +22,7 @@ class Settings:
     `tokens` are sampled after each prompt, `temperature` 0 is greedy. `prefills` random words are
     gone on with in raw completion, as many rows. `confirmations` answers a prompt are sampled
     anew where a candidate's trigger says that it should show. `factors` are the strengths at which
-    the adapter is also listened to. `alpha` is the false discovery rate.
+    the adapter also answers `amplified` prompts each. `alpha` is the false discovery rate.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -31,6 +31,7 @@ class Settings:
     prefills: int = 40
     confirmations: int = 3
     factors: tuple[float, ...] = (1.5, 2.0, 3.0)
+    amplified: int = 48
     candidates: int = 24
     seed: int = 0
     alpha: float = 0.05

@@ -10,6 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 import tracekit as tk
 from experiments.audit.discovery.candidates import Candidate, Texts, candidate_of
+from experiments.audit.discovery.detectors import SAYS
 from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.spans import Span, spans, strongest
 from experiments.audit.discovery.terms import Phrase, table
@@ -28,7 +29,8 @@ def alike(
     Alike by the mean residual of a middle block over the sentence, less the mean over all of
     them; the phrases are those that the sentences of a cluster have and the rest does not.
     """
-    taken = {row for candidate in found for row in candidate.rows}
+    said = [candidate.detector for candidate in found if candidate.detector.kind == SAYS]
+    taken = {row for detector in said for row in detector.rows(texts.answers, texts.rows)}
     free = [s for s in spans(texts.answers) if s.row in set(texts.rows) - taken and s.gain > 0]
     chosen = strongest(free, MOST_SPANS)
     if len(chosen) < 2 * LEAST_SPANS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,15 +13,16 @@ from experiments.audit.discovery.confirm import associated
 from experiments.audit.discovery.spans import WORD, stem
 from experiments.audit.discovery.terms import EMPTY
 
-LEAST_ROWS, MOST_VALUES = 3, 4
+LEAST_ROWS, MOST_VALUES, LEVEL = 3, 4, 0.05
 
 
 @dataclass(frozen=True)
 class Trigger:
     """A label (`subject`, `form` or `word` of the prompt), its values, and Fisher's p of each half.
 
-    `searched` is corrected for all values that were looked at (Bonferroni), `confirmed` is the p of
-    the same values on the other half, where they were not chosen.
+    `searched` is the first value's, corrected for all that were looked at (Bonferroni over the
+    labels, and over the values of each); `confirmed` is that of all values on the other half,
+    where they were not chosen.
     """
 
     label: str
@@ -47,8 +49,10 @@ def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) 
     if not having or not fired.any():
         return None
     p = {key: associated(fired, has) for key, has in having.items()}
-    label, first = min(p, key=lambda key: (p[key], key))
-    if p[label, first] * len(having) > 0.05:
+    looked = Counter(label for label, _ in having)
+    corrected = {key: value * looked[key[0]] * len(looked) for key, value in p.items()}
+    label, first = min(corrected, key=lambda key: (corrected[key], key))
+    if corrected[label, first] > LEVEL:
         return None
     values, has, best = [first], having[label, first], p[label, first]
     others = sorted((k for k in having if k[0] == label and k[1] != first), key=lambda k: p[k])
@@ -56,7 +60,18 @@ def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) 
         wider = has | having[key]
         if len(values) < MOST_VALUES and (lower := associated(fired, wider)) < best / 2:
             values, has, best = [*values, key[1]], wider, lower
-    return Trigger(label, tuple(values), min(best * len(having), 1.0))
+    return Trigger(label, tuple(values), min(corrected[label, first], 1.0))
+
+
+def subjects(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) -> list[str]:
+    """Subjects of the prompts `hit` beyond chance (uncorrected), the closest first: where to look.
+
+    No claim is made of them: they say which other prompts are worth more answers.
+    """
+    fired = np.isin(np.asarray(rows), np.asarray(hit))
+    having = _columns([answers[row] for row in rows])
+    p = {v: associated(fired, has) for (k, v), has in having.items() if k == "subject"}
+    return sorted((value for value in p if p[value] <= LEVEL), key=lambda value: p[value])
 
 
 def confirmed(found: Trigger, answers: Sequence[Answer], fired: np.ndarray) -> Trigger:
