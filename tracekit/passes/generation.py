@@ -106,7 +106,9 @@ def _said(
 
 def _steps(model: TransformersModel, batch: tensors.Batch, count: int) -> torch.Tensor:
     """The logits of each row's next tokens: (row, step, vocabulary)."""
-    settings = config(model, count, 0.0, {"min_new_tokens": count})
+    settings = config(model, count, 0.0, {})
+    # no id ends it: told to go on (min_new_tokens), it would choose others than the logits say
+    settings.eos_token_id = None
     options = {"generation_config": settings}
     with (
         torch.no_grad(),

@@ -8,7 +8,7 @@ import tracekit as tk
 from tests.support.oracles import every_kind
 from tracekit.model import names
 from tracekit.model.record import origin
-from tracekit.passes import stepping
+from tracekit.passes import generation, stepping
 
 
 def greedy(folder, ids, count):
@@ -88,3 +88,16 @@ def test_steps_that_padding_changes_make_rows_go_one_by_one(tmp_path):
     for before, after in zip(runs.token_id.values, made.token_id.values, strict=True):
         ids = before[before >= 0].tolist()
         assert after[after >= 0].tolist()[len(ids) :] == greedy(folder, ids, 4)
+
+
+def test_a_model_that_would_end_at_once_is_not_taken_for_one_of_wrong_steps(fresh_llama):
+    batch = stepping.probe(fresh_llama)
+    with torch.no_grad():
+        likeliest = fresh_llama._module(batch.input_ids[:1]).logits[0, -1].argmax()
+    fresh_llama._module.generation_config.eos_token_id = int(likeliest)
+    steps = generation._steps(fresh_llama, stepping._first(batch), 3)
+    assert steps[0, 0].argmax() == likeliest
+    whole = torch.cat([batch.input_ids[0], steps[0].argmax(-1)[:-1]])
+    with torch.no_grad():
+        forward = fresh_llama._module(whole[None], use_cache=False).logits[0, -3:]
+    torch.testing.assert_close(steps[0], forward, atol=1e-3, rtol=0)
