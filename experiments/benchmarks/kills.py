@@ -233,7 +233,7 @@ def table(counts: Mapping[tuple[str, str], Counter[str]]) -> list[str]:
     """The counts as lines: a row for each work and signal, and their sum."""
     lines = [f"| work | signal | {' | '.join(OUTCOMES)} |", "|" + " --- |" * (len(OUTCOMES) + 2)]
     whole = sum(counts.values(), Counter())
-    for (name, sent), found in [*counts.items(), (("all", ""), whole)]:
+    for (name, sent), found in [*sorted(counts.items()), (("all", ""), whole)]:
         cells = " | ".join(str(found[outcome]) for outcome in OUTCOMES)
         lines.append(f"| {name} | {sent.removeprefix('SIG')} | {cells} |")
     return lines
@@ -267,17 +267,22 @@ def main(arguments: list[str] | None = None) -> int:
             if came in WRONG:
                 print(f"{name}, {sent} after {moment:.2f} s: {came}", flush=True)
             shutil.rmtree(path, ignore_errors=True)
-            if number % 50 == 49:
-                print(f"{number + 1} of {options.count}", file=sys.stderr, flush=True)
-    lines = table(dict(sorted(counts.items())))
-    print("\n".join(lines))
+            if number % 50 == 49 and options.save:
+                _save(counts, number + 1, options)
+    print("\n".join(table(counts)))
     if options.save:
-        about = (
-            f"python -m experiments.benchmarks.kills --count {options.count} --seed {options.seed}"
-        )
-        (RESULTS / "kills.txt").write_text("\n".join([about, "", *lines, ""]))
+        _save(counts, options.count, options)
     whole = sum(counts.values(), Counter())
     return int(any(whole[outcome] for outcome in WRONG))
+
+
+def _save(
+    counts: Mapping[tuple[str, str], Counter[str]], done: int, options: argparse.Namespace
+) -> None:
+    """The table so far: a run of an hour that is ended early has said what it saw."""
+    about = f"python -m experiments.benchmarks.kills --count {options.count} --seed {options.seed}"
+    lines = [about, "", f"{done} of {options.count} done", "", *table(counts), ""]
+    (RESULTS / "kills.txt").write_text("\n".join(lines))
 
 
 def _measured(work: Work, path: Path) -> tuple[str, float]:
