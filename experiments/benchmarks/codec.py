@@ -7,6 +7,7 @@ The same labels and values of ten layers, the same chunks (a prompt and a layer)
 and byte shuffle in both. Ours also hashes the file and seals its chunks, so the rival is given the
 same hash, and is timed without it besides. Medians of paired rounds.
 """
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# netCDF4 puts plugins of its own in the way of whoever comes after it
+importlib.import_module("hdf5plugin")
 
 import numpy as np
 import xarray as xr
@@ -102,8 +106,6 @@ def _own_reader(path: Path, layers: list[int] | None) -> Callable[[], object]:
 
 
 def _plain_reader(path: Path, layers: list[int] | None) -> Callable[[], object]:
-    importlib.import_module("hdf5plugin")
-
     def read() -> object:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             return (dataset if layers is None else dataset.sel(layer=layers)).load()
@@ -112,7 +114,6 @@ def _plain_reader(path: Path, layers: list[int] | None) -> Callable[[], object]:
 
 
 def _require_equal(ours: Path, theirs: Path, name: str) -> None:
-    importlib.import_module("hdf5plugin")
     with xr.open_dataset(ours) as one, xr.open_dataset(theirs, engine="h5netcdf") as other:
         np.testing.assert_array_equal(one[name].values, other[name].values)
 
