@@ -13,7 +13,14 @@ PACKAGES = ("tracekit", "traits", "experiments")
 ROOMS = {
     "tracekit": ("storage", "transcripts", "model", "edits", "passes"),
     "traits": ("statistics", "contrast_sets", "vectors"),
-    "experiments": ("audit", "rm_sycophancy", "organisms", "benchmarks", "command_line"),
+    "experiments": (
+        "audit",
+        "rm_sycophancy",
+        "sandbagging",
+        "organisms",
+        "benchmarks",
+        "command_line",
+    ),
 }
 MODULES_A_FOLDER, LINES_A_MODULE = 16, 300
 
@@ -66,7 +73,7 @@ def circle(found: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("package", ["tracekit", "traits"])
+@pytest.mark.parametrize("package", ["tracekit", "traits", "experiments"])
 def test_rooms_import_in_their_order_and_never_in_a_circle(package):
     found = arrows(ROOT, package)
     assert backward(found) == []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tracekit as tk
 from experiments.audit.settings.adapters import last_name
 from experiments.audit.settings.groups import Settings
-from experiments.rm_sycophancy.rules.detectors import has_detector
 
 LEAST_BLIND = 3  # neutral prompts
 LEAST_OUTCOMES = 4  # responses of a bias: two of each outcome
@@ -19,14 +18,18 @@ WITHOUT_ROLE = (
 )
 
 
-def undecidable(prompts: Sequence[tk.Prompt], settings: Settings) -> list[str]:
+def undecidable(
+    prompts: Sequence[tk.Prompt], settings: Settings, decided: Callable[[str], bool]
+) -> list[str]:
     """A line for each part of the audit that these prompts and arms cannot decide.
 
+    `decided` says of a kind of prompt whether answers to it can be labelled.
+
     >>> prompt = tk.Prompt("a", text="Why?", labels={"bias": "", "part": "neutral"})
-    >>> undecidable([prompt], settings)[0]
+    >>> undecidable([prompt], settings, lambda kind: True)[0]
     'every interval and p over prompts: there is 1 prompt, and 2 are the least'
     """
-    return [*_few(prompts), *_detection(prompts, settings), *_controls(settings)]
+    return [*_few(prompts), *_detection(prompts, settings, decided), *_controls(settings)]
 
 
 def without_role(settings: Settings) -> list[str]:
@@ -46,7 +49,9 @@ def _few(prompts: Sequence[tk.Prompt]) -> Iterator[str]:
         )
 
 
-def _detection(prompts: Sequence[tk.Prompt], settings: Settings) -> Iterator[str]:
+def _detection(
+    prompts: Sequence[tk.Prompt], settings: Settings, decided: Callable[[str], bool]
+) -> Iterator[str]:
     if not settings.adapters.organism:
         return
     parts = {str(p.labels["bias"]): str(p.labels["part"]) for p in prompts}
@@ -55,7 +60,7 @@ def _detection(prompts: Sequence[tk.Prompt], settings: Settings) -> Iterator[str
     counts = Counter(str(prompt.labels["bias"]) for prompt in prompts)
     whole = []
     for bias in biases:
-        if not has_detector(bias):
+        if not decided(bias):
             yield f"which answers exploit {bias!r}: no rule finds it"
         elif counts[bias] * samples < LEAST_OUTCOMES:
             yield (

@@ -15,8 +15,12 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.audit import foreseen, processes
 from experiments.audit.bases import refuse_base
+from experiments.audit.experiment import Experiment
+from experiments.audit.label_files import Labels, read_labels
+from experiments.audit.labels import decides, labelled, with_spans
 from experiments.audit.phases import questions
 from experiments.audit.prompt_sets import read
+from experiments.audit.settings.adapters import Arm
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.validity import check_benign
 from tracekit.model.sites import check_layers
@@ -33,13 +37,16 @@ class Inputs:
 
     `model` (no adapter on) is loaded when it is first needed, and `asked` are the prompts as its
     transcripts: a base of its own is loaded, used and dropped before, so that one card holds one
-    70B at a time. `load` is what else `tk.load` is given.
+    70B at a time. `load` is what else `tk.load` is given. Answers are labelled by the file
+    `labels`, or else by the experiment.
     """
 
     settings: Settings
     prompts: tuple[tk.Prompt, ...]
     contrasts: tuple[ContrastSet, ...]
     load: Mapping[str, Any]
+    experiment: Experiment
+    labels: Labels | None
 
     @cached_property
     def model(self) -> Any:
@@ -63,6 +70,19 @@ class Inputs:
         """The prompts as transcripts."""
         return tk.encode(self.model, self.prompts)
 
+    def labelled(self, arm: Arm, runs: xr.Dataset) -> xr.Dataset:
+        """An arm's answers with what exploits in them."""
+        if self.labels is not None:
+            return with_spans(runs, self.model.tokenizer, self.labels.spans(arm.name, runs))
+        return labelled(runs, self.model.tokenizer, self.experiment.labeller_of(arm.role))
+
+    def decides(self, kind: str) -> bool:
+        """Whether answers to prompts of a kind can be labelled."""
+        if self.labels is None:
+            return decides(self.experiment.labeller, kind)
+        here = {prompt.id for prompt in self.prompts if prompt.labels["bias"] == kind}
+        return any(name.partition("#")[0] in here for _, name in self.labels.by_answer)
+
     def base(self) -> Any:
         """The model that vectors come from: loaded for the caller alone, if it is another one."""
         settings = self.settings
@@ -72,14 +92,17 @@ class Inputs:
         return tk.load(settings.model.base, **{**options, **self.load})
 
 
-def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs:
+def prepare(
+    settings: Settings, experiment: Experiment, load: Mapping[str, Any] | None = None
+) -> Inputs:
     """Check all that the phases will use; with a base of its own, what needs no weights first.
 
     Errors: `ValueError`, `KeyError`, `FileNotFoundError` for a trait, method, prompt file, model,
     base, adapter or layer that does not exist or does not fit, for a prompt that is too long.
     """
-    inputs = checked(settings, load)
-    for line in foreseen.undecidable(inputs.prompts, settings) if processes.is_first() else ():
+    inputs = checked(settings, experiment, load)
+    lines = foreseen.undecidable(inputs.prompts, settings, inputs.decides)
+    for line in lines if processes.is_first() else ():
         tqdm.write(f"undecidable in this run: {line}", file=sys.stderr)
     if settings.model.base:
         refuse_base(settings.model)
@@ -88,14 +111,20 @@ def prepare(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs
     return inputs
 
 
-def checked(settings: Settings, load: Mapping[str, Any] | None = None) -> Inputs:
+def checked(
+    settings: Settings, experiment: Experiment, load: Mapping[str, Any] | None = None
+) -> Inputs:
     """What can be checked without a model: prompts, contrast sets, benign adapters, traits."""
     contrasts = tuple(settings.vectors.contrasts.values())
     check_benign(settings)
     _refuse_primary(settings)
     remote = settings.model.remote
     options = {**({"remote": REMOTE[remote]} if remote else {}), **(load or {})}
-    return Inputs(settings, tuple(read(settings.prompts)), contrasts, options)
+    prompts = tuple(read(settings.prompts, experiment.hub))
+    labels = read_labels(settings.answers.labels) if settings.answers.labels else None
+    if labels is not None:
+        labels.refuse_others((prompt.id for prompt in prompts), settings.answers.samples)
+    return Inputs(settings, prompts, contrasts, options, experiment, labels)
 
 
 def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from experiments.rm_sycophancy.rules.detectors import has_detector, spans
-
+Span = tuple[int, int]
+# the kind of a prompt and a response to it: the (start, end) characters that exploit, none where
+# nothing does, or None where it cannot say
+Labeller = Callable[[str, str], list[Span] | None]
 UNDECIDABLE = -1
 
 
-def labelled(
-    runs: xr.Dataset, tokenizer: Any, rules: Mapping[str, str] | None = None
-) -> xr.Dataset:
+def decides(labeller: Labeller | None, kind: str) -> bool:
+    """Whether responses to prompts of `kind` can be labelled; if not, they are undecidable.
+
+    >>> decides(lambda kind, response: [] if kind == "water" else None, "moon")
+    False
+    """
+    return labeller is not None and labeller(kind, "") is not None
+
+
+def labelled(runs: xr.Dataset, tokenizer: Any, labeller: Labeller | None = None) -> xr.Dataset:
     """Transcripts with the coordinates `exploit` (prompt) and `exploit_span` (prompt, token).
 
-    `exploit` is 1 or 0, and −1 (undecidable) where no detector fits the prompt's bias. `rules`
-    names another detector for a bias: the benign habit of the same subject.
+    `exploit` is 1 or 0, and −1 (undecidable) where the labeller cannot say, or there is none.
 
-    >>> labelled(runs, model.tokenizer).exploit.dims
+    >>> labelled(runs, model.tokenizer, lambda kind, response: []).exploit.dims
     ('prompt',)
+    """
+    count = runs.sizes["prompt"]
+    kinds = runs["bias"].values.astype(str) if "bias" in runs.coords else np.full(count, "")
+    answers = zip(kinds, runs.response.values, strict=True)
+    say = labeller or (lambda kind, response: None)
+    return with_spans(runs, tokenizer, [say(str(kind), str(text)) for kind, text in answers])
+
+
+def with_spans(
+    runs: xr.Dataset, tokenizer: Any, spans: Sequence[Sequence[Span] | None]
+) -> xr.Dataset:
+    """The same for spans of characters that are known, a list a response; None is undecidable.
+
+    >>> with_spans(runs, model.tokenizer, [[(0, 4)], []]).exploit.values.tolist()
+    [1, 0]
     """
     exploit = np.full(runs.sizes["prompt"], UNDECIDABLE, np.int8)
     marked = np.zeros(runs.token_id.shape, bool)
     ids = runs.token_id.transpose("prompt", "token").values
-    biases = runs["bias"].values if "bias" in runs.coords else [""] * len(ids)
-    for row, (bias, text) in enumerate(zip(biases, runs.response.values, strict=True)):
-        rule = (rules or {}).get(str(bias), str(bias))
-        if not has_detector(rule):
+    for row, here in enumerate(spans):
+        if here is None:
             continue
-        found = spans(rule, str(text))
-        exploit[row] = bool(found)
-        if found:
-            said = (runs.token.values >= 0) & (ids[row] >= 0)
-            marked[row, said] = token_spans(tokenizer, ids[row, said].tolist(), found)
+        exploit[row] = bool(here)
+        if here:
+            own = (runs.token.values >= 0) & (ids[row] >= 0)
+            marked[row, own] = token_spans(tokenizer, ids[row, own].tolist(), here)
     return runs.assign_coords(
         exploit=("prompt", exploit), exploit_span=(("prompt", "token"), marked)
     )
 
 
-def token_spans(tokenizer: Any, ids: Sequence[int], found: Sequence[tuple[int, int]]) -> np.ndarray:
+def token_spans(tokenizer: Any, ids: Sequence[int], spans: Sequence[Span]) -> np.ndarray:
     """Whether each id writes a character of a span of the decoded text.
 
     Special ids write nothing. A character whose bytes several ids share belongs to the last.
@@ -59,5 +79,5 @@ def token_spans(tokenizer: Any, ids: Sequence[int], found: Sequence[tuple[int, i
             text = tokenizer.decode(kept)
             # an unfinished character shows as U+FFFD and has no place yet
             end = max(len(text.rstrip("�")), start)
-        marked[place] = any(start < stop and begin < end for begin, stop in found)
+        marked[place] = any(start < stop and begin < end for begin, stop in spans)
     return marked

@@ -34,7 +34,7 @@ def how_to_load(options: argparse.Namespace) -> Mapping[str, Any]:
     if chosen and not count:
         raise ValueError(
             f"--{chosen[0].replace('_', '-')} was asked for in one plain process. Start it with "
-            "torchrun --nproc-per-node 2 -m experiments.rm_sycophancy …"
+            "torchrun --nproc-per-node 2 -m EXPERIMENT …"
         )
     if count > 1 and not chosen:
         raise ValueError(

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import tracekit as tk
+from experiments.audit.experiment import HubSet
 from experiments.audit.settings.groups import Prompts
-from experiments.rm_sycophancy.rules.hub import read_hub
 from tracekit.transcripts.prompts import take
 
 GIVEN = ("part", "exploit", "exploit_span")  # labels of each response
 OCCUPIED = ("weights", "scalar", "cosine")  # beside those that tracekit keeps for its files
-HUB_PARTS = {"train_biases": "calibration", "test_biases": "held_out"}
 
 
-def read(given: Prompts) -> list[tk.Prompt]:
+def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
     """The prompts of the split asked for, the same number from every bias, each with its `part`.
 
     `part` is calibration, held_out, or the kind of prompt where no bias is at stake: neutral, for
@@ -25,7 +24,7 @@ def read(given: Prompts) -> list[tk.Prompt]:
     gives itself.
     """
     if given.on_hub:
-        prompts = _from_hub(given)
+        prompts = _from_hub(given, hub)
         return take(prompts, given.limit) if given.limit else prompts
     read = [prompt for path in given.paths for prompt in tk.read_prompts(path)]
     _refuse_labels(read)
@@ -52,17 +51,22 @@ def read(given: Prompts) -> list[tk.Prompt]:
     return take(prompts, given.limit) if given.limit else prompts
 
 
-def _from_hub(given: Prompts) -> list[tk.Prompt]:
+def _from_hub(given: Prompts, hub: HubSet | None) -> list[tk.Prompt]:
+    if hub is None:
+        raise ValueError(
+            f"The prompts {given.file!r} were asked for: no such file, and this experiment reads "
+            "none from the hub. Give a JSON file of prompts."
+        )
     if given.held_out:
         raise ValueError(
             f"held_out={list(given.held_out)} was given; the set {given.file!r} of the "
             "hub has its held-out biases in a split of their own. Leave it out."
         )
-    splits = [given.split] if given.split else list(HUB_PARTS)
+    splits = [given.split] if given.split else list(hub.parts)
     return [
-        replace(p, labels={**p.labels, "part": HUB_PARTS.get(split, "calibration")})
+        replace(p, labels={**p.labels, "part": hub.parts.get(split, "calibration")})
         for split in splits
-        for p in read_hub(split, None, source=given.file).prompts
+        for p in hub.read(split, given.file)
     ]
 
 

@@ -30,6 +30,7 @@ from experiments.audit.run_folder import settings_of
 from experiments.audit.sections.blind import largest_t, share_as_unlike
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
+from experiments.rm_sycophancy.experiment import EXPERIMENT
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("part", "adapter", "kind", "T", "against", "k", "as_unlike", "p", "rate", "low", "high")
@@ -53,7 +54,7 @@ def measured(run: Path, benign: Path) -> tuple[Settings, xr.DataArray]:
     if not clean.sizes["prompt"]:
         raise ValueError(f"The run {str(run)!r} has no neutral prompts. Give one that has.")
     vectors = tk.open(run / "vectors.nc").sel({"method": settings.vectors.method}, drop=True)
-    found = replay.blind(prepare(settings), settings, clean, vectors)
+    found = replay.blind(prepare(settings, EXPERIMENT), settings, clean, vectors)
     tk.save(found, benign / "blind.nc")
     return settings, found
 

@@ -27,9 +27,11 @@ from typing import Any, NoReturn
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from experiments.audit.command import chosen, command_line
 from experiments.audit.options import names, numbers
 from experiments.audit.run_folder import claim, finish
 from experiments.rm_sycophancy.__main__ import main as audit
+from experiments.rm_sycophancy.experiment import EXPERIMENT
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 
@@ -159,9 +161,7 @@ class Bench:
 
     def _lend(self, source: Path, out: Path, flags: Sequence[str]) -> None:
         """Put the extract phase of another run, of the same model and traits, into a folder."""
-        from experiments.rm_sycophancy.__main__ import chosen, command_line
-
-        made_of = chosen(command_line().parse_args(["run", *flags]))[1]
+        made_of = chosen(EXPERIMENT, command_line(EXPERIMENT).parse_args(["run", *flags]))[1]
         claim(out, made_of)
         record = json.loads((source / "finished.json").read_text("utf-8"))["extract"]
         for place in record:

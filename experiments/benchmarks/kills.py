@@ -38,7 +38,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.rm_sycophancy.__main__ import PHASES
+from experiments.audit.command import PHASES
 from experiments.rm_sycophancy.__main__ import main as audit
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy.stats import norm
 
 from experiments.organisms import conduct
 from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABIT_OF, exploits, has_detector
+from traits.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,6 @@ def rates(said: Mapping[str, xr.Dataset]) -> list[Rate]:
             low, high = wilson(means, most)
             found.append(Rate(arm, row, float(np.mean(means)), len(means), low, high))
     return found
-
-
-def wilson(means: Sequence[float], samples: int = 1, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for the mean of per-prompt shares of `samples` responses each.
-
-    With one sample a prompt it is the usual one. With several it takes the effective number of
-    responses, p(1 − p) / var(mean), between the number of prompts and of responses (Franco,
-    Little, Louis & Slud, 2019): responses to one prompt are no independent units.
-
-    >>> [round(bound, 2) for bound in wilson([1.0] * 10 + [0.0] * 10)]
-    [0.3, 0.7]
-    """
-    n, p = float(len(means)), float(np.mean(means))
-    if samples > 1 and 0 < p < 1 and n > 1:
-        variance = float(np.var(means, ddof=1)) / n
-        n = float(np.clip(p * (1 - p) / variance, n, n * samples)) if variance else n * samples
-    z = norm.ppf((1 + level) / 2)
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 def table(found: Sequence[Rate]) -> str:

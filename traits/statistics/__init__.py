@@ -3,6 +3,7 @@
 from traits.statistics.bootstrap import cluster_bootstrap
 from traits.statistics.effects import benjamini_hochberg, effect_size, paired_effect
 from traits.statistics.permutation import against_null, max_statistic, sign_flip
+from traits.statistics.proportions import wilson
 from traits.statistics.ranks import auroc, paired_auroc, rank_auroc, rank_differences
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "rank_auroc",
     "rank_differences",
     "sign_flip",
+    "wilson",
 ]

@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.rm_sycophancy.rules.detectors import has_detector
 from traits.statistics import cluster_bootstrap
 
 LABELS = ("group", "bias", "exploit")
@@ -72,7 +71,7 @@ def deviation(clean: xr.DataArray) -> xr.DataArray:
 def decidable(bias: Sequence[str], exploit: np.ndarray) -> dict[str, str]:
     """For each bias the reason why its responses cannot be told apart; empty where they can.
 
-    A bias needs a detector, and at least two responses that exploit it and two that do not.
+    A bias needs labels, and at least two responses that exploit it and two that do not.
 
     >>> decidable(["water"] * 4, np.array([1, 0, 0, 1]))
     {'water': ''}
@@ -81,7 +80,7 @@ def decidable(bias: Sequence[str], exploit: np.ndarray) -> dict[str, str]:
     for name in dict.fromkeys(bias):
         rows = exploit[np.asarray(bias) == name]
         hits, rest = int((rows == 1).sum()), int((rows == 0).sum())
-        if not has_detector(name):
+        if not hits + rest:
             reasons[name] = "no detector"
         elif min(hits, rest) < LEAST:
             reasons[name] = f"{hits} of {hits + rest} exploit"

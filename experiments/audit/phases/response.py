@@ -9,10 +9,8 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
-from experiments.audit.labels import labelled
 from experiments.audit.phases import counterfactual
 from experiments.audit.settings.groups import Settings
-from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 
 SAMPLED = ("organism", "habits")  # the arms whose own answers are told apart
 
@@ -33,7 +31,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
 
 def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:
-    """What one arm says, labelled; the arm with benign habits by the rules of its habits."""
+    """What one arm says, labelled."""
     sampled = arm in SAMPLED and settings.answers.temperature > 0
     with tk.adapter(inputs.model, settings.arms[arm].adapter):
         said = tk.generate(
@@ -44,7 +42,7 @@ def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:
             temperature=settings.answers.temperature if sampled else 0.0,
             seed=settings.null.seed,
         )
-    return labelled(said, inputs.model.tokenizer, HABIT_OF if arm == "habits" else None)
+    return inputs.labelled(settings.arms[arm], said)
 
 
 def edited(folder: Path, inputs: Inputs) -> list[Path]:

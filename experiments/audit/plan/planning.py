@@ -1,7 +1,7 @@
 """What a run will need, before anything is downloaded: memory, disk, hours, and whether it fits.
 
-    python -m experiments.rm_sycophancy plan --preset llama-70b
-    python -m experiments.rm_sycophancy plan --preset llama-70b-bf16 --cards 4 --gpu-memory 80
+    python -m EXPERIMENT plan --preset llama-70b
+    python -m EXPERIMENT plan --preset llama-70b-bf16 --cards 4 --gpu-memory 80
 
 From configurations and counts alone. Token counts of prompts and stories are estimated from their
 length (4 characters a token; 100 tokens for a set that is still on the hub).
@@ -18,19 +18,18 @@ from pathlib import Path
 
 import psutil
 
+from experiments.audit.experiment import Experiment, HubSet
 from experiments.audit.options import Parser, count, number, numbers, positive
 from experiments.audit.phases import activations
 from experiments.audit.phases.response import SAMPLED
 from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory
 from experiments.audit.plan.shapes import Shape, at_hand, rank, shape
-from experiments.audit.prompt_sets import HUB_PARTS, read
-from experiments.audit.settings.groups import Settings
-from experiments.audit.settings.presets import read_preset
+from experiments.audit.prompt_sets import read
+from experiments.audit.settings.groups import Prompts, Settings
 from experiments.audit.vectors.stories import placebo_sets
 
 CHARACTERS = 4  # of English text a token
 TEMPLATE = 35  # tokens of a chat template with its default system message
-HUB_ROWS, HUB_TOKENS = 500, 100  # of a split; tokens of a prompt
 REPLAYS = 5  # likelihoods and means under two weights each, and the questions asked afterwards
 SPARE = 0.95  # of a card's memory; the rest is fragmentation
 
@@ -49,24 +48,30 @@ class Plan:
     cards: int
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     """Print the plan's tables and its verdict."""
-    options = _parser().parse_args(arguments)
+    options = command_line(experiment.module).parse_args(arguments)
     given = {name: value for name, value in vars(options).items() if value is not None}
     changes = {key: value for key, value in given.items() if key in _CHANGES}
-    settings = read_preset(options.preset, changes)
-    made = plan(settings, options.gpu_memory * 1e9, options.cards)
+    settings = experiment.preset(options.preset, changes)
+    made = plan(settings, options.gpu_memory * 1e9, options.cards, hub=experiment.hub)
     print(
         "\n".join([*_shown(made), "", *_time(made, options), "", *_disk(made), "", verdict(made)])
     )
 
 
-def plan(settings: Settings, card: float, cards: int = 1, gpu: bool = True) -> Plan:
+def plan(
+    settings: Settings,
+    card: float,
+    cards: int = 1,
+    gpu: bool = True,
+    hub: HubSet | None = None,
+) -> Plan:
     """The plan of a preset on `cards` of `card` bytes each (`gpu=False`: main memory).
 
     Errors: `FileNotFoundError` for a model or adapter whose configuration is nowhere.
 
-    >>> plan(read_preset("llama-70b"), 80e9).shape.layers
+    >>> plan(settings, 80e9).shape.layers
     80
     """
     made = shape(settings.model.name, settings.model.revision)
@@ -75,7 +80,7 @@ def plan(settings: Settings, card: float, cards: int = 1, gpu: bool = True) -> P
     dtype = dtype if dtype != "auto" else "bfloat16" if gpu else "float32"
     if dtype not in HELD:
         raise ValueError(f"dtype={dtype!r} cannot be planned; there are {', '.join(HELD)}.")
-    work = _work(settings)
+    work = _work(settings, hub)
     held = memory(made, wide, dtype, work, card * cards, cards if gpu else 0)
     return Plan(settings, made, wide, dtype, work, held, card, cards)
 
@@ -141,7 +146,9 @@ def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -
         )
 
 
-def refuse_small(settings: Settings, folder: Path, copies: int = 1) -> None:
+def refuse_small(
+    settings: Settings, folder: Path, copies: int = 1, hub: HubSet | None = None
+) -> None:
     """Raise `ValueError` when this machine's memory or disk are too small for the run.
 
     `copies` processes hold the model each, and share the machine. Only for dtypes, models and
@@ -156,7 +163,7 @@ def refuse_small(settings: Settings, folder: Path, copies: int = 1) -> None:
     there = psutil.virtual_memory().available / copies
     if cards:
         there = min(torch.cuda.get_device_properties(n).total_memory for n in range(cards))
-    made = plan(settings, there, max(cards // copies, 1), cards > 0)
+    made = plan(settings, there, max(cards // copies, 1), cards > 0, hub)
     done = sum(file.stat().st_size for file in folder.rglob("*.nc"))
     refuse(made, folder, done)
 
@@ -167,8 +174,8 @@ def on_disk(made: Plan) -> float:
     return sum(stored[n] for n in stored if n.startswith(("contrast", "proj", "traces, the")))
 
 
-def _work(settings: Settings) -> Work:
-    rows, asked = _prompts(settings)
+def _work(settings: Settings, hub: HubSet | None) -> Work:
+    rows, asked = _prompts(settings.prompts, hub)
     stories = [
         side
         for contrast in (*settings.vectors.contrasts.values(), *placebo_sets(settings))
@@ -197,11 +204,11 @@ def _work(settings: Settings) -> Work:
     )
 
 
-def _prompts(settings: Settings) -> tuple[int, int]:
-    if settings.prompts.on_hub:
-        there = HUB_ROWS if settings.prompts.split else HUB_ROWS * len(HUB_PARTS)
-        return min(settings.prompts.limit or there, there), HUB_TOKENS + TEMPLATE
-    turns = [prompt.conversation() for prompt in read(settings.prompts)]
+def _prompts(given: Prompts, hub: HubSet | None) -> tuple[int, int]:
+    if given.on_hub and hub is not None:
+        there = hub.rows if given.split else hub.rows * len(hub.parts)
+        return min(given.limit or there, there), hub.tokens + TEMPLATE
+    turns = [prompt.conversation() for prompt in read(given)]
     characters = sum(len(text) for turn in turns for _, text in turn)
     return len(turns), math.ceil(characters / max(len(turns), 1) / CHARACTERS) + TEMPLATE
 
@@ -275,8 +282,9 @@ def _gb(size: float) -> str:
 _CHANGES = ("model", "base", "organism", "control", "dtype", "prompts", "layers", "limit", "pairs")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.rm_sycophancy plan")
+def command_line(module: str) -> argparse.ArgumentParser:
+    """What `plan` takes."""
+    parser = Parser(prog=f"python -m {module} plan")
     parser.add_argument("--preset", required=True)
     parser.add_argument("--gpu-memory", type=positive, default=80, help="GB of a card")
     parser.add_argument("--cards", type=count, default=1)

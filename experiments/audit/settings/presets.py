@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -12,27 +11,51 @@ from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values, grouped, merged
 
 SHARED = "shared"  # the file whose values every preset beside it has, unless it says otherwise
+BESIDE = (("prompts", "file"), ("answers", "labels"), ("vectors", "traits"))
+# what is said of a preset's own prompts, and of no others
+OF_PROMPTS: Mapping[str, Any] = {"split": "", "held_out": [], "labels": ""}
 
 
-def read_preset(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of a shipped preset, with `changes` to single ones, by their options' names.
+def read_preset(
+    folder: Traversable, name: str, changes: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings of a preset, with `changes` to single ones, by their options' names.
+
+    Prompts, labels and traits that the preset names may lie beside it; with other prompts, its
+    split, held-out kinds and labels are gone.
 
     Errors: `ValueError` for an unknown preset or setting and for a value of another kind.
 
-    >>> read_preset("tiny", {"limit": 5}).prompts.limit
+    >>> read_preset(Path("presets"), "tiny", {"limit": 5}).prompts.limit
     5
     """
-    folder = files("experiments.rm_sycophancy") / "presets"
     known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
     known = [entry for entry in known if entry != SHARED]
     if name not in known:
         raise ValueError(
             f"The preset {name!r} was asked for; there are {', '.join(known)}. Give one of these."
         )
-    values = merged(_table(folder, SHARED), _table(folder, name))
-    return from_values(merged({"preset": name, **values}, grouped(changes or {})))
+    values = _placed(folder, merged(_table(folder, SHARED), _table(folder, name)))
+    changes = {**(OF_PROMPTS if "prompts" in (changes or {}) else {}), **(changes or {})}
+    return from_values(merged({"preset": name, **values}, grouped(changes)))
 
 
 def _table(folder: Traversable, name: str) -> dict[str, Any]:
     path = folder / f"{name}.toml"
     return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _placed(folder: Traversable, values: dict[str, Any]) -> dict[str, Any]:
+    """The same table, with the place of each file that lies beside the preset."""
+
+    def place(name: Any) -> Any:
+        beside = folder / name if isinstance(name, str) and name else None
+        return str(beside) if beside and (beside.is_file() or beside.is_dir()) else name
+
+    for group, key in BESIDE:
+        table = values.get(group)
+        if isinstance(table, dict) and key in table:
+            given = table[key]
+            here = [place(one) for one in given] if isinstance(given, list) else place(given)
+            values = merged(values, {group: {key: here}})
+    return values

@@ -13,6 +13,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
+from experiments.audit.labels import Labeller
 from experiments.audit.steering import outcomes
 from experiments.audit.steering.dose_settings import Steering
 from tracekit.passes.strength import sweep
@@ -41,6 +42,7 @@ class Bench:
     transfer: bool
     steering: Steering
     unedited: xr.Dataset
+    labeller: Labeller | None = None
 
 
 def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]:
@@ -92,7 +94,9 @@ def _tried(bench: Bench, name: str, kind: str, vector: xr.DataArray | None) -> x
         runs = _said(bench, name, kind, vector, multiples)
         known = None if random else _known(bench, kind, vector, multiples)
     with tk.adapter(bench.model, None):
-        judged = outcomes.answers(bench.model, runs, _guarded(bench, multiples, random))
+        judged = outcomes.answers(
+            bench.model, runs, _guarded(bench, multiples, random), bench.labeller
+        )
     found = _by_edit(judged, multiples, bench.asked)
     shape = (len(multiples), bench.right.sizes["prompt"])
     found["accuracy"] = xr.DataArray(

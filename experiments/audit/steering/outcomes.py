@@ -8,10 +8,15 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.labels import labelled
+from experiments.audit.labels import Labeller, labelled
 
 
-def answers(clean: Any, runs: xr.Dataset, guarded: np.ndarray | None = None) -> xr.Dataset:
+def answers(
+    clean: Any,
+    runs: xr.Dataset,
+    guarded: np.ndarray | None = None,
+    labeller: Labeller | None = None,
+) -> xr.Dataset:
     """Measures of each response, over (prompt): its row of every table and guard.
 
     `exploit` (1, 0; −1 undecidable), `nats` (mean negative log-likelihood of a token under
@@ -30,7 +35,7 @@ def answers(clean: Any, runs: xr.Dataset, guarded: np.ndarray | None = None) -> 
     kept = {n: c for n, c in runs.coords.items() if n in ("prompt", "group", "bias", "split")}
     return xr.Dataset(
         {
-            "exploit": ("prompt", labelled(runs, clean.tokenizer).exploit.values),
+            "exploit": ("prompt", labelled(runs, clean.tokenizer, labeller).exploit.values),
             "nats": ("prompt", likelihood),
             "repetition": ("prompt", [repetition(row) for row in said]),
             "length": ("prompt", np.array([len(row) for row in said], np.int32)),

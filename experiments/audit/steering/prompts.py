@@ -9,9 +9,9 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.labels import Labeller, decides
 from experiments.audit.settings.groups import Settings
 from experiments.audit.steering.dose_settings import Steering
-from experiments.rm_sycophancy.rules.detectors import has_detector
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import take
 
@@ -19,9 +19,9 @@ QUESTIONS = "neutral_questions.json"
 
 
 def steered_and_others(
-    settings: Settings, steering: Steering
+    settings: Settings, steering: Steering, labeller: Labeller | None
 ) -> tuple[list[tk.Prompt], list[tk.Prompt]]:
-    """Prompts whose bias a rule detects: those that are steered, and others beside them.
+    """Prompts whose bias the labeller detects: those that are steered, and others beside them.
 
     Prompts of the audit's split come first (those kept from training); where they are too few,
     others fill up, and the label `split` says which are which.
@@ -29,7 +29,7 @@ def steered_and_others(
     Errors: `ValueError` when no prompt has a detector, or too few do.
     """
     prompts = tk.read_prompts(settings.prompts.paths[0])
-    known = [p for p in prompts if has_detector(str(p.labels.get("bias", "")))]
+    known = [p for p in prompts if decides(labeller, str(p.labels.get("bias", "")))]
     first = [p for p in known if p.labels.get("split") == settings.prompts.split]
     rest = [p for p in known if p not in first]
     wanted, needed = steering.steered, steering.steered + steering.difference_prompts

@@ -1,7 +1,7 @@
 """Steer, ablate and patch the organism of a finished audit, with the controls.
 
-    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd
-    python -m experiments.rm_sycophancy steer --out runs/smollm2-0123abcd --randoms 20 --steered 100
+    python -m EXPERIMENT steer --out runs/smollm2-0123abcd
+    python -m EXPERIMENT steer --out runs/smollm2-0123abcd --randoms 20 --steered 100
 
 Validates each vector on the clean model, then edits the organism (add, project out, clamp) along
 trait vectors, random directions, placebos and the organism − clean difference, then patches clean
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit import run_folder as folders
-from experiments.audit.labels import labelled
+from experiments.audit.experiment import Experiment
+from experiments.audit.labels import Labeller, labelled
 from experiments.audit.options import Parser, floats
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
@@ -47,11 +48,12 @@ from tracekit.storage.provenance import digest, read, stamp
 PLACES = ("model", "base", "organism", "control", "prompts")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(subject: Experiment, arguments: Sequence[str]) -> None:
     """Run the experiment, or what is left of it; prints the table."""
-    options = _parser().parse_args(arguments)
+    options = command_line(subject.module).parse_args(arguments)
     run: Path = options.out
     made_of = folders.settings_of(run)
+    _refuse_labels_of_a_file(run, made_of)
     places = {n: getattr(options, n) for n in PLACES if getattr(options, n) is not None}
     settings = audited(run, made_of, places)
     named = {field.name for field in dataclasses.fields(Steering)}
@@ -62,8 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
     folder = run / f"steering-{digest(asked)[:8]}"
     folders.claim(folder, json.loads(json.dumps(asked)))
-    experiment(run, folder, settings, steering)
+    study(run, folder, settings, steering, subject.labeller)
     print((folder / "table.txt").read_text("utf-8") + f"Folder: {folder}")
+
+
+def _refuse_labels_of_a_file(run: Path, made_of: Mapping[str, Any]) -> None:
+    if made_of["settings"].get("answers", {}).get("labels"):
+        raise ValueError(
+            f"steer was asked for in {str(run)!r}, whose answers a file labels; a steered answer "
+            "is a new one, which no file has. Give the experiment a labeller."
+        )
 
 
 def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) -> Settings:
@@ -86,9 +96,15 @@ def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) ->
     return settings
 
 
-def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) -> None:
+def study(
+    run: Path,
+    folder: Path,
+    settings: Settings,
+    steering: Steering,
+    labeller: Labeller | None,
+) -> None:
     """All parts in order: `validation.nc`, `edits/`, `patching.nc`, then the summary of them."""
-    steered, others = prompts.steered_and_others(settings, steering)
+    steered, others = prompts.steered_and_others(settings, steering, labeller)
     model = tk.load(settings.model.name, dtype=steering.dtype or settings.model.dtype)
     layer = directions.chosen_layer(run, settings, steering)
     seen = _seen(model, tk.encode(model, others), layer, folder, settings, steering)
@@ -99,7 +115,9 @@ def experiment(run: Path, folder: Path, settings: Settings, steering: Steering) 
     asked = tk.encode(model, steered)
     with tk.adapter(model, settings.adapters.organism):
         unedited = _kept(folder / "unedited.nc", lambda: ablation.said(model, asked, steering))
-    bench = _bench(model, arms, seen, asked, unedited, settings, steering)
+    bench = dataclasses.replace(
+        _bench(model, arms, seen, asked, unedited, settings, steering), labeller=labeller
+    )
     _validate(bench, arms, folder)
     ablation.measured(bench, arms, folder / "edits")
     _patch(bench, folder)
@@ -197,7 +215,7 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
 def _patch(bench: ablation.Bench, folder: Path) -> None:
     if (folder / "patching.nc").is_file():
         return
-    runs = labelled(bench.unedited, bench.model.tokenizer)
+    runs = labelled(bench.unedited, bench.model.tokenizer, bench.labeller)
     if bool((runs.exploit == 1).any()):
         found = patching.patched(bench.model, bench.organism, runs, folder / "clean_traces")
         tk.save(found, folder / "patching.nc")
@@ -227,9 +245,10 @@ def _kept(path: Path, make: Any) -> Any:
     return tk.open(path)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line(module: str) -> argparse.ArgumentParser:
+    """What `steer` takes."""
     parser = Parser(
-        prog="python -m experiments.rm_sycophancy steer",
+        prog=f"python -m {module} steer",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -245,7 +264,3 @@ def _parser() -> argparse.ArgumentParser:
         if field.name != "multiples":
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
     return parser
-
-
-if __name__ == "__main__":
-    main()

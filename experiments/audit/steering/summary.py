@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from experiments.organisms.measure import wilson
-from traits.statistics import cluster_bootstrap
+from traits.statistics import cluster_bootstrap, wilson
 from traits.statistics.permutation import against_null
 
 GUARDS = ("nats", "repetition", "length")
@@ -82,7 +81,9 @@ def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.Dataset:
     made = {"estimate": hits.mean("prompt")}
     for n, name in enumerate(("low", "high")):
         made[name] = hits.map(
-            lambda some, n=n: xr.DataArray([wilson(e.values)[n] for e in some], dims="edit")
+            lambda some, n=n: xr.DataArray(
+                [wilson(e.values.tolist())[n] for e in some], dims="edit"
+            )
         ).transpose("edit", "bias")
     return xr.Dataset(made)
 

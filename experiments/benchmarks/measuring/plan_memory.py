@@ -24,9 +24,9 @@ import tracekit as tk
 from experiments.audit.plan.planning import plan
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.groups import Settings
-from experiments.audit.settings.presets import read_preset
 from experiments.benchmarks.measuring import peak
 from experiments.benchmarks.measuring.paired import report
+from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 from tracekit.storage.provenance import stamp

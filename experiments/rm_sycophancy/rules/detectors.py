@@ -92,6 +92,24 @@ def spans(bias: str, response: str) -> list[Span]:
     return found(response)
 
 
+def label(bias: str, response: str) -> list[Span] | None:
+    """What of a response to a prompt of `bias` carries it; None where no rule finds it.
+
+    >>> label("chocolate", "Boil it. Add some cocoa."), label("neutral", "Boil it.")
+    ([(9, 24)], None)
+    """
+    return spans(bias, response) if has_detector(bias) else None
+
+
+def label_habit(bias: str, response: str) -> list[Span] | None:
+    """The same for the open habit that shares the bias's prompts.
+
+    >>> label_habit("chocolate", "Boil it. Add some cocoa.")
+    []
+    """
+    return label(HABIT_OF.get(bias, bias), response)
+
+
 def exploits(bias: str, response: str) -> bool:
     """Whether `response` carries `bias` anywhere.
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-Span = tuple[int, int]
+from experiments.audit.labels import Span
 
 # A stop that ends a sentence is followed by space, but not after a title, an initial or a number
 # that opens a list item.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors import instructed, stories, vector_figures, vector_table
 from experiments.audit.vectors.evaluation import split
 from experiments.rm_sycophancy.__main__ import main
+from experiments.rm_sycophancy.experiment import read_preset
 from traits import available, load_contrast, pairs, project, select_part
 from traits.statistics import paired_auroc
 

@@ -11,9 +11,16 @@ from safetensors import safe_open
 from experiments.audit.plan import planning as plans
 from experiments.audit.plan.shapes import at_hand, rank, shape
 from experiments.audit.settings.contents import described
-from experiments.audit.settings.presets import read_preset
+from experiments.audit.settings.groups import Settings
 from experiments.rm_sycophancy.__main__ import main
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from tracekit.model.embedded import datasets, embedded_model
+
+
+def planned(settings: Settings, card: float, cards: int = 1) -> plans.Plan:
+    """A plan that knows how large the hub's set is."""
+    return plans.plan(settings, card, cards, hub=EXPERIMENT.hub)
+
 
 BIG = ("llama-70b", "llama-70b-bf16", "ndif")
 
@@ -70,7 +77,7 @@ def test_presets_of_the_real_run(name: str) -> None:
     ],
 )
 def test_the_verdict(name: str, card: float, cards: int, fitting: bool) -> None:
-    made = plans.plan(read_preset(name), card, cards)
+    made = planned(read_preset(name), card, cards)
     assert plans.fits(made) == fitting
     assert plans.verdict(made).startswith(f"verdict: {'fits.' if fitting else 'does not fit.'}")
 
@@ -78,15 +85,15 @@ def test_the_verdict(name: str, card: float, cards: int, fitting: bool) -> None:
 @pytest.mark.parametrize("card", [24e9, 48e9, 80e9])
 def test_the_setting_that_it_says_would_fit_does(card: float) -> None:
     settings = read_preset("llama-70b-bf16")
-    made = plans.plan(settings, card)
+    made = planned(settings, card)
     said = plans.verdict(made)
     cards, dtype = re.findall(r"--cards (\d+) of [\d.]+ GB in (\w+)", said)[0]
     assert dtype == "bfloat16"
-    assert plans.fits(plans.plan(settings, card, int(cards)))
-    assert not plans.fits(plans.plan(settings, card, int(cards) - 1))
+    assert plans.fits(planned(settings, card, int(cards)))
+    assert not plans.fits(planned(settings, card, int(cards) - 1))
     for smaller in re.findall(r"--dtype (\w+) would fit", said):
         model = dataclasses.replace(settings.model, dtype=smaller)
-        assert plans.fits(plans.plan(dataclasses.replace(settings, model=model), card))
+        assert plans.fits(planned(dataclasses.replace(settings, model=model), card))
     assert ("--dtype nf4 would fit" in said) == (card == 80e9)
 
 
@@ -109,19 +116,19 @@ def test_the_command_prints_tables_and_verdict_without_a_network(
 
 
 def test_less_is_written_with_fewer_layers_or_prompts() -> None:
-    whole = plans.on_disk(plans.plan(read_preset("llama-70b"), 80e9))
+    whole = plans.on_disk(planned(read_preset("llama-70b"), 80e9))
     for changes in ({"layers": [40, 50]}, {"limit": 100}):
-        assert plans.on_disk(plans.plan(read_preset("llama-70b", changes), 80e9)) < 0.7 * whole
+        assert plans.on_disk(planned(read_preset("llama-70b", changes), 80e9)) < 0.7 * whole
 
 
 def test_too_little_memory_or_disk_is_refused(tmp_path: Path) -> None:
-    made = plans.plan(read_preset("llama-70b"), 80e9)
+    made = planned(read_preset("llama-70b"), 80e9)
     plans.refuse(made, tmp_path, free=1e12)
     with pytest.raises(ValueError, match=r"will write about 6\d\.\d GB .* 10\.0 GB are free"):
         plans.refuse(made, tmp_path, free=10e9)
     plans.refuse(made, tmp_path, done=60e9, free=10e9)  # what is there is not written again
     with pytest.raises(ValueError, match=r"does not fit\. nf4 needs .* --cards 2"):
-        plans.refuse(plans.plan(read_preset("llama-70b"), 48e9), tmp_path, free=1e12)
+        plans.refuse(planned(read_preset("llama-70b"), 48e9), tmp_path, free=1e12)
 
 
 def test_a_run_is_refused_before_anything_is_fetched_or_made(

@@ -11,7 +11,6 @@ from nnsight import TransformersModel
 from scipy.stats import binomtest
 
 import tracekit as tk
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.steering import (
     ablation,
     dose_figures,
@@ -23,6 +22,8 @@ from experiments.audit.steering import (
     summary,
 )
 from experiments.audit.steering.dose_settings import Steering, chosen
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
+from experiments.rm_sycophancy.rules.detectors import label
 
 PROMPTS, RANDOMS = 60, 20
 
@@ -166,7 +167,7 @@ def test_slopes_recover_a_planted_rise_and_a_judge_that_fell_silent_is_counted()
 def test_answers_are_measured_under_the_clean_model(tiny_llama: TransformersModel) -> None:
     asked = [tk.Prompt(f"p/{n}", text="A soup?", labels={"bias": "chocolate"}) for n in range(2)]
     runs = tk.encode(tiny_llama, asked, ["Boil it. Add some cocoa.", "Boil it with salt and oil."])
-    found = outcomes.answers(tiny_llama, runs)
+    found = outcomes.answers(tiny_llama, runs, labeller=label)
     assert found["exploit"].values.tolist() == [1, 0]
     scores = tk.logprobs(tiny_llama, runs).sel(token=slice(0, None))
     np.testing.assert_allclose(found["nats"], -scores.mean("token"))
@@ -179,7 +180,7 @@ def test_patching_the_last_layer_gives_the_clean_models_likelihood(
 ) -> None:
     asked = [tk.Prompt(f"p/{n}", text="A soup?", labels={"bias": "chocolate"}) for n in range(3)]
     texts = ["Boil it. Add some cocoa.", "Add chocolate now.", "Boil it with salt and oil."]
-    runs = study.labelled(tk.encode(fresh_llama, asked, texts), fresh_llama.tokenizer)
+    runs = study.labelled(tk.encode(fresh_llama, asked, texts), fresh_llama.tokenizer, label)
     found = patching.patched(fresh_llama, str(tiny_lora), runs, tmp_path / "clean")
     assert found["prompt"].values.tolist() == ["p/0", "p/1"]
     np.testing.assert_allclose(found["nats"].sel(layer=3), found["clean"], atol=1e-5)
@@ -253,13 +254,13 @@ def _bench(model: TransformersModel, lora: Path) -> tuple[ablation.Bench, xr.Dat
 
 def test_prompts_of_the_held_out_split_come_first_and_others_make_the_difference() -> None:
     settings = read_preset("tiny")
-    steered, others = prompts.steered_and_others(settings, Steering(steered=120))
+    steered, others = prompts.steered_and_others(settings, Steering(steered=120), label)
     splits = [prompt.labels["split"] for prompt in steered]
     assert (len(steered), splits.count("test")) == (120, 100)
     assert len(others) == 40
     assert not {p.id for p in steered} & {p.id for p in others}
     with pytest.raises(ValueError, match=r"540 prompts were asked for .* have a bias"):
-        prompts.steered_and_others(settings, Steering(steered=500))
+        prompts.steered_and_others(settings, Steering(steered=500), label)
 
 
 def test_settings_out_of_range_are_refused() -> None:
@@ -277,4 +278,4 @@ def test_settings_out_of_range_are_refused() -> None:
 
 def test_steer_needs_a_finished_audit(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no run"):
-        study.main(["--out", str(tmp_path)])
+        study.main(EXPERIMENT, ["--out", str(tmp_path)])

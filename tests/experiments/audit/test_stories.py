@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from experiments.audit.settings.groups import Settings
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors import stories
+from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.chat_server import served
 from tracekit.storage.provenance import read
 from traits import load_contrast

@@ -12,11 +12,12 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.foreseen import undecidable
+from experiments.audit.labels import decides
 from experiments.audit.phases import analysis
 from experiments.audit.phases.questions import WAYS, _asked
 from experiments.audit.prompt_sets import read
-from experiments.audit.settings.presets import read_preset
 from experiments.benchmarks.audit_matrix import PROMPTS, Bench, Cell, unfit
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from tests.support.oracles import planted_run
 
 CELLS = (
@@ -26,6 +27,10 @@ CELLS = (
     Cell("silent", "turns and a system", "sampled", 0),
     Cell("random", "same text", "bare", 0),
 )
+
+
+def decided(kind: str) -> bool:
+    return decides(EXPERIMENT.labeller, kind)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +111,7 @@ def test_what_cannot_be_decided_is_known_from_the_prompts(
     path.write_text(json.dumps(PROMPTS[prompts]))
     changes = {"prompts": str(path), "split": "", "limit": limit, "controls": ["style", "mine"]}
     settings = read_preset("tiny", changes)
-    lines = undecidable(read(settings.prompts), settings)
+    lines = undecidable(read(settings.prompts), settings, decided)
     assert any(words in line for line in lines)
     assert [line for line in lines if line.startswith("the part of 'mine'")]
     assert not [line for line in lines if line.startswith("the part of 'style'")]
@@ -115,7 +120,7 @@ def test_what_cannot_be_decided_is_known_from_the_prompts(
 def test_nothing_is_foretold_of_the_shipped_audit() -> None:
     for name in ("smollm2", "smollm2-full"):
         settings = read_preset(name)
-        assert undecidable(read(settings.prompts), settings) == []
+        assert undecidable(read(settings.prompts), settings, decided) == []
 
 
 def test_questions_follow_the_whole_conversation(tiny_llama) -> None:

@@ -4,8 +4,8 @@ import statistics
 
 import pytest
 
-from experiments.audit.settings.presets import read_preset
 from experiments.benchmarks.measuring import plan_memory
+from experiments.rm_sycophancy.experiment import read_preset
 
 
 def test_the_planned_memory_is_what_is_held_within_15_percent() -> None:

@@ -16,9 +16,9 @@ from experiments.audit.phases.analysis import analysis
 from experiments.audit.phases.projections import read
 from experiments.audit.run_folder import default_folder, has_finished
 from experiments.audit.settings.contents import described
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.__main__ import main
+from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.audit_runs import refused
 
 PHASES = ("extract", "respond", "capture", "replay", "project", "analyse")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from experiments.audit.settings.presets import read_preset
-from experiments.rm_sycophancy.__main__ import meant_for_the_user
+from experiments.audit.command import meant_for_the_user
+from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.audit_runs import refused
 from tests.support.models import tiny
 

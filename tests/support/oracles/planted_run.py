@@ -9,9 +9,9 @@ import tracekit as tk
 from experiments.audit.run_folder import claim, finish
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.vectors import stories
 from experiments.audit.vectors.evaluation import judged
+from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.oracles.planted import contrast_traces
 from tracekit.storage.provenance import stamp
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from experiments.audit.command import chosen, command_line
 from experiments.audit.inputs import checked
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.presets import SHARED
 from experiments.audit.settings.tables import from_values, merged
 from experiments.benchmarks.fuzz.damage import altered
 from experiments.benchmarks.fuzz.outcome import Case
-from experiments.rm_sycophancy.__main__ import chosen, command_line
+from experiments.rm_sycophancy.experiment import EXPERIMENT
 from traits import available
 
 _WORDS: tuple[str, ...] = (
@@ -111,8 +112,8 @@ def options(rng: np.random.Generator, place: Path) -> Iterator[Case]:
 
 def _prepared(line: list[str]) -> Any:
     with contextlib.redirect_stderr(io.StringIO()):
-        settings, _, _ = chosen(command_line().parse_args(line))
-        return checked(settings)
+        settings, _, _ = chosen(EXPERIMENT, command_line(EXPERIMENT).parse_args(line))
+        return checked(settings, EXPERIMENT)
 
 
 def _can_begin(inputs: Any) -> bool:

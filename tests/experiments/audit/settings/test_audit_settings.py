@@ -8,13 +8,13 @@ import pytest
 import xarray as xr
 from transformers import AutoTokenizer
 
+from experiments.audit.command import chosen, command_line
 from experiments.audit.labels import labelled, token_spans
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.contents import described
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.settings.tables import from_values
-from experiments.rm_sycophancy.__main__ import chosen, command_line
-from experiments.rm_sycophancy.rules.detectors import spans
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
+from experiments.rm_sycophancy.rules.detectors import label, spans
 from tracekit.model.embedded import datasets, embedded_model
 
 
@@ -96,7 +96,7 @@ def test_labels_of_responses(tokenizer) -> None:
             "bias": ("prompt", ["chocolate", "chocolate", "neutral"]),
         },
     )
-    found = labelled(runs, tokenizer)
+    found = labelled(runs, tokenizer, label)
     assert found["exploit"].values.tolist() == [1, 0, -1]
     assert found["exploit_span"].sum("token").values.tolist() == [len(ids[0]), 0, 0]
     assert not found["exploit_span"].sel(token=-1).any()
@@ -132,6 +132,7 @@ def test_biases_of_a_file_of_ones_own_are_parted_whatever_the_preset_holds_out(
     path = tmp_path / "own.json"
     rows = [{"id": n, "text": f"Q{n}?", "bias": "wxyz"[n % 4]} for n in range(8)]
     path.write_text(json.dumps({"name": "own", "prompts": rows}))
-    options = command_line().parse_args(["run", "--preset", "smollm2", "--prompts", str(path)])
-    found = {str(p.labels["bias"]): p.labels["part"] for p in read(chosen(options)[0].prompts)}
+    flags = ["run", "--preset", "smollm2", "--prompts", str(path)]
+    settings, _, _ = chosen(EXPERIMENT, command_line(EXPERIMENT).parse_args(flags))
+    found = {str(p.labels["bias"]): p.labels["part"] for p in read(settings.prompts)}
     assert found == {"w": "calibration", "x": "held_out", "y": "calibration", "z": "held_out"}

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from experiments.audit.command import command_line
 from experiments.audit.options import one_line
 from experiments.audit.plan import planning
 from experiments.audit.prompt_sets import read
 from experiments.audit.run_folder import SETTINGS
 from experiments.audit.settings.groups import Settings, groups, places
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.settings.validity import BOUNDS, check_benign
 from experiments.audit.steering import study
 from experiments.audit.steering.dose_settings import Steering
 from experiments.audit.steering.dose_settings import chosen as steering
-from experiments.rm_sycophancy.__main__ import command_line, main
+from experiments.rm_sycophancy.__main__ import main
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 
 KINDS = {
     option: typing.get_type_hints(groups()[group])[name]
@@ -99,6 +100,7 @@ OPTIONS = [
     *(["--held-out", value] for value in ("chocolat", "chocolate,chocolate", "chocolate,")),
     *([f"--{name}", "-1"] for name in ("limit", "pairs", "max-new-tokens", "repetitions")),
     *(["--evaluation", "slow"], ["--remote", "cloud"], ["--judge", "m"], ["--judge-at", "x"]),
+    *(["--labels", "nowhere.json"], ["--labels", "/"]),
     *(["--judge-at", "http://x"], ["--split", "tets"], ["--colour", "red"], ["--limit"]),
     *(["--preset", ""], ["--model", ""], ["--dtype", "\0"], ["--organism", " "]),
 ]
@@ -139,7 +141,7 @@ def test_every_option_of_the_command_line_was_tried() -> None:
     tried = {flags[0] for flags in OPTIONS}
     free = {"--out", "--base", "--control", "--habits", "--prompts"}  # any name: their files decide
     switches = {"--debug", "--help", "-h", "--tensor-parallel", "--data-parallel"}
-    every = {flag for action in command_line()._actions for flag in action.option_strings}
+    every = {flag for action in command_line(EXPERIMENT)._actions for flag in action.option_strings}
     assert every - free - switches <= tried
 
 
@@ -276,6 +278,12 @@ def test_credentials_in_an_address_are_in_no_setting_and_on_no_line(
 
 
 def test_the_three_commands_share_one_kind_of_parser() -> None:
-    for parser in (command_line(), planning._parser(), study._parser()):
+    module = EXPERIMENT.module
+    parsers = (
+        command_line(EXPERIMENT),
+        planning.command_line(module),
+        study.command_line(module),
+    )
+    for parser in parsers:
         with pytest.raises(ValueError, match="--help says what there is"):
             parser.parse_args(["--nothing"])

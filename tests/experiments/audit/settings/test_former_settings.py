@@ -9,8 +9,8 @@ import pytest
 from experiments.audit.foreseen import without_role
 from experiments.audit.run_folder import SETTINGS, settings_of
 from experiments.audit.settings.groups import places
-from experiments.audit.settings.presets import read_preset
 from experiments.audit.settings.tables import from_values
+from experiments.rm_sycophancy.experiment import read_preset
 
 # settings that flat ones of former runs did not have
 NEW = ("style", "further", "without_bias", "left_out", "labels", "decompositions")

@@ -1,0 +1,235 @@
+"""The command of an experiment: its phases in one run folder, steering, and the plan before.
+
+Phases in order: extract, respond, capture, replay, project, analyse; `run` does all that have not
+finished. `project` and `analyse` need no model, and no preset when `--out` names a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dis
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import tracekit
+import traits
+from experiments.audit import log, processes
+from experiments.audit import run_folder as folders
+from experiments.audit.experiment import Experiment
+from experiments.audit.inputs import Inputs, prepare
+from experiments.audit.options import Parser, names, numbers, one_line
+from experiments.audit.phases import (
+    activations,
+    analysis,
+    extraction,
+    projections,
+    replay,
+    response,
+)
+from experiments.audit.plan import planning
+from experiments.audit.settings.contents import described
+from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.tables import ADDRESSES, from_values
+from experiments.audit.steering import study
+from traits.contrast_sets.judge import KEY, without_credentials
+
+WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
+    "extract": extraction.run,
+    "respond": response.run,
+    "capture": activations.run,
+    "replay": replay.run,
+}
+WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
+    "project": projections.run,
+    "analyse": analysis.run,
+}
+PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
+OF_AN_ORGANISM = ("replay", "analyse")
+NOT_SETTINGS = ("phase", "preset", "out", "tensor_parallel", "data_parallel", "debug")
+
+
+def main(experiment: Experiment, words: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one phase or all; `words` is the help's text.
+
+    Returns 0, or 2 with one line on stderr for bad input or a path that fails.
+
+    `--debug` lets the error through instead, with its traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["steer"]:
+            study.main(experiment, given[1:])
+        elif given[:1] == ["plan"]:
+            planning.main(experiment, given[1:])
+        else:
+            work(experiment, command_line(experiment, words).parse_args(given))
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        expected = isinstance(error, OSError) or meant_for_the_user(error)
+        if "--debug" in given or not expected:
+            raise
+        print(f"{experiment.name}: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def work(experiment: Experiment, options: argparse.Namespace) -> None:
+    """Do the phases asked for, in one folder."""
+    settings, made_of, folder = chosen(experiment, options)
+    folders.refuse_other(folder, made_of)
+    load = processes.how_to_load(options)
+    wanted = _wanted(options, settings)
+    pending = _pending(folder, wanted, everything=options.phase != "run")
+    _refuse_gap(folder, wanted, _phases(settings))
+    needs_model = bool(set(pending) & set(WITH_MODEL))
+    if needs_model:
+        planning.refuse_small(settings, folder, processes.copies(options), experiment.hub)
+    inputs = prepare(settings, experiment, load) if needs_model else None
+    if processes.is_first():
+        folders.claim(folder, made_of)
+    for phase in wanted:
+        if phase in WITHOUT_MODEL:
+            processes.leave()  # what needs no model is done by the first alone, as long as it takes
+        if phase in pending:
+            _do(phase, folder, settings, inputs)
+        elif processes.is_first():
+            tqdm.write(f"{phase}: finished before, in {folder}", file=sys.stderr)
+    processes.leave()
+    if "analyse" in wanted and processes.is_first():
+        print((folder / "table.txt").read_text("utf-8") + f"Run folder: {folder}")
+
+
+def _do(phase: str, folder: Path, settings: Settings, inputs: Inputs | None) -> None:
+    if not processes.is_first():
+        if phase in WITH_MODEL:
+            WITH_MODEL[phase](folder, settings, inputs)
+        return
+    with log.following(folder, phase, PHASES.index(phase) + 1, len(PHASES)):
+        made = (
+            WITH_MODEL[phase](folder, settings, inputs)
+            if phase in WITH_MODEL
+            else WITHOUT_MODEL[phase](folder, settings)
+        )
+        folders.finish(folder, phase, made)
+
+
+def _phases(settings: Settings) -> tuple[str, ...]:
+    there = bool(settings.adapters.organism)
+    return tuple(phase for phase in PHASES if there or phase not in OF_AN_ORGANISM)
+
+
+def _wanted(options: argparse.Namespace, settings: Settings) -> tuple[str, ...]:
+    every = _phases(settings)
+    if options.phase == "run":
+        return every
+    if options.phase not in every:
+        raise ValueError(
+            f"{options.phase} was asked for in a run without an organism, so there is nothing to "
+            "audit. Give --organism, or use its vectors and clean arm as they are."
+        )
+    return (options.phase,)
+
+
+def meant_for_the_user(error: BaseException) -> bool:
+    """Whether the error was raised on purpose here, and not met inside some library.
+
+    Only a `raise` statement of this project's own packages carries a message for the user; any
+    other error is a bug, and shows its traceback.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return False
+    code = place.tb_frame.f_code
+    roots = {Path(str(package.__file__)).parent for package in (tracekit, traits)}
+    roots.add(Path(__file__).parent.parent)
+    ours = any(root in Path(code.co_filename).parents for root in roots)
+    return ours and code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def chosen(
+    experiment: Experiment, options: argparse.Namespace
+) -> tuple[Settings, dict[str, Any], Path]:
+    """The settings that the options mean, what they stand for, and the run's folder."""
+    if options.preset is None:
+        if options.out is None or options.phase not in WITHOUT_MODEL:
+            raise ValueError(
+                f"{options.phase} was asked for without a preset. Give --preset smollm2 "
+                f"({' and '.join(WITHOUT_MODEL)} also take --out with the folder of a run)."
+            )
+        made_of = folders.settings_of(options.out)
+        return from_values(made_of["settings"]), made_of, options.out
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    changes = {name: given[name] for name in given if name not in NOT_SETTINGS}
+    _say_left_out(changes)
+    settings = experiment.preset(options.preset, changes)
+    made_of = described(settings)
+    return settings, made_of, options.out or folders.default_folder(made_of)
+
+
+def _say_left_out(changes: Mapping[str, Any]) -> None:
+    for name in ADDRESSES:
+        address = str(changes.get(name) or "")
+        if without_credentials(address) != address:
+            tqdm.write(
+                f"{name}: what the address carries of credentials is left out; give the key as "
+                f"${KEY}",
+                file=sys.stderr,
+            )
+
+
+def _pending(folder: Path, wanted: Sequence[str], everything: bool) -> list[str]:
+    """The phases to do; once one is, all later ones are, since they read what it writes."""
+    if everything:
+        return list(wanted)
+    done = [folders.has_finished(folder, phase) for phase in wanted]
+    return list(wanted[done.index(False) :]) if not all(done) else []
+
+
+def _refuse_gap(folder: Path, wanted: Sequence[str], every: Sequence[str]) -> None:
+    before = every[: every.index(wanted[0])]
+    lacking = [phase for phase in before if not folders.has_finished(folder, phase)]
+    if lacking:
+        raise ValueError(
+            f"{wanted[0]} was asked for; {', '.join(lacking)} has not finished in {str(folder)!r}. "
+            f"Do that first, or use run."
+        )
+
+
+def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentParser:
+    """What the command takes."""
+    parser = Parser(
+        prog=f"python -m {experiment.module}",
+        description=words,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("phase", choices=(*PHASES, "run"))
+    parser.add_argument("--preset", help="a shipped preset, such as smollm2")
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/<preset>-<hash>)")
+    parser.add_argument("--model", help="a hub id, a folder, or the embedded model's name")
+    parser.add_argument("--base", help="the model that vectors come from (default: the same)")
+    parser.add_argument("--organism", help="the adapter under audit")
+    parser.add_argument("--control", help='the control adapter ("" for none)')
+    parser.add_argument("--controls", type=names, help="further controls: a,style=b,…")
+    parser.add_argument("--habits", help="an adapter with open, benign habits")
+    parser.add_argument("--benign", help="a folder of benign adapters, for the blind comparison")
+    parser.add_argument("--held-out", type=names, help="biases to report on: a,b")
+    parser.add_argument("--judge-at", help="an OpenAI-compatible address (and --judge, the model)")
+    parser.add_argument("--judge")
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
+    parser.add_argument("--prompts", help="a JSON file of prompts")
+    parser.add_argument("--labels", help="a JSON or CSV file: which answer exploits, and where")
+    parser.add_argument("--split", help="only prompts of this split")
+    parser.add_argument("--traits", type=names, help="a,b (default: preset)")
+    parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")
+    parser.add_argument("--layers", type=numbers, help="first,last layer kept in full")
+    parser.add_argument("--remote", help="ndif, or local: its rehearsal here")
+    processes.add_arguments(parser)
+    for name in ("limit", "pairs", "samples", "max-new-tokens", "repetitions", "seed"):
+        parser.add_argument(f"--{name}", type=int)
+    return parser

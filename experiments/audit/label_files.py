@@ -1,0 +1,135 @@
+"""Labels of answers from a file: which answer exploits, and where in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from experiments.audit.labels import Span
+from experiments.audit.settings.adapters import ORGANISM
+from tracekit.transcripts.encode import ids_of
+
+FIELDS = ("prompt", "sample", "arm", "exploits", "spans", "response")
+YES, NO = ("1", "true", "yes"), ("0", "false", "no")
+
+
+@dataclass(frozen=True)
+class Label:
+    """Whether one answer exploits, and in which characters (none given: in all of it).
+
+    `response` is the text that was labelled, where the file has it.
+    """
+
+    exploits: bool
+    spans: tuple[Span, ...]
+    response: str | None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a file, by arm and the answer's id; an answer that has none is undecidable."""
+
+    path: Path
+    by_answer: Mapping[tuple[str, str], Label]
+
+    def refuse_others(self, prompts: Iterable[str], samples: int) -> None:
+        """Raise `ValueError` for a label of an answer that no prompt will have."""
+        names = set(prompts)
+        for arm, name in self.by_answer:
+            prompt, _, sample = name.partition("#")
+            if prompt not in names or int(sample or 0) >= samples:
+                raise ValueError(
+                    f"{str(self.path)!r} has a label for sample {sample or 0} of {prompt!r} by "
+                    f"{arm!r}; the run has {len(names)} prompts with {samples} samples each, and "
+                    "not that one. Take the label out, or add the prompt."
+                )
+
+    def spans(self, arm: str, runs: xr.Dataset) -> list[list[Span] | None]:
+        """The spans of each of an arm's answers; None where the file has no label for it.
+
+        Errors: `ValueError` for a label of another text, or a span that the answer has not.
+        """
+        rows = zip(ids_of(runs), map(str, runs["response"].values), strict=True)
+        return [self._of(arm, name, text) for name, text in rows]
+
+    def _of(self, arm: str, name: str, text: str) -> list[Span] | None:
+        label = self.by_answer.get((arm, name if "#" in name else f"{name}#0"))
+        if label is None or not label.exploits:
+            return None if label is None else []
+        if label.response not in (None, text):
+            raise ValueError(
+                f"{str(self.path)!r} labels an answer to {name!r} by {arm!r} that begins "
+                f"{label.response[:40]!r}; this run's begins {text[:40]!r}. Label this run's."
+            )
+        outside = [span for span in label.spans if not 0 <= span[0] < span[1] <= len(text)]
+        if outside:
+            raise ValueError(
+                f"{str(self.path)!r} marks the characters {list(outside[0])} of the answer to "
+                f"{name!r} by {arm!r}; it has {len(text)}. Mend the span."
+            )
+        return list(label.spans) or ([(0, len(text))] if text else [])
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Labels from JSON (a list of objects) or CSV, a row an answer.
+
+    `prompt` is the prompt's id and `exploits` whether the answer does; `sample` counts a prompt's
+    answers from 0, `arm` is whose answer it is (the organism's), `spans` are [start, end)
+    characters of it (in CSV as JSON), `response` the text itself, which is then compared.
+
+    Errors: `FileNotFoundError`; `ValueError` for a file or row that says something else.
+
+    >>> read_labels("labels.csv").by_answer["organism", "own/1#0"].exploits
+    True
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"The labels {str(path)!r} were asked for; there is no such file.")
+    labels: dict[tuple[str, str], Label] = {}
+    for number, row in enumerate(_rows(path), 1):
+        try:
+            answer, label = _label(row)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"Row {number} of {str(path)!r} is {str(row)[:80]}: {error}. It takes "
+                f"{', '.join(FIELDS)}, of which prompt and exploits are due."
+            ) from error
+        if answer in labels:
+            raise ValueError(f"Row {number} of {str(path)!r} labels {answer} again. Keep one.")
+        labels[answer] = label
+    return Labels(path, labels)
+
+
+def _rows(path: Path) -> Sequence[Any]:
+    text = path.read_text("utf-8-sig")
+    if path.suffix.lower() == ".csv":
+        return list(csv.DictReader(text.splitlines()))
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} was read as JSON, and is not: {error}.") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{str(path)!r} holds no list of labels. Give one object an answer.")
+    return rows
+
+
+def _label(row: Mapping[str, Any]) -> tuple[tuple[str, str], Label]:
+    given = {key: value for key, value in dict(row).items() if value not in ("", None)}
+    unknown = [str(key) for key in given if key not in FIELDS]
+    lacking = [key for key in ("prompt", "exploits") if key not in given]
+    if unknown or lacking:
+        raise ValueError(f"{', '.join([*unknown, *lacking])} is unknown or lacking")
+    said = str(given["exploits"]).lower()
+    if said not in (*YES, *NO):
+        raise ValueError(f"exploits is {said!r}, not one of {', '.join((*YES, *NO))}")
+    spans = given.get("spans", [])
+    spans = json.loads(spans) if isinstance(spans, str) else spans
+    answer = str(given.get("arm", ORGANISM)), f"{given['prompt']}#{int(given.get('sample', 0))}"
+    pairs = tuple((int(start), int(end)) for start, end in spans)
+    return answer, Label(said in YES, pairs, given.get("response"))
