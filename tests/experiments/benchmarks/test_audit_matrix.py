@@ -109,7 +109,8 @@ def test_what_cannot_be_decided_is_known_from_the_prompts(
 ) -> None:
     path = tmp_path / "own.json"
     path.write_text(json.dumps(PROMPTS[prompts]))
-    changes = {"prompts": str(path), "split": "", "limit": limit, "controls": ["style", "mine"]}
+    controls = ["style=x/style", "mine"]
+    changes = {"prompts": str(path), "limit": limit, "controls": controls}
     settings = read_preset("tiny", changes)
     lines = undecidable(read(settings.prompts), settings, decided)
     assert any(words in line for line in lines)

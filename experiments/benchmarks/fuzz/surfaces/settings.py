@@ -121,7 +121,7 @@ def _can_begin(inputs: Any) -> bool:
     biases = {str(prompt.labels.get("bias", "")) for prompt in inputs.prompts}
     return (
         _means_something(settings)
-        and set(settings.prompts.held_out) <= biases
+        and (settings.prompts.limit > 0 or set(settings.prompts.held_out) <= biases)
         and (not settings.adapters.benign or Path(settings.adapters.benign).is_dir())
         and len(inputs.prompts) > 0
         and (settings.prompts.limit == 0 or len(inputs.prompts) <= settings.prompts.limit)
