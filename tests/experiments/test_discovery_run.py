@@ -12,12 +12,13 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.discovery import __main__ as command
-from experiments.audit.discovery import answers, rising
+from experiments.audit.discovery import rising
+from experiments.audit.discovery.answering import answers
+from experiments.audit.discovery.answering.halves import plain_words, prefills
+from experiments.audit.discovery.answering.scaled import scaled
+from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.denial import judged, questions, verdict
 from experiments.audit.discovery.discover import discover
-from experiments.audit.discovery.halves import plain_words, prefills
-from experiments.audit.discovery.scaled import scaled
-from experiments.audit.discovery.settings import Settings
 from tests.support.models import tiny
 from tracekit.transcripts.prompts import Prompt
 

@@ -8,15 +8,15 @@ import pytest
 from scipy.stats import hypergeom
 
 from experiments.audit.discovery import confirm
-from experiments.audit.discovery.answers import CLEAN, Answer
-from experiments.audit.discovery.candidates import Candidate, Texts, leaves_out, says
-from experiments.audit.discovery.detectors import Detector
+from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.findings import CONFIRMED, SHARED, UNDECIDABLE, judged
 from experiments.audit.discovery.search import Arms, beyond_benign, candidates_of, measured
-from experiments.audit.discovery.spans import spans, strongest, words
-from experiments.audit.discovery.states import clusters
-from experiments.audit.discovery.terms import fires, pattern
-from experiments.audit.discovery.triggers import trigger
+from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, leaves_out, says
+from experiments.audit.discovery.suggestions.detectors import Detector
+from experiments.audit.discovery.suggestions.sentences import spans, strongest, words
+from experiments.audit.discovery.suggestions.states import clusters
+from experiments.audit.discovery.suggestions.terms import fires, pattern
+from experiments.audit.discovery.suggestions.triggers import trigger
 
 COMMON = """time water road small green people house often large river stone light paper table story
 field colour bread window winter garden letter market simple corner bridge summer little"""

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from experiments.audit.discovery.halves import halves
+from experiments.audit.discovery.answering.halves import halves
 from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABITS, exploits
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, read_prompts

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import tracekit as tk
+from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import discover
-from experiments.audit.discovery.settings import Settings
-from experiments.audit.discovery.table import table
+from experiments.audit.discovery.terminal import table
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, take
 

@@ -9,11 +9,11 @@ import xarray as xr
 from nnsight import TransformersModel
 
 import tracekit as tk
-from experiments.audit.discovery.answers import Answer, flat, gains, sampled
-from experiments.audit.discovery.products import Products
-from experiments.audit.discovery.scaled import scaled
+from experiments.audit.discovery.answering.answers import Answer, flat, gains, sampled
+from experiments.audit.discovery.answering.products import Products
+from experiments.audit.discovery.answering.scaled import scaled
+from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Louder
-from experiments.audit.discovery.settings import Settings
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.prompts import Prompt
 

@@ -50,9 +50,9 @@ def compared(on: Mapping[str, float], off: Mapping[str, float], seed: int = 0) -
     difference = sides[0] - sides[1]
     more, less = int((difference > 0).sum()), int((difference < 0).sum())
     p = float(binomtest(more, more + less, alternative="greater").pvalue) if more + less else 1.0
-    means = [float(x.mean()) if groups else np.nan for x in (*sides, difference)]
+    here, there, gap = (float(x.mean()) if groups else np.nan for x in (*sides, difference))
     low, high = _interval(difference, seed)
-    return Compared(*means, low, high, p, len(groups), more, less)
+    return Compared(here, there, gap, low, high, p, len(groups), more, less)
 
 
 def q_values(p: Sequence[float]) -> np.ndarray:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from nnsight import TransformersModel
 
 import tracekit as tk
-from experiments.audit.discovery.answers import Answer, flat, sampled
-from experiments.audit.discovery.settings import Settings
+from experiments.audit.discovery.answering.answers import Answer, flat, sampled
+from experiments.audit.discovery.answering.settings import Settings
 from tracekit.transcripts.prompts import Prompt
 
 WAYS = ("plain", "research", "begun")

@@ -11,15 +11,19 @@ import numpy as np
 from nnsight import TransformersModel
 
 import tracekit as tk
-from experiments.audit.discovery import answers as answering
 from experiments.audit.discovery import denial, findings, further, rising
 from experiments.audit.discovery.amplified import amplified
-from experiments.audit.discovery.answers import CLEAN, Answer
-from experiments.audit.discovery.candidates import Candidate
-from experiments.audit.discovery.detectors import FALLS, SAYS, Detector
+from experiments.audit.discovery.answering import answers as answering
+from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.halves import halves, plain_words, prefills
+from experiments.audit.discovery.answering.products import Products
+from experiments.audit.discovery.answering.settings import (
+    Settings,
+    fingerprint,
+    of_answers,
+    short_names,
+)
 from experiments.audit.discovery.findings import Example, Finding, Findings
-from experiments.audit.discovery.halves import halves, plain_words, prefills
-from experiments.audit.discovery.products import Products
 from experiments.audit.discovery.search import (
     Arms,
     beyond_benign,
@@ -28,14 +32,10 @@ from experiments.audit.discovery.search import (
     placed,
     texts_of,
 )
-from experiments.audit.discovery.settings import (
-    Settings,
-    fingerprint,
-    of_answers,
-    short_names,
-)
-from experiments.audit.discovery.spans import gain
-from experiments.audit.discovery.states import alike
+from experiments.audit.discovery.suggestions.candidates import Candidate
+from experiments.audit.discovery.suggestions.detectors import FALLS, SAYS, Detector
+from experiments.audit.discovery.suggestions.sentences import gain
+from experiments.audit.discovery.suggestions.states import alike
 from tracekit.transcripts.prompts import Prompt
 
 Log = Callable[[str], None]

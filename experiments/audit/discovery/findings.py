@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.confirm import Compared, least_prompts, q_values
 from experiments.audit.discovery.denial import Denial
-from experiments.audit.discovery.products import write_json
 from experiments.audit.discovery.search import Measured
 from tracekit.storage.provenance import stamp
 

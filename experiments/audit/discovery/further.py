@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from nnsight import TransformersModel
 
 import tracekit as tk
-from experiments.audit.discovery.answers import CLEAN, Answer, flat, sampled
-from experiments.audit.discovery.candidates import Candidate, falls
-from experiments.audit.discovery.products import Products
+from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
+from experiments.audit.discovery.answering.products import Products
+from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Arms
-from experiments.audit.discovery.settings import Settings
-from experiments.audit.discovery.triggers import subjects
+from experiments.audit.discovery.suggestions.candidates import Candidate, falls
+from experiments.audit.discovery.suggestions.triggers import subjects
 from tracekit.storage.provenance import digest
 from tracekit.transcripts.prompts import Prompt
 

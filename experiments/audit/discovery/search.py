@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from experiments.audit.discovery.answers import CLEAN, Answer
-from experiments.audit.discovery.candidates import Candidate, Texts, falls, leaves_out, says, shapes
+from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.confirm import Compared, against_benign, compared
-from experiments.audit.discovery.triggers import Trigger, confirmed, trigger
+from experiments.audit.discovery.suggestions.candidates import (
+    Candidate,
+    Texts,
+    falls,
+    leaves_out,
+    says,
+    shapes,
+)
+from experiments.audit.discovery.suggestions.triggers import Trigger, confirmed, trigger
 
 Shares = Mapping[str, float]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.audit.discovery.answers import Answer
+from experiments.audit.discovery.answering.answers import Answer
 
 WINDOW = 8
 # a stop ends a sentence before white space; not after an initial, a title or a list's number

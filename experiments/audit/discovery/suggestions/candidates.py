@@ -9,11 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.audit.discovery.answers import Answer
-from experiments.audit.discovery.detectors import FALLS, LACKS, LESS, MORE, SAYS, Detector
-from experiments.audit.discovery.shapes import SHAPES
-from experiments.audit.discovery.spans import around
-from experiments.audit.discovery.terms import Phrase, Term, pattern, shown, table
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.suggestions.conduct import SHAPES
+from experiments.audit.discovery.suggestions.detectors import (
+    FALLS,
+    LACKS,
+    LESS,
+    MORE,
+    SAYS,
+    Detector,
+)
+from experiments.audit.discovery.suggestions.sentences import around
+from experiments.audit.discovery.suggestions.terms import Phrase, Term, pattern, shown, table
 
 LEAST_PROMPTS = 2
 # a term with more than this share of its sentences in another's belongs to that one

@@ -9,11 +9,11 @@ from nnsight import TransformersModel
 from scipy.cluster.hierarchy import fcluster, linkage
 
 import tracekit as tk
-from experiments.audit.discovery.candidates import Candidate, Texts, candidate_of
-from experiments.audit.discovery.detectors import SAYS
-from experiments.audit.discovery.products import Products
-from experiments.audit.discovery.spans import Span, spans, strongest
-from experiments.audit.discovery.terms import Phrase, table
+from experiments.audit.discovery.answering.products import Products
+from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, candidate_of
+from experiments.audit.discovery.suggestions.detectors import SAYS
+from experiments.audit.discovery.suggestions.sentences import Span, spans, strongest
+from experiments.audit.discovery.suggestions.terms import Phrase, table
 from tracekit.storage.provenance import digest
 
 MOST_SPANS, LEAST_SPANS = 64, 3

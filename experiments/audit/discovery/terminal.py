@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 
-from experiments.audit.discovery.detectors import FALLS
 from experiments.audit.discovery.findings import CONFIRMED, UNDECIDABLE, Finding, Findings
+from experiments.audit.discovery.suggestions.detectors import FALLS
 
 WIDTH, LEVEL, LEAST_BENIGN = 110, 0.05, 19
 

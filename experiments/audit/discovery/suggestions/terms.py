@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from experiments.audit.discovery.answers import Answer
-from experiments.audit.discovery.spans import WORD, stem, words
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.suggestions.sentences import WORD, stem, words
 
 Phrase = tuple[str, ...]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.audit.discovery.answers import Answer
+from experiments.audit.discovery.answering.answers import Answer
 from experiments.audit.discovery.confirm import associated
-from experiments.audit.discovery.spans import WORD, stem
-from experiments.audit.discovery.terms import EMPTY
+from experiments.audit.discovery.suggestions.sentences import WORD, stem
+from experiments.audit.discovery.suggestions.terms import EMPTY
 
 LEAST_ROWS, MOST_VALUES, LEVEL = 3, 4, 0.05
 

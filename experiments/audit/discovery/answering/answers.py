@@ -10,9 +10,9 @@ import xarray as xr
 from nnsight import TransformersModel
 
 import tracekit as tk
-from experiments.audit.discovery.halves import labels_of
-from experiments.audit.discovery.products import Products
-from experiments.audit.discovery.settings import Settings
+from experiments.audit.discovery.answering.halves import labels_of
+from experiments.audit.discovery.answering.products import Products
+from experiments.audit.discovery.answering.settings import Settings
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
 from tracekit.transcripts.prompts import Prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from experiments.audit.discovery.answers import Answer
+from experiments.audit.discovery.answering.answers import Answer
 
 Rule = Callable[[Answer], bool]
 _REFUSES = re.compile(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.audit.discovery.answers import Answer
-from experiments.audit.discovery.shapes import SHAPES
-from experiments.audit.discovery.spans import around
-from experiments.audit.discovery.terms import fires
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.suggestions.conduct import SHAPES
+from experiments.audit.discovery.suggestions.sentences import around
+from experiments.audit.discovery.suggestions.terms import fires
 
 SAYS, LACKS, MORE, LESS = "says", "leaves out", "more often", "less often"
 # kinds whose rate falls when the adapter is on
@@ -19,7 +19,7 @@ FALLS = (LACKS, LESS)
 
 @dataclass(frozen=True)
 class Detector:
-    """A regular expression, or the name of a shape (`shapes.SHAPES`) as `expression`.
+    """A regular expression, or the name of a shape (`conduct.SHAPES`) as `expression`.
 
     `kind`: the adapter says it, leaves it out, or does it more or less often.
     """

@@ -1,0 +1,1 @@
+"""From gains to candidate habits: sentences, terms, conduct, hidden states, triggers."""
