@@ -14,7 +14,9 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import dask
@@ -29,7 +31,13 @@ from tracekit.storage.provenance import stamp
 
 PROMPTS, TOKENS, LAYERS, WIDTH, SHARDS = 8, 100, 10, 576, 5
 # each arm does its work this often, so that the clock's step does not matter
-TIMES = {"capture": 1, "a shard's writing alone": 2, "open": 2, "one layer": 4}
+TIMES = {
+    "capture": 1,
+    "a shard's writing alone": 2,
+    "open": 2,
+    "one layer": 4,
+    "one layer's chunks alone": 4,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,8 +79,21 @@ def _pairs(scratch: Path) -> dict[str, dict[str, Callable[[], object]]]:
             "with": lambda: tk.open(folder),
             "without": _without("tracekit.storage.store.verified", lambda: tk.open(folder)),
         },
-        "one layer": {"with": lambda: checked[:, :, 4], "without": lambda: bare[:, :, 4]},
+        "one layer": {
+            "with": _layer(tk.open(folder)),
+            "without": _layer(
+                _without("tracekit.storage.store.verified", partial(tk.open, folder))()
+            ),
+        },
+        "one layer's chunks alone": {
+            "with": lambda: checked[:, :, 4],
+            "without": lambda: bare[:, :, 4],
+        },
     }
+
+
+def _layer(traces: Any) -> Callable[[], object]:
+    return lambda: traces.sel(layer=4).values
 
 
 def _captures(scratch: Path) -> dict[str, Callable[[], object]]:
