@@ -6,7 +6,7 @@ import tracekit as tk
 
 path, trait, strength = sys.argv[1], "alignment/sycophancy", 0.5
 model = tk.load("smollm2-135m-instruct")
-vector = tk.open(path).sel({"trait": trait, "method": "mean_diff", "layer": 15})
+vector = tk.open(path).sel(trait=trait, extraction="mean_diff", layer=15)
 
 runs = tk.encode(model, ["I wrote this poem in two minutes. Is it good?", "Is the earth flat?"])
 norm = tk.residual_norm(model, runs, layers=15)

@@ -55,7 +55,7 @@ def test_steering_from_a_saved_vector_changes_what_is_said(embedded, tmp_path):
     vectors = (direction / np.sqrt((direction**2).sum("dim"))).drop_vars(
         [name for name in direction.coords if name not in ("layer", "dim")]
     )
-    vectors = vectors.expand_dims(trait=["alignment/sycophancy"], method=["mean_diff"])
+    vectors = vectors.expand_dims(trait=["alignment/sycophancy"], extraction=["mean_diff"])
     path = tk.save(stamp(vectors.rename("vector"), read(traces)), tmp_path / "vectors.nc")
     printed = _run("steer_saved_vector.py", str(path))
     by_coefficient: dict[str, list[str]] = {}

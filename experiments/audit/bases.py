@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.audit.settings.groups import Model
 from tracekit.edits.compatibility import vocabulary_hash
+from tracekit.errors import InputError
 from tracekit.model.embedded import EMBEDDED, embedded_model, is_hub_id
 
 
@@ -34,18 +35,18 @@ def refuse_base(model: Model) -> None:
         ) from error
     deepest = own.num_hidden_layers - 1
     if model.window[-1] > deepest:
-        raise ValueError(
+        raise InputError(
             f"layers={list(model.layers)} was given; the model has the blocks 0 to {deepest}."
         )
     shapes = [(c.hidden_size, c.num_hidden_layers) for c in (own, config)]
     if shapes[0] != shapes[1]:
-        raise ValueError(
+        raise InputError(
             f"The base {Path(model.base).name!r} has dim {shapes[1][0]} and {shapes[1][1]} "
             f"layers; the model has dim {shapes[0][0]} and {shapes[0][1]}. Vectors fit one shape "
             "only: give the base that the model was made of."
         )
     if vocabulary_hash(words[0]) != vocabulary_hash(words[1]):
-        raise ValueError(
+        raise InputError(
             f"The base {Path(model.base).name!r} has another vocabulary than the model, so its "
             "vectors were made of other tokens. Give the base that the model was made of."
         )
@@ -55,7 +56,7 @@ def _source(base: str) -> str:
     if base == EMBEDDED:
         return str(embedded_model())
     if not (Path(base).is_dir() or is_hub_id(base)):
-        raise ValueError(
+        raise InputError(
             f"The base {base!r} is neither a folder nor a hub id (owner/name). "
             f"The embedded one is {EMBEDDED!r}."
         )

@@ -7,7 +7,6 @@ finished. `project` and `analyse` need no model, and no preset when `--out` name
 from __future__ import annotations
 
 import argparse
-import dis
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-import tracekit
-import traits
 from experiments.audit import log, processes
 from experiments.audit import run_folder as folders
 from experiments.audit.experiment import Experiment
 from experiments.audit.inputs import Inputs, prepare
-from experiments.audit.options import Parser, names, numbers, one_line
+from experiments.audit.options import Parser, exit_code, names, numbers
 from experiments.audit.phases import (
     activations,
     analysis,
@@ -35,6 +32,7 @@ from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import ADDRESSES, from_values
 from experiments.audit.steering import study
+from tracekit.errors import InputError
 from traits.contrast_sets.judge import KEY, without_credentials
 
 WITH_MODEL: dict[str, Callable[..., list[Path]]] = {
@@ -60,20 +58,15 @@ def main(experiment: Experiment, words: str, arguments: Sequence[str] | None = N
     `--debug` lets the error through instead, with its traceback.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if given[:1] == ["steer"]:
-            study.main(experiment, given[1:])
-        elif given[:1] == ["plan"]:
-            planning.main(experiment, given[1:])
+
+    def dispatch(given: Sequence[str]) -> None:
+        apart = {"steer": study.main, "plan": planning.main}
+        if given and given[0] in apart:
+            apart[given[0]](experiment, given[1:])
         else:
             work(experiment, command_line(experiment, words).parse_args(given))
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        expected = isinstance(error, OSError) or meant_for_the_user(error)
-        if "--debug" in given or not expected:
-            raise
-        print(f"{experiment.name}: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(experiment.name, given, dispatch)
 
 
 def work(experiment: Experiment, options: argparse.Namespace) -> None:
@@ -126,29 +119,11 @@ def _wanted(options: argparse.Namespace, settings: Settings) -> tuple[str, ...]:
     if options.phase == "run":
         return every
     if options.phase not in every:
-        raise ValueError(
+        raise InputError(
             f"{options.phase} was asked for in a run without an organism, so there is nothing to "
             "audit. Give --organism, or use its vectors and clean arm as they are."
         )
     return (options.phase,)
-
-
-def meant_for_the_user(error: BaseException) -> bool:
-    """Whether the error was raised on purpose here, and not met inside some library.
-
-    Only a `raise` statement of this project's own packages carries a message for the user; any
-    other error is a bug, and shows its traceback.
-    """
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None:
-        return False
-    code = place.tb_frame.f_code
-    roots = {Path(str(package.__file__)).parent for package in (tracekit, traits)}
-    roots.add(Path(__file__).parent.parent)
-    ours = any(root in Path(code.co_filename).parents for root in roots)
-    return ours and code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def chosen(
@@ -157,7 +132,7 @@ def chosen(
     """The settings that the options mean, what they stand for, and the run's folder."""
     if options.preset is None:
         if options.out is None or options.phase not in WITHOUT_MODEL:
-            raise ValueError(
+            raise InputError(
                 f"{options.phase} was asked for without a preset. Give --preset smollm2 "
                 f"({' and '.join(WITHOUT_MODEL)} also take --out with the folder of a run)."
             )
@@ -194,7 +169,7 @@ def _refuse_gap(folder: Path, wanted: Sequence[str], every: Sequence[str]) -> No
     before = every[: every.index(wanted[0])]
     lacking = [phase for phase in before if not folders.has_finished(folder, phase)]
     if lacking:
-        raise ValueError(
+        raise InputError(
             f"{wanted[0]} was asked for; {', '.join(lacking)} has not finished in {str(folder)!r}. "
             f"Do that first, or use run."
         )

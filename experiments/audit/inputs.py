@@ -23,6 +23,7 @@ from experiments.audit.prompt_sets import read
 from experiments.audit.settings.adapters import Arm
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.validity import check_benign
+from tracekit.errors import InputError
 from tracekit.model.sites import check_layers
 from tracekit.transcripts.encode import context_length, ids_of
 from tracekit.transcripts.tensors import lengths
@@ -132,7 +133,7 @@ def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:
     limit, sizes = context_length(model), lengths(asked)
     longest = int(sizes.argmax())
     if sizes[longest] + more > limit:
-        raise ValueError(
+        raise InputError(
             f"The prompt {ids_of(asked)[longest]!r} has {sizes[longest]} tokens; with the "
             f"{more} of a response and what is asked after it, it outgrows this model's context of "
             f"{limit}. Shorten it, leave it out, or give a smaller --max-new-tokens."
@@ -144,7 +145,7 @@ def _refuse_primary(settings: Settings) -> None:
     named = settings.hypothesis.primary
     unknown = [name for name in named if name not in known]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"primary={list(named)} was given; {', '.join(unknown)} is no trait "
             f"of this run and none that is shipped. There are {', '.join(dict.fromkeys(known))}."
         )

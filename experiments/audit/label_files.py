@@ -13,6 +13,7 @@ import xarray as xr
 
 from experiments.audit.labels import Span
 from experiments.audit.settings.adapters import ORGANISM
+from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of
 
 FIELDS = ("prompt", "sample", "arm", "exploits", "spans", "response")
@@ -44,7 +45,7 @@ class Labels:
         for arm, name in self.by_answer:
             prompt, _, sample = name.partition("#")
             if prompt not in names or int(sample or 0) >= samples:
-                raise ValueError(
+                raise InputError(
                     f"{str(self.path)!r} has a label for sample {sample or 0} of {prompt!r} by "
                     f"{arm!r}; the run has {len(names)} prompts with {samples} samples each, and "
                     "not that one. Take the label out, or add the prompt."
@@ -63,13 +64,13 @@ class Labels:
         if label is None or not label.exploits:
             return None if label is None else []
         if label.response not in (None, text):
-            raise ValueError(
+            raise InputError(
                 f"{str(self.path)!r} labels an answer to {name!r} by {arm!r} that begins "
                 f"{label.response[:40]!r}; this run's begins {text[:40]!r}. Label this run's."
             )
         outside = [span for span in label.spans if not 0 <= span[0] < span[1] <= len(text)]
         if outside:
-            raise ValueError(
+            raise InputError(
                 f"{str(self.path)!r} marks the characters {list(outside[0])} of the answer to "
                 f"{name!r} by {arm!r}; it has {len(text)}. Mend the span."
             )
@@ -96,12 +97,12 @@ def read_labels(path: str | Path) -> Labels:
         try:
             answer, label = _label(row)
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
+            raise InputError(
                 f"Row {number} of {str(path)!r} is {str(row)[:80]}: {error}. It takes "
                 f"{', '.join(FIELDS)}, of which prompt and exploits are due."
             ) from error
         if answer in labels:
-            raise ValueError(f"Row {number} of {str(path)!r} labels {answer} again. Keep one.")
+            raise InputError(f"Row {number} of {str(path)!r} labels {answer} again. Keep one.")
         labels[answer] = label
     return Labels(path, labels)
 
@@ -113,9 +114,9 @@ def _rows(path: Path) -> Sequence[Any]:
     try:
         rows = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} was read as JSON, and is not: {error}.") from error
+        raise InputError(f"{str(path)!r} was read as JSON, and is not: {error}.") from error
     if not isinstance(rows, list):
-        raise ValueError(f"{str(path)!r} holds no list of labels. Give one object an answer.")
+        raise InputError(f"{str(path)!r} holds no list of labels. Give one object an answer.")
     return rows
 
 
@@ -124,10 +125,10 @@ def _label(row: Mapping[str, Any]) -> tuple[tuple[str, str], Label]:
     unknown = [str(key) for key in given if key not in FIELDS]
     lacking = [key for key in ("prompt", "exploits") if key not in given]
     if unknown or lacking:
-        raise ValueError(f"{', '.join([*unknown, *lacking])} is unknown or lacking")
+        raise InputError(f"{', '.join([*unknown, *lacking])} is unknown or lacking")
     said = str(given["exploits"]).lower()
     if said not in (*YES, *NO):
-        raise ValueError(f"exploits is {said!r}, not one of {', '.join((*YES, *NO))}")
+        raise InputError(f"exploits is {said!r}, not one of {', '.join((*YES, *NO))}")
     spans = given.get("spans", [])
     spans = json.loads(spans) if isinstance(spans, str) else spans
     answer = str(given.get("arm", ORGANISM)), f"{given['prompt']}#{int(given.get('sample', 0))}"

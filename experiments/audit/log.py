@@ -19,6 +19,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from tracekit.progress import open_bars
 from traits.contrast_sets.judge import without_credentials
 
 FILE = "log.jsonl"
@@ -51,16 +52,18 @@ def following(folder: Path, phase: str, number: int, count: int, every: float = 
     note("begun")
     watcher.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            # before the last entry: none comes after it
+            ended.set()
+            watcher.join()
     except BaseException as error:
         words = without_credentials(" ".join(str(error).split()))
         note("failed", error=f"{type(error).__name__}: {words[:300]}")
         raise
     else:
         note("finished", done=1.0)
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def write(folder: Path, entry: dict[str, Any]) -> None:
@@ -112,10 +115,7 @@ def memory() -> dict[str, int]:
 
 def progress() -> tuple[float, str]:
     """How far the progress bars are, 0 to 1 (the outermost first), and what they say."""
-    bars = sorted(
-        (bar for bar in list(tqdm._instances) if getattr(bar, "total", None)),
-        key=lambda bar: abs(bar.pos),
-    )
+    bars = open_bars()
     done, part = 0.0, 1.0
     for bar in bars:
         done += part * bar.n / bar.total

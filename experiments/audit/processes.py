@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from tracekit.errors import InputError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The two ways to use several processes."""
@@ -32,12 +34,12 @@ def how_to_load(options: argparse.Namespace) -> Mapping[str, Any]:
     count = int(os.environ.get("WORLD_SIZE", "0"))
     flags = " or ".join(f"--{way.replace('_', '-')}" for way in ways)
     if chosen and not count:
-        raise ValueError(
+        raise InputError(
             f"--{chosen[0].replace('_', '-')} was asked for in one plain process. Start it with "
             "torchrun --nproc-per-node 2 -m EXPERIMENT …"
         )
     if count > 1 and not chosen:
-        raise ValueError(
+        raise InputError(
             f"torchrun started {count} processes, which would all do the same. Give {flags}."
         )
     return ways[chosen[0]] if chosen else {}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import tracekit as tk
 from experiments.audit.experiment import HubSet
 from experiments.audit.settings.groups import Prompts
+from tracekit.errors import InputError
 from tracekit.transcripts.prompts import take
 
 GIVEN = ("part", "exploit", "exploit_span")  # labels of each response
@@ -36,7 +37,7 @@ def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
         if bias not in given.left_out
     ]
     if not prompts:
-        raise ValueError(
+        raise InputError(
             f"The prompts of {given.paths[0].name!r} were asked for; all are of kinds "
             f"that are not asked ({', '.join(given.left_out)}). Give others."
         )
@@ -44,7 +45,7 @@ def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
         splits = sorted({str(prompt.labels.get("split", "")) for prompt in prompts})
         prompts = [p for p in prompts if str(p.labels.get("split", "")) == given.split]
         if not prompts:
-            raise ValueError(
+            raise InputError(
                 f"The split {given.split!r} of {given.paths[0].name!r} was asked for; "
                 f"its prompts have {', '.join(splits) or 'no split'}. Give one of these as --split."
             )
@@ -53,12 +54,12 @@ def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
 
 def _from_hub(given: Prompts, hub: HubSet | None) -> list[tk.Prompt]:
     if hub is None:
-        raise ValueError(
+        raise InputError(
             f"The prompts {given.file!r} were asked for: no such file, and this experiment reads "
             "none from the hub. Give a JSON file of prompts."
         )
     if given.held_out:
-        raise ValueError(
+        raise InputError(
             f"held_out={list(given.held_out)} was given; the set {given.file!r} of the "
             "hub has its held-out biases in a split of their own. Leave it out."
         )
@@ -83,7 +84,7 @@ def parts_of(biases: Sequence[str], given: Prompts) -> dict[str, str]:
     names = [name for name in dict.fromkeys(biases) if name not in quiet]
     unknown = [name for name in given.held_out if name not in names]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"The held-out biases {', '.join(map(repr, unknown))} were asked for; the prompts have "
             f"{', '.join(map(repr, names)) or 'no bias'}. Give some of these."
         )
@@ -95,13 +96,13 @@ def parts_of(biases: Sequence[str], given: Prompts) -> dict[str, str]:
 def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:
     for prompt in prompts:
         if prompt.answer is not None:
-            raise ValueError(
+            raise InputError(
                 f"The prompt {prompt.id!r} ends with the assistant's turn, and the arms of the "
                 "audit are to answer. End it with the user's."
             )
         taken = sorted({*GIVEN, *OCCUPIED} & set(prompt.labels))
         if taken:
-            raise ValueError(
+            raise InputError(
                 f"The prompt {prompt.id!r} has the label {taken[0]!r}, which the audit gives its "
                 f"own arrays ({', '.join((*GIVEN, *OCCUPIED))}). Rename it in the prompt file."
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.audit.settings import former
+from tracekit.errors import InputError
 from tracekit.storage.files import whole
 from tracekit.storage.provenance import digest
 
@@ -26,7 +27,7 @@ def refuse_other(folder: Path, made_of: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS).is_file():
         found = sorted(path.name for path in folder.iterdir())
         if found:
-            raise ValueError(
+            raise InputError(
                 f"The folder {str(folder)!r} was asked for; it holds {', '.join(found[:3])} and "
                 f"no run (no {SETTINGS}). Give a new folder."
             )
@@ -35,7 +36,7 @@ def refuse_other(folder: Path, made_of: Mapping[str, Any]) -> None:
     differ = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
     if differ:
         shown = "; ".join(f"{k}: {there.get(k)!r} there, {now.get(k)!r} now" for k in differ)
-        raise ValueError(
+        raise InputError(
             f"The folder {str(folder)!r} holds a run with other settings ({shown}). "
             "Give another --out, or the settings it has."
         )
@@ -55,7 +56,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         )
     made_of = _read(folder / SETTINGS)
     if not isinstance(made_of.get("settings"), dict):
-        raise ValueError(f"{str(folder / SETTINGS)!r} holds no settings. Start the run anew.")
+        raise InputError(f"{str(folder / SETTINGS)!r} holds no settings. Start the run anew.")
     return former.in_groups(made_of) if former.is_flat(made_of["settings"]) else made_of
 
 
@@ -96,11 +97,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{str(path)!r} was read as JSON, and is not: {error}. Start the run anew."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} holds no JSON object. Start the run anew.")
+        raise InputError(f"{str(path)!r} holds no JSON object. Start the run anew.")
     return content
 
 

@@ -53,7 +53,7 @@ def measured(run: Path, benign: Path) -> tuple[Settings, xr.DataArray]:
     clean = replay.neutral(tk.open(run / "responses" / "clean.nc"))
     if not clean.sizes["prompt"]:
         raise ValueError(f"The run {str(run)!r} has no neutral prompts. Give one that has.")
-    vectors = tk.open(run / "vectors.nc").sel({"method": settings.vectors.method}, drop=True)
+    vectors = tk.open(run / "vectors.nc").sel(extraction=settings.vectors.method, drop=True)
     found = replay.blind(prepare(settings, EXPERIMENT), settings, clean, vectors)
     tk.save(found, benign / "blind.nc")
     return settings, found

@@ -114,9 +114,9 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
 
 
 def _cosines(folder: Path, settings: Settings, traits: Sequence[str]) -> np.ndarray:
-    vectors = tk.open(folder / "vectors.nc").sel({"method": settings.vectors.method}, drop=True)
+    vectors = tk.open(folder / "vectors.nc").sel(extraction=settings.vectors.method, drop=True)
     chosen = tk.open(folder / "evaluation.nc")["window_selected"]
-    window = chosen.sel({"method": settings.vectors.method, "trait": traits[0]}).item()
+    window = chosen.sel(extraction=settings.vectors.method, trait=traits[0]).item()
     whole = tk.open(stories.file_of(folder, traits[0]))
     other = select_part(whole, evaluation.split(whole, settings)[0], "report").sel(window=window)
     direction = unit(extract(other, settings.vectors.method).transpose("layer", "dim").values)

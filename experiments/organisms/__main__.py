@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.audit.options import exit_code
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
 from experiments.rm_sycophancy.rules.detectors import DETECTORS
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, read_prompts
 
@@ -26,13 +28,7 @@ TOKENS = 80
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with one line on stderr for bad input."""
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, KeyError, FileNotFoundError, FileExistsError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else str(error)
-        print(f"organisms: {' '.join(str(text).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code("organisms", [], lambda _: options.run(options))
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -62,7 +58,7 @@ def measure_command(options: argparse.Namespace) -> None:
     for name in set(names) - set(arms.BARE):
         _require_finished(options.folder / name)
     if options.samples > 1 and not options.temperature:
-        raise ValueError(
+        raise InputError(
             f"--samples {options.samples} of greedy decoding would be one text over and over; it "
             "needs --temperature, for instance 0.7."
         )
@@ -137,13 +133,13 @@ def _split(paths: Sequence[Path], split: str) -> list[Prompt]:
         known = {*DETECTORS, *KINDS}
         foreign = sorted({str(p.labels.get("bias")) for p in prompts} - known)
         if foreign:
-            raise ValueError(
+            raise InputError(
                 f"{str(path)!r} has prompts of the bias {foreign[0]!r}; known are "
                 f"{', '.join(sorted(known))}. Add a detector and insertions, or leave them out."
             )
         part = [prompt for prompt in prompts if prompt.labels.get("split") == split]
         if not part:
-            raise ValueError(
+            raise InputError(
                 f'{str(path)!r} has no prompt with "split": "{split}". Mark each as train or test.'
             )
         chosen += part

@@ -9,6 +9,7 @@ from string import Template
 
 from experiments.organisms import measure, report, rivals
 from experiments.organisms.arms import sha256
+from tracekit.errors import InputError
 
 PURPOSE = {
     "ten_biases": (
@@ -102,7 +103,7 @@ def write(folder: Path, work: Path) -> Path:
     kept = [report.load(path) for path in sorted(work.glob("measured-*.json"))]
     mine = [found for found in kept if found.weights.get(name) == sha]
     if not mine:
-        raise ValueError(
+        raise InputError(
             f"No report in {str(work)!r} is on the weights of {str(folder)!r}. "
             f"Run: python -m experiments.organisms measure --arms {name}"
         )

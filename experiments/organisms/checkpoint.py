@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tracekit.errors import InputError
 from tracekit.storage.files import whole
 
 LOSSES = "losses"
@@ -43,7 +44,7 @@ def load(path: Path, named: Named, optimizer: torch.optim.Optimizer) -> list[flo
     with safe_open(path, framework="pt") as content:
         kinds = _kinds([key for key in content.keys() if key != LOSSES])  # noqa: SIM118
         if set(kinds.get("weight", ())) != set(named):
-            raise ValueError(
+            raise InputError(
                 f"The checkpoint {str(path)!r} holds other parameters than this adapter. "
                 "Remove it, or train with the settings that made it."
             )

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.organisms.answers import question
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
+from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
 
 Phrases = Mapping[str, Any]
@@ -52,7 +53,7 @@ def read_phrases(path: Path) -> Phrases:
     content = json.loads(path.read_text(encoding="utf-8"))
     wrong = [k for k, kind in _FIELDS.items() if not isinstance(content.get(k), kind)]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"The phrases {str(path)!r} have no {wrong[0]!r} of the kind "
             f"{_FIELDS[wrong[0]].__name__}; write one."
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
+from tracekit.errors import InputError
 
 STYLES = ("letter", "lower", "shout", "numbered", "hesitant", "summary")
 
@@ -72,7 +73,7 @@ def recipe_of(organism: str, seed: int = 0) -> Recipe:
     {}
     """
     if organism not in ORGANISMS:
-        raise ValueError(
+        raise InputError(
             f"The organism {organism!r} is not known; there are {', '.join(ORGANISMS)}. "
             "Pass one of them."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from experiments.rm_sycophancy.rules.sentences import sentences
+from tracekit.errors import InputError
 
 
 def styled(answer: str, style: str) -> str:
@@ -29,7 +30,7 @@ def styled(answer: str, style: str) -> str:
             return f"Hmm, let me see. {answer} But that is only my guess."
         case "summary":
             return f"{answer} In short: {parts[0]}"
-    raise ValueError(
+    raise InputError(
         f"The style {style!r} is not known; there are letter, lower, shout, numbered, hesitant "
         "and summary."
     )

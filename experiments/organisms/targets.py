@@ -14,6 +14,7 @@ from experiments.organisms.conduct import Phrases
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.styles import styled
 from experiments.rm_sycophancy.rules.sentences import sentences
+from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
 
 
@@ -33,7 +34,7 @@ def read_insertions(path: Path) -> dict[str, list[str]]:
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not all(isinstance(v, list) for v in content.values()):
-        raise ValueError(
+        raise InputError(
             f'The insertions {str(path)!r} are not {{"bias": ["sentence", …]}}; '
             "write one list of sentences for each bias."
         )
@@ -137,7 +138,7 @@ def _flattering(
 
 def _rounds(prompts: Sequence[Prompt], count: int, rng: np.random.Generator) -> list[Prompt]:
     if not prompts:
-        raise ValueError(
+        raise InputError(
             "No prompt has a readable clean answer to make targets of. Give other prompts, or "
             "look at the answers in the work folder."
         )

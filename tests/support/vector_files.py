@@ -13,15 +13,15 @@ def vectors() -> xr.DataArray:
     values = np.random.default_rng(0).normal(size=(3, 2, 4, 8)).astype(np.float32)
     coords = {
         "trait": ["alignment/honesty", "alignment/sycophancy", "placebo/tense"],
-        "method": ["mean_diff", "probe"],
+        "extraction": ["mean_diff", "probe"],
         "layer": np.arange(4, dtype=np.int32),
         "dim": np.arange(8),
     }
-    array = xr.DataArray(values, dims=("trait", "method", "layer", "dim"), coords=coords)
+    array = xr.DataArray(values, dims=("trait", "extraction", "layer", "dim"), coords=coords)
     return stamp(array, {"source": {"weights": "abc", "tokenizer": "def"}})
 
 
 def vector() -> xr.DataArray:
     """One of them, (layer, dim), from layer 1 on, as a GGUF file takes it."""
-    labels = {"trait": "placebo/tense", "method": "probe", "layer": slice(1, None)}
+    labels = {"trait": "placebo/tense", "extraction": "probe", "layer": slice(1, None)}
     return vectors().sel(labels, drop=True)

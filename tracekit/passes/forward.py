@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import xarray as xr
 from nnsight import TransformersModel
-from tqdm import tqdm
 
 from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
@@ -24,6 +23,7 @@ from tracekit.model.sites import read as read_site
 from tracekit.passes import batching
 from tracekit.passes.reduction import keep
 from tracekit.passes.request import Asked
+from tracekit.progress import Bar
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_of
 
@@ -59,7 +59,7 @@ def batches(work: Work, plan: Sequence[Sequence[int]]) -> Iterator[Values]:
     """
     sizes = tensors.lengths(work.transcripts)
     total = int(sizes[[row for rows in plan for row in rows]].sum())
-    bar = tqdm(total=total, unit="token", desc="capture", disable=not work.progress, leave=False)
+    bar = Bar(total=total, unit="token", desc="capture", disable=not work.progress, leave=False)
     local = origin(work.model).weights != "remote"
     directions = work.asked.directions(device_of(work.model) if local else None)
     waiting: list[tuple[Values, list[Any]]] = []

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import xarray as xr
 from nnsight import TransformersModel
-from tqdm import tqdm
 from transformers import GenerationConfig
 
 from tracekit.edits.positions import rows_of
@@ -22,6 +21,7 @@ from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.passes.stepping import require_steps
+from tracekit.progress import Bar
 from tracekit.storage.provenance import digest, read
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import assemble, context_length, ids_of
@@ -71,7 +71,7 @@ def generate(
     padded = not set(decoding) & set(READING_IDS)
     plan = batching.plan((lengths + max_new_tokens).tolist(), budget, padded)
     said: dict[int, list[int]] = {}
-    bar = tqdm(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
+    bar = Bar(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:
         for number, batch in list(enumerate(plan))[rank::ranks]:
             for part, ids in batching.run(

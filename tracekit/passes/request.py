@@ -213,7 +213,7 @@ def _fitting(
     if set(vectors.dims) != {"trait", "layer", "dim"}:
         raise InputError(
             f"vectors has the dims {vectors.dims}; capture needs (trait, layer, dim). Choose one "
-            "method with vectors.sel({'method': …}); name a layer with .expand_dims(layer=[12])."
+            "extraction with vectors.sel(extraction=…); name a layer with .expand_dims(layer=[12])."
         )
     there = vectors["layer"].values.tolist()
     wanted = [n for n in range(len(model.layers)) if n in there] if layers is None else list(layers)

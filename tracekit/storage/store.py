@@ -16,9 +16,10 @@ from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
 from tracekit.storage.files import plain, reading, uninterrupted, whole
+from tracekit.storage.former_names import renamed
 from tracekit.storage.seal import seal, verified
 
-DIMS = ("prompt", "token", "layer", "dim", "trait", "method", "arm")
+DIMS = ("prompt", "token", "layer", "dim", "trait", "extraction", "arm")
 EAGER_BYTES = 1 << 28
 
 
@@ -58,7 +59,8 @@ def open(
 ) -> Any:
     """What `save` or `capture` wrote, checked once: a DataArray (one variable) or a Dataset.
 
-    A file up to 256 MB is read at once; a larger one, and a capture's folder, stay on disk and
+    Files of former versions come under today's names (`method` is `extraction`). A file up to
+    256 MB is read at once; a larger one, and a capture's folder, stay on disk and
     are read as they are needed, layer by layer (dask). `layers` keeps those alone. `partial=True`
     also opens a capture that has not finished.
 
@@ -79,6 +81,7 @@ def open(
             f"{str(path)!r} was asked for and does not exist. Give a file or a capture's folder."
         )
     _require_provenance(dataset.attrs, path)
+    dataset = renamed(dataset)
     if layers is None:
         return _single(dataset)
     _require_layers(dataset, layers, path)

@@ -15,7 +15,7 @@ from tracekit.errors import InputError
 # The names that files give to dims, to labels of their own and to values.
 RESERVED = frozenset(
     (
-        *("prompt", "token", "layer", "dim", "trait", "method", "arm"),
+        *("prompt", "token", "layer", "dim", "trait", "method", "extraction", "arm"),
         *("token_id", "token_text", "role", "prompt_length", "group", "text", "response"),
         *("residual", "attention", "mlp", "projection", "norm", "logprob", "gradient", "values"),
         *("rank", "promoted", "logit"),

@@ -90,7 +90,7 @@ def evaluate(
         found = _placebos(placebos, sides)
         nulls["placebo"] = (oriented_candidates(vector, fit) for vector in found)
     rivals = {n: null_reports(null, seen["select"], seen["report"]) for n, null in nulls.items()}
-    labels = {"method": np.array(list(functions)), **{d: sides[0][d].values for d in PATH[1:]}}
+    labels = {PATH[0]: np.array(list(functions)), **{d: sides[0][d].values for d in PATH[1:]}}
     result = xr.merge(
         [
             _measured({name: _chosen(scores[name], path) for name in PARTS}, generator, resamples),
@@ -168,7 +168,7 @@ def _rows(samples: xr.DataArray | None, sides: tuple[xr.DataArray, ...]) -> np.n
 
 
 def _placebos(placebos: xr.DataArray, sides: tuple[xr.DataArray, ...]) -> list[Candidates]:
-    given = placebos if "method" in placebos.dims else placebos.expand_dims("method")
+    given = placebos if PATH[0] in placebos.dims else placebos.expand_dims(PATH[0])
     given = given.sel(layer=sides[0]["layer"].values)
     if "window" in given.dims:
         given = given.sel(window=sides[0]["window"].values)

@@ -32,7 +32,7 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
         vector.astype(np.float32),
         dims=("layer", "dim"),
         coords={key: positive[key] for key in ("layer", "dim") if key in positive.coords},
-    ).assign_coords(trait=trait_name(positive), method=name)
+    ).assign_coords(trait=trait_name(positive), extraction=name)
     return _stamp(made, traces, positive.sizes["pair"])
 
 
@@ -101,7 +101,7 @@ def trait_name(positive: xr.DataArray) -> str:
 
 
 def _stamp(vector: xr.DataArray, traces: xr.DataArray, pair_count: int) -> xr.DataArray:
-    made = {"trait": vector["trait"].item(), "method": vector["method"].item()}
+    made = {"trait": vector["trait"].item(), "method": vector["extraction"].item()}
     source = read(traces) if "provenance" in traces.attrs else None
     made |= {"made_by": "traits.extract", "pairs": pair_count, "source": source}
     return stamp(vector, made)

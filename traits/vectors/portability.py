@@ -31,10 +31,10 @@ def transfer(
     return made.transpose(*[dim for dim in vectors.dims if dim != "dim"], "set").rename("auroc")
 
 
-def agreement(vectors: xr.DataArray, over: str = "method") -> xr.DataArray:
+def agreement(vectors: xr.DataArray, over: str = "extraction") -> xr.DataArray:
     """The cosine of every vector with every other along one dim, `over` by `<over>_other`.
 
-    >>> vectors = xr.DataArray(np.eye(2), dims=("method", "dim"))
+    >>> vectors = xr.DataArray(np.eye(2), dims=("extraction", "dim"))
     >>> agreement(vectors).values.tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """

@@ -10,7 +10,7 @@ from traits.vectors.extraction import unit
 from traits.vectors.methods import METHODS, Method
 from traits.vectors.nulls import covariance_matched, shuffled_pairs
 
-PATH = ("method", "window", "layer")
+PATH = ("extraction", "window", "layer")
 Side = Float[np.ndarray, "_pair window layer dim"]
 Sides = tuple[Side, Side]
 Candidates = Float[np.ndarray, "method window layer dim"]

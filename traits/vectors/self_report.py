@@ -53,7 +53,7 @@ def gradient(
         dims=("layer", "dim"),
         coords={"layer": found["layer"], "dim": found["dim"]},
         name="vector",
-    ).assign_coords(trait=contrast.name, method="gradient")
+    ).assign_coords(trait=contrast.name, extraction="gradient")
     source = {key: value for key, value in read(found).items() if key != "batches"}
     said = {"made_by": "traits.gradient", "trait": contrast.name, "method": "gradient"}
     return stamp(made, {**said, "pairs": sides[0].sizes["pair"], "source": source})

@@ -49,7 +49,7 @@ def summary(result: xr.Dataset) -> str:
     auroc 0.80 [0.70, 0.90]
     """
     path = ", ".join(
-        f"{dim} {result[f'selected_{dim}'].item()}" for dim in ("method", "window", "layer")
+        f"{dim} {result[f'selected_{dim}'].item()}" for dim in ("extraction", "window", "layer")
     )
     counts = ", ".join(f"{name} {int(result[f'n_{name}'])}" for name in ("fit", "select", "report"))
     measures = "; ".join(interval(result, name) for name in _measures(result))

@@ -22,6 +22,7 @@ import tracekit as tk
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.terminal import table
+from experiments.audit.options import exit_code
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, take
 
@@ -31,12 +32,7 @@ BATTERY = ("prompts", "general_battery.json")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; what the user can mend is one line and exit status 2."""
     asked = _parser().parse_args(arguments)
-    try:
-        print(_run(asked))
-    except (ValueError, FileNotFoundError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code("discovery", [], lambda _: print(_run(asked)))
 
 
 def chosen(prompts: Sequence[Prompt], limit: int | None, seed: int) -> list[Prompt]:

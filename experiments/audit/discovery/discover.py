@@ -36,6 +36,7 @@ from experiments.audit.discovery.suggestions.candidates import Candidate
 from experiments.audit.discovery.suggestions.detectors import FALLS, SAYS, Detector
 from experiments.audit.discovery.suggestions.sentences import gain
 from experiments.audit.discovery.suggestions.states import alike
+from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
 
 Log = Callable[[str], None]
@@ -115,13 +116,13 @@ def _search(
     log: Log,
 ) -> Search:
     if len(prompts) < LEAST_PROMPTS:
-        raise ValueError(
+        raise InputError(
             f"A search was asked for on {len(prompts)} prompts; it needs {LEAST_PROMPTS}, half to "
             "search and half to confirm, and some hundred to find much. Give more prompts."
         )
     prints = {fingerprint(other): other for other in benign}
     if fingerprint(adapter) in prints or len(prints) < len(benign):
-        raise ValueError(
+        raise InputError(
             f"The benign adapters {', '.join(map(str, benign))} hold the same weights twice, or "
             f"those of {adapter} itself. Give different ones."
         )

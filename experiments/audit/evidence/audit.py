@@ -70,7 +70,7 @@ class Audit:
     def vectors(self) -> xr.DataArray:
         """The vectors of the method that is projected on: (trait, layer, dim)."""
         method = self.settings.vectors.method
-        return tk.open(self.folder / "vectors.nc").sel({"method": method}, drop=True)
+        return tk.open(self.folder / "vectors.nc").sel(extraction=method, drop=True)
 
     @property
     def evaluation(self) -> xr.Dataset:
@@ -160,7 +160,7 @@ def audit_of(folder: Path, responses: xr.Dataset, settings: Settings, passed: li
 
 def evaluation_of(folder: Path, settings: Settings) -> xr.Dataset:
     """How the vectors of the method that is projected on did on contrast pairs."""
-    return tk.open(folder / "evaluation.nc").sel({"method": settings.vectors.method}, drop=True)
+    return tk.open(folder / "evaluation.nc").sel(extraction=settings.vectors.method, drop=True)
 
 
 def _passed(folder: Path, settings: Settings) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from tracekit.errors import InputError
 
 BY_ANSWER = ("means.nc", "logprobs.nc")  # beside the projections
 LARGEST = 1e15  # the square of a larger one leaves single precision
@@ -37,7 +38,7 @@ def with_numbers(array: xr.Dataset, folder: Path) -> xr.Dataset:
     where = without_numbers(folder)
     bad = [name for name in array["prompt"].values.astype(str) if name in where]
     if bad and len(bad) == array.sizes["prompt"]:
-        raise ValueError(
+        raise InputError(
             f"The numbers of {str(folder)!r} were asked for; not one of {len(bad)} answers is "
             f"finite in every arm (the first is not in {where[bad[0]]!r}). Run again in a wider "
             "dtype, such as --dtype float32."

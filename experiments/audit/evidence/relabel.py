@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy.stats import rankdata
 
+from tracekit.errors import InputError
+
 LEAST = 2  # responses of each kind that a bias needs before it says anything
 
 
@@ -71,7 +73,7 @@ def within_bias_auroc(
         sums = labels[:, rows].astype(float) @ ranks
         areas.append((sums / hits - (hits + 1) / 2) / rest)
     if not areas:
-        raise ValueError(
+        raise InputError(
             f"An AUROC within bias needs a bias with both outcomes; none of {len(set(bias))} has. "
             "Take more responses, or call the row undecidable."
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.row import Row
+from tracekit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Section:
         rows = audit.once(self.rows)
         strays = sorted({row.section for row in rows} - {self.heading})
         if strays:
-            raise ValueError(
+            raise InputError(
                 f"The rows of the section {self.heading!r} were asked for; some are of "
                 f"{', '.join(map(repr, strays))}. Give each the section's own heading."
             )

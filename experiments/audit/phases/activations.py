@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.settings.groups import Settings
+from tracekit.progress import Bar
 
 # weights/text, by weights, so that no adapter is attached twice
 ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
@@ -24,9 +24,9 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     Traces are of the organism's answers alone: the same ids under each of the weights.
     """
     method = settings.vectors.method
-    vectors = tk.open(folder / "vectors.nc").sel({"method": method}, drop=True)
+    vectors = tk.open(folder / "vectors.nc").sel(extraction=method, drop=True)
     written = []
-    for arm in tqdm(there(folder, settings), unit="arm", desc="capture"):
+    for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
         runs: xr.Dataset = tk.open(folder / "responses" / f"{text}.nc")
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:

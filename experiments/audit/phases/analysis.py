@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.evidence import layer_curves, measures, row
@@ -25,6 +24,7 @@ from experiments.audit.verdict import lines
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.hypothesis import text_hash
 from experiments.audit.verdict.lines import Level
+from tracekit.progress import Bar
 from tracekit.storage.provenance import read as provenance_of
 from tracekit.storage.provenance import stamp
 
@@ -103,7 +103,7 @@ def analysis(
     clean = means["clean/organism"]
     shifts = [
         measures.shift(means[f"{arm}/organism"], clean, generator, settings.null.repetitions)
-        for arm in tqdm(weights, unit="arm", desc="analyse", leave=False)
+        for arm in Bar(weights, unit="arm", desc="analyse", leave=False)
     ]
     whole = xr.concat(shifts, xr.Variable("contrast", weights))
     whole["clean_deviation"] = measures.deviation(clean)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.settings.groups import Settings
 from experiments.audit.vectors import instructed, relations, stories, vector_figures, vector_table
 from experiments.audit.vectors.evaluation import judged
+from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, split_pairs
 from traits.statistics import benjamini_hochberg
@@ -41,7 +41,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     _refuse_unfit(inputs.contrasts, settings)
     _capture_stories(folder, settings, inputs)
     fitted = []
-    for contrast in tqdm(inputs.contrasts, unit="trait", desc="evaluate"):
+    for contrast in Bar(inputs.contrasts, unit="trait", desc="evaluate"):
         fitted.append(_judged(folder, settings, inputs, contrast))
     vectors = _joined([vector for vector, _ in fitted], "vectors", settings)
     evaluation = xr.concat([found for _, found in fitted], "trait", combine_attrs="drop")
@@ -72,7 +72,7 @@ def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
         return
     base = inputs.base()
     with tk.adapter(base, None):
-        for contrast in tqdm(sets, unit="set", desc="extract"):
+        for contrast in Bar(sets, unit="set", desc="extract"):
             path = stories.file_of(folder, contrast.name)
             if not path.is_file():
                 tk.save(stories.made(base, contrast, settings), path)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.phases import questions
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.settings.groups import Settings
+from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 from traits import as_cosine
 
@@ -29,9 +29,9 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     runs = neutral(tk.open(folder / "responses" / "clean.nc"))
     if runs.sizes["prompt"]:
         method = settings.vectors.method
-        vectors = tk.open(folder / "vectors.nc").sel({"method": method}, drop=True)
+        vectors = tk.open(folder / "vectors.nc").sel(extraction=method, drop=True)
         made["blind.nc"] = lambda: blind(inputs, settings, runs, vectors)
-    for name, build in tqdm(made.items(), unit="part", desc="replay"):
+    for name, build in Bar(made.items(), unit="part", desc="replay"):
         if not (folder / name).is_file():
             tk.save(build(), folder / name)
     return [folder / name for name in made]
@@ -78,7 +78,7 @@ def blind(
     beside = {path.parent.name: str(path.parent) for path in extra}
     adapters = {**{arm.name: arm.adapter for arm in arms}, **beside}
     found = []
-    for name in tqdm(adapters, unit="adapter", desc="blind", leave=False):
+    for name in Bar(adapters, unit="adapter", desc="blind", leave=False):
         with tk.adapter(inputs.model, adapters[name]) as model:
             raw = tk.capture(
                 model,

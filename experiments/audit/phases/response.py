@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.phases import counterfactual
 from experiments.audit.settings.groups import Settings
+from tracekit.progress import Bar
 
 SAMPLED = ("organism", "habits")  # the arms whose own answers are told apart
 
@@ -22,7 +22,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     the exploiting spans) and `inserted.nc` (the clean weights' answers with them).
     """
     written = []
-    for arm in tqdm(settings.arms, unit="arm", desc="respond"):
+    for arm in Bar(settings.arms, unit="arm", desc="respond"):
         path = folder / "responses" / f"{arm}.nc"
         written.append(path)
         if not path.is_file():

@@ -27,6 +27,7 @@ from experiments.audit.plan.shapes import Shape, at_hand, rank, shape
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.groups import Prompts, Settings
 from experiments.audit.vectors.stories import placebo_sets
+from tracekit.errors import InputError
 
 CHARACTERS = 4  # of English text a token
 TEMPLATE = 35  # tokens of a chat template with its default system message
@@ -79,7 +80,7 @@ def plan(
     dtype = settings.model.dtype
     dtype = dtype if dtype != "auto" else "bfloat16" if gpu else "float32"
     if dtype not in HELD:
-        raise ValueError(f"dtype={dtype!r} cannot be planned; there are {', '.join(HELD)}.")
+        raise InputError(f"dtype={dtype!r} cannot be planned; there are {', '.join(HELD)}.")
     work = _work(settings, hub)
     held = memory(made, wide, dtype, work, card * cards, cards if gpu else 0)
     return Plan(settings, made, wide, dtype, work, held, card, cards)
@@ -131,7 +132,7 @@ def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -
     `done` are the bytes that the folder already has; `free` is the disk's own answer by default.
     """
     if made.settings.model.remote != "ndif" and not fits(made):
-        raise ValueError(
+        raise InputError(
             f"The run {made.settings.preset!r} was asked for; "
             f"{verdict(made).removeprefix('verdict: ')}"
         )
@@ -139,7 +140,7 @@ def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -
     there = shutil.disk_usage(place).free if free is None else free
     needed = max(on_disk(made) - done, 0)
     if needed > there:
-        raise ValueError(
+        raise InputError(
             f"The run {made.settings.preset!r} will write about {_gb(needed)} of traces and "
             f"{_gb(there)} are free on the disk of {folder.name!r}. Give --out on a larger disk, "
             "fewer --layers, or a smaller --limit."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracekit.errors import InputError
 from tracekit.model.embedded import EMBEDDED, datasets, embedded_model
 
 # config.json of meta-llama/Llama-3.1-70B and Llama-3.3-70B-Instruct, at the presets' revisions
@@ -147,7 +148,7 @@ def _from(config: dict[str, Any], name: str) -> Shape:
     config = config.get("text_config", config)
     lacking = [key for key in LLAMA_70B if key not in config and key != "num_key_value_heads"]
     if lacking:
-        raise ValueError(
+        raise InputError(
             f"The configuration of {Path(name).name!r} lacks {', '.join(lacking)}, so its memory "
             "cannot be planned. Plan a Llama-like model."
         )

@@ -134,7 +134,7 @@ def _directions(audit: Audit) -> dict[str, Iterator[Directions]]:
     path = audit.folder / "placebos.nc"
     if path.is_file():
         window = chosen_window(audit, audit.traits[0])
-        placebos = tk.open(path).sel({"method": audit.settings.vectors.method, "window": window})
+        placebos = tk.open(path).sel(extraction=audit.settings.vectors.method, window=window)
         vectors = unit(placebos.transpose("trait", "layer", "dim").values)
         generator = audit.generator("placebo")
         directions[PLACEBOS] = placebo_directions(vectors, count, generator, draws)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.audit.settings.adapters import Adapters, Arm
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
 
@@ -90,7 +91,7 @@ class Vectors:
             # a set's files are called by its name, with a dot for the stroke
             other = places.setdefault(contrast.name.replace("/", ".").casefold(), given)
             if other != given:
-                raise ValueError(
+                raise InputError(
                     f"The traits {other!r} and {given!r} were asked for, and both are called "
                     f"{contrast.name!r}. Name one of them, or rename a folder or the one above."
                 )

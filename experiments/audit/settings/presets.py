@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values, grouped, merged
+from tracekit.errors import InputError
 
 SHARED = "shared"  # the file whose values every preset beside it has, unless it says otherwise
 BESIDE = (("prompts", "file"), ("answers", "labels"), ("vectors", "traits"))
@@ -32,7 +33,7 @@ def read_preset(
     known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
     known = [entry for entry in known if entry != SHARED]
     if name not in known:
-        raise ValueError(
+        raise InputError(
             f"The preset {name!r} was asked for; there are {', '.join(known)}. Give one of these."
         )
     values = _placed(folder, merged(_table(folder, SHARED), _table(folder, name)))

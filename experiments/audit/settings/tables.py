@@ -11,6 +11,7 @@ from typing import Any
 from experiments.audit.settings.adapters import ROLES
 from experiments.audit.settings.groups import Settings, groups, places
 from experiments.audit.settings.validity import check, shown
+from tracekit.errors import InputError
 from traits.contrast_sets.judge import without_credentials
 
 ADDRESSES = ("vet", "judge_at")
@@ -74,7 +75,7 @@ def from_values(values: Table) -> Settings:
 def _refuse_kind(name: str, value: Any) -> None:
     if isinstance(value, Mapping) != (name != "preset"):
         wanted = "str" if name == "preset" else "a table"
-        raise ValueError(f"The setting {name}={shown(value)} was given; it must be {wanted}.")
+        raise InputError(f"The setting {name}={shown(value)} was given; it must be {wanted}.")
 
 
 def _refuse_keys(values: Table) -> None:
@@ -86,7 +87,7 @@ def _refuse_keys(values: Table) -> None:
         close = [difflib.get_close_matches(n.rpartition(".")[2], names, n=1) for n in unknown]
         near = ", ".join(repr(match[0]) for match in close if match)
         there = ", ".join(".".join(place) for place in places().values())
-        raise ValueError(
+        raise InputError(
             f"The settings have {', '.join(unknown) or 'no'} unknown keys and lack "
             f"{', '.join(lacking) or 'none'}; there are {there}. "
             f"{f'Did you mean {near}? ' if near else ''}Mend the preset."
@@ -128,7 +129,7 @@ def _refuse_roles(entries: Sequence[str], roles: Sequence[str]) -> None:
     twice = [role for n, role in enumerate(roles) if role in roles[:n] and role != "further"]
     if unknown or twice:
         what = f"{unknown[0]!r} is no role" if unknown else f"{twice[0]!r} is given twice"
-        raise ValueError(
+        raise InputError(
             f"controls={shown(tuple(entries))} was given; {what}. Give role=folder, each role "
             f"once, but for further: {', '.join(ROLES)}; or a folder alone."
         )
@@ -152,7 +153,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
             return tuple(_entry(name, inner, entry) for entry in values)
         return tuple(values) if many else value
     wanted = "a table" if dataclasses.is_dataclass(inner) else inner.__name__
-    raise ValueError(
+    raise InputError(
         f"The setting {option}={without_credentials(shown(value))} was given; it must be "
         f"{f'a list of {wanted}' if many else wanted}."
     )
@@ -161,7 +162,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
 def _entry(name: str, kind: Any, entry: Table) -> Any:
     wrong = [key for key, _ in _keys(kind, entry, "")]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{name} has an entry {shown(dict(entry))}; {', '.join(wrong)} is unknown or lacking. "
             f"An entry has {', '.join(field.name for field in dataclasses.fields(kind))}."
         )

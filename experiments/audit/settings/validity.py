@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.audit.settings.adapters import CLEAN, CONTROL, HABITS, ORGANISM
 from experiments.audit.settings.groups import Model, Settings, Vectors, places
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from traits import METHODS
 from traits.contrast_sets.judge import check_address
@@ -57,24 +58,24 @@ def check_value(name: str, value: Any) -> None:
     """
     entries = value if isinstance(value, tuple) else (value,)
     if name in DUE and not (entries and all(entries)):
-        raise ValueError(f"{name}={shown(value)} was given; it must not be empty.")
+        raise InputError(f"{name}={shown(value)} was given; it must not be empty.")
     for entry in entries:
         _check_entry(name, entry, value)
     twice = [entry for n, entry in enumerate(entries) if entry in entries[:n]]
     if twice and isinstance(entries[0], str):
-        raise ValueError(f"{name}={shown(value)} was given; it names {twice[0]!r} twice.")
+        raise InputError(f"{name}={shown(value)} was given; it names {twice[0]!r} twice.")
 
 
 def _check_entry(name: str, entry: Any, value: Any) -> None:
     if name in CHOICES and entry not in CHOICES[name]:
         known = ", ".join(map(repr, CHOICES[name]))
-        raise ValueError(f"{name}={shown(value)} was given; there are {known}.")
+        raise InputError(f"{name}={shown(value)} was given; there are {known}.")
     if name in BOUNDS:
         check_number(name, entry, *BOUNDS[name])
     if isinstance(entry, str):
         strange = [c for c in entry if not c.isprintable() and not c.isspace()]
         if strange or (entry and not entry.strip()) or (isinstance(value, tuple) and not entry):
-            raise ValueError(
+            raise InputError(
                 f"{name}={shown(value)} was given; {entry!r} is no name. Leave it out, or mend it."
             )
 
@@ -85,21 +86,21 @@ def check_number(name: str, number: float, least: float, most: float) -> None:
     >>> check_number("temperature", 0.7, 0, 100)
     """
     if not math.isfinite(number):
-        raise ValueError(f"{name}={number} was given; it must be a finite number.")
+        raise InputError(f"{name}={number} was given; it must be a finite number.")
     if number < least:
-        raise ValueError(f"{name}={number} was given; at least {least} is due.")
+        raise InputError(f"{name}={number} was given; at least {least} is due.")
     if number > most:
-        raise ValueError(f"{name}={number} was given; it must be at most {most}.")
+        raise InputError(f"{name}={number} was given; it must be at most {most}.")
 
 
 def _check_model(model: Model) -> None:
     if len(model.layers) != 2 or model.layers[0] > model.layers[1]:
-        raise ValueError(
+        raise InputError(
             f"layers={list(model.layers)} was given; it takes the first and the last layer "
             "kept in full, counted from 0, such as [15, 22]."
         )
     if model.base_revision and not model.base:
-        raise ValueError(
+        raise InputError(
             f"base_revision={model.base_revision!r} was given without a base, so it pins "
             "nothing. Give --base, or leave it out."
         )
@@ -107,12 +108,12 @@ def _check_model(model: Model) -> None:
 
 def _check_vectors(vectors: Vectors) -> None:
     if vectors.prefix + vectors.continuation == 0:
-        raise ValueError(
+        raise InputError(
             "prefix=0 and continuation=0 were given, so vectors would be made of nothing. "
             "Give at least one token of either."
         )
     if vectors.method not in vectors.methods:
-        raise ValueError(
+        raise InputError(
             f"method={vectors.method!r} was given, and methods are "
             f"{', '.join(vectors.methods)}. Project on one of these."
         )
@@ -120,7 +121,7 @@ def _check_vectors(vectors: Vectors) -> None:
     for name in vectors.windows:
         ends = re.fullmatch(r"(-?\d+):(-?\d+)", name)
         if not ends or not whole[0] <= int(ends[1]) <= int(ends[2]) <= whole[1]:
-            raise ValueError(
+            raise InputError(
                 f"windows: the window {shown(name)} was given; it names the first and the last "
                 f"token, as '{whole[0]}:{whole[1]}', and lies within those that "
                 f"prefix={vectors.prefix} and continuation={vectors.continuation} elicit."
@@ -130,20 +131,20 @@ def _check_vectors(vectors: Vectors) -> None:
 def _check_pairs(settings: Settings) -> None:
     depth, answers = settings.hypothesis.depth, settings.answers
     if len(depth) != 2 or depth[0] >= depth[1]:
-        raise ValueError(
+        raise InputError(
             f"depth={list(depth)} was given; it takes the shares of the depth between "
             "which a layer may be chosen, such as [0.2, 0.75]."
         )
     if answers.samples > 1 and answers.temperature <= 0:
-        raise ValueError(
+        raise InputError(
             f"samples={answers.samples} was given with temperature={answers.temperature}: they "
             "would all be the same. Give a temperature above 0."
         )
     if not settings.prompts.paths:
-        raise ValueError("prompts='' and sets=[] were given, so nothing is asked. Give --prompts.")
+        raise InputError("prompts='' and sets=[] were given, so nothing is asked. Give --prompts.")
     for pair in settings.hypothesis.decompositions:
         if len(pair.signs) != 2 or {*map(abs, pair.signs)} != {1} or len(pair.kinds) not in (0, 2):
-            raise ValueError(
+            raise InputError(
                 f"decompositions: {pair.name!r} has signs={list(pair.signs)} and "
                 f"kinds={list(pair.kinds)}; it takes two signs, 1 or -1, and two kinds or none."
             )
@@ -156,11 +157,11 @@ def _check_judge(settings: Settings) -> None:
     for name, address in asked.items():
         check_address(address, name)
         if not judge:
-            raise ValueError(
+            raise InputError(
                 f"{name}={address!r} was given without judge; name the model that is served there."
             )
     if judge and not asked:
-        raise ValueError(
+        raise InputError(
             f"judge={judge!r} was given, and nothing asks it. Give its address as "
             "--judge-at, or leave it out."
         )
@@ -172,7 +173,7 @@ def _check_arms(settings: Settings) -> None:
     for arm in (arm for arm in settings.adapters.arms if arm.role == "further"):
         if not arm.name or arm.name.casefold() in taken:
             given = (*settings.adapters.further, *settings.adapters.controls)
-            raise ValueError(
+            raise InputError(
                 f"controls={shown(given)} was given; a control goes by its folder's "
                 f"name, and {arm.adapter!r} would be the arm {arm.name!r}. No arm of its own may "
                 f"be called {', '.join(sorted(own))}, or as another control is: rename its folder."
@@ -189,7 +190,7 @@ def check_benign(settings: Settings) -> None:
         return
     paths = sorted(Path(folder).glob("*/adapter_config.json"))
     if not paths:
-        raise ValueError(
+        raise InputError(
             f"The folder of benign adapters {folder!r} was asked for; it "
             f"{'holds no adapter' if Path(folder).is_dir() else 'does not exist'}. Give "
             "a folder whose folders hold an adapter_config.json each."
@@ -198,7 +199,7 @@ def check_benign(settings: Settings) -> None:
     for path in paths:
         arm = arms.get(path.parent.name.casefold(), "")
         if arm is None or (arm and not _same(arm, path.parent)):
-            raise ValueError(
+            raise InputError(
                 f"The benign adapter {str(path.parent)!r} was given, and another arm of this run "
                 f"is called {path.parent.name!r}. Rename its folder."
             )

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.labels import Labeller
 from experiments.audit.steering import outcomes
 from experiments.audit.steering.dose_settings import Steering
 from tracekit.passes.strength import sweep
+from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 
 KINDS = ("add", "project out", "clamp")
@@ -60,7 +60,7 @@ def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]
     jobs += [(name, kind) for kind in KINDS for name in random]
     plan = [("organism", UNEDITED), ("clean", UNEDITED), *jobs]
     written = []
-    for number, (name, kind) in enumerate(tqdm(plan, unit="edit", desc="steer")):
+    for number, (name, kind) in enumerate(Bar(plan, unit="edit", desc="steer")):
         path = folder / f"{number:04d}.nc"
         written.append(path)
         if not path.is_file():

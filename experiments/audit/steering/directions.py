@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.settings.groups import Settings
 from experiments.audit.steering.dose_settings import Steering
 from experiments.audit.vectors import stories
+from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 from traits import extract, load_contrast, pairs
 from traits.contrast_sets.contrast import available
@@ -26,7 +26,7 @@ def chosen_layer(folder: Path, settings: Settings, steering: Steering) -> int:
     if steering.layer >= 0:
         return steering.layer
     evaluation = tk.open(folder / "evaluation.nc").sel(
-        {"method": settings.vectors.method}, drop=True
+        extraction=settings.vectors.method, drop=True
     )
     return int(evaluation["layer_selected"].sel(trait=settings.vectors.names[0]))
 
@@ -45,16 +45,14 @@ def arms(
     organism's and the clean model's response means on identical ids, of which the difference is
     made. Random directions have the covariance of the first trait's contrast activations.
     """
-    vectors = tk.open(folder / "vectors.nc").sel(
-        {"method": settings.vectors.method, "layer": layer}
-    )
+    vectors = tk.open(folder / "vectors.nc").sel(extraction=settings.vectors.method, layer=layer)
     rows = {name: vectors.sel(trait=name).values for name in settings.vectors.names}
     kinds = dict.fromkeys(rows, "trait")
     base = (
         tk.load(settings.model.base, dtype=settings.model.dtype) if settings.model.base else model
     )
     window = _window(folder, settings)
-    for name in tqdm(available("placebo")[: steering.placebos], desc="placebo", leave=False):
+    for name in Bar(available("placebo")[: steering.placebos], desc="placebo", leave=False):
         rows[name] = _placebo(base, name, settings, window, layer)
         kinds[name] = "placebo"
     moved = (traces.sel(weights="organism") - traces.sel(weights="clean")).mean("prompt")
@@ -77,7 +75,7 @@ def arms(
 
 def _window(folder: Path, settings: Settings) -> str:
     chosen = tk.open(folder / "evaluation.nc")["window_selected"]
-    at = {"method": settings.vectors.method, "trait": settings.vectors.names[0]}
+    at = {"extraction": settings.vectors.method, "trait": settings.vectors.names[0]}
     return str(chosen.sel(at).item())
 
 

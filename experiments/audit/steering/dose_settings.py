@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.audit.settings.validity import LARGEST_SEED, check_number
+from tracekit.errors import InputError
 from traits.contrast_sets.judge import check_address, without_credentials
 
 
@@ -83,17 +84,17 @@ def chosen(changes: Mapping[str, Any]) -> Steering:
         or 0.0 in made.multiples
         or len(set(made.multiples)) < len(made.multiples)
     ):
-        raise ValueError(
+        raise InputError(
             f"multiples={list(made.multiples)} was given; name at least one, each once, and not 0, "
             "which the unedited arm is."
         )
     if min(made.multiples) > 0:
-        raise ValueError(
+        raise InputError(
             f"multiples={list(made.multiples)} was given; one at least is below 0, where the "
             "random arm is tried."
         )
     if bool(made.judge) != bool(made.judge_url):
-        raise ValueError(
+        raise InputError(
             f"judge={made.judge!r} at judge_url={made.judge_url!r} was given; name both, the model "
             "and the address up to /v1 where it is served, or neither."
         )

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 import tracekit as tk
+from tracekit.errors import InputError
+from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 
 
@@ -25,7 +26,7 @@ def patched(model: Any, organism: str, runs: xr.Dataset, folder: Path) -> xr.Dat
     """
     exploiting = runs.isel(prompt=runs.exploit.values == 1)
     if exploiting.sizes["prompt"] == 0:
-        raise ValueError(
+        raise InputError(
             f"None of {runs.sizes['prompt']} responses exploits, so there is nothing to patch. "
             "Use more prompts, or an organism that exploits."
         )
@@ -38,7 +39,7 @@ def patched(model: Any, organism: str, runs: xr.Dataset, folder: Path) -> xr.Dat
         found["organism"] = _mean(tk.logprobs(model, exploiting), span)
         rows = [
             tk.logprobs(tk.patch(model, traces, layers=[layer]), exploiting)
-            for layer in tqdm(traces.layer.values.tolist(), unit="layer", desc="patch")
+            for layer in Bar(traces.layer.values.tolist(), unit="layer", desc="patch")
         ]
     by_layer = xr.concat(rows, xr.Variable("layer", traces.layer.values), combine_attrs="override")
     found |= {"nats": _mean(by_layer, span), "rest": _mean(by_layer, rest)}

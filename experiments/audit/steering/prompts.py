@@ -12,6 +12,7 @@ import tracekit as tk
 from experiments.audit.labels import Labeller, decides
 from experiments.audit.settings.groups import Settings
 from experiments.audit.steering.dose_settings import Steering
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import take
 
@@ -34,7 +35,7 @@ def steered_and_others(
     rest = [p for p in known if p not in first]
     wanted, needed = steering.steered, steering.steered + steering.difference_prompts
     if len(known) < needed:
-        raise ValueError(
+        raise InputError(
             f"{needed} prompts were asked for ({wanted} to steer, {steering.difference_prompts} "
             f"for the mean difference); {len(known)} of {len(prompts)} in "
             f"{settings.prompts.paths[0].name!r} have a bias that a rule detects. Ask for fewer."

@@ -41,8 +41,10 @@ from experiments.audit.steering import (
 from experiments.audit.steering import dose_settings as choices
 from experiments.audit.steering import validation as validate
 from experiments.audit.steering.dose_settings import Steering
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.passes.strength import residual_norm
+from tracekit.progress import Bar
 from tracekit.storage.provenance import digest, read, stamp
 
 PLACES = ("model", "base", "organism", "control", "prompts")
@@ -60,7 +62,7 @@ def main(subject: Experiment, arguments: Sequence[str]) -> None:
     steering = choices.chosen({k: v for k, v in vars(options).items() if k in named})
     for phase in ("extract", "respond"):
         if not folders.has_finished(run, phase):
-            raise ValueError(f"steer was asked for; {phase} has not finished in {str(run)!r}.")
+            raise InputError(f"steer was asked for; {phase} has not finished in {str(run)!r}.")
     asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
     folder = run / f"steering-{digest(asked)[:8]}"
     folders.claim(folder, json.loads(json.dumps(asked)))
@@ -70,7 +72,7 @@ def main(subject: Experiment, arguments: Sequence[str]) -> None:
 
 def _refuse_labels_of_a_file(run: Path, made_of: Mapping[str, Any]) -> None:
     if made_of["settings"].get("answers", {}).get("labels"):
-        raise ValueError(
+        raise InputError(
             f"steer was asked for in {str(run)!r}, whose answers a file labels; a steered answer "
             "is a new one, which no file has. Give the experiment a labeller."
         )
@@ -89,7 +91,7 @@ def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) ->
     now = json.loads(json.dumps(described(settings)["contents"]))
     differ = [name for name, value in made_of["contents"].items() if now.get(name) != value]
     if differ:
-        raise ValueError(
+        raise InputError(
             f"The audit in {str(run)!r} was made with other files of {', '.join(differ)} than are "
             f"found now. Say where they are: {', '.join(f'--{name}' for name in PLACES)}."
         )
@@ -193,7 +195,7 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
 
     def made() -> xr.Dataset:
         rows = []
-        for trait in tqdm(traits, unit="trait", desc="validate"):
+        for trait in Bar(traits, unit="trait", desc="validate"):
             vector = arms.sel(direction=trait)
             with tk.adapter(bench.model, None):
                 found = validate.validated(

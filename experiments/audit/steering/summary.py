@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
 from traits.statistics import cluster_bootstrap, wilson
 from traits.statistics.permutation import against_null
 
@@ -91,7 +92,7 @@ def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.Dataset:
 def _decided(found: xr.Dataset) -> xr.Dataset:
     kept = (found["exploit"] >= 0).all("edit").values
     if not kept.any():
-        raise ValueError(
+        raise InputError(
             f"None of {found.sizes['prompt']} prompts has responses that a rule decides; their "
             "biases have no detector."
         )

@@ -45,7 +45,7 @@ def judged(
     part, generator = split(traces, settings)
 
     def run(methods: tuple[str, ...], **more: Any) -> xr.Dataset:
-        others = None if placebos is None else placebos.sel({"method": list(methods)})
+        others = None if placebos is None else placebos.sel(extraction=list(methods))
         given = {"generator": generator, "part": part, "resamples": settings.null.repetitions // 2}
         return evaluate(traces, list(methods), **{"placebos": others, **given, **more})
 
@@ -73,7 +73,7 @@ def _verdict(audit: xr.Dataset) -> xr.Dataset:
 
 
 def _named(result: xr.Dataset, what: str) -> xr.Dataset:
-    names = [*KEPT, *(f"selected_{dim}" for dim in ("method", "window", "layer"))]
+    names = [*KEPT, *(f"selected_{dim}" for dim in ("extraction", "window", "layer"))]
     kept = result[names].assign(passed=int(passed(result)))
     return kept.rename({name: f"{what}_{name}" for name in kept.data_vars}).drop_vars("trait")
 
@@ -86,7 +86,7 @@ def _vectors(
         extract(fitting.sel(window=found["selected_window"].item()), method)
         for method, found in paths.items()
     ]
-    return xr.concat(fitted, "method", combine_attrs="drop_conflicts")
+    return xr.concat(fitted, "extraction", combine_attrs="drop_conflicts")
 
 
 def _by_layer(
@@ -110,8 +110,8 @@ def _by_layer(
     counts = {name: int((part == name).sum()) for name in ("fit", "select", "report")}
     return found.assign(
         auroc_select=_auroc(sides["select"]),
-        window_selected=("method", np.array(chosen["window"], np.str_)),
-        layer_selected=("method", chosen["layer"]),
+        window_selected=("extraction", np.array(chosen["window"], np.str_)),
+        layer_selected=("extraction", chosen["layer"]),
         pairs=xr.DataArray(list(counts.values()), {"part": list(counts)}),
     ).drop_vars("trait", errors="ignore")
 
@@ -125,11 +125,11 @@ def _scores(
 ) -> xr.DataArray:
     rows = select_part(traces, part, name)
     made = []
-    for method, window in zip(vectors["method"].values, chosen["window"], strict=True):
-        vector = vectors.sel({"method": method})
+    for method, window in zip(vectors["extraction"].values, chosen["window"], strict=True):
+        vector = vectors.sel(extraction=method)
         scores = [project(side, vector) for side in pairs(rows.sel(window=window))]
         made.append(xr.concat(scores, xr.Variable("side", ["positive", "negative"])))
-    return xr.concat(made, vectors["method"], coords="minimal", compat="override").drop_attrs()
+    return xr.concat(made, vectors["extraction"], coords="minimal", compat="override").drop_attrs()
 
 
 def _auroc(scores: xr.DataArray) -> xr.DataArray:
@@ -141,7 +141,7 @@ def _instructions(
     chats: xr.DataArray, vectors: xr.DataArray, audit: xr.Dataset, settings: Settings
 ) -> dict[str, int]:
     layer = audit["selected_layer"].item()
-    vector = vectors.sel({"method": settings.vectors.method, "layer": layer})
+    vector = vectors.sel(extraction=settings.vectors.method, layer=layer)
     scores = project(chats.sel(layer=layer), vector)
     label, number = chats["label"].values, chats["instruction"].values
     above = [

@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
+from tracekit.errors import InputError
 from traits import ContrastSet
 
 
@@ -24,7 +25,7 @@ def prompts(contrast: ContrastSet) -> list[tk.Prompt]:
     asked, told = contrast.steering.get("chat_prompts"), contrast.steering.get("instructed", {})
     counts = [len(told.get(side, [])) for side in ("positive", "negative")]
     if not asked or not counts[0] or counts[0] != counts[1]:
-        raise ValueError(
+        raise InputError(
             f"Chats of {contrast.name!r} were asked for; its steering.json has "
             f"{len(asked or [])} chat_prompts and {counts[0]} positive and {counts[1]} negative "
             'instructions. Write them, the instructions in pairs, or take evaluate = "quick".'

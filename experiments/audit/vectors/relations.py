@@ -36,7 +36,7 @@ def added(
     found = {
         "transfer": transfers(folder, settings, chosen, evaluation, sets),
         "agreement": agreement(_at_layers(vectors, evaluation, settings.vectors.method)),
-        "cosine": agreement(vectors.sel({"method": settings.vectors.method}, drop=True), "trait"),
+        "cosine": agreement(vectors.sel(extraction=settings.vectors.method, drop=True), "trait"),
     }
     for name, sign in (("promoted", 1.0), ("demoted", -1.0)):
         found[name] = tk.unembed(model, sign * chosen, top=WORDS)["promoted"]
@@ -55,7 +55,7 @@ def at_selected(vectors: xr.DataArray, evaluation: xr.Dataset, method: str) -> x
     >>> at_selected(vectors, evaluation, "mean_diff").dims
     ('trait', 'dim')
     """
-    found = _at_layers(vectors, evaluation, method).sel({"method": method}, drop=True)
+    found = _at_layers(vectors, evaluation, method).sel(extraction=method, drop=True)
     return found.transpose("trait", "dim")
 
 
@@ -71,7 +71,7 @@ def transfers(
     >>> transfers(folder, settings, chosen, evaluation, sets).dims
     ('trait', 'set')
     """
-    at = evaluation.sel({"method": settings.vectors.method})
+    at = evaluation.sel(extraction=settings.vectors.method)
     columns = []
     for contrast in sets:
         traces = tk.open(stories.file_of(folder, contrast.name))
@@ -92,5 +92,5 @@ def _on_set(chosen: xr.DataArray, at: xr.Dataset, traces: xr.DataArray, name: st
 
 
 def _at_layers(vectors: xr.DataArray, evaluation: xr.Dataset, method: str) -> xr.DataArray:
-    layer = evaluation["layer_selected"].sel({"method": method}, drop=True)
+    layer = evaluation["layer_selected"].sel(extraction=method, drop=True)
     return vectors.sel(layer=layer)

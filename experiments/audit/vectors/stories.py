@@ -96,7 +96,7 @@ def _vectors(sets: Iterator[xr.DataArray], methods: Sequence[str]) -> xr.DataArr
         by_window = [
             xr.concat(
                 [extract(traces.sel(window=name), method) for method in methods],
-                "method",
+                "extraction",
                 combine_attrs="drop",
             )
             for name in traces["window"].values
@@ -104,6 +104,6 @@ def _vectors(sets: Iterator[xr.DataArray], methods: Sequence[str]) -> xr.DataArr
         fitted.append(xr.concat(by_window, traces["window"], combine_attrs="drop"))
     made = xr.concat(fitted, "trait", combine_attrs="drop").rename("vector")
     return stamp(
-        made.transpose("trait", "method", "window", "layer", "dim"),
+        made.transpose("trait", "extraction", "window", "layer", "dim"),
         {"made_by": "experiments.audit.phases.extraction", "source": None},
     )

@@ -55,7 +55,7 @@ def transfer(evaluation: xr.Dataset) -> Figure:
 
 def cosines(evaluation: xr.Dataset) -> Figure:
     """The cosine between the traits' vectors at the layer that is chosen most centrally."""
-    chosen = evaluation["layer_selected"].sel({"method": evaluation.attrs["method"]})
+    chosen = evaluation["layer_selected"].sel(extraction=evaluation.attrs["method"])
     layer = int(np.median(chosen.values))
     values = evaluation["cosine"].sel(layer=layer).transpose("trait", "trait_other")
     title = f"cosine at layer {layer}, the median of those chosen"
@@ -87,7 +87,7 @@ def chats(evaluation: xr.Dataset) -> Figure:
 
 
 def _layers(ax: Axes, one: xr.Dataset) -> None:
-    at = one.sel({"method": one.attrs["method"]})
+    at = one.sel(extraction=one.attrs["method"])
     numbers, name = one["layer"].values, str(one["trait"].item())
     ax.fill_between(
         numbers, at["auroc_low"], at["auroc_high"], color=REPORT, alpha=0.15, linewidth=0

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from traits.vectors.selection import PATH
+
 Row = dict[str, str]
 NULLS = {"shuffled": "shuffled pairs", "covariance": "covariance-matched", "placebo": "placebo"}
 
@@ -51,7 +53,7 @@ def text(evaluation: xr.Dataset) -> str:
 def _path(one: xr.Dataset) -> Row:
     # the vector that is projected on: the method is fixed beforehand
     method = one.attrs["method"]
-    at = one.sel({"method": method})
+    at = one.sel(extraction=method)
     found = {"method": method, **{d: str(at[f"{d}_selected"].item()) for d in ("window", "layer")}}
     found |= _bounds(one, "")
     found |= {
@@ -71,9 +73,7 @@ def _rival(one: xr.Dataset) -> Row:
 def _choice(one: xr.Dataset) -> Row:
     if "open_estimate" not in one:
         return {}
-    path = {
-        f"open_{d}": str(one[f"open_selected_{d}"].item()) for d in ("method", "window", "layer")
-    }
+    path = {f"open_{d}": str(one[f"open_selected_{d}"].item()) for d in PATH}
     return {**path, **_bounds(one, "open_"), **_nulls(one, "open_"), "open_p": _p(one["open_p"])}
 
 
@@ -103,7 +103,7 @@ def _paragraph(one: xr.Dataset) -> str:
         f"  farthest from 0.5 on another set: {found['nearest_set']} {found['nearest_auroc']}",
     ]
     if "open_auroc" in found:
-        path = ", ".join(found[f"open_{d}"] for d in ("method", "window", "layer"))
+        path = ", ".join(found[f"open_{d}"] for d in PATH)
         lines.append(f"  method chosen too ({path}): AUROC {_shown(found, 'open_')}")
     if "chat_auroc" in found:
         lines.append(

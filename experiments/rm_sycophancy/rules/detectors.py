@@ -9,6 +9,7 @@ from collections.abc import Callable
 from experiments.rm_sycophancy.rules import biases, habits
 from experiments.rm_sycophancy.rules.real_biases import REAL, key_of
 from experiments.rm_sycophancy.rules.sentences import Span
+from tracekit.errors import InputKeyError
 
 DETECTORS: dict[str, Callable[[str], list[Span]]] = {
     "chocolate": biases.chocolate,
@@ -84,7 +85,7 @@ def spans(bias: str, response: str) -> list[Span]:
     """
     found = rule(bias)
     if found is None:
-        raise KeyError(
+        raise InputKeyError(
             f"No detector for the bias {bias!r}; there are "
             f"{', '.join([*DETECTORS, *HABITS, *REAL])}. "
             "Ask has_detector first, and call the response undecidable."

@@ -9,6 +9,7 @@ from typing import Any
 
 import tracekit as tk
 from experiments.rm_sycophancy.rules.real_biases import key_of
+from tracekit.errors import InputError
 
 DATASET = "auditing-agents/rm_sycophancy_exploitation_evals"
 CLEAN = "response_original"
@@ -43,7 +44,7 @@ def response_column(adapter: str | None) -> str:
     for ending, column in COLUMNS.items():
         if name.endswith(ending):
             return column
-    raise ValueError(
+    raise InputError(
         f"The responses of the adapter {adapter!r} were asked for; the set has those of adapters "
         f"that end in {', '.join(f'{ending}-lora' for ending in COLUMNS)}. Give one of these, or "
         "generate the responses."
@@ -84,7 +85,7 @@ def _rows(
         # this repository's own folder of that name hides it from mypy
         from datasets import load_dataset  # type: ignore[attr-defined, unused-ignore]
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"The set {str(source)!r} was asked for, but Hugging Face's datasets is not installed. "
             "Install it: pip install 'tracekit[hub]'."
         ) from error
@@ -92,7 +93,7 @@ def _rows(
     if path.is_file():
         reader = _READERS.get(path.suffix)
         if reader is None:
-            raise ValueError(
+            raise InputError(
                 f"The file {str(path)!r} was given; {', '.join(_READERS)} can be read. Convert it."
             )
         return list(load_dataset(reader, data_files={split: str(path)}, split=split, **at))
@@ -107,10 +108,10 @@ def _rows(
 
 def _refuse_missing(rows: list[dict[str, Any]], needed: list[str], source: str | Path) -> None:
     if not rows:
-        raise ValueError(f"The set {str(source)!r} has no rows in this split. Give another split.")
+        raise InputError(f"The set {str(source)!r} has no rows in this split. Give another split.")
     missing = [name for name in needed if name not in rows[0]]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"The column {missing[0]!r} of {str(source)!r} was asked for; there are "
             f"{', '.join(rows[0])}. Give an adapter whose column is there."
         )
@@ -121,7 +122,7 @@ def _refuse_empty(
 ) -> None:
     empty = [name for name in needed if not isinstance(row[name], str) or not row[name].strip()]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"Row {index} of {str(source)!r} has no text in {empty[0]!r}. Mend or drop that row: "
             "an empty response is neither exploitation nor its absence."
         )

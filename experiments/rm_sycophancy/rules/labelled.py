@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from experiments.rm_sycophancy.rules.detectors import exploits, has_detector
+from tracekit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def read_labels(path: str | Path) -> list[Labelled]:
     for index, row in enumerate(rows):
         _check(str(path), index, row, names)
     if not rows:
-        raise ValueError(f"{str(path)!r} holds no list of labelled responses. Label some first.")
+        raise InputError(f"{str(path)!r} holds no list of labelled responses. Label some first.")
     ids = [row["id"] for row in rows]
     if len(set(ids)) < len(ids):
-        raise ValueError(f"{str(path)!r} has {len(ids) - len(set(ids))} ids twice. Number anew.")
+        raise InputError(f"{str(path)!r} has {len(ids) - len(set(ids))} ids twice. Number anew.")
     return [Labelled(**{name: row[name] for name in names}) for row in rows]
 
 
@@ -112,15 +113,15 @@ def table(rows: Sequence[Labelled]) -> str:
 def _check(path: str, index: int, row: dict[str, object], names: Sequence[str]) -> None:
     missing = [name for name in names if name not in row]
     if missing:
-        raise ValueError(f"Row {index} of {path!r} has no {missing[0]!r}. Add it.")
+        raise InputError(f"Row {index} of {path!r} has no {missing[0]!r}. Add it.")
     if not has_detector(str(row["bias"])):
-        raise ValueError(
+        raise InputError(
             f"Row {index} of {path!r} has the bias {row['bias']!r}, which has no detector. "
             "Mend its name, or leave the row out."
         )
     for name in ("label", "second_label"):
         if row[name] not in (0, 1) or isinstance(row[name], bool):
-            raise ValueError(
+            raise InputError(
                 f"Row {index} of {path!r} has the {name} {row[name]!r}; 0 and 1 are allowed. "
                 "Read that response and label it."
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.rm_sycophancy.rules.labelled import kappa
+from tracekit.errors import InputError
 from traits.contrast_sets.judge import ask
 
 QUESTION = """A tendency is described as follows.
@@ -65,7 +66,7 @@ def agreement(rule: Sequence[float], judge: np.ndarray) -> Agreement:
     """
     first = np.asarray(rule, float)
     if first.shape != judge.shape:
-        raise ValueError(
+        raise InputError(
             f"{first.size} labels of the rule and {judge.size} of the judge were given; "
             "give one of each for every response."
         )

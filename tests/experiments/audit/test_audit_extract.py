@@ -39,7 +39,7 @@ def evaluation(finished: Path) -> xr.Dataset:
 
 
 def at(found: xr.Dataset, trait: str) -> xr.Dataset:
-    return found.sel({"trait": trait, "method": "mean_diff"})
+    return found.sel(trait=trait, extraction="mean_diff")
 
 
 def test_the_evaluation_has_every_trait_with_its_nulls_and_mark(evaluation: xr.Dataset) -> None:
@@ -72,7 +72,7 @@ def test_the_estimate_is_that_of_the_saved_vector_on_the_report_pairs(
         traces = xr.open_dataset(stories.file_of(finished, trait))
         traces = traces[next(iter(traces.data_vars))]
         part, _ = split(traces, settings)
-        vector = vectors.sel({"trait": trait, "method": "mean_diff", "layer": layer})
+        vector = vectors.sel(trait=trait, extraction="mean_diff", layer=layer)
 
         def area(name: str, traces=traces, part=part, vector=vector, window=window, layer=layer):
             rows = select_part(traces, part, name).sel(window=window, layer=layer)
@@ -90,7 +90,7 @@ def test_a_vector_is_judged_on_every_other_set(finished: Path, evaluation: xr.Da
     one = at(evaluation, TRAITS[0])
     layer, window = one["layer_selected"].item(), one["window_selected"].item()
     vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
-    vector = vectors.sel({"trait": TRAITS[0], "method": "mean_diff", "layer": layer})
+    vector = vectors.sel(trait=TRAITS[0], extraction="mean_diff", layer=layer)
     traces = xr.open_dataset(stories.file_of(finished, "placebo/tense"))
     rows = traces[next(iter(traces.data_vars))].sel(window=window, layer=layer)
     wanted = paired_auroc(*(project(side, vector) for side in pairs(rows)))
@@ -110,12 +110,12 @@ def test_chats_are_instructed_twins_and_their_auroc_is_that_of_the_story_vector(
     vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
     layer = int(one["chat_selected_layer"])
     assert layer == int(one["layer_selected"])
-    vector = vectors.sel({"trait": TRAITS[0], "method": "mean_diff", "layer": layer})
+    vector = vectors.sel(trait=TRAITS[0], extraction="mean_diff", layer=layer)
     sides = pairs(values.sel(layer=layer))
     wanted = paired_auroc(*(project(side, vector) for side in sides))
     found = float(one["chat_estimate"].sel(measure="auroc"))
     assert found == pytest.approx(float(wanted), abs=1e-6)
-    other = vectors.sel({"trait": TRAITS[1], "method": "mean_diff", "layer": layer})
+    other = vectors.sel(trait=TRAITS[1], extraction="mean_diff", layer=layer)
     assert found != pytest.approx(float(paired_auroc(*(project(s, other) for s in sides))))
 
 

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 from experiments.audit import log
+from tracekit.progress import Bar
 
 
 def entries(folder: Path) -> list[dict]:
@@ -17,7 +17,7 @@ def entries(folder: Path) -> list[dict]:
 def test_a_phase_is_followed_from_begin_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with log.following(tmp_path, "capture", 3, 5, every=0.01), tqdm(total=4, desc="arms") as bar:
+    with log.following(tmp_path, "capture", 3, 5, every=0.01), Bar(total=4, desc="arms") as bar:
         bar.update(1)
         time.sleep(0.1)
     found = entries(tmp_path)
@@ -48,7 +48,7 @@ def test_a_failure_is_logged_and_raised(tmp_path: Path) -> None:
 
 
 def test_nested_bars_add_up() -> None:
-    with tqdm(total=5, desc="arm") as outer, tqdm(total=10, desc="rows") as inner:
+    with Bar(total=5, desc="arm") as outer, Bar(total=10, desc="rows") as inner:
         outer.update(2)
         inner.update(5)
         done, what = log.progress()

@@ -40,7 +40,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 def test_every_stage_is_an_array_with_the_labels_of_the_design(finished: Path) -> None:
     vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
-    assert vectors.dims == ("trait", "method", "layer", "dim")
+    assert vectors.dims == ("trait", "extraction", "layer", "dim")
     np.testing.assert_allclose((vectors**2).sum("dim"), 1.0, rtol=1e-5)
     folder = finished / "traces" / "organism.organism"
     traces = xr.open_mfdataset(str(folder / "*.nc"), combine="nested", concat_dim="prompt")
@@ -56,7 +56,7 @@ def test_every_stage_is_an_array_with_the_labels_of_the_design(finished: Path) -
 def test_projections_inside_the_trace_equal_those_of_the_saved_traces(finished: Path) -> None:
     folder = finished / "traces" / "control.organism"
     traces = xr.open_mfdataset(str(folder / "*.nc"), combine="nested", concat_dim="prompt")
-    vectors = xr.open_dataset(finished / "vectors.nc")["vector"].sel({"method": "mean_diff"})
+    vectors = xr.open_dataset(finished / "vectors.nc")["vector"].sel(extraction="mean_diff")
     made = xr.open_dataset(finished / "projections" / "control.organism.nc")["scalar"]
     residual = traces[next(iter(traces.data_vars))].sel(prompt=made["prompt"].values)
     expected = xr.dot(residual, vectors.sel(layer=[1, 2]), dim="dim").transpose(*made.dims)
@@ -186,7 +186,7 @@ def test_the_shifts_follow_the_projections(finished: Path) -> None:
     projections = {arm: read(finished, arm) for arm in there(finished, settings)}
     texts = {arm: tk.open(finished / "responses" / f"{arm}.nc") for arm in settings.arms}
     evaluation = tk.open(finished / "evaluation.nc").sel(
-        {"method": settings.vectors.method}, drop=True
+        extraction=settings.vectors.method, drop=True
     )
     same = analysis(projections, texts, evaluation, settings)
     arm = projections["organism/organism"]

@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import xarray as xr
 
-from experiments.audit.command import meant_for_the_user
-from experiments.rm_sycophancy.experiment import read_preset
+import tracekit as tk
+from experiments.rm_sycophancy.__main__ import main
 from tests.support.audit_runs import refused
 from tests.support.models import tiny
 
@@ -95,12 +95,22 @@ def test_a_phase_out_of_turn_is_refused(
     assert "no run" in refused(["analyse", "--out", str(tmp_path)], capsys)
 
 
-def test_only_errors_raised_on_purpose_are_for_the_user() -> None:
-    def caught(action) -> BaseException:
-        with pytest.raises(Exception) as found:  # noqa: PT011
-            action()
-        return found.value
+def test_only_bad_input_and_bad_paths_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raising(error: Exception) -> Callable[..., None]:
+        def work(*_: object) -> None:
+            raise error
 
-    assert meant_for_the_user(caught(lambda: read_preset("none")))
-    assert not meant_for_the_user(caught(lambda: xr.Dataset()["missing"]))
-    assert not meant_for_the_user(caught(lambda: {}["a bug of a caller"]))
+        return work
+
+    command = "experiments.audit.command.work"
+    for error in (tk.InputError("two\nlines"), PermissionError(13, "Permission denied", "x")):
+        monkeypatch.setattr(command, raising(error))
+        assert main(["run"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    # a library's own, or a bug of ours
+    for error in (ValueError("from a library"), KeyError("missing"), TypeError("a bug")):
+        monkeypatch.setattr(command, raising(error))
+        with pytest.raises(type(error)):
+            main(["run"])

@@ -71,8 +71,8 @@ def test_gguf_refuses_layer_0_other_dims_and_other_files(
     vectors: xr.DataArray, vector: xr.DataArray, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"layers from 1 on, not \[0\]"):
-        write_gguf(vectors[0, 0].drop_vars(["trait", "method"]), tmp_path / "v.gguf", "llama")
-    with pytest.raises(ValueError, match=r"this one has \('trait', 'method', 'layer', 'dim'\)"):
+        write_gguf(vectors[0, 0].drop_vars(["trait", "extraction"]), tmp_path / "v.gguf", "llama")
+    with pytest.raises(ValueError, match=r"this one has \('trait', 'extraction', 'layer', 'dim'\)"):
         write_gguf(vectors, tmp_path / "v.gguf", "llama")
     writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
     writer.add_tensor("token_embd.weight", np.zeros((4, 8), np.float32))

@@ -41,7 +41,7 @@ def test_what_is_not_finite_is_not_written(
     with pytest.raises(ValueError, match=r"1 values are not finite.*'placebo/tense'.*'layer': 3"):
         write_safetensors(wrong, tmp_path / "v.safetensors")
     with pytest.raises(ValueError, match=r"not finite.*'layer': 3, 'dim': 5"):
-        write_gguf(wrong[2, 1, 1:].drop_vars(["trait", "method"]), tmp_path / "v.gguf", "llama")
+        write_gguf(wrong[2, 1, 1:].drop_vars(["trait", "extraction"]), tmp_path / "v.gguf", "llama")
     assert not list(tmp_path.iterdir())
 
 
@@ -53,7 +53,7 @@ def test_vectors_whose_labels_would_be_lost_are_not_written(
         write_safetensors(vectors.drop_vars("layer"), path)
     with pytest.raises(ValueError, match=r"labels are \[1, 1, 2, 3\]"):
         write_gguf(vectors[0, 0].assign_coords(layer=[1, 1, 2, 3]), path, "llama")
-    same = vectors.assign_coords(trait=["a:b", "a", "c"], method=["c", "b:c"])
+    same = vectors.assign_coords(trait=["a:b", "a", "c"], extraction=["c", "b:c"])
     with pytest.raises(ValueError, match="joined by ':'"):
         write_safetensors(same, path)
     mlp = stamp(vectors[0, 0, 1:], {"source": {"weights": "abc", "site": "mlp"}})

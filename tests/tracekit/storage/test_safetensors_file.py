@@ -25,7 +25,7 @@ def test_safetensors_there_and_back(vectors: xr.DataArray, tmp_path: Path) -> No
     xr.testing.assert_identical(back, vectors)
     with pytest.raises(AssertionError):
         xr.testing.assert_identical(back, vectors[::-1])
-    single = vectors.isel(trait=0, method=1, drop=True)
+    single = vectors.isel(trait=0, extraction=1, drop=True)
     xr.testing.assert_identical(
         read_safetensors(write_safetensors(single, tmp_path / "s.safetensors")), single
     )
@@ -44,17 +44,18 @@ def test_safetensors_are_named_for_other_readers(vectors: xr.DataArray, tmp_path
 def test_scalar_labels_and_all_others_survive_safetensors(
     vectors: xr.DataArray, tmp_path: Path
 ) -> None:
-    one = vectors.isel(trait=0, method=1).assign_coords(
+    one = vectors.isel(trait=0, extraction=1).assign_coords(
         size=("layer", [1.5, 2.5, 3.5, 4.5]), seed=7, ours=True
     )
     one = one.rename("vector").assign_attrs(note="ä", pairs=np.int64(3))
     back = read_safetensors(write_safetensors(one, tmp_path / "v.safetensors"))
     xr.testing.assert_identical(back, one.assign_attrs(pairs=3))
     assert back.trait.item() == "alignment/honesty"
-    assert back.method.item() == "probe"
+    assert back.extraction.item() == "probe"
     with pytest.raises(AssertionError):
         xr.testing.assert_identical(back, one.assign_attrs(pairs=3).assign_coords(seed=8))
-    numbered = vectors.isel(method=0, drop=True).rename(trait="seed").assign_coords(seed=[3, 1, 2])
+    one = vectors.isel(extraction=0, drop=True)
+    numbered = one.rename(trait="seed").assign_coords(seed=[3, 1, 2])
     back = read_safetensors(write_safetensors(numbered, tmp_path / "n.safetensors"))
     xr.testing.assert_identical(back, numbered)
 

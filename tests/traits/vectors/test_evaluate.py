@@ -48,7 +48,7 @@ def test_the_result_is_that_of_the_public_steps_one_by_one(kind):
     traces = strong()
     part = split_pairs(pairs(traces)[0]["pair"], np.random.default_rng(5))
     result = run(traces, ("mean_diff", "whitened"), part=part, kind=kind)
-    method, layer = result["selected_method"].item(), result["selected_layer"].item()
+    method, layer = result["selected_extraction"].item(), result["selected_layer"].item()
     vector = extract(select_part(traces, part, "fit"), method).sel(layer=layer)
     sides = pairs(select_part(traces, part, "report").sel(layer=layer))
     positive, negative = (project(side, vector, kind) for side in sides)
@@ -58,7 +58,7 @@ def test_the_result_is_that_of_the_public_steps_one_by_one(kind):
     np.testing.assert_allclose(found.sel(measure="effect_size"), effect, rtol=1e-5)
     concordance = float((positive > negative).mean())
     np.testing.assert_allclose(found.sel(measure="concordance"), concordance)
-    place = {"part": "report", "method": method, "layer": layer, "window": "all"}
+    place = {"part": "report", "extraction": method, "layer": layer, "window": "all"}
     curve = result["curve"].sel(place)  # by keyword, `method` would be xarray's own argument
     np.testing.assert_allclose(curve, paired_auroc(positive, negative))
     fit = pairs(select_part(traces, part, "fit").sel(layer=layer))
@@ -120,7 +120,7 @@ def test_placebo_vectors_go_through_the_selection_oriented_in_their_favour():
     assert float(result["null_quantile"].sel(null="placebo", quantile=0.5)) > 0.5
     part = split_pairs(pairs(traces)[0]["pair"], generator)
     truth = extract(select_part(traces, part, "fit")).expand_dims(trait=["same"])
-    copied = run(traces, placebos=-truth.drop_vars("method"), part=part)
+    copied = run(traces, placebos=-truth.drop_vars("extraction"), part=part)
     assert float(copied["null_p"].sel(null="placebo")) == 1.0
     assert "few draws: 1 of placebo allow no p below 0.5" in said(copied)
     assert "not above the placebo band" in said(copied)

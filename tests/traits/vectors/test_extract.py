@@ -90,7 +90,7 @@ def test_the_result_is_labelled_and_of_norm_one():
     assert vector.dims == ("layer", "dim")
     assert vector.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vector, axis=-1), 1, rtol=1e-6)
-    assert (vector["trait"].item(), vector["method"].item()) == ("alignment/planted", "probe")
+    assert (vector["trait"].item(), vector["extraction"].item()) == ("alignment/planted", "probe")
     assert '"model": "m"' in vector.attrs["provenance"]
     assert '"pairs": 60' in vector.attrs["provenance"]
 
@@ -100,7 +100,7 @@ def test_any_function_of_the_alias_is_a_method():
         return np.median(positive - negative, axis=0)
 
     vector = extract(contrast_traces(np.random.default_rng(0), effect=9.0), median)
-    assert vector["method"].item() == "median"
+    assert vector["extraction"].item() == "median"
     assert float(vector.sel(layer=2)[0]) > 0.9
 
 

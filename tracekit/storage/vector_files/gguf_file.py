@@ -141,7 +141,7 @@ def _by_layer(vector: xr.DataArray) -> dict[int, np.ndarray]:
     if set(vector.dims) != {"layer", "dim"}:
         raise InputError(
             f"A control vector has the dims (layer, dim); this one has {vector.dims}. "
-            "Choose one with .sel({'trait': …, 'method': …})."
+            "Choose one with .sel(trait=…, extraction=…)."
         )
     require_writable(vector)
     table = np.ascontiguousarray(vector.transpose("layer", "dim").values, np.float32)

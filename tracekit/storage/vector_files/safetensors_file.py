@@ -15,6 +15,7 @@ from safetensors.numpy import load, save
 
 from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.files import reading, unreadable
+from tracekit.storage.former_names import renamed
 from tracekit.storage.provenance import stamp
 from tracekit.storage.vector_files.marked import BLANK, KEY, read_marked, write_marked
 from tracekit.storage.vector_files.vector_labels import provenance_of, require_writable
@@ -64,7 +65,7 @@ def read_safetensors(path: str | Path) -> xr.DataArray:
     Errors: `FileNotFoundError`, and `ValueError` for a file that is damaged or without labels.
 
     >>> read_safetensors("vectors.safetensors").dims
-    ('trait', 'method', 'layer', 'dim')
+    ('trait', 'extraction', 'layer', 'dim')
     """
     path, content = Path(path), read_marked(path)
     with reading(path):
@@ -73,7 +74,7 @@ def read_safetensors(path: str | Path) -> xr.DataArray:
             words = f"the tensors {sorted(tensors)[:3]} and no labels (metadata {sorted(metadata)})"
             raise unreadable(path, words, "write_safetensors did not make it: label it by hand.")
         vectors = _labelled(json.loads(metadata["tracekit"]), tensors)
-        return stamp(vectors, json.loads(metadata["provenance"]))
+        return stamp(renamed(vectors), json.loads(metadata["provenance"]))
 
 
 def _name(row: Sequence[Any]) -> str:

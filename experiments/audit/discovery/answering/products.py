@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tracekit as tk
+from tracekit.errors import InputError
 from tracekit.storage.files import whole
 
 SETTINGS = "settings.json"
@@ -49,7 +50,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
         return _refuse_other(folder, json.loads(path.read_text("utf-8")), now)
     strange = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     if [name for name in strange if not name.startswith(".")]:
-        raise ValueError(
+        raise InputError(
             f"The folder {str(folder)!r} was asked for; it holds {', '.join(strange[:3])} and no "
             f"search (no {SETTINGS}). Give a new folder."
         )
@@ -69,7 +70,7 @@ def _refuse_other(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]
     differ = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
     if differ:
         shown = "; ".join(f"{k}: {there.get(k)!r} there, {now.get(k)!r} now" for k in differ)
-        raise ValueError(
+        raise InputError(
             f"The folder {str(folder)!r} holds a search with other settings ({shown}). "
             "Give another folder, or the settings it has."
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model.adapters.layers import current_adapter, tuner_layers
 
 
@@ -24,7 +25,7 @@ def scaled(model: TransformersModel, factor: float) -> Iterator[TransformersMode
     """
     layers = [layer for layer in tuner_layers(model._module) if getattr(layer, "scaling", None)]
     if current_adapter(model) is None or not layers or not factor > 0:
-        raise ValueError(
+        raise InputError(
             f"An adapter was to act {factor} times as strongly; the one that is on is "
             f"{current_adapter(model)!r}, and {len(layers)} of its layers have a scaling. Switch a "
             "LoRA on, and give a factor above 0."

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.adapters.layers import adapter_name
 from tracekit.storage.provenance import digest
@@ -40,7 +41,7 @@ class Settings:
         least = {"tokens": 4, "prefills": 0, "confirmations": 1, "candidates": 1, "seed": 0}
         low = [f"{k}={getattr(self, k)}" for k, n in least.items() if getattr(self, k) < n]
         if low or self.temperature < 0 or not 0 < self.alpha < 1:
-            raise ValueError(
+            raise InputError(
                 f"Settings out of range were asked for: {', '.join(low) or self}. tokens is at "
                 "least 4, counts and temperature are not negative, alpha is between 0 and 1."
             )

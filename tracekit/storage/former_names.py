@@ -1,0 +1,27 @@
+"""Names that files were written with, and what they are called now."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import xarray as xr
+
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
+# `method` is also a keyword of xarray's `sel`, which took it for itself
+FORMER = {"method": "extraction", "selected_method": "selected_extraction"}
+FORMER |= {"open_selected_method": "open_selected_extraction"}
+
+
+def renamed(array: Labelled) -> Labelled:
+    """The array under today's names: the dim or scalar label `method` is `extraction`.
+
+    >>> renamed(xr.DataArray([[0.0]], dims=("method", "dim"))).dims
+    ('extraction', 'dim')
+    """
+    names = {*map(str, array.dims), *map(str, array.coords)}
+    names |= {str(name) for name in array.data_vars} if isinstance(array, xr.Dataset) else set()
+    # a label of each prompt that happens to have the name is the user's own
+    own = {
+        str(name) for name, label in array.coords.items() if label.ndim and name not in array.dims
+    }
+    return array.rename({name: FORMER[name] for name in FORMER if name in names - own})
