@@ -9,7 +9,7 @@ import xarray as xr
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 # `method` is also a keyword of xarray's `sel`, which took it for itself
 FORMER = {"method": "extraction", "selected_method": "selected_extraction"}
-FORMER |= {"open_selected_method": "open_selected_extraction"}
+FORMER |= {"open_selected_method": "open_selected_extraction", "method_other": "extraction_other"}
 
 
 def renamed(array: Labelled) -> Labelled:

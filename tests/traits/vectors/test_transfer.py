@@ -36,8 +36,8 @@ def test_the_agreement_is_the_cosine_of_every_two():
     found = agreement(xr.DataArray(values, dims=("extraction", "layer", "dim"), coords=methods))
     norms = np.linalg.norm(values, axis=-1)
     wanted = values[0, 1] @ values[2, 1] / norms[0, 1] / norms[2, 1]
-    picked = found.sel(extraction="a", method_other="c").isel(layer=1)
+    picked = found.sel(extraction="a", extraction_other="c").isel(layer=1)
     np.testing.assert_allclose(picked, wanted)
-    np.testing.assert_allclose(found.sel(extraction="b", method_other="b"), 1)
+    np.testing.assert_allclose(found.sel(extraction="b", extraction_other="b"), 1)
     with pytest.raises(ValueError, match="over 'trait' was asked for"):
         agreement(xr.DataArray(values, dims=("extraction", "layer", "dim")), "trait")
