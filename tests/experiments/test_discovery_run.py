@@ -115,7 +115,8 @@ def test_an_adapter_that_changes_nothing_is_refused_or_said_to(
         if "lora_B" in name:
             torch.nn.init.constant_(parameter, size)
     model.save_pretrained(str(tmp_path / "nothing"))
-    search = (tiny_llama, str(tmp_path / "nothing"), PROMPTS, tmp_path / "run", SETTINGS)
+    brief = Settings(**{**vars(SETTINGS), "prefills": 0, "factors": ()})
+    search = (tiny_llama, str(tmp_path / "nothing"), PROMPTS, tmp_path / "run", brief)
     if size == 0:
         with pytest.raises(ValueError, match="it changes nothing"):
             discover(*search, log=lambda _: None)

@@ -32,7 +32,7 @@ class Settings:
     prefills: int = 40
     confirmations: int = 3
     factors: tuple[float, ...] = (1.5, 2.0, 3.0)
-    amplified: int = 48
+    amplified: int = 64
     candidates: int = 24
     seed: int = 0
     alpha: float = 0.05
