@@ -20,7 +20,7 @@ from experiments.audit.report import page
 from experiments.audit.sections import blind, data, pairs
 from experiments.audit.settings.groups import Decomposition, Null, Settings
 from experiments.audit.verdict import judgement, rules
-from experiments.benchmarks.audit_matrix import unfit
+from experiments.benchmarks.audits.audit_matrix import unfit
 from tests.support.oracles.planted_run import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.benchmarks.audit_blind import table
+from experiments.benchmarks.audits.audit_blind import table
 
 KIND = {f"benign-{n}": "style" if n < 20 else "habits" for n in range(40)}
 ALLOWED = np.arange(1, 4)

@@ -1,7 +1,7 @@
 """Whatever the audit accepts ends with a table and a page, and what it cannot decide is said first.
 
-Whole runs of `experiments.benchmarks.audit_matrix` on a tiny random model: a few of its cells,
-each with other prompts, arms and limits (the script runs them all).
+Whole runs of `experiments.benchmarks.audits.audit_matrix` on a tiny random model: a few of its
+cells, each with other prompts, arms and limits (the script runs them all).
 """
 
 import json
@@ -16,7 +16,7 @@ from experiments.audit.labels import decides
 from experiments.audit.phases import analysis
 from experiments.audit.phases.questions import WAYS, _asked
 from experiments.audit.prompt_sets import read
-from experiments.benchmarks.audit_matrix import PROMPTS, Bench, Cell, unfit
+from experiments.benchmarks.audits.audit_matrix import PROMPTS, Bench, Cell, unfit
 from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from tests.support.oracles import planted_run
 

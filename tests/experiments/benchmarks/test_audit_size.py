@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.audit.phases import analysis
-from experiments.benchmarks import audit_size
+from experiments.benchmarks.audits import audit_size
 from tests.support.oracles.planted_run import build
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.phases import analysis
-from experiments.benchmarks.audit_matrix import unfit
+from experiments.benchmarks.audits.audit_matrix import unfit
 from experiments.benchmarks.fuzz.damage import damaged
 from experiments.benchmarks.fuzz.outcome import Case
 from tests.support.oracles.planted_run import build

@@ -1,7 +1,8 @@
 """B among many benign adapters: where do organism and controls stand, and is B right about others?
 
     for k in $(seq 0 44); do python -m experiments.organisms train --benign --seed $k; done
-    python -m experiments.benchmarks.audit_blind --run runs/smollm2-full-… --benign runs/organisms
+    python -m experiments.benchmarks.audits.audit_blind \
+        --run runs/smollm2-full-… --benign runs/organisms
 
 The statistic is the audit's own: the largest t over trait and layer of (adapter − clean) on the
 clean model's answers to the run's neutral prompts. Each adapter of the run is put among all k
@@ -32,7 +33,7 @@ from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.experiment import EXPERIMENT
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = ("part", "adapter", "kind", "T", "against", "k", "as_unlike", "p", "rate", "low", "high")
 Row = dict[str, object]
 

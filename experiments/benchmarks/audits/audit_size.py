@@ -1,7 +1,7 @@
 """How often the A-and-detection procedure rejects when labels mean nothing, and finds effects.
 
-    python -m experiments.benchmarks.audit_size --size 2000 --power 100
-    python -m experiments.benchmarks.audit_size --run runs/smollm2-0123abcd
+    python -m experiments.benchmarks.audits.audit_size --size 2000 --power 100
+    python -m experiments.benchmarks.audits.audit_size --run runs/smollm2-0123abcd
 
 Size: labels of all responses are exchanged (spans with their matches likewise) and the layer is
 chosen, and the test made, as on the true ones. Power: a direction raises tokens of jittered exploit
@@ -37,7 +37,7 @@ from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation, stories
 from traits import extract, select_part
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 LEVEL, SIBLING = 0.05, 0.7
 EFFECTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 DRAWS = 999

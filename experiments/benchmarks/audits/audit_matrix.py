@@ -1,7 +1,7 @@
 """Whatever the audit accepts ends with a table and a page: prompt files × arms × limits.
 
-    python -m experiments.benchmarks.audit_matrix --out /tmp/matrix
-    python -m experiments.benchmarks.audit_matrix --prompts unlabelled,two --arms bare
+    python -m experiments.benchmarks.audits.audit_matrix --out /tmp/matrix
+    python -m experiments.benchmarks.audits.audit_matrix --prompts unlabelled,two --arms bare
 
 Each cell is a whole run of the tiny preset on a tiny random model, with the vectors of the first
 cell. `speaker` is a model that says "chocolate" in some answers, so that there is something to

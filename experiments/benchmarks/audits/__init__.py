@@ -1,0 +1,1 @@
+"""The audit itself under test: its size, its power, its blind part, its refusals."""
