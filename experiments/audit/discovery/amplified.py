@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 from nnsight import TransformersModel
 
 import tracekit as tk
@@ -14,7 +13,7 @@ from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Louder
-from tracekit.storage.provenance import read, stamp
+from tracekit.storage.provenance import Labelled, read, stamp
 from tracekit.transcripts.prompts import Prompt
 
 
@@ -60,5 +59,5 @@ def _answers(
     return flat(runs, gain)
 
 
-def _marked(array: xr.Dataset | xr.DataArray, factor: float) -> xr.Dataset | xr.DataArray:
+def _marked(array: Labelled, factor: float) -> Labelled:
     return stamp(array, {**read(array), "adapter scaled by": factor})

@@ -97,7 +97,8 @@ def discover(
         search.settings.alpha,
     )
     rows = _asked(search, [_illustrated(f, arms, search.name) for f in rows])
-    p, strongest = float("nan"), {}
+    p = float("nan")
+    strongest: Mapping[str, float] = {}
     if search.benign:
         p, strongest = beyond_benign(arms, search.name, search.settings.candidates)
     about = {"search": dict(search.products.settings), "benign": list(map(str, search.benign))}
