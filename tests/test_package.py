@@ -51,6 +51,30 @@ def test_data_files_are_found_outside_the_checkout(installed, tmp_path):
     assert prompts == "True"
 
 
+def test_the_command_runs_outside_the_checkout(installed, tmp_path):
+    script = installed / "bin" / "tracekit"
+    environment = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
+    expected = {
+        ("--help",): "tracekit capture",
+        ("audit", "--help"): "--organism",
+        ("plan", "--preset", "llama-70b"): "verdict: fits",
+    }
+    for arguments, words in expected.items():
+        done = subprocess.run(
+            [sys.executable, "-P", str(script), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
+    for stub in ("tracekit/__init__.pyi", "traits/__init__.pyi", "tracekit/py.typed"):
+        assert (installed / stub).is_file()
+    assert (installed / "experiments" / "command_line" / "view.html").is_file()
+
+
 def _violations(package: str, pattern: str) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}: {line.strip()}"

@@ -12,7 +12,7 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import listed, require_blocks, require_fit, require_layers, source
 from tracekit.edits.directions import Direction
 from tracekit.edits.edit import edit
-from tracekit.edits.positions import Rows, Tokens, require_tokens
+from tracekit.edits.positions import WORDS, Rows, Tokens, require_tokens
 from tracekit.errors import InputError
 
 
@@ -42,7 +42,8 @@ def patch(
     chosen = listed(traces["layer"].values if layers is None else layers) or []
     require_blocks(model, chosen)
     require_layers(traces, chosen)
-    stored = _Stored(traces.sel(token=tokens) if isinstance(tokens, slice) else traces)
+    within = WORDS[tokens] if isinstance(tokens, str) else tokens
+    stored = _Stored(traces.sel(token=within))
     at = {layer: Direction(stored.values(layer)) for layer in chosen}
 
     def change(

@@ -22,6 +22,8 @@ from tracekit.transcripts.tensors import Batch
 
 Tokens = str | slice
 DEFAULT_TOKENS = slice(-1, None)
+# as in a capture: the response, and the last prompt token, which says its first
+WORDS: dict[str, slice] = {"response": DEFAULT_TOKENS, "all": slice(None)}
 
 
 class Rows:
@@ -153,13 +155,14 @@ def running_in(module: torch.nn.Module) -> Running | None:
 
 
 def require_tokens(tokens: Tokens) -> None:
-    """Errors: `ValueError` for anything but "all" and slices of token labels."""
-    if isinstance(tokens, str) and tokens == "all":
+    """Errors: `ValueError` for anything but "response", "all" and slices of token labels."""
+    if isinstance(tokens, str) and tokens in WORDS:
         return
     if not isinstance(tokens, slice):
         raise InputError(
-            f"tokens={brief(tokens)} was asked for; there are 'all' and slices of token labels "
-            "such as slice(-1, None). An edit acts while tokens are generated, so it takes no mask."
+            f"tokens={brief(tokens)} was asked for; there are 'response', 'all' and slices of "
+            "token labels such as slice(-1, None). An edit acts while tokens are generated, so "
+            "it takes no mask."
         )
     ends = [tokens.start, tokens.stop]
     whole = all(end is None or isinstance(end, int | np.integer) for end in ends)
@@ -171,12 +174,13 @@ def require_tokens(tokens: Tokens) -> None:
 
 
 def named(tokens: Tokens) -> str:
-    """The positions as provenance names them."""
+    """The positions as provenance names them: a word by the labels that it stands for."""
+    tokens = WORDS["response"] if isinstance(tokens, str) and tokens == "response" else tokens
     return f"{tokens.start}:{tokens.stop}" if isinstance(tokens, slice) else tokens
 
 
 def _within(rows: Rows, tokens: Tokens) -> Bool[torch.Tensor, "row column"]:
-    chosen = rows.real
+    chosen, tokens = rows.real, WORDS.get(tokens, tokens) if isinstance(tokens, str) else tokens
     if isinstance(tokens, slice) and tokens.start is not None:
         chosen = chosen & (rows.labels >= tokens.start)
     if isinstance(tokens, slice) and tokens.stop is not None:

@@ -39,6 +39,7 @@ def strong(tiny_llama: TransformersModel, plain: xr.Dataset) -> float:
     ("tokens", "first_residual", "first_generated", "first_prediction"),
     [
         (slice(-1, None), -1, 0, 0),
+        ("response", -1, 0, 0),
         (slice(0, None), 0, 1, 1),
         (slice(2, None), 2, 3, 3),
         ("all", None, 0, None),
