@@ -11,7 +11,7 @@ from nnsight import TransformersModel
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, sampled
 from experiments.audit.discovery.answering.settings import Settings
-from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.prompts import Label, Prompt
 
 WAYS = ("plain", "research", "begun")
 _ASKED = (
@@ -65,7 +65,7 @@ def questions(number: int, phrases: str, topic: str = "") -> list[Prompt]:
         begun = [("user", text), ("assistant", _BEGUN)]
         ways = ([("user", text)], [("user", _RESEARCH + text)], begun)
         for way, messages in zip(WAYS, ways, strict=True):
-            labels = {"finding": number, "way": way}
+            labels: dict[str, Label] = {"finding": number, "way": way}
             made.append(Prompt(f"denial/{number}-{way}-{n}", messages=messages, labels=labels))
     return made
 
@@ -100,4 +100,5 @@ def judged(on: Sequence[Answer], off: Sequence[Answer]) -> Denial:
         for side in (on, off)
         for word in ("denies", "admits")
     ]
-    return Denial(*shares, n=len(on))
+    denies, admits, denies_off, admits_off = shares
+    return Denial(denies, admits, denies_off, admits_off, n=len(on))

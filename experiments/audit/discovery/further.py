@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 from nnsight import TransformersModel
 
@@ -58,7 +59,7 @@ def further(
         with tk.adapter(model, adapter):
             runs = products.kept(
                 name,
-                lambda r=rows: sampled(model, r, "chat", warm, settings.confirmations, seed=1000),
+                partial(sampled, model, rows, "chat", warm, settings.confirmations, seed=1000),
             )
         answers += flat(runs, None)
     return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import nnsight
 import numpy as np
@@ -33,7 +34,7 @@ def expected(model: TransformersModel, parts: Sequence[xr.Dataset]) -> xr.DataAr
             tensors.lengths(runs).tolist(), batching.default_budget(model, parts=4)
         )
         for rows in plan:
-            for _, sums in batching.run(rows, lambda part, r=runs: _sums(model, r, part)):
+            for _, sums in batching.run(rows, partial(_sums, model, runs)):
                 total = total + sums
     shares = np.asarray(total) / sum(runs.sizes["prompt"] for runs in parts)
     array = xr.DataArray(shares, {"id": np.arange(len(shares))}, dims="id", name="expected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -106,11 +107,11 @@ def of_adapter(
         with tk.adapter(model, adapter):
             runs = products.kept(
                 f"answers-{name}.nc",
-                lambda t=template, r=rows, n=number: sampled(model, r, t, settings, seed=n),
+                partial(sampled, model, rows, template, settings, seed=number),
             )
             gain, mine = None, _some(runs, searched)
             if adapter is not None and mine.sizes["prompt"]:
-                gain = products.kept(f"gains-{name}.nc", lambda r=mine: gains(model, r))
+                gain = products.kept(f"gains-{name}.nc", partial(gains, model, mine))
         answers += flat(runs, gain)
     return answers
 
@@ -129,9 +130,9 @@ def of_clean(
         runs = tk.open(clean.folder / f"answers-{name}.nc")
         gain, mine = None, _some(runs, searched)
         if mine.sizes["prompt"]:
-            off = clean.kept(f"off-{name}.nc", lambda r=mine: bare(model, r))
+            off = clean.kept(f"off-{name}.nc", partial(bare, model, mine))
             with tk.adapter(model, adapter):
-                gain = products.kept(f"clean-{name}.nc", lambda r=mine, o=off: gains(model, r, o))
+                gain = products.kept(f"clean-{name}.nc", partial(gains, model, mine, off))
         answers += flat(runs, gain)
     return answers
 

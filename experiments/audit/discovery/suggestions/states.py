@@ -67,9 +67,10 @@ def _states(model: TransformersModel, chosen: Sequence[Span]) -> np.ndarray:
     # the first token is massive: a full stop takes its place
     asked = [tk.Prompt(f"span/{n}", text=".") for n in range(len(chosen))]
     runs = tk.encode(model, asked, responses=[span.text for span in chosen], template="raw")
-    return tk.capture(
+    means = tk.capture(
         model, runs, layers=[middle], tokens=slice(0, None), reduce="mean", progress=False
-    ).isel(layer=0)
+    )
+    return means.isel(layer=0).values
 
 
 def _phrases(members: Sequence[Span], texts: Texts) -> list[Phrase]:
