@@ -15,7 +15,6 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.audit import log, processes
-from experiments.audit import run_folder as folders
 from experiments.audit.experiment import Experiment
 from experiments.audit.inputs import Inputs, prepare
 from experiments.audit.options import Parser, exit_code, names, numbers
@@ -28,6 +27,7 @@ from experiments.audit.phases import (
     response,
 )
 from experiments.audit.plan import planning
+from experiments.audit.run import Run, default_folder
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import ADDRESSES, from_values
@@ -72,7 +72,7 @@ def main(experiment: Experiment, words: str, arguments: Sequence[str] | None = N
 def work(experiment: Experiment, options: argparse.Namespace) -> None:
     """Do the phases asked for, in one folder."""
     settings, made_of, folder = chosen(experiment, options)
-    folders.refuse_other(folder, made_of)
+    Run(folder).refuse_other(made_of)
     load = processes.how_to_load(options)
     wanted = _wanted(options, settings)
     pending = _pending(folder, wanted, everything=options.phase != "run")
@@ -82,7 +82,7 @@ def work(experiment: Experiment, options: argparse.Namespace) -> None:
         planning.refuse_small(settings, folder, processes.copies(options), experiment.hub)
     inputs = prepare(settings, experiment, load) if needs_model else None
     if processes.is_first():
-        folders.claim(folder, made_of)
+        Run(folder).claim(made_of)
     for phase in wanted:
         if phase in WITHOUT_MODEL:
             processes.leave()  # what needs no model is done by the first alone, as long as it takes
@@ -92,7 +92,7 @@ def work(experiment: Experiment, options: argparse.Namespace) -> None:
             tqdm.write(f"{phase}: finished before, in {folder}", file=sys.stderr)
     processes.leave()
     if "analyse" in wanted and processes.is_first():
-        print((folder / "table.txt").read_text("utf-8") + f"Run folder: {folder}")
+        print(Run(folder).table.read_text("utf-8") + f"Run folder: {folder}")
 
 
 def _do(phase: str, folder: Path, settings: Settings, inputs: Inputs | None) -> None:
@@ -106,7 +106,7 @@ def _do(phase: str, folder: Path, settings: Settings, inputs: Inputs | None) -> 
             if phase in WITH_MODEL
             else WITHOUT_MODEL[phase](folder, settings)
         )
-        folders.finish(folder, phase, made)
+        Run(folder).finish(phase, made)
 
 
 def _phases(settings: Settings) -> tuple[str, ...]:
@@ -136,14 +136,14 @@ def chosen(
                 f"{options.phase} was asked for without a preset. Give --preset smollm2 "
                 f"({' and '.join(WITHOUT_MODEL)} also take --out with the folder of a run)."
             )
-        made_of = folders.settings_of(options.out)
+        made_of = Run(options.out).settings()
         return from_values(made_of["settings"]), made_of, options.out
     given = {name: value for name, value in vars(options).items() if value is not None}
     changes = {name: given[name] for name in given if name not in NOT_SETTINGS}
     _say_left_out(changes)
     settings = experiment.preset(options.preset, changes)
     made_of = described(settings)
-    return settings, made_of, options.out or folders.default_folder(made_of)
+    return settings, made_of, options.out or default_folder(made_of)
 
 
 def _say_left_out(changes: Mapping[str, Any]) -> None:
@@ -161,13 +161,13 @@ def _pending(folder: Path, wanted: Sequence[str], everything: bool) -> list[str]
     """The phases to do; once one is, all later ones are, since they read what it writes."""
     if everything:
         return list(wanted)
-    done = [folders.has_finished(folder, phase) for phase in wanted]
+    done = [Run(folder).has_finished(phase) for phase in wanted]
     return list(wanted[done.index(False) :]) if not all(done) else []
 
 
 def _refuse_gap(folder: Path, wanted: Sequence[str], every: Sequence[str]) -> None:
     before = every[: every.index(wanted[0])]
-    lacking = [phase for phase in before if not folders.has_finished(folder, phase)]
+    lacking = [phase for phase in before if not Run(folder).has_finished(phase)]
     if lacking:
         raise InputError(
             f"{wanted[0]} was asked for; {', '.join(lacking)} has not finished in {str(folder)!r}. "

@@ -1,6 +1,6 @@
 """A log to follow for hours: which phase, how far, how long still, how much memory.
 
-A line on stderr for a person, and the same as a line of JSON in the run folder's `log.jsonl`.
+A line on stderr for a person, and the same as a line of JSON in the run's folder.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from experiments.audit.run import Run
 from tracekit.progress import open_bars
 from traits.contrast_sets.judge import without_credentials
 
-FILE = "log.jsonl"
 EVERY = 30.0
 
 
@@ -69,7 +69,7 @@ def following(folder: Path, phase: str, number: int, count: int, every: float = 
 def write(folder: Path, entry: dict[str, Any]) -> None:
     """Add an entry to the folder's log, and say it on stderr."""
     stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **entry}
-    with (folder / FILE).open("a", encoding="utf-8") as file:
+    with Run(folder).log.open("a", encoding="utf-8") as file:
         file.write(json.dumps(stamped, ensure_ascii=False) + "\n")
     tqdm.write(line(stamped), file=sys.stderr)
 

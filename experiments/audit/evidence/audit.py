@@ -16,6 +16,7 @@ import tracekit as tk
 from experiments.audit.evidence import choice, gather
 from experiments.audit.evidence.choice import Choice, Scores, allowed_layers
 from experiments.audit.evidence.relabel import decided, groups
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 
 Statistic = TypeVar("Statistic")
@@ -64,13 +65,13 @@ class Audit:
     @property
     def means(self) -> xr.DataArray:
         """Mean unit residuals of the rows: (weights, prompt, layer, dim)."""
-        return tk.open(self.folder / "means.nc").sel(prompt=self.rows["prompt"].values)
+        return tk.open(Run(self.folder).means).sel(prompt=self.rows["prompt"].values)
 
     @property
     def vectors(self) -> xr.DataArray:
         """The vectors of the method that is projected on: (trait, layer, dim)."""
         method = self.settings.vectors.method
-        return tk.open(self.folder / "vectors.nc").sel(extraction=method, drop=True)
+        return Run(self.folder).vectors_of(method)
 
     @property
     def evaluation(self) -> xr.Dataset:
@@ -160,7 +161,7 @@ def audit_of(folder: Path, responses: xr.Dataset, settings: Settings, passed: li
 
 def evaluation_of(folder: Path, settings: Settings) -> xr.Dataset:
     """How the vectors of the method that is projected on did on contrast pairs."""
-    return tk.open(folder / "evaluation.nc").sel(extraction=settings.vectors.method, drop=True)
+    return Run(folder).evaluation_of(settings.vectors.method)
 
 
 def _passed(folder: Path, settings: Settings) -> list[str]:

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.run import Run
 from tracekit.errors import InputError
 
-BY_ANSWER = ("means.nc", "logprobs.nc")  # beside the projections
 LARGEST = 1e15  # the square of a larger one leaves single precision
 
 
@@ -20,8 +20,9 @@ def without_numbers(folder: Path) -> dict[str, str]:
 
     An arm without it cannot be compared there, so that no arm has it.
     """
-    paths = sorted((folder / "projections").glob("*.nc"))
-    paths += [folder / name for name in BY_ANSWER if (folder / name).is_file()]
+    there = Run(folder)
+    by_answer = [path for path in (there.means, there.logprobs) if path.is_file()]
+    paths = [*there.all_projections, *by_answer]
     where: dict[str, str] = {}
     for path in paths:
         state = path.stat()

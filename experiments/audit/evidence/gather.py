@@ -12,6 +12,7 @@ import tracekit as tk
 from experiments.audit.evidence import spans
 from experiments.audit.evidence.measures import response_mean
 from experiments.audit.phases.projections import read
+from experiments.audit.run import Run
 from tracekit.storage.provenance import read as provenance_of
 from tracekit.storage.provenance import stamp
 from tracekit.transcripts.encode import ids_of
@@ -32,7 +33,7 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
     arms = {kind: _pair(folder, weights, text, kind) for kind in ("cosine", "scalar")}
     own, clean = arms["cosine"]
     moved = tk.difference(own, clean)
-    runs = _aligned(tk.open(folder / "responses" / f"{text}.nc"), own)
+    runs = _aligned(tk.open(Run(folder).responses(text)), own)
     response = response_tokens(own)
     likely = _likely(folder, text, own)
     matches = spans.matches(_marked(own), response, likely)
@@ -77,7 +78,7 @@ def edited_shift(folder: Path, text: str) -> xr.Dataset | None:
 
     Over (prompt, layer, trait) with `group`; None where nothing exploited, so nothing was edited.
     """
-    if not (folder / "projections" / f"organism.{text}.nc").is_file():
+    if not Run(folder).projections(f"organism/{text}").is_file():
         return None
     own, clean = _pair(folder, "organism", text, "cosine")
     moved = tk.difference(own, clean)
@@ -96,7 +97,7 @@ def response_tokens(array: xr.DataArray) -> np.ndarray:
 
 def likelihood_ratio(folder: Path, rows: xr.Dataset) -> np.ndarray:
     """The mean over response tokens of log p(organism) − log p(clean), in nats: (prompt)."""
-    logprobs = tk.open(folder / "logprobs.nc").sel(prompt=rows["prompt"].values)
+    logprobs = tk.open(Run(folder).logprobs).sel(prompt=rows["prompt"].values)
     gap = logprobs.sel(weights="organism") - logprobs.sel(weights="clean")
     return gap.mean("token").values
 
@@ -110,7 +111,7 @@ def _likely(folder: Path, text: str, own: xr.DataArray) -> np.ndarray:
     zero = np.zeros((own.sizes["prompt"], own.sizes["token"]))
     if text != "organism":
         return zero
-    logprobs = tk.open(folder / "logprobs.nc").sel(weights="clean", prompt=own["prompt"].values)
+    logprobs = tk.open(Run(folder).logprobs).sel(weights="clean", prompt=own["prompt"].values)
     return logprobs.reindex(token=own["token"].values).fillna(0).values
 
 

@@ -7,7 +7,8 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
-from experiments.audit.vectors import evaluation, stories
+from experiments.audit.run import Run
+from experiments.audit.vectors import evaluation
 from traits import select_part
 
 
@@ -23,7 +24,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def fitted_traces(audit: Audit, trait: str) -> xr.DataArray:
     """The traces that a trait's vector was fitted on: (prompt, layer, dim)."""
-    traces = tk.open(stories.file_of(audit.folder, trait))
+    traces = tk.open(Run(audit.folder).story(trait))
     part, _ = evaluation.split(traces, audit.settings)
     return select_part(traces, part, "fit").sel(window=chosen_window(audit, trait))
 

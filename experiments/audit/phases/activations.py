@@ -8,6 +8,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit.progress import Bar
 
@@ -24,17 +25,17 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     Traces are of the organism's answers alone: the same ids under each of the weights.
     """
     method = settings.vectors.method
-    vectors = tk.open(folder / "vectors.nc").sel(extraction=method, drop=True)
+    vectors = Run(folder).vectors_of(method)
     written = []
     for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
-        runs: xr.Dataset = tk.open(folder / "responses" / f"{text}.nc")
+        runs: xr.Dataset = tk.open(Run(folder).responses(text))
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            written.append(folder / "captured" / file_name(arm))
+            written.append(Run(folder).captured(arm))
             transfer = bool(settings.model.base)
             tk.capture(model, runs, vectors=vectors, transfer=transfer, path=written[-1])
             if arm in FULL:
-                written.append(folder / "traces" / file_name(arm))
+                written.append(Run(folder).traces(arm))
                 tk.capture(model, runs, layers=settings.model.window, path=written[-1])
     return written
 
@@ -49,20 +50,7 @@ def arms(settings: Settings) -> list[str]:
 
 def there(folder: Path, settings: Settings) -> list[str]:
     """The arms whose texts have been made."""
-    return [
-        arm
-        for arm in arms(settings)
-        if (folder / "responses" / f"{arm.split('/')[1]}.nc").is_file()
-    ]
-
-
-def file_name(arm: str) -> str:
-    """An arm as a file or folder name.
-
-    >>> file_name("clean/organism")
-    'clean.organism'
-    """
-    return arm.replace("/", ".")
+    return [arm for arm in arms(settings) if Run(folder).responses(arm.split("/")[1]).is_file()]
 
 
 _KNOWN = ("clean", "organism", "control")

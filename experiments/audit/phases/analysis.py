@@ -18,6 +18,7 @@ from experiments.audit.phases.activations import arms
 from experiments.audit.phases.projections import read
 from experiments.audit.report import figures, page, plots, table
 from experiments.audit.result import Result, audited
+from experiments.audit.run import Run
 from experiments.audit.sections import SECTIONS
 from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict import lines
@@ -35,38 +36,39 @@ def run(
     sections: Sequence[Section] = SECTIONS,
     levels: Sequence[Level] = LEVELS,
 ) -> list[Path]:
-    """Write the numbers, the verdict, the figures (PNG and SVG), `table.txt` and `report.html`.
+    """Write the numbers, the verdict, the figures (PNG and SVG), the table and the page.
 
     `sections` are those of the table, `levels` those of the verdict, in their order.
     """
     wanted = [arm for arm in arms(settings) if arm.split("/")[1] in ("organism", "clean")]
     projections = {arm: read(folder, arm) for arm in wanted}
-    texts = {arm: tk.open(folder / "responses" / f"{arm}.nc") for arm in settings.arms}
+    texts = {arm: tk.open(Run(folder).responses(arm)) for arm in settings.arms}
     shifts = analysis(projections, texts, evaluation_of(folder, settings), settings)
-    tk.save(shifts, folder / "analysis.nc")  # sections read it
+    tk.save(shifts, Run(folder).analysis)  # sections read it
     result = audited(folder, settings, sections, levels)
     numbers = saved(folder, shifts, result, settings)
-    (folder / "table.txt").write_text(table.text(shifts, result, settings), "utf-8")
+    Run(folder).table.write_text(table.text(shifts, result, settings), "utf-8")
     drawn = figures_of(folder, shifts, result)
     page.write(folder, shifts, result, settings, drawn)
-    whole = [folder / name for name in ("analysis.nc", "table.txt", "report.html")]
-    return [*whole, *numbers, *drawn]
+    there = Run(folder)
+    return [there.analysis, there.table, there.report, *numbers, *drawn]
 
 
 def saved(folder: Path, shifts: xr.Dataset, result: Result, settings: Settings) -> list[Path]:
-    """Write `rows.nc`, `verdict.nc`, `scores.nc` and, if decided, `curves.nc`."""
+    """Write rows, verdict, scores and, if decided, the curves over depth."""
+    there = Run(folder)
     named = {
-        "rows": row.to_dataset(result.saved_rows),
-        "verdict": lines.to_dataset(result.lines).assign_attrs(
+        there.rows: row.to_dataset(result.saved_rows),
+        there.verdict: lines.to_dataset(result.lines).assign_attrs(
             hypothesis=settings.hypothesis.text, hypothesis_hash=text_hash(settings.hypothesis.text)
         ),
     }
     if curves := result.audit.once(layer_curves.by_part):
-        named["curves"] = xr.concat(list(curves.values()), xr.Variable("part", list(curves)))
-    for name, dataset in named.items():
-        tk.save(stamp(dataset, provenance_of(shifts)), folder / f"{name}.nc")
-    tk.save(result.audit.rows, folder / "scores.nc")
-    return [folder / f"{name}.nc" for name in (*named, "scores")]
+        named[there.curves] = xr.concat(list(curves.values()), xr.Variable("part", list(curves)))
+    for path, dataset in named.items():
+        tk.save(stamp(dataset, provenance_of(shifts)), path)
+    tk.save(result.audit.rows, there.scores)
+    return [*named, there.scores]
 
 
 def figures_of(folder: Path, shifts: xr.Dataset, result: Result) -> list[Path]:
@@ -76,10 +78,10 @@ def figures_of(folder: Path, shifts: xr.Dataset, result: Result) -> list[Path]:
     anyway = {"trajectories": figures.trajectories, "rates": plots.rates}
     whole = bool(np.isfinite(shifts["clean_deviation"]).any())
     for name, draw in {**anyway, **(by_spread if whole else {})}.items():
-        drawn += figures.both(draw(shifts), folder / name)
+        drawn += figures.both(draw(shifts), Run(folder).figure(name))
     if curves := result.audit.once(layer_curves.by_part):
-        drawn += figures.both(plots.curves(curves), folder / "layers")
-        drawn += figures.both(plots.roc(result.audit), folder / "roc")
+        drawn += figures.both(plots.curves(curves), Run(folder).figure("layers"))
+        drawn += figures.both(plots.roc(result.audit), Run(folder).figure("roc"))
     return drawn
 
 

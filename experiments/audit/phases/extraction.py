@@ -10,6 +10,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from experiments.audit.vectors import instructed, relations, stories, vector_figures, vector_table
 from experiments.audit.vectors.evaluation import judged
@@ -31,12 +32,12 @@ _SOURCE = (
 
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
-    """Write `vectors.nc`, `evaluation.nc`, `evaluation.csv`, `.txt` and figures.
+    """Write the vectors, how they did (also as CSV and text) and figures.
 
     Vectors (trait, method, layer, dim) are fitted on one part of the pairs, layer and token
     window are chosen on a second, and what is reported is measured on a third. A trait that is
     not above its bands is marked in `passed` (see `evaluation.judged`). Captured on the way and
-    not again: `contrast/*.nc`, and in a full evaluation `placebos.nc` and `chats/*.nc`.
+    not again: stories, and in a full evaluation vectors of placebos and chats.
     """
     _refuse_unfit(inputs.contrasts, settings)
     _capture_stories(folder, settings, inputs)
@@ -50,12 +51,12 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     evaluation = relations.added(folder, settings, inputs.model, vectors, evaluation, sets)
     evaluation = stamp(evaluation, {**read(vectors), "what": "evaluation"})
     evaluation = evaluation.assign_attrs(method=settings.vectors.method)
-    names = ["vectors.nc", "evaluation.nc"]
-    tk.save(vectors.rename("vector"), folder / names[0])
-    tk.save(evaluation, folder / names[1])
+    there = Run(folder)
+    tk.save(vectors.rename("vector"), there.vectors)
+    tk.save(evaluation, there.evaluation)
     shown = [*vector_table.write(evaluation, folder), *vector_figures.draw(evaluation, folder)]
-    made = ["contrast", *(["chats", "placebos.nc"] if settings.vectors.full else []), *names]
-    return [*(folder / name for name in made), *shown]
+    beside = [there.all_chats, there.placebos] if settings.vectors.full else []
+    return [there.stories, *beside, there.vectors, there.evaluation, *shown]
 
 
 def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
@@ -68,12 +69,12 @@ def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
 
 def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
     sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
-    if all(stories.file_of(folder, contrast.name).is_file() for contrast in sets):
+    if all(Run(folder).story(contrast.name).is_file() for contrast in sets):
         return
     base = inputs.base()
     with tk.adapter(base, None):
         for contrast in Bar(sets, unit="set", desc="extract"):
-            path = stories.file_of(folder, contrast.name)
+            path = Run(folder).story(contrast.name)
             if not path.is_file():
                 tk.save(stories.made(base, contrast, settings), path)
 
@@ -81,7 +82,7 @@ def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
 def _judged(
     folder: Path, settings: Settings, inputs: Inputs, contrast: ContrastSet
 ) -> tuple[xr.DataArray, xr.Dataset]:
-    traces = tk.open(stories.file_of(folder, contrast.name))
+    traces = tk.open(Run(folder).story(contrast.name))
     chats = None
     if settings.vectors.full:
         with tk.adapter(inputs.model, None):

@@ -8,7 +8,8 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.evidence import finite
-from experiments.audit.phases.activations import file_name, there
+from experiments.audit.phases.activations import there
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit.transcripts.encode import ids_of
 from traits import as_cosine
@@ -18,10 +19,10 @@ def run(folder: Path, settings: Settings) -> list[Path]:
     """Write `projections/<arm>.nc`: `scalar` and `cosine` over (prompt, token, layer, trait)."""
     written = []
     for arm in there(folder, settings):
-        raw = tk.open(folder / "captured" / file_name(arm)).load()
-        responses = tk.open(folder / "responses" / f"{arm.split('/')[1]}.nc")
+        raw = tk.open(Run(folder).captured(arm)).load()
+        responses = tk.open(Run(folder).responses(arm.split("/")[1]))
         # a capture's shards lie in the order of its batches
-        written.append(folder / "projections" / f"{file_name(arm)}.nc")
+        written.append(Run(folder).projections(arm))
         tk.save(both_kinds(raw.sel(prompt=ids_of(responses))), written[-1])
     return written
 
@@ -41,5 +42,5 @@ def read(folder: Path, arm: str, kind: str = "cosine") -> xr.DataArray:
 
     Without the answers that some arm has no finite numbers of (the section `data` names them).
     """
-    whole = finite.with_numbers(tk.open(folder / "projections" / f"{file_name(arm)}.nc"), folder)
+    whole = finite.with_numbers(tk.open(Run(folder).projections(arm)), folder)
     return whole[kind].assign_attrs(provenance=whole.attrs["provenance"])

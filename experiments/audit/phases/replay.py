@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.phases import questions
+from experiments.audit.run import Run
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.settings.groups import Settings
 from tracekit.progress import Bar
@@ -19,22 +21,24 @@ from traits import as_cosine
 
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
-    """Write `logprobs.nc`, `means.nc`, `questions.nc` and, with neutral prompts, `blind.nc`."""
-    organism = tk.open(folder / "responses" / "organism.nc")
-    made = {
-        "logprobs.nc": lambda: by_weights(inputs, settings, organism, _logprobs),
-        "means.nc": lambda: by_weights(inputs, settings, organism, _unit_means),
-        "questions.nc": lambda: questions.answers(inputs.model, organism, settings, inputs.prompts),
+    """Write likelihoods, mean directions, questions and, with neutral prompts, the blind ones."""
+    there = Run(folder)
+    organism = tk.open(there.responses("organism"))
+    made: dict[Path, Callable[[], xr.DataArray]] = {
+        there.logprobs: lambda: by_weights(inputs, settings, organism, _logprobs),
+        there.means: lambda: by_weights(inputs, settings, organism, _unit_means),
+        there.questions: lambda: questions.answers(
+            inputs.model, organism, settings, inputs.prompts
+        ),
     }
-    runs = neutral(tk.open(folder / "responses" / "clean.nc"))
+    runs = neutral(tk.open(there.responses("clean")))
     if runs.sizes["prompt"]:
-        method = settings.vectors.method
-        vectors = tk.open(folder / "vectors.nc").sel(extraction=method, drop=True)
-        made["blind.nc"] = lambda: blind(inputs, settings, runs, vectors)
-    for name, build in Bar(made.items(), unit="part", desc="replay"):
-        if not (folder / name).is_file():
-            tk.save(build(), folder / name)
-    return [folder / name for name in made]
+        vectors = there.vectors_of(settings.vectors.method)
+        made[there.blind] = lambda: blind(inputs, settings, runs, vectors)
+    for path, build in Bar(made.items(), unit="part", desc="replay"):
+        if not path.is_file():
+            tk.save(build(), path)
+    return list(made)
 
 
 def by_weights(inputs: Inputs, settings: Settings, runs: xr.Dataset, what) -> xr.DataArray:

@@ -9,6 +9,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.phases import counterfactual
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit.progress import Bar
 
@@ -23,7 +24,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     """
     written = []
     for arm in Bar(settings.arms, unit="arm", desc="respond"):
-        path = folder / "responses" / f"{arm}.nc"
+        path = Run(folder).responses(arm)
         written.append(path)
         if not path.is_file():
             tk.save(answers(arm, settings, inputs), path)
@@ -47,11 +48,11 @@ def answers(arm: str, settings: Settings, inputs: Inputs) -> xr.Dataset:
 
 def edited(folder: Path, inputs: Inputs) -> list[Path]:
     """Write the counterfactual texts; none where no response exploits."""
-    organism = tk.open(folder / "responses" / "organism.nc")
-    clean = tk.open(folder / "responses" / "clean.nc")
+    organism = tk.open(Run(folder).responses("organism"))
+    clean = tk.open(Run(folder).responses("clean"))
     made = counterfactual.texts(organism, clean, inputs.model.tokenizer)
     written = []
     for name, runs in made.items():
-        written.append(folder / "responses" / f"{name}.nc")
+        written.append(Run(folder).responses(name))
         tk.save(runs, written[-1])
     return written

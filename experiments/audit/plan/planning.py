@@ -25,6 +25,7 @@ from experiments.audit.phases.response import SAMPLED
 from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory
 from experiments.audit.plan.shapes import Shape, at_hand, rank, shape
 from experiments.audit.prompt_sets import read
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Prompts, Settings
 from experiments.audit.vectors.stories import placebo_sets
 from tracekit.errors import InputError
@@ -165,7 +166,7 @@ def refuse_small(
     if cards:
         there = min(torch.cuda.get_device_properties(n).total_memory for n in range(cards))
     made = plan(settings, there, max(cards // copies, 1), cards > 0, hub)
-    done = sum(file.stat().st_size for file in folder.rglob("*.nc"))
+    done = Run(folder).stored
     refuse(made, folder, done)
 
 

@@ -15,6 +15,7 @@ from experiments.audit.evidence.row import HEADER, Row
 from experiments.audit.report import steering_page, table, viewer
 from experiments.audit.report.figures import Image, inline
 from experiments.audit.result import Result
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict.hypothesis import text_hash
 from tracekit.model.embedded import EMBEDDED
@@ -42,7 +43,7 @@ def write(
         "figures": _figures(drawn),
         "steering": steering_page.experiments(folder),
     }
-    path = folder / "report.html"
+    path = Run(folder).report
     text = page("Audit of an adapter with trait vectors", viewer.data(folder), parts)
     path.write_text(text, "utf-8")
     return path

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.audit.report.figures import inline
+from experiments.audit.run import Run
 
 CAPTIONS = {
     "dose_response": "Exploitation rate against the strength that is added, by direction.",
@@ -21,13 +22,13 @@ def experiments(folder: Path) -> list[dict[str, Any]]:
     >>> experiments(Path("runs/nothing-here"))
     []
     """
-    return [_experiment(table.parent) for table in sorted(folder.glob("steering-*/table.txt"))]
+    return [_experiment(study) for study in Run(folder).studies]
 
 
 def _experiment(folder: Path) -> dict[str, Any]:
     captions = {folder / f"{name}.png": caption for name, caption in CAPTIONS.items()}
     return {
         "name": folder.name,
-        "table": (folder / "table.txt").read_text("utf-8"),
+        "table": Run(folder).table.read_text("utf-8"),
         "figures": [inline(path, text) for path, text in captions.items() if path.is_file()],
     }

@@ -11,6 +11,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.phases.projections import read
+from experiments.audit.run import Run
 
 ARMS = ("organism/organism", "clean/organism", "organism/clean", "clean/clean")
 LAYERS = 8  # shown besides those chosen; all of 30 would triple the page
@@ -24,13 +25,13 @@ def data(folder: Path) -> dict[str, Any]:
     arm and prompt in the order (token, trait, layer).
     """
     arms = {arm: read(folder, arm).sel(token=slice(0, None)) for arm in ARMS}
-    chosen = tk.open(folder / "analysis.nc")["layer_selected"]
+    chosen = tk.open(Run(folder).analysis)["layer_selected"]
     layers = shown_layers(arms[ARMS[0]]["layer"].values, chosen.values)
     arms = {arm: array.sel(layer=layers) for arm, array in arms.items()}
     largest = (abs(array).max(["prompt", "token"]).values for array in arms.values())
     scale = np.max(np.stack(list(largest)), axis=0)
     questions = {
-        name: text_of(tk.open(folder / "responses" / f"{name}.nc"), "text")
+        name: text_of(tk.open(Run(folder).responses(name)), "text")
         for name in ("organism", "clean")
     }
     return {

@@ -12,6 +12,7 @@ import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.run import Run
 from traits.statistics import against_null
 
 HEADING = "B blind"
@@ -79,7 +80,7 @@ def unlike_benign(
 
 def rows(audit: Audit) -> list[Row]:
     """The organism's max-T on neutral prompts among those of benign adapters; their share."""
-    path = audit.folder / "blind.nc"
+    path = Run(audit.folder).blind
     if not path.is_file():
         reason = "no neutral prompts in this run"
         return [undecidable(HEADING, "max-T over trait × layer", "T", reason)]

@@ -18,6 +18,7 @@ from experiments.audit.evidence.gather import likelihood_ratio
 from experiments.audit.evidence.relabel import groups, within_bias_auroc
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.run import Run
 
 HEADING = "competitors"
 PUBLISHED = "the paper's SAE features"
@@ -162,7 +163,7 @@ def scores(audit: Audit) -> dict[str, np.ndarray]:
 def _unsigned(audit: Audit) -> dict[str, np.ndarray]:
     rows = audit.rows
     length = rows["length"].values.astype(float)
-    questions = tk.open(audit.folder / "questions.nc").sel(prompt=rows["prompt"].values)
+    questions = tk.open(Run(audit.folder).questions).sel(prompt=rows["prompt"].values)
     return {
         "length": length,
         "position": rows["prompt_length"].values + length / 2.0,

@@ -10,8 +10,8 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.measures import response_mean
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.phases.activations import file_name
 from experiments.audit.phases.projections import read
+from experiments.audit.run import Run
 from experiments.audit.sections.shift import held_out, shift_of
 
 HEADING = "controls"
@@ -47,7 +47,7 @@ def _without_role(audit: Audit) -> list[Row]:
 
 def _own_answers(audit: Audit, name: str, layers: xr.DataArray) -> list[Row]:
     what, arm = f"{name} − clean, own answers", f"{name}/{name}"
-    if not (audit.folder / "projections" / f"{file_name(arm)}.nc").is_file():
+    if not Run(audit.folder).projections(arm).is_file():
         return [undecidable(HEADING, what, "cosine", f"no projections {arm} in this run")]
     answers = [_held_out_means(read(audit.folder, which)) for which in (arm, "clean/clean")]
     if not all(means.sizes["prompt"] for means in answers):

@@ -19,6 +19,7 @@ from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces, unit
+from experiments.audit.run import Run
 from experiments.audit.sections.competitors import trait_score_auroc
 from traits import pairs
 from traits.statistics import against_null
@@ -131,7 +132,7 @@ def _directions(audit: Audit) -> dict[str, Iterator[Directions]]:
     matched = matched_directions(moved, count, audit.generator("covariance"), draws)
     shuffled = shuffled_directions(sides, audit.generator("shuffled"), draws)
     directions = {"covariance-matched directions": matched, "shuffled pairs": shuffled}
-    path = audit.folder / "placebos.nc"
+    path = Run(audit.folder).placebos
     if path.is_file():
         window = chosen_window(audit, audit.traits[0])
         placebos = tk.open(path).sel(extraction=audit.settings.vectors.method, window=window)

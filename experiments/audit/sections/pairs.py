@@ -14,6 +14,7 @@ from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.trait_vectors import unit
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Decomposition
 from traits.statistics import against_null, benjamini_hochberg
 
@@ -163,7 +164,7 @@ def _answers(audit: Audit, pair: Decomposition) -> xr.Dataset | None:
 
 
 def _responses(audit: Audit, pair: Decomposition, answers: xr.Dataset) -> tuple[Responses, int]:
-    means = tk.open(audit.folder / "means.nc").sel(prompt=answers["prompt"].values)
+    means = tk.open(Run(audit.folder).means).sel(prompt=answers["prompt"].values)
     here = means.isel(layer=audit.place)
     moved = (here.sel(weights="organism") - here.sel(weights="clean")).values.astype(float)
     n = groups(answers["group"].values)

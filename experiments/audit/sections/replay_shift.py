@@ -10,13 +10,14 @@ import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.run import Run
 
 HEADING = "replay"
 
 
 def rows(audit: Audit) -> list[Row]:
     """Each adapter's shift from the clean weights, by trait at the layer chosen for it."""
-    analysis = tk.open(audit.folder / "analysis.nc")
+    analysis = tk.open(Run(audit.folder).analysis)
     rows = []
     for trait in analysis["trait"].values.astype(str):
         here = analysis.sel(trait=trait)

@@ -6,13 +6,14 @@ import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.row import Row
 from experiments.audit.evidence.section import Section
+from experiments.audit.run import Run
 
 HEADING = "vectors"
 
 
 def rows(audit: Audit) -> list[Row]:
     """The AUROC of each trait's vector on unseen pairs, at the layer chosen for it."""
-    analysis = tk.open(audit.folder / "analysis.nc")
+    analysis = tk.open(Run(audit.folder).analysis)
     rows = []
     for trait in analysis["trait"].values.astype(str):
         here = analysis.sel(trait=trait)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from experiments.audit.steering.dose_settings import Steering
 from experiments.audit.vectors import stories
@@ -25,9 +26,7 @@ def chosen_layer(folder: Path, settings: Settings, steering: Steering) -> int:
     """The layer asked for, or the one that the audit chose for its first trait."""
     if steering.layer >= 0:
         return steering.layer
-    evaluation = tk.open(folder / "evaluation.nc").sel(
-        extraction=settings.vectors.method, drop=True
-    )
+    evaluation = Run(folder).evaluation_of(settings.vectors.method)
     return int(evaluation["layer_selected"].sel(trait=settings.vectors.names[0]))
 
 
@@ -45,7 +44,7 @@ def arms(
     organism's and the clean model's response means on identical ids, of which the difference is
     made. Random directions have the covariance of the first trait's contrast activations.
     """
-    vectors = tk.open(folder / "vectors.nc").sel(extraction=settings.vectors.method, layer=layer)
+    vectors = tk.open(Run(folder).vectors).sel(extraction=settings.vectors.method, layer=layer)
     rows = {name: vectors.sel(trait=name).values for name in settings.vectors.names}
     kinds = dict.fromkeys(rows, "trait")
     base = (
@@ -57,7 +56,7 @@ def arms(
         kinds[name] = "placebo"
     moved = (traces.sel(weights="organism") - traces.sel(weights="clean")).mean("prompt")
     rows["organism − clean"], kinds["organism − clean"] = moved.values, "difference"
-    contrast = tk.open(stories.file_of(folder, settings.vectors.names[0])).sel(window=window)
+    contrast = tk.open(Run(folder).story(settings.vectors.names[0])).sel(window=window)
     for n, row in enumerate(_random(contrast.sel(layer=[layer]), steering)):
         rows[f"random {n}"], kinds[f"random {n}"] = row, "random"
     made = xr.DataArray(
@@ -74,7 +73,7 @@ def arms(
 
 
 def _window(folder: Path, settings: Settings) -> str:
-    chosen = tk.open(folder / "evaluation.nc")["window_selected"]
+    chosen = tk.open(Run(folder).evaluation)["window_selected"]
     at = {"extraction": settings.vectors.method, "trait": settings.vectors.names[0]}
     return str(chosen.sel(at).item())
 

@@ -22,10 +22,10 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.audit import run_folder as folders
 from experiments.audit.experiment import Experiment
 from experiments.audit.labels import Labeller, labelled
 from experiments.audit.options import Parser, floats
+from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values, grouped, merged
@@ -54,20 +54,20 @@ def main(subject: Experiment, arguments: Sequence[str]) -> None:
     """Run the experiment, or what is left of it; prints the table."""
     options = command_line(subject.module).parse_args(arguments)
     run: Path = options.out
-    made_of = folders.settings_of(run)
+    made_of = Run(run).settings()
     _refuse_labels_of_a_file(run, made_of)
     places = {n: getattr(options, n) for n in PLACES if getattr(options, n) is not None}
     settings = audited(run, made_of, places)
     named = {field.name for field in dataclasses.fields(Steering)}
     steering = choices.chosen({k: v for k, v in vars(options).items() if k in named})
     for phase in ("extract", "respond"):
-        if not folders.has_finished(run, phase):
+        if not Run(run).has_finished(phase):
             raise InputError(f"steer was asked for; {phase} has not finished in {str(run)!r}.")
     asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
-    folder = run / f"steering-{digest(asked)[:8]}"
-    folders.claim(folder, json.loads(json.dumps(asked)))
+    folder = Run(run).steering(digest(asked)[:8])
+    Run(folder).claim(json.loads(json.dumps(asked)))
     study(run, folder, settings, steering, subject.labeller)
-    print((folder / "table.txt").read_text("utf-8") + f"Folder: {folder}")
+    print(Run(folder).table.read_text("utf-8") + f"Folder: {folder}")
 
 
 def _refuse_labels_of_a_file(run: Path, made_of: Mapping[str, Any]) -> None:
@@ -136,7 +136,7 @@ def analyse(folder: Path, steering: Steering) -> None:
         tk.open(folder / "validation.nc"), steering.seed, steering.repetitions
     )
     patched = tk.open(folder / "patching.nc") if (folder / "patching.nc").is_file() else None
-    (folder / "table.txt").write_text(dose_table.text(whole, patched, validation), "utf-8")
+    Run(folder).table.write_text(dose_table.text(whole, patched, validation), "utf-8")
     dose_figures.dose_response(whole, folder / "dose_response.png")
     dose_figures.frontier(whole, folder / "frontier.png")
     dose_figures.bars(_best(found, whole), folder / "by_bias.png")

@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.run import Run
 from tracekit.errors import InputError
 from traits import ContrastSet
 
@@ -48,7 +49,7 @@ def capture(model: Any, contrast: ContrastSet, tokens: int, folder: Path) -> xr.
     The instruct model answers greedily with at most `tokens` tokens; the texts ride along as the
     coordinate `response`.
     """
-    path = folder / "chats" / f"{contrast.name.replace('/', '.')}.nc"
+    path = Run(folder).chats(contrast.name)
     if not path.is_file():
         runs = tk.generate(model, tk.encode(model, prompts(contrast)), max_new_tokens=tokens)
         traces = tk.capture(model, runs, tokens=slice(0, tokens), reduce="mean")

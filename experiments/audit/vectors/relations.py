@@ -9,8 +9,8 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
-from experiments.audit.vectors import stories
 from experiments.audit.vectors.evaluation import split
 from traits import ContrastSet, agreement, select_part, transfer
 
@@ -74,7 +74,7 @@ def transfers(
     at = evaluation.sel(extraction=settings.vectors.method)
     columns = []
     for contrast in sets:
-        traces = tk.open(stories.file_of(folder, contrast.name))
+        traces = tk.open(Run(folder).story(contrast.name))
         if contrast.name in evaluation["trait"].values:
             traces = select_part(traces, split(traces, settings)[0], "report")
         columns.append(_on_set(chosen, at, traces, contrast.name))

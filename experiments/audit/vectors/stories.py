@@ -11,6 +11,7 @@ import xarray as xr
 from tqdm import tqdm
 
 import tracekit as tk
+from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, available, elicit, extract, load_contrast, window_traces
@@ -62,15 +63,6 @@ def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settin
     return stamp(kept, {**read(kept), "vetted": made})
 
 
-def file_of(folder: Path, name: str) -> Path:
-    """Where the traces of a set lie.
-
-    >>> file_of(Path("run"), "alignment/honesty").as_posix()
-    'run/contrast/alignment.honesty.nc'
-    """
-    return folder / "contrast" / f"{name.replace('/', '.')}.nc"
-
-
 def placebo_sets(settings: Settings) -> list[ContrastSet]:
     """The shipped sets about nothing of interest; none in a quick evaluation."""
     return [load_contrast(name) for name in available("placebo")] if settings.vectors.full else []
@@ -79,13 +71,13 @@ def placebo_sets(settings: Settings) -> list[ContrastSet]:
 def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
     """The vectors of the placebo sets captured in `folder`: (trait, method, window, layer, dim).
 
-    From all their pairs; saved as `placebos.nc`. None in a quick evaluation.
+    From all their pairs; saved beside them. None in a quick evaluation.
     """
-    path, sets = folder / "placebos.nc", placebo_sets(settings)
+    path, sets = Run(folder).placebos, placebo_sets(settings)
     if not sets:
         return None
     if not path.is_file():
-        traces = (tk.open(file_of(folder, contrast.name)) for contrast in sets)
+        traces = (tk.open(Run(folder).story(contrast.name)) for contrast in sets)
         tk.save(_vectors(traces, settings.vectors.methods), path)
     return tk.open(path)
 

@@ -27,7 +27,7 @@ from experiments.audit.evidence.choice import allowed_layers
 from experiments.audit.evidence.row import aligned
 from experiments.audit.inputs import prepare
 from experiments.audit.phases import replay
-from experiments.audit.run_folder import settings_of
+from experiments.audit.run import Run
 from experiments.audit.sections.blind import largest_t, share_as_unlike
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
@@ -44,17 +44,17 @@ def measured(run: Path, benign: Path) -> tuple[Settings, xr.DataArray]:
     (adapter, prompt, layer, trait), kept as `blind.nc` beside the adapters. Errors: `ValueError`
     where the run has no neutral prompts or the folder no adapters.
     """
-    settings = from_values(settings_of(run)["settings"])
+    settings = from_values(Run(run).settings()["settings"])
     settings = replace(settings, adapters=replace(settings.adapters, benign=str(benign)))
     if not kinds(benign):
         raise ValueError(
             f"The folder {str(benign)!r} holds no benign adapter. Train some: "
             "python -m experiments.organisms train --benign --seed 0"
         )
-    clean = replay.neutral(tk.open(run / "responses" / "clean.nc"))
+    clean = replay.neutral(tk.open(Run(run).responses("clean")))
     if not clean.sizes["prompt"]:
         raise ValueError(f"The run {str(run)!r} has no neutral prompts. Give one that has.")
-    vectors = tk.open(run / "vectors.nc").sel(extraction=settings.vectors.method, drop=True)
+    vectors = Run(run).vectors_of(settings.vectors.method)
     found = replay.blind(prepare(settings, EXPERIMENT), settings, clean, vectors)
     tk.save(found, benign / "blind.nc")
     return settings, found

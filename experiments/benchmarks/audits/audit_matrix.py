@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.audit.command import chosen, command_line
 from experiments.audit.options import names, numbers
-from experiments.audit.run_folder import claim, finish
+from experiments.audit.run import Run
 from experiments.rm_sycophancy.__main__ import main as audit
 from experiments.rm_sycophancy.experiment import EXPERIMENT
 from tests.support.models import tiny
@@ -162,12 +162,12 @@ class Bench:
     def _lend(self, source: Path, out: Path, flags: Sequence[str]) -> None:
         """Put the extract phase of another run, of the same model and traits, into a folder."""
         made_of = chosen(EXPERIMENT, command_line(EXPERIMENT).parse_args(["run", *flags]))[1]
-        claim(out, made_of)
+        Run(out).claim(made_of)
         record = json.loads((source / "finished.json").read_text("utf-8"))["extract"]
         for place in record:
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / place, out / place)
-        finish(out, "extract", [out / place for place in record])
+        Run(out).finish("extract", [out / place for place in record])
 
 
 def ended(arguments: Sequence[str]) -> tuple[str, str]:
@@ -187,7 +187,8 @@ def unfit(folder: Path) -> str:
 
     Neither shows a NaN or an infinity, and a browser can read the page's data.
     """
-    table, page = ((folder / name).read_text("utf-8") for name in ("table.txt", "report.html"))
+    run = Run(folder)
+    table, page = (path.read_text("utf-8") for path in (run.table, run.report))
     data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)
     shown = re.sub(r"<script.*?</script>|<style.*?</style>|base64,[\w+/=]+", "", page, flags=re.S)
     for place, text in (("table", table), ("page", shown)):

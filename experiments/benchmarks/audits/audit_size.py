@@ -30,11 +30,11 @@ from experiments.audit.evidence.gather import response_tokens
 from experiments.audit.evidence.relabel import decided, relabellings
 from experiments.audit.evidence.trait_vectors import unit
 from experiments.audit.phases.projections import read
-from experiments.audit.run_folder import settings_of
+from experiments.audit.run import Run
 from experiments.audit.sections import detection, mechanism
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
-from experiments.audit.vectors import evaluation, stories
+from experiments.audit.vectors import evaluation
 from traits import extract, select_part
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -88,8 +88,8 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
     The direction is the mean difference of the pairs that judged the vector (`report`), not of
     those that made it. Errors: `ValueError` where no bias of a part has both outcomes.
     """
-    settings = from_values(settings_of(folder)["settings"])
-    audit = audit_of(folder, tk.open(folder / "scores.nc"), settings, list(settings.primary))
+    settings = from_values(Run(folder).settings()["settings"])
+    audit = audit_of(folder, tk.open(Run(folder).scores), settings, list(settings.primary))
     if audit.reason:
         raise ValueError(
             f"The size on the run {str(folder)!r} was asked for; {audit.reason}. Give a run whose "
@@ -114,10 +114,10 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
 
 
 def _cosines(folder: Path, settings: Settings, traits: Sequence[str]) -> np.ndarray:
-    vectors = tk.open(folder / "vectors.nc").sel(extraction=settings.vectors.method, drop=True)
-    chosen = tk.open(folder / "evaluation.nc")["window_selected"]
-    window = chosen.sel(extraction=settings.vectors.method, trait=traits[0]).item()
-    whole = tk.open(stories.file_of(folder, traits[0]))
+    vectors = Run(folder).vectors_of(settings.vectors.method)
+    chosen = tk.open(Run(folder).evaluation)["window_selected"]
+    window = chosen.sel({"extraction": settings.vectors.method, "trait": traits[0]}).item()
+    whole = tk.open(Run(folder).story(traits[0]))
     other = select_part(whole, evaluation.split(whole, settings)[0], "report").sel(window=window)
     direction = unit(extract(other, settings.vectors.method).transpose("layer", "dim").values)
     own = unit(vectors.sel(trait=list(traits)).transpose("layer", "trait", "dim").values)

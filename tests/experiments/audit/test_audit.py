@@ -12,7 +12,7 @@ from experiments.audit.evidence.row import from_dataset as rows_of
 from experiments.audit.phases import analysis
 from experiments.audit.report import table
 from experiments.audit.result import audited
-from experiments.audit.run_folder import settings_of
+from experiments.audit.run import Run
 from experiments.audit.settings.tables import from_values
 from experiments.audit.verdict.lines import from_dataset as lines_of
 from experiments.rm_sycophancy.__main__ import main
@@ -77,7 +77,7 @@ def test_a_control_without_answers_of_its_own_is_undecidable(empty: Path, tmp_pa
     copy = tmp_path / "run"
     shutil.copytree(empty, copy)
     (copy / "projections" / "control.control.nc").unlink()
-    analysis.run(copy, from_values(settings_of(copy)["settings"]))
+    analysis.run(copy, from_values(Run(copy).settings()["settings"]))
     (row,) = rows(copy)["controls", "control − clean, own answers"]
     assert "no projections control/control" in row.reason
 
@@ -141,7 +141,7 @@ def test_a_failed_trait_leaves_the_primary_set(planted: Path, tmp_path: Path) ->
     assert evaluation["passed"].values.all()
     evaluation["passed"][{"trait": 1}] = 0
     tk.save(evaluation, copy / "evaluation.nc")
-    settings = from_values(settings_of(copy)["settings"])
+    settings = from_values(Run(copy).settings()["settings"])
     result = audited(copy, settings)
     assert result.audit.traits == ("alignment/reward_seeking", "alignment/concealment")
     assert table.left_out(result, settings).endswith("left out: alignment/sycophancy.")

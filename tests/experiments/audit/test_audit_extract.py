@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from experiments.audit.run import Run
 from experiments.audit.vectors import instructed, stories, vector_figures, vector_table
 from experiments.audit.vectors.evaluation import split
 from experiments.rm_sycophancy.__main__ import main
@@ -69,7 +70,7 @@ def test_the_estimate_is_that_of_the_saved_vector_on_the_report_pairs(
     for trait in TRAITS:
         one = at(evaluation, trait)
         layer, window = one["layer_selected"].item(), one["window_selected"].item()
-        traces = xr.open_dataset(stories.file_of(finished, trait))
+        traces = xr.open_dataset(Run(finished).story(trait))
         traces = traces[next(iter(traces.data_vars))]
         part, _ = split(traces, settings)
         vector = vectors.sel(trait=trait, extraction="mean_diff", layer=layer)
@@ -90,8 +91,8 @@ def test_a_vector_is_judged_on_every_other_set(finished: Path, evaluation: xr.Da
     one = at(evaluation, TRAITS[0])
     layer, window = one["layer_selected"].item(), one["window_selected"].item()
     vectors = xr.open_dataset(finished / "vectors.nc")["vector"]
-    vector = vectors.sel(trait=TRAITS[0], extraction="mean_diff", layer=layer)
-    traces = xr.open_dataset(stories.file_of(finished, "placebo/tense"))
+    vector = vectors.sel({"trait": TRAITS[0], "extraction": "mean_diff", "layer": layer})
+    traces = xr.open_dataset(Run(finished).story("placebo/tense"))
     rows = traces[next(iter(traces.data_vars))].sel(window=window, layer=layer)
     wanted = paired_auroc(*(project(side, vector) for side in pairs(rows)))
     found = one["transfer"].sel(set="placebo/tense")

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from experiments.audit import log
+from experiments.audit.run import Run
 from tracekit.progress import Bar
 
 
 def entries(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / log.FILE).read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in Run(folder).log.read_text("utf-8").splitlines()]
 
 
 def test_a_phase_is_followed_from_begin_to_end(

@@ -14,7 +14,7 @@ import tracekit as tk
 from experiments.audit.phases.activations import there
 from experiments.audit.phases.analysis import analysis
 from experiments.audit.phases.projections import read
-from experiments.audit.run_folder import default_folder, has_finished
+from experiments.audit.run import Run, default_folder
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.__main__ import main
@@ -134,10 +134,10 @@ def test_a_killed_run_goes_on_with_what_is_missing(copy: Path, given: list[str])
     before = kept.stat().st_mtime_ns
     (copy / "responses" / "control.nc").unlink()
     shutil.rmtree(copy / "captured" / "control.organism")
-    assert not has_finished(copy, "respond")
-    assert has_finished(copy, "extract")
+    assert not Run(copy).has_finished("respond")
+    assert Run(copy).has_finished("extract")
     assert main(["run", *given, "--out", str(copy)]) == 0
-    assert all(has_finished(copy, phase) for phase in PHASES)
+    assert all(Run(copy).has_finished(phase) for phase in PHASES)
     assert kept.stat().st_mtime_ns == before
     assert (copy / "table.txt").read_bytes() == table
 

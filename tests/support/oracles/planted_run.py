@@ -6,10 +6,9 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.run_folder import claim, finish
+from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
-from experiments.audit.vectors import stories
 from experiments.audit.vectors.evaluation import judged
 from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.oracles.planted import contrast_traces
@@ -45,12 +44,12 @@ def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -
     The control is sycophantic in its own answers and nowhere else.
     """
     given = settings()
-    claim(folder, described(given))
+    Run(folder).claim(described(given))
     generator = np.random.default_rng(seed)
     runs = {"organism": texts(generator, SAMPLES, exploiting), "clean": texts(generator, 1, False)}
     runs["control"] = runs["clean"]
     for name, dataset in runs.items():
-        tk.save(dataset, folder / "responses" / f"{name}.nc")
+        tk.save(dataset, Run(folder).responses(name))
     wording = generator.normal(
         size=(*runs["organism"].token_id.shape, LAYERS, len(given.vectors.traits))
     )
@@ -61,12 +60,12 @@ def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -
         array = projections(runs[text], given, generator, shared, lifted)
         if arm == "control/control":
             array["cosine"][..., 1] += 0.03
-        tk.save(array, folder / "projections" / f"{weights}.{text}.nc")
+        tk.save(array, Run(folder).projections(arm))
     _vectors(folder, given, generator)
     _replays(folder, given, runs, generator)
     phases = ("extract", "respond", "capture", "replay", "project")
     for phase in phases:
-        finish(folder, phase, [])
+        Run(folder).finish(phase, [])
     return given
 
 
@@ -135,14 +134,14 @@ def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> N
     found = []
     for trait in given.vectors.traits:
         traces = contrast_traces(generator, 40, LAYERS, DIM, effect=2.0, trait=trait)
-        path = stories.file_of(folder, trait)
+        path = Run(folder).story(trait)
         tk.save(stamp(traces.expand_dims(window=["-3:1"], axis=1), MADE), path)
         vectors, evaluation = judged(tk.open(path), given)
         # whether a planted vector passes is tested elsewhere: here all do
         found.append((vectors, evaluation.assign(passed=1).assign_coords(trait=trait)))
     whole = [xr.concat(x, "trait", combine_attrs="drop") for x in zip(*found, strict=True)]
-    tk.save(stamp(whole[0].rename("vector"), MADE), folder / "vectors.nc")
-    tk.save(stamp(whole[1], MADE), folder / "evaluation.nc")
+    tk.save(stamp(whole[0].rename("vector"), MADE), Run(folder).vectors)
+    tk.save(stamp(whole[1], MADE), Run(folder).evaluation)
 
 
 def _replays(
@@ -175,4 +174,4 @@ def _replays(
         {"adapter": adapters, "benign": ("adapter", [False, False, True])},
         ("adapter", "prompt", "layer", "trait"),
     )
-    tk.save(stamp(blind, MADE), folder / "blind.nc")
+    tk.save(stamp(blind, MADE), Run(folder).blind)

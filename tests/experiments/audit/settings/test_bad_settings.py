@@ -12,7 +12,7 @@ from experiments.audit.command import command_line
 from experiments.audit.options import one_line
 from experiments.audit.plan import planning
 from experiments.audit.prompt_sets import read
-from experiments.audit.run_folder import SETTINGS
+from experiments.audit.run import SETTINGS
 from experiments.audit.settings.groups import Settings, groups, places
 from experiments.audit.settings.validity import BOUNDS, check_benign
 from experiments.audit.steering import study

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.audit.foreseen import without_role
-from experiments.audit.run_folder import SETTINGS, settings_of
+from experiments.audit.run import SETTINGS, Run
 from experiments.audit.settings.groups import places
 from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.experiment import read_preset
@@ -74,7 +74,7 @@ def test_a_run_made_with_settings_that_are_gone_still_opens(tmp_path: Path) -> N
     values |= {"preset": "tiny", "controls": ["style"], "ladder": ["a"], "other_objectives": []}
     kept = {"settings": values, "contents": {"control": "abc", "controls": {"style": "d"}}}
     (tmp_path / SETTINGS).write_text(json.dumps(kept))
-    made_of = settings_of(tmp_path)
+    made_of = Run(tmp_path).settings()
     opened = from_values(made_of["settings"])
     assert [(arm.name, arm.role) for arm in opened.adapters.arms[2:]] == [
         ("control", "matched"),

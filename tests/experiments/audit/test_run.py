@@ -1,0 +1,61 @@
+"""A run's folder has one reader and writer: no other module spells what lies in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.audit.run import Run
+from experiments.audit.settings.contents import described
+from experiments.sandbagging.__main__ import EXPERIMENT
+
+AUDIT = Path(__file__).parents[3] / "experiments" / "audit"
+OWN = ("run.py", "steering/study.py")  # a study's folder is its own module's
+ENTRIES = sorted(
+    name
+    for name, entry in vars(Run).items()
+    if isinstance(entry, property) and name not in ("stored", "studies", "all_projections")
+)
+
+
+def spelled(text: str) -> list[str]:
+    """The entries of a run's folder that a module's strings name."""
+    files = [Path(getattr(Run(Path()), name)).name for name in ENTRIES]
+    folders = ["responses", "captured", "traces", "projections", "contrast", "chats"]
+    wanted = [*(rf'"{re.escape(f)}"' for f in files if "." in f), *(rf'/ "{f}"' for f in folders)]
+    return [found for pattern in wanted for found in re.findall(pattern, text)]
+
+
+def test_no_other_module_spells_an_entry() -> None:
+    modules = [p for p in AUDIT.rglob("*.py") if p.relative_to(AUDIT).parts[0] != "discovery"]
+    others = [p for p in modules if p.relative_to(AUDIT).as_posix() not in OWN]
+    assert {str(p): found for p in others if (found := spelled(p.read_text()))} == {}
+
+
+def test_a_module_that_does_is_seen() -> None:
+    assert spelled('tk.open(folder / "means.nc")') == ['"means.nc"']
+    assert spelled('folder / "responses" / f"{arm}.nc"') == ['/ "responses"']
+    assert len(spelled((AUDIT / "run.py").read_text())) >= len(ENTRIES)
+
+
+def test_every_entry_lies_in_the_folder_and_has_a_place_of_its_own(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    places = [getattr(run, name) for name in ENTRIES]
+    places += [run.responses("clean"), run.captured("a/b"), run.traces("a/b")]
+    places += [run.projections("a/b"), run.story("x/y"), run.chats("x/y"), run.steering("0")]
+    assert len(set(places)) == len(places)
+    assert all(tmp_path in place.parents for place in places)
+
+
+def test_a_run_says_what_it_was_made_of_and_what_has_finished(tmp_path: Path) -> None:
+    run, made_of = Run(tmp_path / "run"), described(EXPERIMENT.preset("tiny"))
+    run.claim(made_of)
+    run.claim(made_of)
+    run.table.write_text("a table")
+    run.finish("analyse", [run.table])
+    assert run.has_finished("analyse")
+    assert not run.has_finished("respond")
+    run.table.write_text("a longer table")
+    assert not run.has_finished("analyse")
+    with pytest.raises(ValueError, match=r"null\.seed: 0 there, 1 now"):
+        run.claim(described(EXPERIMENT.preset("tiny", {"seed": 1})))
