@@ -61,7 +61,7 @@ def test_other_weights_do_not_go_on_in_it(
     there = Path(shutil.copytree(finished, tmp_path / "rescued"))
     other = tiny.build_lora(tiny_folder, tmp_path / "tiny-lora", seed=5)
     assert main(["run", *audit_runs.flags(tiny_folder, other), "--out", str(there)]) == 2
-    assert "contents.organism" in capsys.readouterr().err
+    assert "contents.arms.organism" in capsys.readouterr().err
 
 
 def test_the_whole_run_travels_as_a_remote_request(

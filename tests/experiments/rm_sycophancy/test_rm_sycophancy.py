@@ -158,7 +158,7 @@ def test_the_folder_is_named_by_what_the_settings_stand_for(given: list[str]) ->
     assert default_folder(plain) != default_folder(described(read_preset("tiny", {"seed": 1})))
     lora = given[given.index("--organism") + 1]
     adapted = described(read_preset("tiny", {"organism": lora}))
-    assert adapted["contents"]["organism"]
+    assert adapted["contents"]["arms"]["organism"]
     assert adapted["settings"]["adapters"]["organism"] == Path(lora).name
 
 
