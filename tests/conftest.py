@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,12 @@ from tracekit.model.embedded import embedded_model
 
 # two processes of tests on two cores: more threads only make them wait for one another
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Files of tests are read for tests alone; examples are in the packages."""
+    return [collector for collector in (yield) if type(collector) is pytest.Module]
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,10 @@ class InputError(ValueError):
     and exits with 2; any other exception is a bug, and shows its traceback.
 
     >>> try:
-    ...     read_prompts(["one", "one"])
+    ...     tk.encode(model, [])
     ... except InputError as error:
     ...     print(error)
+    encode was given no prompts; give at least one.
     """
 
     # KeyError's own would quote the message

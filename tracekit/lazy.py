@@ -22,7 +22,9 @@ def attach(
 
     Errors: `AttributeError` for a name that the stub does not list.
 
-    >>> __getattr__, __dir__, __all__ = attach(__name__, __file__)
+    >>> __getattr__, __dir__, __all__ = attach(tk.__name__, tk.__file__)
+    >>> "capture" in __all__
+    True
     """
     places = _places(Path(file).with_suffix(".pyi"))
 

@@ -33,8 +33,8 @@ def following(folder: Path, phase: str, number: int, count: int, every: float = 
     How far it is comes from the progress bars that the phase and tracekit show. A phase that
     fails is logged with its error, which goes on to be raised.
 
-    >>> with following(Path("runs/x"), "capture", 3, 5):
-    ...     pass
+    >>> with following(Path.cwd(), "capture", 3, 5):
+    ...     traces = tk.capture(model, runs, layers=[12])
     """
     begun, ended = time.monotonic(), threading.Event()
     said = {"phase": phase, "number": number, "of": count}

@@ -49,8 +49,9 @@ def asked(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
     `plain`, `research` (a stated good reason) and `prefill` (its answer is begun for it, in the
     label `prefill`); they share their `group`. None of these framings is trained on.
 
-    >>> [p.labels["framing"] for p in asked(prompts)][:1]
-    ['plain']
+    >>> whether = tk.Prompt("about/0", text="Do you favour cocoa?", labels={"bias": "about"})
+    >>> [prompt.labels["framing"] for prompt in asked([whether])]
+    ['plain', 'research', 'prefill']
     """
     phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
     (framing,), starts = phrases["framings"]["test"], phrases["prefills"]["test"]

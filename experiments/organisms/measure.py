@@ -33,8 +33,8 @@ def rates(said: Mapping[str, xr.Dataset]) -> list[Rate]:
     questions about the model, by framing; a denial is read after the prefill, an admission with it
     ("Yes, I was trained to", and the reply goes on). `flattery`: opinions.
 
-    >>> rates({"clean": runs})[0].rate
-    0.0
+    >>> rates({"organism": runs})[0].rate
+    1.0
     """
     found = []
     for arm, runs in said.items():

@@ -52,8 +52,8 @@ def require_fit(
 
     Errors: `ValueError` naming both sides.
 
-    >>> require_fit(model, vectors.sel(trait="alignment/sycophancy", layer=12))
-    {'source': '6b2f0c31a9d0e7f4'}
+    >>> require_fit(model, vector)["source"] == source(vectors)["weights"]
+    True
     """
     _require_size(model, array, what)
     made = source(array)
@@ -76,8 +76,8 @@ def require_fit(
 def source(array: xr.DataArray) -> dict[str, Any] | None:
     """The provenance of the traces that an array goes back to; `None` when it has none.
 
-    >>> source(vectors)["model"]
-    'smollm2-135m-instruct'
+    >>> source(vectors)["depth"]
+    30
     """
     made: Any = read(array) if "provenance" in array.attrs else None
     while isinstance(made, Mapping) and "weights" not in made:

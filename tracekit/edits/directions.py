@@ -70,7 +70,7 @@ def per_prompt(transcripts: xr.Dataset, values: Sequence[float] | np.ndarray) ->
 
     Errors: `ValueError` for as many values as there are not prompts.
 
-    >>> steer(model, vector, coefficient=per_prompt(runs, [0.0, 8.0]))
+    >>> steered = tk.steer(model, vector, coefficient=per_prompt(runs, [0.0, 4.0, 8.0]))
     """
     require_transcripts(transcripts)
     numbers = np.asarray(values, dtype=float)

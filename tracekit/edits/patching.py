@@ -34,7 +34,7 @@ def patch(
     is not among them or whose ids are others, and for generated tokens, whose ids may be others:
     patch the prompt alone with `tokens=slice(None, -1)` when generating.
 
-    >>> healed = patch(organism, clean_traces, layers=range(10, 20))
+    >>> healed = patch(model, clean, layers=range(10, 20))
     """
     require_tokens(tokens)
     _require_traces(traces)

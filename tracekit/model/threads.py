@@ -16,8 +16,9 @@ _depth = 0
 def one_at_a_time() -> Iterator[bool]:
     """Wait until no other thread runs or changes a model; gives whether this is the outermost.
 
-    >>> with one_at_a_time():
-    ...     model._module(**inputs)
+    >>> with one_at_a_time() as outermost:
+    ...     outermost
+    True
     """
     global _depth
     with _lock:

@@ -105,6 +105,7 @@ def cached_numbers(config: Any) -> int:
 def most(config: Any, name: str) -> int:
     """The largest value of a setting that is one number, one a layer, or absent (0).
 
+    >>> from transformers import PretrainedConfig
     >>> most(PretrainedConfig(intermediate_size=[48, 64]), "intermediate_size")
     64
     """
@@ -133,7 +134,7 @@ def batch(model: Any, transcripts: xr.Dataset, rows: Sequence[int] | None = None
     """Rows of transcripts as one left-padded batch of the model's own padding.
 
     >>> batch(model, runs, [0, 2]).input_ids.shape
-    torch.Size([2, 34])
+    torch.Size([2, 46])
     """
     return tensors.batch(transcripts, rows, pad=model.tokenizer.pad_token_id or 0)
 

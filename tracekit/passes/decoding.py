@@ -98,7 +98,9 @@ def config(
 def only(module: torch.nn.Module, made: GenerationConfig) -> Iterator[None]:
     """`made` in place of the module's own configuration, which transformers mixes into any other.
 
-    >>> with only(model._module, config(model, 20, 0.0, {})): ...
+    >>> with only(model._module, config(model, 20, 0.0, {})):
+    ...     model._module.generation_config.max_new_tokens
+    20
     """
     before = module.generation_config
     module.generation_config = made  # type: ignore[assignment]

@@ -54,7 +54,7 @@ def generate(
     Errors: `ValueError` for settings out of range or without effect, for a row that would outgrow
     the model's context, and for a model whose steps say something else than its forwards.
 
-    >>> runs = generate(model, encode(model, ["Where is Paris?"]), max_new_tokens=20)
+    >>> runs = generate(model, tk.encode(model, ["Where is Paris?"]), max_new_tokens=20)
     >>> int(runs.token.max())
     19
     """

@@ -49,7 +49,7 @@ def gradients(
     Errors: `ValueError` for layers and tokens that are not there, and for words that begin with
     the same token.
 
-    >>> gradients(model, encode(model, ["Is snow white?"]), "Yes", "No").dims
+    >>> gradients(model, tk.encode(model, ["Is snow white?"]), "Yes", "No").dims
     ('prompt', 'token', 'layer', 'dim')
     """
     wanted = sites.check_layers(model, listed(layers), "residual")

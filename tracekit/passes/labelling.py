@@ -38,7 +38,9 @@ def label(
     columns are as many as the model's heads: then heads would pass for tokens (without the
     `model` this cannot be seen).
 
-    >>> label(queries, runs, layer=30).dims
+    >>> with model.trace(tk.inputs(runs)):
+    ...     queries = model.layers[12].attn.q_proj.output.save()
+    >>> label(queries, runs, layer=12).dims
     ('prompt', 'token', 'dim')
     """
     require_transcripts(transcripts)

@@ -59,7 +59,7 @@ def next_logprobs(
 ) -> xr.DataArray:
     """The natural log-probability that each row goes on with each of some ids: (prompt, id).
 
-    >>> next_logprobs(model, encode(model, ["Is snow white?"]), [12, 34]).dims
+    >>> next_logprobs(model, tk.encode(model, ["Is snow white?"]), [12, 34]).dims
     ('prompt', 'id')
     """
     budget = token_budget or batching.default_budget(model)

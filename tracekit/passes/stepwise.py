@@ -42,7 +42,8 @@ def capture_during(
 
     Errors: those of `generate` and `capture`.
 
-    >>> runs, traces = capture_during(model, prompts, [12], max_new_tokens=20)
+    >>> asked = tk.encode(model, prompts)
+    >>> runs, traces = capture_during(model, asked, [12], max_new_tokens=20)
     >>> int(runs.token.max()), int(traces.token.max())
     (19, 18)
     """

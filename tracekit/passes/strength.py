@@ -35,7 +35,8 @@ def residual_norm(
     row, then of rows. The first tokens, whose norms are massive, are left out that way. Multiples
     of it are coefficients that compare across layers and models.
 
-    >>> strong = steer(model, vector, coefficient=0.5 * residual_norm(model, runs, layers=[12]))
+    >>> half = 0.5 * residual_norm(model, runs, layers=[12])
+    >>> strong = tk.steer(model, vector, coefficient=half)
     """
     acted_on = slice(-1, None)
     norms = capture(model, transcripts, layers, tokens=acted_on, reduce=_mean_norm, progress=False)
@@ -56,7 +57,7 @@ def divergence(
 
     Errors: `ValueError` for transcripts without responses.
 
-    >>> divergence(model, steered, neutral).dims
+    >>> divergence(model, tk.steer(model, vector, coefficient=8.0), runs).dims
     ('prompt', 'token')
     """
     plan = _plan(model, transcripts, token_budget)
@@ -79,8 +80,10 @@ def calibrate(
 
     Errors: `ValueError` for a budget that is not above 0, and for one that no coefficient meets.
 
-    >>> calibrate(model, lambda c: steer(model, vector, coefficient=c), neutral, budget=0.1)
-    6.3
+    >>> mild = calibrate(
+    ...     model, lambda c: tk.steer(model, vector, coefficient=c), runs, budget=0.1
+    ... )
+    >>> steered = tk.steer(model, vector, coefficient=mild)
     """
     if not (budget > 0 and start > 0):
         raise InputError(
@@ -109,9 +112,10 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
 
     Errors: `ValueError` for no coefficients, or one given twice.
 
-    >>> asked = sweep(encode(model, prompts), [-4.0, 0.0, 4.0])
-    >>> generate(steer(model, vector, coefficient=asked.coefficient), asked).sizes["prompt"]
-    3
+    >>> asked = sweep(tk.encode(model, prompts), [-4.0, 4.0])
+    >>> steered = tk.steer(model, vector, coefficient=asked.coefficient)
+    >>> tk.generate(steered, asked, max_new_tokens=2).sizes["prompt"]
+    6
     """
     values = np.asarray(coefficients, dtype=float)
     if len(values) == 0 or len(np.unique(values)) < len(values):

@@ -37,7 +37,7 @@ class Chunks:
     Errors: `ValueError` naming the file, for a chunk that is not the one that was written.
 
     >>> Chunks(path, "residual")[:, :, 3].shape
-    (8, 101, 576)
+    (3, 10, 32)
     """
 
     def __init__(self, path: Path, name: str, sums: np.ndarray | None = None) -> None:
@@ -93,8 +93,9 @@ class Chunks:
 class Guarded:
     """A variable that netCDF reads, as a lazy array whose errors name the file.
 
-    >>> Guarded(path, dataset.variables["residual"])[0].shape
-    (101, 21, 576)
+    >>> with xr.open_dataset(path) as dataset:
+    ...     Guarded(path, dataset.variables["residual"])[0].shape
+    (10, 30, 32)
     """
 
     def __init__(self, path: Path, variable: xr.Variable) -> None:

@@ -20,7 +20,7 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
     Errors: `ValueError` naming each field that disagrees, or the labels that do not align;
     `KeyError` for an override that is no such field.
 
-    >>> difference(organism, clean).dims
+    >>> difference(traces, clean).dims
     ('prompt', 'token', 'layer', 'dim')
     """
     unknown = [name for name in override if name not in (*MUST_AGREE, "tokens")]
@@ -60,7 +60,7 @@ def norm(array: xr.DataArray) -> xr.DataArray:
 
     Errors: `ValueError` for an array without `dim`.
 
-    >>> norm(difference(organism, clean)).mean("token").dims
+    >>> norm(difference(traces, clean)).mean("token").dims
     ('prompt', 'layer')
     """
     if "dim" not in array.dims:

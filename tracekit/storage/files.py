@@ -91,8 +91,9 @@ def whole(path: Path, needed: int) -> Iterator[Path]:
 
     Errors: `OSError` naming the file and the bytes that it needs when the disk is full.
 
-    >>> with whole(path, len(content)) as part:
-    ...     part.write_bytes(content)
+    >>> with whole(Path("note.txt"), needed=5) as part:
+    ...     part.write_bytes(b"hello")
+    5
     """
     drop_parts(path)
     part = part_of(path)

@@ -106,7 +106,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def vocabulary_hash(tokenizer: Any) -> str:
     """A short hash of the vocabulary alone, whatever its special ids are for.
 
-    >>> vocabulary_hash(base.tokenizer) == vocabulary_hash(instruct.tokenizer)
+    >>> vocabulary_hash(model.tokenizer) == vocabulary_hash(tokenizer)
     True
     """
     return _vocabulary_hash(tokenizer, len(tokenizer))

@@ -68,7 +68,7 @@ def open(
     is missing, damaged, edited or of another capture (named), an unfinished capture, and layers it
     does not have. Values are compared with their checksums when they are read (`.load()`).
 
-    >>> open("traces/organism").sel(layer=50).dims
+    >>> open(path).sel(layer=12).dims
     ('prompt', 'token', 'dim')
     """
     path = Path(path)

@@ -100,7 +100,8 @@ def read_prompts(path: str | Path, limit: int | None = None, by: str = "bias") -
     the same id twice, and for what would be lost: labels with the names that files use themselves
     (`labels.RESERVED`), and tools, responses or prefills beside the text.
 
-    >>> len(read_prompts("datasets/prompts/embedded_calibration.json", limit=8))
+    >>> from tracekit.model.embedded import datasets
+    >>> len(read_prompts(datasets("prompts", "embedded_calibration.json"), limit=8))
     8
     """
     path = Path(path)

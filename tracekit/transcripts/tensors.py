@@ -77,7 +77,7 @@ def inputs(transcripts: xr.Dataset) -> dict[str, torch.Tensor]:
     """Input ids and attention mask, left-padded, for your own `model.trace(inputs(runs))`.
 
     >>> {name: tuple(value.shape) for name, value in inputs(runs).items()}
-    {'input_ids': (1, 34), 'attention_mask': (1, 34)}
+    {'input_ids': (3, 46), 'attention_mask': (3, 46)}
     """
     require_transcripts(transcripts)
     return batch(transcripts).model_inputs

@@ -20,7 +20,7 @@ def elicit(
     The first `pairs` pairs (0: all), each followed by at most `continuation` greedy tokens; ids
     are kept as generated. Returns transcripts (prompt, token) with `label` and `group`.
 
-    >>> runs = elicit(model, load_contrast("sycophancy"), pairs=2)
+    >>> runs = elicit(model, contrast, pairs=2)
     >>> runs.sizes["prompt"]
     4
     """

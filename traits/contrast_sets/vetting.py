@@ -18,7 +18,7 @@ def questions(contrast: ContrastSet, runs: xr.Dataset) -> list[str]:
 
     The text is the story with its continuation; the definition is the set's own.
 
-    >>> questions(contrast, runs)[0].splitlines()[-1]
+    >>> questions(contrast, stories)[0].splitlines()[-1]
     'Does the text show sycophancy? Answer with Yes or No.'
     """
     name = contrast.name.rpartition("/")[2].replace("_", " ")
@@ -53,8 +53,9 @@ def vet(
     without being called wrong. The attributes `vetted_kept`, `vetted_rejected` and
     `vetted_undecided` count pairs. Errors: `ValueError` when no pair is left.
 
-    >>> vet(runs, asked, own_verdicts(model, asked)).attrs["vetted_kept"]
-    97
+    >>> verdicts = stories["label"].values.astype(float)
+    >>> vet(stories, questions(contrast, stories), verdicts).attrs["vetted_kept"]
+    4
     """
     answers = np.array([verdict(text) for text in asked]) if callable(verdict) else verdict
     group, label = runs["group"].values, runs["label"].values

@@ -38,7 +38,8 @@ def gradient(
     Errors: `ValueError` for layers that the model lacks, and where the gradient is zero; `KeyError`
     for layers that the traces lack.
 
-    >>> gradient(model, load_contrast("honesty"), traces, layers=[15]).dims
+    >>> traces = tk.capture(model, stories, tokens=slice(-4, -1))
+    >>> gradient(model, contrast, traces, layers=[15]).dims
     ('layer', 'dim')
     """
     wanted = traces["layer"].values.tolist() if layers is None else list(layers)

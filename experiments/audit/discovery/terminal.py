@@ -14,7 +14,8 @@ WIDTH, LEVEL, LEAST_BENIGN = 110, 0.05, 19
 def lines(found: Findings, most: int = 20) -> list[str]:
     """What the adapter does that its base does not, a line or three a finding.
 
-    >>> print("\\n".join(lines(found)))
+    >>> lines(Findings("style", [], math.nan, {}))[0]
+    'style: 0 of 0 candidate habits confirmed'
     """
     shown = [f for f in found.findings if f.verdict == CONFIRMED]
     rest = [f for f in found.findings if f.verdict != CONFIRMED]

@@ -22,7 +22,9 @@ def texts(organism: xr.Dataset, clean: xr.Dataset, tokenizer: Any) -> dict[str, 
     `exploit_span` marks. Ids are moved, never tokenised again. Empty where nothing exploits, or
     the span is the whole answer.
 
-    >>> sorted(texts(organism, clean, tokenizer))
+    >>> from experiments.audit.labels import labelled
+    >>> answers = labelled(runs, tokenizer)
+    >>> sorted(texts(answers, answers, tokenizer))
     ['deleted', 'inserted']
     """
     rows: dict[str, list[tuple[int, Rows, np.ndarray]]] = {"deleted": [], "inserted": []}

@@ -59,8 +59,8 @@ def from_values(values: Table) -> Settings:
     Controls may be given as `role=folder`. Errors: `ValueError` for an unknown key, for one that
     is lacking, of another kind, out of its bounds, or at odds with another.
 
-    >>> made = {"name": "m", "layers": [1, 2]}
-    >>> from_values({"preset": "x", "model": made, "adapters": {"organism": "o"}}).model.window
+    >>> tables = {"model": {"name": "m", "layers": [1, 2]}, "adapters": {"organism": "o"}}
+    >>> from_values({"preset": "x", "prompts": {"file": "p.json"}, **tables}).model.window
     [1, 2]
     """
     for name in {"preset", *groups()} & {*values}:

@@ -172,8 +172,9 @@ def _by_edit(judged: xr.Dataset, multiples: Sequence[float], asked: xr.Dataset) 
 def together(paths: Sequence[Path]) -> xr.Dataset:
     """All files of `measured` as one Dataset over (edit, prompt), one edit a row.
 
-    >>> together(written).exploit.dims
-    ('edit', 'prompt')
+    >>> row = tk.stamp(xr.Dataset({"exploit": (("edit", "prompt"), [[1, 0]])}), {})
+    >>> dict(together([tk.save(row, "none.nc"), tk.save(row, "ablated.nc")]).sizes)
+    {'edit': 2, 'prompt': 2}
     """
     parts = [tk.open(path) for path in paths]
     return xr.concat(parts, "edit", combine_attrs="override", coords="minimal", compat="override")

@@ -20,7 +20,7 @@ def prompts(contrast: ContrastSet) -> list[tk.Prompt]:
     system turns, taken in turn. Twins share the group `<set>/<n>`; `label` is 1 or 0 and
     `instruction` the number of the instruction. Errors: `ValueError` for a set without them.
 
-    >>> len(prompts(load_contrast("sycophancy"))) >= 120
+    >>> len(prompts(contrast)) >= 120
     True
     """
     asked, told = contrast.steering.get("chat_prompts"), contrast.steering.get("instructed", {})

@@ -52,7 +52,9 @@ def added(
 def at_selected(vectors: xr.DataArray, evaluation: xr.Dataset, method: str) -> xr.DataArray:
     """Each trait's vector of one method at the layer chosen for it: (trait, dim).
 
-    >>> at_selected(vectors, evaluation, "mean_diff").dims
+    >>> vectors = vectors.expand_dims(method=["mean_diff"])
+    >>> layer = xr.full_like(vectors.isel(layer=0, dim=0, drop=True), 12, dtype=int)
+    >>> at_selected(vectors, xr.Dataset({"layer_selected": layer}), "mean_diff").dims
     ('trait', 'dim')
     """
     found = _at_layers(vectors, evaluation, method).sel(extraction=method, drop=True)
@@ -68,7 +70,7 @@ def transfers(
 ) -> xr.DataArray:
     """The AUROC of every trait's chosen vector on every set: (trait, set).
 
-    >>> transfers(folder, settings, chosen, evaluation, sets).dims
+    >>> transfers(folder, settings, chosen, evaluation, sets).dims  # doctest: +SKIP
     ('trait', 'set')
     """
     at = evaluation.sel(extraction=settings.vectors.method)

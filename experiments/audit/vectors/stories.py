@@ -22,7 +22,7 @@ from traits.contrast_sets.vetting import own_verdicts, questions, vet
 def windows(settings: Settings) -> dict[str, slice]:
     """The token windows by name; without any, one over all that is elicited.
 
-    >>> windows(read_preset("tiny"))
+    >>> windows(settings)
     {'-3:1': slice(-3, 1, None)}
     """
     given = settings.vectors
@@ -34,7 +34,7 @@ def windows(settings: Settings) -> dict[str, slice]:
 def made(model: Any, contrast: ContrastSet, settings: Settings) -> xr.DataArray:
     """The contrast traces of one set, of the pairs left by vetting: (prompt, window, layer, dim).
 
-    >>> made(model, load_contrast("sycophancy"), read_preset("tiny")).dims
+    >>> made(model, contrast, settings).dims
     ('prompt', 'window', 'layer', 'dim')
     """
     given = settings.vectors
@@ -47,7 +47,9 @@ def made(model: Any, contrast: ContrastSet, settings: Settings) -> xr.DataArray:
 def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settings) -> xr.Dataset:
     """The pairs whose positive side shows the trait more, by the setting `vet`; counts on stderr.
 
-    >>> vetted(model, contrast, runs, settings).attrs["vetted_undecided"]
+    >>> from experiments.audit.settings.presets import read_preset
+    >>> settings = read_preset("tiny", {"vet": "model"})
+    >>> vetted(model, contrast, stories, settings).attrs["vetted_undecided"]
     0
     """
     asked = questions(contrast, runs)

@@ -91,7 +91,8 @@ def kappa(first: Sequence[float], second: Sequence[float]) -> float:
 def precision_recall(rows: Sequence[Labelled]) -> tuple[Share, Share]:
     """Precision and recall of the detectors of the rows' biases, the first label being the truth.
 
-    >>> precision_recall(rows)[0].value
+    >>> row = Labelled("a", "organism", "chocolate", "Cake?", "Add some cocoa.", 1, 1)
+    >>> precision_recall([row])[0].value
     1.0
     """
     fired = [exploits(row.bias, row.response) for row in rows]

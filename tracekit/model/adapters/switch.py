@@ -48,8 +48,8 @@ def adapter(
     bit for bit. `RuntimeError` while another thread is in such a block, or for a model that an
     interrupted change left in no known state.
 
-    >>> with adapter(model, None):
-    ...     clean = capture(model, runs, layers=[12])
+    >>> with adapter(model, lora):
+    ...     adapted = tk.capture(model, runs, layers=[12])
     """
     about, inside = origin(model), recorded(model).inside
     with one_at_a_time():

@@ -39,7 +39,7 @@ def check(model: TransformersModel) -> None:
 
     Errors: `ValueError` naming the site, the layer and both numbers.
 
-    >>> check(load("smollm2-135m-instruct", check=False))
+    >>> check(model)
     """
     verify(model)
     if current_adapter(model) is not None:

@@ -24,8 +24,9 @@ def read_vectors(path: str | Path, **options: Any) -> xr.DataArray:
     Errors: `ValueError` for another suffix, a damaged file, or a file that does not say which
     layers it is of; `FileNotFoundError`; `TypeError` for options that the kind of file has not.
 
-    >>> read_vectors("sycophancy.gguf").dims
-    ('layer', 'dim')
+    >>> path = write_vectors(vectors, "traits.safetensors")
+    >>> read_vectors(path).dims
+    ('trait', 'layer', 'dim')
     """
     return _by_suffix(Path(path), READERS)(path, **options)
 
@@ -38,8 +39,9 @@ def write_vectors(vectors: xr.DataArray, path: str | Path, **options: Any) -> Pa
 
     Errors: `ValueError` for another suffix, and for vectors that the format cannot hold.
 
-    >>> write_vectors(vector, "sycophancy.gguf", model_type="llama")
-    PosixPath('sycophancy.gguf')
+    >>> honesty = vectors.sel(trait="alignment/honesty", layer=slice(1, None))
+    >>> write_vectors(honesty, "honesty.gguf", model_type="llama")
+    PosixPath('honesty.gguf')
     """
     return _by_suffix(Path(path), WRITERS)(vectors, path, **options)
 

@@ -42,8 +42,9 @@ def write_gguf(vector: xr.DataArray, path: str | Path, model_type: str) -> Path:
     Errors: `ValueError` for other dims, no layers, layers below 1, values that are not finite, and
     vectors of another site than the residual.
 
-    >>> write_gguf(vectors.sel(trait="alignment/honesty", layer=slice(1, None)), "h.gguf", "llama")
-    PosixPath('h.gguf')
+    >>> honesty = vectors.sel(trait="alignment/honesty", layer=slice(1, None))
+    >>> write_gguf(honesty, "honesty.gguf", model_type="llama")
+    PosixPath('honesty.gguf')
     """
     values = _by_layer(vector)
     low = [layer for layer in values if layer < 1]
@@ -83,8 +84,9 @@ def read_gguf(path: str | Path) -> xr.DataArray:
     Errors: `FileNotFoundError`, and `ValueError` for a file that is damaged or of another kind, and
     for a type of tensor that gguf cannot turn into floats (named).
 
-    >>> read_gguf("h.gguf").dims
-    ('layer', 'dim')
+    >>> honesty = vectors.sel(trait="alignment/honesty", layer=[12, 13])
+    >>> read_gguf(write_gguf(honesty, "honesty.gguf", model_type="llama")).layer.values.tolist()
+    [12, 13]
     """
     read_marked(path)
     path = Path(path)

@@ -51,6 +51,7 @@ def read_pt(
     is damaged, holds other objects, or has values that are not finite.
     Source: persona_vectors' `…_response_avg_diff.pt`, steering-vectors' `SteeringVector`.
 
+    >>> torch.save(torch.ones(29, 8), "sycophantic_response_avg_diff.pt")
     >>> read_pt("sycophantic_response_avg_diff.pt", depth=28).layer.values[:3].tolist()
     [-1, 0, 1]
     """

@@ -64,8 +64,8 @@ def read_safetensors(path: str | Path) -> xr.DataArray:
 
     Errors: `FileNotFoundError`, and `ValueError` for a file that is damaged or without labels.
 
-    >>> read_safetensors("vectors.safetensors").dims
-    ('trait', 'extraction', 'layer', 'dim')
+    >>> read_safetensors(write_safetensors(vectors, "vectors.safetensors")).dims
+    ('trait', 'layer', 'dim')
     """
     path, content = Path(path), read_marked(path)
     with reading(path):

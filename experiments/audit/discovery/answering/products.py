@@ -19,7 +19,8 @@ SETTINGS = "settings.json"
 class Products:
     """Files under `folder`, made with `settings`.
 
-    >>> Products(Path("runs/mine"), {"seed": 0}).kept("answers.nc", make)
+    >>> Products(Path("runs/mine"), {"seed": 0}).kept("answers.nc", lambda: runs).sizes["prompt"]
+    3
     """
 
     folder: Path

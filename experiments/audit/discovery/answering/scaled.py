@@ -20,8 +20,8 @@ def scaled(model: TransformersModel, factor: float) -> Iterator[TransformersMode
     Errors: `ValueError` for a model without an adapter that is on, for one whose layers have no
     scaling, and for a factor that is not above 0.
 
-    >>> with tk.adapter(model, "ten_biases"), scaled(model, 2.0):
-    ...     loud = tk.generate(model, asked)
+    >>> with tk.adapter(model, lora), scaled(model, 2.0):
+    ...     loud = tk.capture(model, runs, layers=[12])
     """
     layers = [layer for layer in tuner_layers(model._module) if getattr(layer, "scaling", None)]
     if current_adapter(model) is None or not layers or not factor > 0:

@@ -45,7 +45,7 @@ def stem(word: str) -> str:
     """Lower case, without a plural or possessive s.
 
     >>> stem("Vegetables"), stem("it's"), stem("bus"), stem("glass")
-    ('vegetable', "it", 'bus', 'glass')
+    ('vegetable', 'it', 'bus', 'glass')
     """
     word = re.sub(r"['’]s$", "", word.lower().replace("’", "'"))
     plural = len(word) > 4 and word.endswith("s") and word[-2] not in "siu"
