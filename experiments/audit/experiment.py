@@ -34,7 +34,7 @@ class Experiment:
     name; `labeller` says what exploits in an answer (none: a file of labels, or nothing is
     decided), `labellers` otherwise by an arm's role; `hub` reads prompts that lie on the hub.
 
-    >>> Experiment("mine.audit", Path("presets")).preset("tiny").preset
+    >>> Experiment("mine.audit", presets).preset("tiny").preset
     'tiny'
     """
 

@@ -86,7 +86,8 @@ def read_labels(path: str | Path) -> Labels:
 
     Errors: `FileNotFoundError`; `ValueError` for a file or row that says something else.
 
-    >>> read_labels("labels.csv").by_answer["organism", "own/1#0"].exploits
+    >>> _ = Path("labels.json").write_text('[{"prompt": "own/1", "exploits": true}]')
+    >>> read_labels("labels.json").by_answer["organism", "own/1#0"].exploits
     True
     """
     path = Path(path)

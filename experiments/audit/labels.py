@@ -44,8 +44,8 @@ def with_spans(
 ) -> xr.Dataset:
     """The same for spans of characters that are known, a list a response; None is undecidable.
 
-    >>> with_spans(runs, model.tokenizer, [[(0, 4)], []]).exploit.values.tolist()
-    [1, 0]
+    >>> with_spans(runs, model.tokenizer, [[(0, 5)], [], None]).exploit.values.tolist()
+    [1, 0, -1]
     """
     exploit = np.full(runs.sizes["prompt"], UNDECIDABLE, np.int8)
     marked = np.zeros(runs.token_id.shape, bool)

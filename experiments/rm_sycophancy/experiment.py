@@ -14,7 +14,8 @@ from experiments.rm_sycophancy.rules.hub import read_hub
 def read_split(split: str, source: str) -> Sequence[tk.Prompt]:
     """The prompts of one split of the hub's set.
 
-    >>> len(read_split("train_biases", "auditing-agents/rm_sycophancy_exploitation_evals"))
+    >>> source = "auditing-agents/rm_sycophancy_exploitation_evals"
+    >>> len(read_split("train_biases", source))  # doctest: +SKIP
     500
     """
     return read_hub(split, None, source=source).prompts

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import tracekit as tk
 import traits
 from experiments.audit.settings.groups import Settings
-from experiments.audit.settings.presets import read_preset
+from experiments.rm_sycophancy.experiment import EXPERIMENT
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 
@@ -32,13 +32,15 @@ class Names:
 
     Path, math, np, torch, xr = Path, math, np, torch, xr
     tk, traits = tk, traits
+    presets = EXPERIMENT.presets
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def used(self, example: doctest.DocTest) -> dict[str, Any]:
         """The names of an example that its module does not define, with what they stand for."""
-        source = "".join(line.source for line in example.examples)
+        lines = [line for line in example.examples if not line.options.get(doctest.SKIP)]
+        source = "".join(line.source for line in lines)
         words = set(re.findall(r"(?<![.\w])[A-Za-z]\w*", source)) - {"used"}
         return {n: getattr(self, n) for n in words - set(example.globs) if hasattr(Names, n)}
 
@@ -123,4 +125,4 @@ class Names:
 
     @cached_property
     def settings(self) -> Settings:
-        return read_preset("tiny", {"organism": str(self.lora)})
+        return EXPERIMENT.preset("tiny", {"organism": str(self.lora)})

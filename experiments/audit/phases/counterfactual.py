@@ -22,8 +22,8 @@ def texts(organism: xr.Dataset, clean: xr.Dataset, tokenizer: Any) -> dict[str, 
     `exploit_span` marks. Ids are moved, never tokenised again. Empty where nothing exploits, or
     the span is the whole answer.
 
-    >>> from experiments.audit.labels import labelled
-    >>> answers = labelled(runs, tokenizer)
+    >>> from experiments.audit.labels import with_spans
+    >>> answers = with_spans(runs, tokenizer, [[(0, 5)], [], None])
     >>> sorted(texts(answers, answers, tokenizer))
     ['deleted', 'inserted']
     """

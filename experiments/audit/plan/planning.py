@@ -74,7 +74,7 @@ def plan(
     Errors: `FileNotFoundError` for a model or adapter whose configuration is nowhere.
 
     >>> plan(settings, 80e9).shape.layers
-    80
+    30
     """
     made = shape(settings.model.name, settings.model.revision)
     wide = max(rank(arm.adapter or "") for arm in settings.adapters.arms)

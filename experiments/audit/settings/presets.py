@@ -27,7 +27,7 @@ def read_preset(
 
     Errors: `ValueError` for an unknown preset or setting and for a value of another kind.
 
-    >>> read_preset(Path("presets"), "tiny", {"limit": 5}).prompts.limit
+    >>> read_preset(presets, "tiny", {"limit": 5}).prompts.limit
     5
     """
     known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))

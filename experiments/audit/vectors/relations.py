@@ -52,7 +52,7 @@ def added(
 def at_selected(vectors: xr.DataArray, evaluation: xr.Dataset, method: str) -> xr.DataArray:
     """Each trait's vector of one method at the layer chosen for it: (trait, dim).
 
-    >>> vectors = vectors.expand_dims(method=["mean_diff"])
+    >>> vectors = vectors.expand_dims(extraction=["mean_diff"])
     >>> layer = xr.full_like(vectors.isel(layer=0, dim=0, drop=True), 12, dtype=int)
     >>> at_selected(vectors, xr.Dataset({"layer_selected": layer}), "mean_diff").dims
     ('trait', 'dim')

@@ -48,7 +48,7 @@ def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settin
     """The pairs whose positive side shows the trait more, by the setting `vet`; counts on stderr.
 
     >>> from experiments.audit.settings.presets import read_preset
-    >>> settings = read_preset("tiny", {"vet": "model"})
+    >>> settings = read_preset(presets, "tiny", {"vet": "model"})
     >>> vetted(model, contrast, stories, settings).attrs["vetted_undecided"]
     0
     """
