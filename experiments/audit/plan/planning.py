@@ -63,11 +63,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
 
 
 def plan(
-    settings: Settings,
-    card: float,
-    cards: int = 1,
-    gpu: bool = True,
-    hub: HubSet | None = None,
+    settings: Settings, card: float, cards: int = 1, gpu: bool = True, hub: HubSet | None = None
 ) -> Plan:
     """The plan of a preset on `cards` of `card` bytes each (`gpu=False`: main memory).
 
@@ -187,8 +183,7 @@ def _work(settings: Settings, hub: HubSet | None) -> Work:
     answers = {name: settings.answers.samples if name in SAMPLED else 1 for name in settings.arms}
     arms = [arm.split("/")[1] for arm in activations.arms(settings)]
     kept = [arm.split("/")[1] for arm in activations.arms(settings) if arm in activations.FULL]
-    edited = dict.fromkeys(("deleted", "inserted"), answers.get("organism", 0))
-    of = {**answers, **edited}
+    of = {**answers, **dict.fromkeys(("deleted", "inserted"), answers.get("organism", 0))}
     return Work(
         rows=rows,
         asked=asked,
