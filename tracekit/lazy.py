@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,10 @@ def _places(stub: Path) -> dict[str, tuple[str, str]]:
 
 
 def _imported(module: str, name: str) -> Any:
-    values = vars(importlib.import_module(module))
-    # a name that its package does not hold yet is a module
-    return values[name] if name in values else importlib.import_module(f"{module}.{name}")
+    found = importlib.import_module(module)
+    if name in vars(found):
+        return vars(found)[name]
+    # not by getattr first: nnsight mounts names on every object
+    if hasattr(found, "__path__") and importlib.util.find_spec(f"{module}.{name}"):
+        return importlib.import_module(f"{module}.{name}")
+    return getattr(found, name)  # a package that is lazy itself

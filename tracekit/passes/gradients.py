@@ -32,10 +32,10 @@ KEPT_ACTIVATIONS = 8
 def gradients(
     model: TransformersModel,
     transcripts: xr.Dataset,
-    towards: str,
-    against: str,
     layers: int | Sequence[int] | None = None,
     *,
+    towards: str,
+    against: str,
     tokens: Tokens = "response",
     token_budget: int | None = None,
 ) -> xr.DataArray:
@@ -49,7 +49,7 @@ def gradients(
     Errors: `ValueError` for layers and tokens that are not there, and for words that begin with
     the same token.
 
-    >>> gradients(model, tk.encode(model, ["Is snow white?"]), "Yes", "No").dims
+    >>> gradients(model, runs, towards="Yes", against="No").dims
     ('prompt', 'token', 'layer', 'dim')
     """
     wanted = sites.check_layers(model, listed(layers), "residual")

@@ -23,7 +23,7 @@ from tracekit.transcripts.encode import ids_hash, ids_of, token_texts
 
 
 def logprobs(
-    model: TransformersModel, transcripts: xr.Dataset, token_budget: int | None = None
+    model: TransformersModel, transcripts: xr.Dataset, *, token_budget: int | None = None
 ) -> xr.DataArray:
     """The natural log-probability of each token given those before it: (prompt, token), in nats.
 
@@ -55,6 +55,7 @@ def next_logprobs(
     model: TransformersModel,
     transcripts: xr.Dataset,
     ids: Sequence[int],
+    *,
     token_budget: int | None = None,
 ) -> xr.DataArray:
     """The natural log-probability that each row goes on with each of some ids: (prompt, id).

@@ -48,6 +48,7 @@ def divergence(
     model: TransformersModel,
     edited: TransformersModel,
     transcripts: xr.Dataset,
+    *,
     token_budget: int | None = None,
 ) -> xr.DataArray:
     """KL(model ‖ edited) of the prediction of each response token: (prompt, token), in nats.

@@ -48,7 +48,7 @@ def lexical_auroc(scores: xr.Dataset) -> tuple[float, float, float]:
     found = cluster_bootstrap(
         scores,
         _fold_mean,
-        np.random.default_rng(0),
+        generator=np.random.default_rng(0),
         dim="pair",
         group=None,
         strata="fold",

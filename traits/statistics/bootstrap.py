@@ -15,8 +15,8 @@ Rows = list[np.ndarray]
 def cluster_bootstrap(
     data: Labelled,
     statistic: Callable[[Labelled], xr.DataArray],
-    generator: np.random.Generator,
     *,
+    generator: np.random.Generator,
     dim: str = "prompt",
     group: str | None = "group",
     strata: str | None = None,
@@ -37,7 +37,7 @@ def cluster_bootstrap(
 
     >>> data = xr.DataArray(np.arange(20.0), dims="prompt")
     >>> mean = lambda rows: rows.mean("prompt")
-    >>> found = cluster_bootstrap(data, mean, np.random.default_rng(0), group=None)
+    >>> found = cluster_bootstrap(data, mean, generator=np.random.default_rng(0), group=None)
     >>> bool(found["low"] < found["estimate"] < found["high"])
     True
     """

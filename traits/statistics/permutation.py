@@ -11,8 +11,8 @@ QUANTILES = (0.5, 0.95)
 
 def sign_flip(
     differences: xr.DataArray,
-    generator: np.random.Generator,
     *,
+    generator: np.random.Generator,
     dim: str = "prompt",
     group: str | None = "group",
     family: Sequence[str] = (),
@@ -30,7 +30,7 @@ def sign_flip(
     are 0, the statistic is 0 and p is 1. Source: Nichols & Holmes 2002.
 
     >>> differences = xr.DataArray(np.arange(8.0) + 1, dims="prompt")
-    >>> sign_flip(differences, np.random.default_rng(0), group=None)["p"].item()
+    >>> sign_flip(differences, generator=np.random.default_rng(0), group=None)["p"].item()
     0.0078125
     """
     # in 32 bits the flip of nothing would miss the observed mean, and p could be 0

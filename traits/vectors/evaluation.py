@@ -74,7 +74,7 @@ def evaluate(
     (6, 2)
     """
     sides = windowed_pairs(traces, windows)
-    part = split_pairs(sides[0]["pair"], generator) if part is None else part
+    part = split_pairs(sides[0]["pair"], generator=generator) if part is None else part
     functions = named_methods(methods)
     fit = _part(sides, part, "fit")
     refuse_identical(*fit)
@@ -120,7 +120,9 @@ def held_out_auroc(
     >>> held_out_auroc(traces, generator=draw).sizes["layer"]
     3
     """
-    part = split_pairs(pairs(traces)[0]["pair"], generator, {"fit": 0.5, "report": 0.5})
+    part = split_pairs(
+        pairs(traces)[0]["pair"], fractions={"fit": 0.5, "report": 0.5}, generator=generator
+    )
     vector = extract(select_part(traces, part, "fit"), method)
     positive, negative = pairs(select_part(traces, part, "report"))
     area = statistics.paired_auroc(project(positive, vector), project(negative, vector))
@@ -197,7 +199,7 @@ def _measured(
     middle = (scores["fit"]["positive"].mean() + scores["fit"]["negative"].mean()) / 2
     rows = with_chances(scores["report"], scores["select"]).assign(threshold=middle)
     found = statistics.cluster_bootstrap(
-        rows, measure, generator, dim="pair", group=None, repetitions=resamples
+        rows, measure, generator=generator, dim="pair", group=None, repetitions=resamples
     )
     return found.assign(threshold=middle)
 
@@ -217,7 +219,12 @@ def _searched(
         for name in PARTS[1:]
     }
     tested = statistics.sign_flip(
-        ranks["report"], generator, dim="pair", group=None, family=PATH, alternative="greater"
+        ranks["report"],
+        generator=generator,
+        dim="pair",
+        group=None,
+        family=PATH,
+        alternative="greater",
     )
     place = dict(zip(PATH, path, strict=True))
     curve = joined([0.5 + rank.mean("pair") for rank in ranks.values()], "part", ranks)

@@ -146,6 +146,7 @@ def joined(arrays: Iterable[Labelled], dim: str, names: Iterable[str]) -> Labell
 
 def split_pairs(
     pair: xr.DataArray,
+    *,
     generator: np.random.Generator,
     fractions: Mapping[str, float] = MappingProxyType({"fit": 0.5, "select": 0.2, "report": 0.3}),
     minimum: int = 8,
@@ -157,7 +158,7 @@ def split_pairs(
     would have fewer than `minimum` pairs.
 
     >>> pair = xr.DataArray(np.arange(40), dims="pair", coords={"pair": np.arange(40)})
-    >>> part = split_pairs(pair["pair"], np.random.default_rng(0))
+    >>> part = split_pairs(pair["pair"], generator=np.random.default_rng(0))
     >>> int((part == "fit").sum()), int((part == "select").sum()), int((part == "report").sum())
     (20, 8, 12)
     """

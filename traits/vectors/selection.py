@@ -81,7 +81,7 @@ def null_candidates(
     [(4, 1, 2, 3), (1, 1, 2, 3)]
     """
     rows = None if samples is None else np.tile(samples, (1, fit[0].shape[1], 1))
-    matched = covariance_matched(generator, rows)
+    matched = covariance_matched(generator=generator, samples=rows)
     return {
         "shuffled pairs": (
             fit_candidates(_exchanged(methods, generator), fit) for _ in range(draws)
@@ -138,4 +138,4 @@ def named_methods(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Me
 
 def _exchanged(methods: Sequence[Method], generator: np.random.Generator) -> list[Method]:
     seed = int(generator.integers(2**63))
-    return [shuffled_pairs(method, np.random.default_rng(seed)) for method in methods]
+    return [shuffled_pairs(method, generator=np.random.default_rng(seed)) for method in methods]

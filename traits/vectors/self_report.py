@@ -46,7 +46,7 @@ def gradient(
     sides = [side.sel(layer=wanted).transpose("pair", "layer", "dim") for side in pairs(traces)]
     runs = tk.encode(model, asked(contrast, set(sides[0]["pair"].values.tolist())))
     tokens = window(runs, count)
-    found = tk.gradients(model, runs, *ANSWERS, wanted, tokens=tokens)
+    found = tk.gradients(model, runs, wanted, towards=ANSWERS[0], against=ANSWERS[1], tokens=tokens)
     mean = found.mean(("token", "prompt"), dtype=np.float64).transpose("layer", "dim")
     vector = unit(oriented(mean.values, *(side.values for side in sides)))
     made = xr.DataArray(

@@ -58,7 +58,9 @@ def intervals(
         values = _quantities(drawn.values, drawn["label"].values, drawn["bias"].values, threshold)
         return xr.DataArray(values, dims="quantity")
 
-    drawn = cluster_bootstrap(rows, statistic, generator, strata="stratum", repetitions=repetitions)
+    drawn = cluster_bootstrap(
+        rows, statistic, generator=generator, strata="stratum", repetitions=repetitions
+    )
     return drawn.assign_coords(quantity=quantities).drop_attrs()
 
 
@@ -94,7 +96,7 @@ def mean_interval(
     """
     rows = xr.DataArray(values, dims="prompt", coords={"group": ("prompt", group)})
     interval = cluster_bootstrap(
-        rows, lambda drawn: drawn.mean("prompt"), generator, repetitions=repetitions
+        rows, lambda drawn: drawn.mean("prompt"), generator=generator, repetitions=repetitions
     )
     return interval.drop_attrs()
 

@@ -45,7 +45,7 @@ def shift(
         none = xr.full_like(mean, np.nan)
         intervals = xr.Dataset({"estimate": mean, "low": none, "high": none})
     else:
-        intervals = cluster_bootstrap(rows, _mean, generator, repetitions=repetitions)
+        intervals = cluster_bootstrap(rows, _mean, generator=generator, repetitions=repetitions)
     shifts = intervals.rename(estimate="shift", low="shift_low", high="shift_high")
     shifts["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
     shifts["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))

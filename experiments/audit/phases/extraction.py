@@ -62,7 +62,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
     for contrast in contrasts:
         count = min(len(contrast), settings.vectors.pairs or len(contrast))
-        split_pairs(xr.DataArray(np.arange(count), dims="pair"), np.random.default_rng(0))
+        split_pairs(xr.DataArray(np.arange(count), dims="pair"), generator=np.random.default_rng(0))
         if settings.vectors.full:
             instructed.prompts(contrast)
 

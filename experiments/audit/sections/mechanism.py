@@ -88,7 +88,7 @@ def locate(
     """
     layer = choose_layer(calibration, allowed)
     rows = xr.DataArray(held_out.values[:, layer], dims=("prompt", "trait"))
-    tests = sign_flip(rows, generator, group=None, family=("trait",), repetitions=draws)
+    tests = sign_flip(rows, generator=generator, group=None, family=("trait",), repetitions=draws)
     tests = tests[["estimate", "statistic", "p_family"]].rename(p_family="p_trait")
     return tests.assign(p=tests["p_trait"].min(), layer=layer).drop_attrs()
 

@@ -68,7 +68,7 @@ def matched_directions(
     >>> next(matched_directions(differences, 2, np.random.default_rng(0), 1)).shape
     (2, 3, 5)
     """
-    draw = covariance_matched(generator, differences)
+    draw = covariance_matched(generator=generator, samples=differences)
     for _ in range(draws):
         yield np.stack([draw(differences, differences) for _ in range(traits)])
 
@@ -82,7 +82,7 @@ def shuffled_directions(
     >>> next(shuffled_directions(pairs, np.random.default_rng(0), 1)).shape
     (1, 3, 5)
     """
-    shuffled = shuffled_pairs(mean_diff, generator)
+    shuffled = shuffled_pairs(mean_diff, generator=generator)
     for _ in range(draws):
         yield np.stack([shuffled(*sides) for sides in pairs])
 

@@ -70,11 +70,11 @@ def shift_of(
         reason = f"{n} prompt"
         return Shift([undecidable(heading, f"{t}: {what}", "cosine", reason, n) for t in traits])
     here = moved.sel(trait=traits).sel(layer=layers.sel(trait=traits)).drop_vars("layer")
-    tests = sign_flip(here, audit.generator(f"shift {what}"), family=("trait",))
+    tests = sign_flip(here, generator=audit.generator(f"shift {what}"), family=("trait",))
     intervals = cluster_bootstrap(
         here,
         lambda drawn: drawn.mean("prompt"),
-        audit.generator(f"interval {what}"),
+        generator=audit.generator(f"interval {what}"),
         repetitions=audit.settings.null.repetitions,
     )
     rows = []
@@ -102,7 +102,7 @@ def correlations(audit: Audit) -> xr.Dataset | None:
     intervals = cluster_bootstrap(
         _labelled(audit.scores().rows(audit.part("held_out")), audit.place),
         _by_trait,
-        audit.generator("r"),
+        generator=audit.generator("r"),
         strata="stratum",
         repetitions=audit.settings.null.repetitions,
     )

@@ -87,5 +87,5 @@ def _placebo(model: Any, name: str, settings: Settings, window: str, layer: int)
 def _random(contrast: xr.DataArray, steering: Steering) -> Sequence[np.ndarray]:
     generator = np.random.default_rng([steering.seed, 1])
     sides = [side.transpose("pair", "layer", "dim").values for side in pairs(contrast)]
-    draw = covariance_matched(generator)
+    draw = covariance_matched(generator=generator)
     return [draw(*sides)[0] for _ in range(steering.randoms)]

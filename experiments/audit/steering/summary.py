@@ -69,7 +69,11 @@ def _over_questions(
     rise: xr.DataArray, name: str, generator: np.random.Generator, repetitions: int
 ) -> xr.Dataset:
     made = cluster_bootstrap(
-        rise, lambda rows: rows.mean("prompt"), generator, group=None, repetitions=repetitions
+        rise,
+        lambda rows: rows.mean("prompt"),
+        generator=generator,
+        group=None,
+        repetitions=repetitions,
     )
     made = made.rename(estimate=name, low=f"{name}_low", high=f"{name}_high").drop_attrs()
     return made.assign({f"{name}_questions": rise.notnull().sum("prompt")})
@@ -110,7 +114,7 @@ def _interval(
     # the labels of an edit would ride along at every draw
     bare = values.drop_vars([n for n in values.coords if n not in ("prompt", "group")])
     made = cluster_bootstrap(
-        bare, lambda drawn: drawn.mean("prompt"), generator, repetitions=repetitions
+        bare, lambda drawn: drawn.mean("prompt"), generator=generator, repetitions=repetitions
     )
     return made.rename(estimate=name, low=f"{name}_low", high=f"{name}_high").drop_attrs()
 

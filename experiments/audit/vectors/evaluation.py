@@ -25,7 +25,7 @@ def split(traces: xr.DataArray, settings: Settings) -> tuple[xr.DataArray, np.ra
     pair = pairs(traces.isel(layer=[0], dim=[0]))[0]["pair"]
     name = str(pair.values[0]).rpartition("/")[0]
     generator = np.random.default_rng([settings.null.seed, zlib.crc32(name.encode())])
-    return split_pairs(pair, generator), generator
+    return split_pairs(pair, generator=generator), generator
 
 
 def judged(
@@ -102,7 +102,7 @@ def _by_layer(
     found = cluster_bootstrap(
         sides["report"],
         _auroc,
-        generator,
+        generator=generator,
         dim="pair",
         group=None,
         repetitions=settings.null.repetitions,

@@ -80,7 +80,7 @@ def test_readouts_are_the_cpus(gpu: Any, cpu: Any, runs: xr.Dataset) -> None:
     np.testing.assert_allclose(here, there, atol=1e-4)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(here, unlike(there), atol=1e-4)
-    here, there = (tk.gradients(m, runs, " Yes", " No") for m in (gpu, cpu))
+    here, there = (tk.gradients(m, runs, towards=" Yes", against=" No") for m in (gpu, cpu))
     assert np.nanmax(abs(here - there)) < 1e-4 * np.nanmax(abs(there))
     seen = tk.capture(gpu, runs, [3], tokens=slice(-1, -1), **QUIET).isel(token=0, layer=0)
     lens = [tk.unembed(m, seen) for m in (gpu, cpu)]

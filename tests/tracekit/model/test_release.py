@@ -68,7 +68,7 @@ PASSES: dict[str, Callable[[Any, xr.Dataset], Any]] = {
     "steered capture": lambda m, r: tk.capture(steered(m), r, [0, 1], progress=False),
     "capture_during": lambda m, r: tk.capture_during(m, r, [1], **NEW),
     "logprobs": lambda m, r: tk.logprobs(m, r),
-    "gradients": lambda m, r: tk.gradients(m, r, "Yes", "No"),
+    "gradients": lambda m, r: tk.gradients(m, r, towards="Yes", against="No"),
     "divergence": lambda m, r: tk.divergence(m, steered(m), r),
     "check": lambda m, r: tk.check(m),
     "a trace of one's own": plain,

@@ -115,7 +115,7 @@ def test_a_state_that_cannot_be_put_back_is_said_by_every_call(fresh_llama, runs
         lambda m: tk.generate(m, runs, max_new_tokens=1, progress=False),
         lambda m: tk.capture_during(m, runs, max_new_tokens=1, progress=False),
         lambda m: tk.logprobs(m, runs),
-        lambda m: tk.gradients(m, runs, "Yes", "No"),
+        lambda m: tk.gradients(m, runs, towards="Yes", against="No"),
         lambda m: tk.unembed(m, vector),
         lambda m: tk.steer(m, vector, coefficient=1.0),
         lambda m: tk.ablate(m, vector),

@@ -12,7 +12,7 @@ from tests.support.oracles import reference
 from tracekit.passes.logits import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
-WORDS = (" cat", " mat")
+WORDS = {"towards": " cat", "against": " mat"}
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,13 @@ def runs(tiny_llama: Any) -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def found(tiny_llama: Any, runs: xr.Dataset) -> xr.DataArray:
-    return tk.gradients(tiny_llama, runs, *WORDS, tokens="all")
+    return tk.gradients(tiny_llama, runs, **WORDS, tokens="all")
 
 
 def first_ids(model: Any) -> list[int]:
-    return [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in WORDS]
+    return [
+        model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in WORDS.values()
+    ]
 
 
 def test_they_are_those_of_autograd_for_each_row_alone(
@@ -60,7 +62,7 @@ def test_holes_are_nan_and_labels_ride_along(runs: xr.Dataset, found: xr.DataArr
 def test_some_layers_and_tokens_are_those_of_all(
     tiny_llama: Any, runs: xr.Dataset, found: xr.DataArray
 ) -> None:
-    few = tk.gradients(tiny_llama, runs, *WORDS, [-1, 2], tokens=slice(-2, -1), token_budget=1)
+    few = tk.gradients(tiny_llama, runs, [-1, 2], **WORDS, tokens=slice(-2, -1), token_budget=1)
     assert few.token.values.tolist() == [-2, -1]
     same = found.sel(token=slice(-2, -1), layer=2)
     assert np.allclose(few.sel(layer=2), same, atol=1e-4 * float(np.abs(same).max()))
@@ -83,6 +85,6 @@ def test_a_small_step_along_them_raises_the_chance_as_much(
 
 def test_words_that_cannot_be_told_apart_are_refused(tiny_llama: Any, runs: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="begin with different tokens"):
-        tk.gradients(tiny_llama, runs, " cat", " cat")
+        tk.gradients(tiny_llama, runs, towards=" cat", against=" cat")
     with pytest.raises(ValueError, match="blocks 0 to"):
-        tk.gradients(tiny_llama, runs, *WORDS, [99])
+        tk.gradients(tiny_llama, runs, [99], **WORDS)

@@ -151,7 +151,9 @@ def test_divergence_and_gradients_are_of_the_models_own_logits(tail):
     predicted = module(input_ids=ids[0]).logits[0, -1]
     handle.remove()
     (expected,) = torch.autograd.grad(predicted[yes] - predicted[no], kept[0])
-    ours = tk.gradients(model, runs.isel(prompt=[0]), "Yes", "No", [1], tokens="all")
+    ours = tk.gradients(
+        model, runs.isel(prompt=[0]), [1], towards="Yes", against="No", tokens="all"
+    )
     ours = ours.isel(prompt=0, layer=0).dropna("token").values
     size = float(expected.abs().max())
     assert largest(ours - expected[0].numpy()) < 1e-4 * size

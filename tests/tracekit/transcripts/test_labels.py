@@ -88,7 +88,7 @@ def test_every_name_that_files_use_is_reserved(tiny_llama, everywhere, runs):
         tk.capture(tiny_llama, runs, [1], vectors=vectors, **QUIET),
         *(tk.capture(tiny_llama, runs, [1], site=s, **QUIET) for s in ("attention", "mlp")),
         tk.capture_during(tiny_llama, runs, [1], max_new_tokens=2, **QUIET)[1],
-        tk.gradients(tiny_llama, runs, "Yes", "No"),
+        tk.gradients(tiny_llama, runs, towards="Yes", against="No"),
         tk.unembed(tiny_llama, everywhere["reduced"], top=2),
         tk.label(tk.inputs(runs)["input_ids"][..., None].float(), runs, layer=1),
     ]

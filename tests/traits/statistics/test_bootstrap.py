@@ -28,9 +28,11 @@ def coverage(found, truth=1.0):
 def test_intervals_over_clusters_cover_and_over_rows_do_not(interval):
     generator = np.random.default_rng(0)
     data = clusters(generator, 800)
-    over_groups = cluster_bootstrap(data, mean, generator, repetitions=400, interval=interval)
+    over_groups = cluster_bootstrap(
+        data, mean, generator=generator, repetitions=400, interval=interval
+    )
     assert 0.92 < coverage(over_groups) < 0.98
-    over_rows = cluster_bootstrap(data, mean, generator, group=None, repetitions=400)
+    over_rows = cluster_bootstrap(data, mean, generator=generator, group=None, repetitions=400)
     assert coverage(over_rows) < 0.88
     assert over_groups.attrs["n"] == 40
     assert over_groups.attrs["unit"] == "group"
@@ -44,12 +46,19 @@ def test_both_intervals_agree_with_scipy():
             (values,), np.mean, n_resamples=4000, method=method, rng=np.random.default_rng(1)
         ).confidence_interval
         found = cluster_bootstrap(
-            data, mean, np.random.default_rng(0), group=None, repetitions=4000, interval=name
+            data,
+            mean,
+            generator=np.random.default_rng(0),
+            group=None,
+            repetitions=4000,
+            interval=name,
         )
         bounds = [found["low"].item(), found["high"].item()]
         np.testing.assert_allclose(bounds, wanted, atol=0.04)
         assert found["estimate"].item() == values.mean()
-    plain = cluster_bootstrap(data, mean, np.random.default_rng(0), group=None, repetitions=4000)
+    plain = cluster_bootstrap(
+        data, mean, generator=np.random.default_rng(0), group=None, repetitions=4000
+    )
     assert found["high"].item() > plain["high"].item() + 0.03  # skewed: BCa is not percentile
 
 
@@ -75,7 +84,7 @@ def test_the_jackknife_of_strata_is_scipys():
         rng=np.random.default_rng(1),
     ).confidence_interval
     found = cluster_bootstrap(
-        data, gap, generator, group=None, strata="bias", repetitions=4000, interval="bca"
+        data, gap, generator=generator, group=None, strata="bias", repetitions=4000, interval="bca"
     )
     np.testing.assert_allclose([found["low"].item(), found["high"].item()], wanted, atol=0.06)
 
@@ -92,7 +101,9 @@ def test_strata_keep_their_size_and_groups_their_rows():
         drawn.append(rows)
         return rows.mean("prompt")
 
-    cluster_bootstrap(data, record, np.random.default_rng(0), strata="bias", repetitions=50)
+    cluster_bootstrap(
+        data, record, generator=np.random.default_rng(0), strata="bias", repetitions=50
+    )
     for sample in drawn:
         assert len(np.unique(sample["group"])) == 4
         groups = [set(sample.values[sample["group"].values == n]) for n in range(4)]
@@ -106,7 +117,7 @@ def test_any_statistic_over_labels_can_be_drawn_again():
     rows = {"label": ("prompt", np.tile([1, 0], 30)), "group": ("prompt", np.repeat(range(30), 2))}
     scores = xr.DataArray(generator.normal(size=(60, 2)), dims=("prompt", "layer"), coords=rows)
     scores[::2, 1] += 2
-    found = cluster_bootstrap(scores, auroc, generator, repetitions=100)
+    found = cluster_bootstrap(scores, auroc, generator=generator, repetitions=100)
     assert found["low"].sizes == {"layer": 2}
     assert found["low"][0] < 0.5 < found["low"][1]
 
@@ -114,9 +125,9 @@ def test_any_statistic_over_labels_can_be_drawn_again():
 def test_what_cannot_be_drawn_is_refused():
     data = xr.DataArray(np.arange(4.0), dims="prompt", coords={"group": ("prompt", [1, 1, 1, 1])})
     with pytest.raises(ValueError, match="at least 2 groups, and 'group' has 1"):
-        cluster_bootstrap(data, mean, np.random.default_rng(0))
+        cluster_bootstrap(data, mean, generator=np.random.default_rng(0))
     data = data.assign_coords(group=("prompt", [1, 1, 2, 2]), bias=("prompt", list("abaa")))
     with pytest.raises(ValueError, match="'bias' divides 1 of 2"):
-        cluster_bootstrap(data, mean, np.random.default_rng(0), strata="bias")
+        cluster_bootstrap(data, mean, generator=np.random.default_rng(0), strata="bias")
     with pytest.raises(ValueError, match="'studentised' was asked"):
-        cluster_bootstrap(data, mean, np.random.default_rng(0), interval="studentised")
+        cluster_bootstrap(data, mean, generator=np.random.default_rng(0), interval="studentised")

@@ -61,20 +61,22 @@ def test_all_the_draws_there_are_hold_the_observed_one():
 def test_a_sign_flip_is_blind_to_the_scale(scale, count):
     values = over("prompt", draws(1, count) + 1)
     if scale > 1e-300:
-        expected = sign_flip(values, np.random.default_rng(0), group=None, family=())
-        found = sign_flip(values * scale, np.random.default_rng(0), group=None, family=())
+        expected = sign_flip(values, generator=np.random.default_rng(0), group=None, family=())
+        found = sign_flip(values * scale, generator=np.random.default_rng(0), group=None, family=())
         np.testing.assert_allclose(found["p"], expected["p"], rtol=1e-12)
         np.testing.assert_allclose(found["statistic"], expected["statistic"], rtol=1e-9)
         np.testing.assert_allclose(found["estimate"] / scale, expected["estimate"], rtol=1e-9)
-        other = sign_flip(-3 * values * scale + scale, np.random.default_rng(0), group=None)
+        other = sign_flip(
+            -3 * values * scale + scale, generator=np.random.default_rng(0), group=None
+        )
         assert abs(other["statistic"] - expected["statistic"]) > 0.1
     else:  # next to nothing: a p all the same
-        found = sign_flip(values * scale, np.random.default_rng(0), group=None)
+        found = sign_flip(values * scale, generator=np.random.default_rng(0), group=None)
         assert 0 < found["p"] <= 1
 
 
 def test_where_nothing_differs_p_is_one():
-    found = sign_flip(over("prompt", np.zeros(12)), np.random.default_rng(0), group=None)
+    found = sign_flip(over("prompt", np.zeros(12)), generator=np.random.default_rng(0), group=None)
     assert found["p"] == 1
     assert found["statistic"] == 0
 
@@ -110,7 +112,7 @@ def test_draws_without_a_value_are_counted_and_leave_no_interval(kind):
     found = cluster_bootstrap(
         rows,
         lambda drawn: 1 / drawn.mean("prompt"),
-        np.random.default_rng(0),
+        generator=np.random.default_rng(0),
         group=None,
         repetitions=200,
         interval=kind,
@@ -128,7 +130,11 @@ def test_a_bootstrap_of_nothing_is_refused(settings):
     rows = over("prompt", draws(0, 5))
     with pytest.raises(ValueError, match="between 0 and 1"):
         cluster_bootstrap(
-            rows, lambda drawn: drawn.mean(), np.random.default_rng(0), group=None, **settings
+            rows,
+            lambda drawn: drawn.mean(),
+            generator=np.random.default_rng(0),
+            group=None,
+            **settings,
         )
 
 

@@ -24,7 +24,9 @@ def enumerated(values, sided):
 def test_p_is_that_of_all_sign_flips_where_those_are_few(alternative, sided):
     for seed in range(6):
         values = differences(seed, effect=0.5)
-        found = sign_flip(values, np.random.default_rng(0), group=None, alternative=alternative)
+        found = sign_flip(
+            values, generator=np.random.default_rng(0), group=None, alternative=alternative
+        )
         assert found.attrs["exact"] == 1
         np.testing.assert_allclose(found["p"], enumerated(values.values, sided), rtol=1e-12)
         values[3] -= 3
@@ -35,18 +37,20 @@ def test_p_is_that_of_all_sign_flips_where_those_are_few(alternative, sided):
 def test_values_in_32_bits_have_no_smaller_p_than_the_two_flips_that_are_theirs(count):
     many = [differences(seed, count, effect=9.0) for seed in range(200)]
     values = xr.concat(many, "layer").astype(np.float32)
-    found = sign_flip(values, np.random.default_rng(0), group=None, family=("layer",))
+    found = sign_flip(values, generator=np.random.default_rng(0), group=None, family=("layer",))
     np.testing.assert_array_equal(found["p"], 2 / 2**count)
     assert found["p_family"].min() >= 2 / 2**count
 
 
 def test_drawn_flips_agree_with_all_flips_and_count_the_observed_one():
     values = differences(1, effect=0.8)
-    exact = sign_flip(values, np.random.default_rng(0), group=None)["p"].item()
-    drawn = sign_flip(values, np.random.default_rng(0), group=None, repetitions=255)
+    exact = sign_flip(values, generator=np.random.default_rng(0), group=None)["p"].item()
+    drawn = sign_flip(values, generator=np.random.default_rng(0), group=None, repetitions=255)
     assert drawn.attrs == {"n": 8, "unit": "prompt", "draws": 255, "flips": 255, "exact": 0}
     assert abs(drawn["p"].item() - exact) < 4 * np.sqrt(exact * (1 - exact) / 255)
-    far = sign_flip(differences(0, 40, 9.0), np.random.default_rng(0), group=None, repetitions=99)
+    far = sign_flip(
+        differences(0, 40, 9.0), generator=np.random.default_rng(0), group=None, repetitions=99
+    )
     assert far["p"].item() == 1 / 100
 
 
@@ -55,7 +59,7 @@ def test_p_agrees_with_scipy():
     wanted = stats.permutation_test(
         (values.values,), np.mean, permutation_type="samples", n_resamples=np.inf
     )
-    found = sign_flip(values, np.random.default_rng(0), group=None)
+    found = sign_flip(values, generator=np.random.default_rng(0), group=None)
     np.testing.assert_allclose(found["p"], wanted.pvalue)
     t = stats.ttest_1samp(values.values, 0).statistic
     np.testing.assert_allclose(found["statistic"], t)
@@ -67,8 +71,8 @@ def test_groups_are_the_units_and_rows_are_not():
     prompt = generator.normal(size=(400, 20, 1)) + generator.normal(size=(400, 20, 30))
     group = {"group": ("prompt", np.repeat(np.arange(20), 30))}
     values = xr.DataArray(prompt.reshape(400, -1), dims=("run", "prompt"), coords=group)
-    found = sign_flip(values, generator, repetitions=399)
-    rows = sign_flip(values, generator, group=None, repetitions=399)
+    found = sign_flip(values, generator=generator, repetitions=399)
+    rows = sign_flip(values, generator=generator, group=None, repetitions=399)
     rejected = [int((result["p"] <= 0.05).sum()) for result in (found, rows)]
     assert stats.binomtest(rejected[0], 400, 0.05).pvalue > 0.01
     assert rejected[1] > 200
@@ -81,7 +85,7 @@ def test_the_largest_of_a_family_is_judged_by_the_largest_of_the_null():
     noise = generator.normal(size=(400, 25, 4, 5))
     noise = xr.DataArray(noise, dims=("run", "prompt", "trait", "layer"))
     looked = ("trait", "layer")
-    found = sign_flip(noise, generator, group=None, family=looked, repetitions=399)
+    found = sign_flip(noise, generator=generator, group=None, family=looked, repetitions=399)
     family = int((found["p_family"] <= 0.05).any(looked).sum())
     single = int((found["p"] <= 0.05).any(looked).sum())
     assert stats.binomtest(family, 400, 0.05).pvalue > 0.01
@@ -93,7 +97,7 @@ def test_a_planted_effect_is_found_where_it_is():
     generator = np.random.default_rng(0)
     values = xr.DataArray(generator.normal(size=(40, 6)), dims=("prompt", "layer"))
     values[:, 4] += 1.0
-    found = sign_flip(values, generator, group=None, family=("layer",), repetitions=999)
+    found = sign_flip(values, generator=generator, group=None, family=("layer",), repetitions=999)
     assert (found["p_family"] < 0.05).values.tolist() == [False] * 4 + [True, False]
 
 
@@ -112,10 +116,10 @@ def test_a_null_of_fewer_dims_serves_all_and_of_others_is_refused():
 def test_what_cannot_be_tested_is_refused():
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match="1 of 8 paired differences are not finite"):
-        sign_flip(differences(0).where(lambda x: x < x.max()), generator, group=None)
+        sign_flip(differences(0).where(lambda x: x < x.max()), generator=generator, group=None)
     one = differences(0).assign_coords(group=("prompt", ["a"] * 8))
     with pytest.raises(ValueError, match="at least 2 groups, and there are 1"):
-        sign_flip(one, generator)
+        sign_flip(one, generator=generator)
     with pytest.raises(ValueError, match="'larger' was asked"):
-        sign_flip(differences(0), generator, group=None, alternative="larger")
-    assert sign_flip(0 * differences(0), generator, group=None)["p"].item() == 1
+        sign_flip(differences(0), generator=generator, group=None, alternative="larger")
+    assert sign_flip(0 * differences(0), generator=generator, group=None)["p"].item() == 1

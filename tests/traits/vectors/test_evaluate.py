@@ -46,7 +46,7 @@ def test_noise_that_is_fitted_perfectly_is_not_found_again():
 @pytest.mark.parametrize("kind", ["scalar", "cosine"])
 def test_the_result_is_that_of_the_public_steps_one_by_one(kind):
     traces = strong()
-    part = split_pairs(pairs(traces)[0]["pair"], np.random.default_rng(5))
+    part = split_pairs(pairs(traces)[0]["pair"], generator=np.random.default_rng(5))
     result = run(traces, ("mean_diff", "whitened"), part=part, kind=kind)
     method, layer = result["selected_extraction"].item(), result["selected_layer"].item()
     vector = extract(select_part(traces, part, "fit"), method).sel(layer=layer)
@@ -118,7 +118,7 @@ def test_placebo_vectors_go_through_the_selection_oriented_in_their_favour():
     assert int(result["null_draws"].sel(null="placebo")) == 25
     assert float(result["null_p"].sel(null="placebo")) == pytest.approx(1 / 26)
     assert float(result["null_quantile"].sel(null="placebo", quantile=0.5)) > 0.5
-    part = split_pairs(pairs(traces)[0]["pair"], generator)
+    part = split_pairs(pairs(traces)[0]["pair"], generator=generator)
     truth = extract(select_part(traces, part, "fit")).expand_dims(trait=["same"])
     copied = run(traces, placebos=-truth.drop_vars("extraction"), part=part)
     assert float(copied["null_p"].sel(null="placebo")) == 1.0

@@ -43,14 +43,14 @@ def test_labels_and_values_must_be_there():
 
 def test_a_split_has_every_pair_once_and_obeys_the_fractions():
     positive, _ = pairs(contrast_traces(np.random.default_rng(0), pairs=120))
-    part = split_pairs(positive["pair"], np.random.default_rng(1))
+    part = split_pairs(positive["pair"], generator=np.random.default_rng(1))
     assert {name: int((part == name).sum()) for name in ("fit", "select", "report")} == {
         "fit": 60,
         "select": 24,
         "report": 36,
     }
-    again = split_pairs(positive["pair"], np.random.default_rng(1))
-    other = split_pairs(positive["pair"], np.random.default_rng(2))
+    again = split_pairs(positive["pair"], generator=np.random.default_rng(1))
+    other = split_pairs(positive["pair"], generator=np.random.default_rng(2))
     assert part.equals(again)
     assert not part.equals(other)
 
@@ -59,17 +59,17 @@ def test_templates_stay_whole():
     traces = contrast_traces(np.random.default_rng(0), pairs=90)
     template = np.tile(np.arange(90) // 6, 2)
     positive, _ = pairs(traces.assign_coords(template=("prompt", template)))
-    part = split_pairs(positive["pair"], np.random.default_rng(0))
+    part = split_pairs(positive["pair"], generator=np.random.default_rng(0))
     parts = [set(part.values[positive["template"] == name]) for name in range(15)]
     assert all(len(found) == 1 for found in parts)
-    plain = split_pairs(positive["pair"].drop_vars("template"), np.random.default_rng(0))
+    plain = split_pairs(positive["pair"].drop_vars("template"), generator=np.random.default_rng(0))
     assert any(len(set(plain.values[positive["template"] == name])) > 1 for name in range(15))
 
 
 def test_a_small_set_is_refused_with_its_numbers():
     positive, _ = pairs(contrast_traces(np.random.default_rng(0), pairs=20))
     with pytest.raises(ValueError, match=r"20 pairs.*'select': 4"):
-        split_pairs(positive["pair"], np.random.default_rng(0))
+        split_pairs(positive["pair"], generator=np.random.default_rng(0))
 
 
 def test_lazy_traces_are_read_once():

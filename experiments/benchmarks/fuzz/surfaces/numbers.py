@@ -80,7 +80,9 @@ def _sign_flip(values: np.ndarray, seed: int) -> Call:
         )
 
     draw = np.random.default_rng(seed)
-    return lambda: sign_flip(rows, draw, group=None, family=("trait",), repetitions=200), right
+    return lambda: sign_flip(
+        rows, generator=draw, group=None, family=("trait",), repetitions=200
+    ), right
 
 
 def _against(values: np.ndarray, seed: int) -> Call:
@@ -172,7 +174,11 @@ def _bootstrap(values: np.ndarray, seed: int) -> Call:
 
     return (
         lambda: cluster_bootstrap(
-            rows, lambda d: d.mean("prompt", skipna=False), draw, group=None, repetitions=50
+            rows,
+            lambda d: d.mean("prompt", skipna=False),
+            generator=draw,
+            group=None,
+            repetitions=50,
         ),
         right,
     )
