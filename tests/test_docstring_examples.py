@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -53,3 +54,9 @@ def test_an_example_that_says_something_else_or_names_what_nobody_defines_fails(
     path.write_text(MODULE, "utf-8")
     expected = {"twice": "passed", "thrice": "failed", "vectors": "passed", "unknown": "failed"}
     assert outcomes(path) == expected
+
+
+def test_a_run_of_all_tests_reads_every_package_that_is_installed():
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
+    installed = configuration["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert set(installed) < set(configuration["pytest"]["ini_options"]["testpaths"])

@@ -35,7 +35,8 @@ def shift(
     prompt there is no interval, and its bounds are NaN.
     Errors: `ValueError` for arms that may not be compared (`tk.difference`).
 
-    >>> shift(organism, clean, generator, 2000)["shift"].dims  # doctest: +SKIP
+    >>> means = [response_mean(traits.project(one, vectors)) for one in (traces, clean)]
+    >>> shift(*means, np.random.default_rng(0), 99)["shift"].dims
     ('layer', 'trait')
     """
     moved = tk.difference(arm, clean)
