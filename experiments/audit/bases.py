@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.audit.settings.groups import Model
-from tracekit.edits.compatibility import vocabulary_hash
 from tracekit.errors import InputError
 from tracekit.model.embedded import EMBEDDED, embedded_model, is_hub_id
+from tracekit.storage.provenance import vocabulary_hash
 
 
 def refuse_base(model: Model) -> None:

@@ -101,6 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=numbers, help="10,20 (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="the folder")
     parser.add_argument("--generate", type=count, help="tokens to continue each prompt with")
-    parser.add_argument("--tokens", default="response", help="response, prompt, last or all")
+    parser.add_argument("--tokens", default="response", choices=("response", "all"))
     parser.add_argument("--reduce", choices=["mean"], help="keep one value a prompt")
     return parser

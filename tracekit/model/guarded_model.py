@@ -76,7 +76,7 @@ class GuardedModel(TransformersModel):
             _require_sound(self)
             return super().interleave(*args, **kwargs)
 
-    def _batch(self, invokes: list, fn: Any) -> tuple:
+    def _batch(self, invokes: list[Any], fn: Any) -> tuple[Any, ...]:
         for inputs, keywords in invokes:
             encoding = as_encoding(inputs[0] if inputs else None, keywords)
             if encoding is not None and encoding.get("attention_mask") is None:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -160,7 +160,7 @@ def _flips(
     return generator.choice([-1.0, 1.0], size=(repetitions, count)), False
 
 
-def _t_scale(mean_square: xr.DataArray, count: int):
+def _t_scale(mean_square: xr.DataArray, count: int) -> Callable[[xr.DataArray], xr.DataArray]:
     def scale(mean: xr.DataArray) -> xr.DataArray:
         variance = np.maximum(mean_square - mean**2, 1e-30 * mean_square)
         return (mean / np.sqrt(variance / (count - 1))).where(mean_square > 0, 0.0)
@@ -168,8 +168,12 @@ def _t_scale(mean_square: xr.DataArray, count: int):
     return scale
 
 
-def _side(alternative: str):
-    sides = {"two-sided": abs, "greater": lambda x: x, "less": lambda x: -x}
+def _side(alternative: str) -> Callable[[xr.DataArray], xr.DataArray]:
+    sides: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
+        "two-sided": abs,
+        "greater": lambda x: x,
+        "less": lambda x: -x,
+    }
     if alternative not in sides:
         raise InputError(
             f"The alternative {alternative!r} was asked for; there are {', '.join(sides)}."
