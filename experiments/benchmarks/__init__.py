@@ -1,0 +1,1 @@
+"""Benchmarks, one runnable file each, from a checkout only; see `results`."""

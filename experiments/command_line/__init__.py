@@ -1,0 +1,1 @@
+"""The command `tracekit`: one module a subcommand, each importing what it needs."""

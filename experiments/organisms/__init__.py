@@ -1,0 +1,1 @@
+"""Model organisms and their controls: trained, measured, described on a card."""

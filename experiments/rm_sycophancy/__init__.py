@@ -1,0 +1,1 @@
+"""The first subject of the audit: an organism that hides reward-model sycophancy."""

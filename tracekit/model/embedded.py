@@ -1,3 +1,5 @@
+"""What is shipped or kept on this machine: the embedded model, data files, the cache's folder."""
+
 import importlib.util
 import os
 import shutil

@@ -1,3 +1,5 @@
+"""Contrast sets: matched stories with their definition, shipped by name or from a folder."""
+
 import difflib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+"""Stories that a model goes on with, and its mean states over windows of their tokens."""
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""A judge at an OpenAI-compatible address: the question, its yes or no, credentials kept out."""
+
 import http.client
 import json
 import math

@@ -1,3 +1,5 @@
+"""How far the words of the stories alone tell the twins apart: the rival of every vector."""
+
 import numpy as np
 import xarray as xr
 from sklearn.feature_extraction.text import CountVectorizer

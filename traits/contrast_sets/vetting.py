@@ -1,3 +1,5 @@
+"""Do the stories show the trait? Pairs are kept where the model itself, or a judge, says so."""
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

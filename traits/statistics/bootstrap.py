@@ -1,3 +1,5 @@
+"""Intervals by drawing whole groups of rows again, within strata where they are given."""
+
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,3 +1,5 @@
+"""p-values: signs flipped, a null of other directions, the largest of a family."""
+
 from collections.abc import Callable, Sequence
 
 import numpy as np

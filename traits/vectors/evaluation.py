@@ -1,3 +1,5 @@
+"""How well a trait's vectors do on pairs that neither fitted nor selected them, beside nulls."""
+
 import json
 from collections.abc import Mapping, Sequence
 

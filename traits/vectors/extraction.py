@@ -1,3 +1,5 @@
+"""One trait's unit vector at every layer, by one method; what it refuses to fit."""
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float

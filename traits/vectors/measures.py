@@ -1,3 +1,5 @@
+"""What is measured of scores of twins: AUROCs, effects, calibrated chances."""
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float

@@ -1,3 +1,5 @@
+"""The methods of extraction: functions of two sides to a vector, each oriented by the pairs."""
+
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""Directions that are no trait's, as methods: shuffled twins, matched noise, components."""
+
 import numpy as np
 from jaxtyping import Float
 

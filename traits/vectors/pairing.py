@@ -1,3 +1,5 @@
+"""Contrast traces as two aligned sides, by token window, and the split of their pairs in parts."""
+
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar

@@ -1,3 +1,5 @@
+"""Is it this trait alone? Every vector on every contrast set, and each beside the others."""
+
 from collections.abc import Mapping
 
 import xarray as xr

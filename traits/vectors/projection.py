@@ -1,3 +1,5 @@
+"""Traces on vectors: scalar, cosine, or in the clean model's deviations."""
+
 import functools
 import threading
 from contextlib import nullcontext

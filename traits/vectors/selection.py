@@ -1,3 +1,5 @@
+"""Which method, window and layer: candidates, the best of them, and nulls chosen alike."""
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""An evaluation in words: a few lines for a reader, each number with its interval, null or n."""
+
 import numpy as np
 import xarray as xr
 

@@ -1,0 +1,1 @@
+"""What rows are made from: one audit's saved responses, each statistic computed once."""

@@ -1,0 +1,1 @@
+"""Settings of an audit: their groups, presets, bounds, and the files they are read from."""

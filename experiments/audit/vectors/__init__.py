@@ -1,0 +1,1 @@
+"""A run's trait vectors: their stories, their evaluation, their table and figures."""

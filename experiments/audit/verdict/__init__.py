@@ -1,0 +1,1 @@
+"""From numbers to met, not met or undecidable, level by level, and the words for it."""

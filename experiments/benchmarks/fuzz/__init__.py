@@ -1,0 +1,1 @@
+"""Damaged inputs, and what becomes of them: a clear refusal, or a finding."""

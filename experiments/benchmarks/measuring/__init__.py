@@ -1,0 +1,1 @@
+"""What benchmarks measure with: paired timings, peak memory, synthetic captures."""

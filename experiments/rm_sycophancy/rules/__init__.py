@@ -1,0 +1,1 @@
+"""What exploits in an answer: rules of its biases as data, and labelled answers."""
