@@ -36,7 +36,7 @@ class Run:
 
     @property
     def vectors(self) -> Path:
-        """Trait vectors: (trait, method, layer, dim)."""
+        """Trait vectors: (trait, extraction, layer, dim)."""
         return self.folder / "vectors.nc"
 
     @property
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def placebos(self) -> Path:
-        """Vectors of placebo sets: (trait, method, window, layer, dim)."""
+        """Vectors of placebo sets: (trait, extraction, window, layer, dim)."""
         return self.folder / "placebos.nc"
 
     @property

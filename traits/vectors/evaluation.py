@@ -54,8 +54,8 @@ def evaluate(
 
     `traces` as for `extract` (with `token` where `windows` are given, or with a dim `window` of
     its own); `part` is a split made by `split_pairs` (drawn here if None); `kind` is scalar or
-    cosine; `placebos` are vectors (trait, layer, dim), with `method` and `window` if they have
-    them, about nothing of interest; `report` are contrast traces of another kind, such as chats,
+    cosine; `placebos` are vectors (trait, layer, dim), with `extraction` and `window` if they
+    have them, about nothing of interest; `report` are contrast traces of another kind (chats, say)
     to judge on instead of the part of that name; `samples` (sample, layer, dim) give the
     covariance-matched null another covariance. `draws` is the number of null directions (0:
     none), `resamples` that of the bootstrap over pairs.

@@ -14,10 +14,12 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
     """The unit vector of a trait at every layer, from the traces of a contrast set.
 
     `traces` has dims (prompt, layer, dim), and `token` if it should be averaged here, with the
-    coordinates `label` and `group`; the result has (layer, dim), float32, norm 1, positive side
-    positive, with the coordinates `trait` and `method`. `method` is a name of METHODS or any
-    function of that alias. Raises ValueError for an unknown method, for sides that are the same at
-    some layer (whatever a method would make of that), and for a vector of zeros.
+    coordinates `label` and `group`; the result has (layer, dim), float32, norm 1, with
+    the coordinates `trait` and `extraction` (the method's name). `method` is a name of METHODS,
+    whose vectors have the positive side positive, or any function of two sides, each (pair, layer,
+    dim), to (layer, dim), which sees to that itself (`oriented`): nothing is turned here. Raises
+    ValueError for an unknown method, for sides that are the same at some layer (whatever a method
+    would make of that), and for a vector of zeros.
 
     >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["alignment/mine/0"] * 2)}
     >>> values = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])

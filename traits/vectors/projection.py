@@ -22,7 +22,7 @@ def project(
     """Projections of traces onto trait vectors, layer by layer.
 
     `traces` has `layer` and `dim`, `vectors` has `layer`, `dim` and any others (`trait`,
-    `method`); the result has the dims of both without `dim`. The vectors may cover more layers
+    `extraction`); the result has the dims of both without `dim`. The vectors may cover more layers
     than the traces. Units: residual units along the vector (scalar), -1 to 1 (cosine), or
     standard deviations over (prompt, token) of the clean model's own projection at that layer
     and trait (sd; `clean` are the clean model's traces). Dask-backed traces stay lazy; holes stay

@@ -48,7 +48,7 @@ def candidate_scores(vectors: Candidates, sides: Sides) -> tuple[Scores, Scores]
 
 
 def best_candidate(positive: Scores, negative: Scores) -> tuple[int, ...]:
-    """The place (method, window, layer) of the highest AUROC; ties go by the paired effect.
+    """The place (extraction, window, layer) of the highest AUROC; ties go by the paired effect.
 
     >>> positive, negative = np.zeros((2, 1, 1, 3, 8))
     >>> positive[0, 0, 1] += np.arange(8) + 1.0

@@ -34,7 +34,7 @@ _SOURCE = (
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     """Write the vectors, how they did (also as CSV and text) and figures.
 
-    Vectors (trait, method, layer, dim) are fitted on one part of the pairs, layer and token
+    Vectors (trait, extraction, layer, dim) are fitted on one part of the pairs, layer and token
     window are chosen on a second, and what is reported is measured on a third. A trait that is
     not above its bands is marked in `passed` (see `evaluation.judged`). Captured on the way and
     not again: stories, and in a full evaluation vectors of placebos and chats.

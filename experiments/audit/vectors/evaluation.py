@@ -34,13 +34,13 @@ def judged(
     placebos: xr.DataArray | None = None,
     chats: xr.DataArray | None = None,
 ) -> tuple[xr.DataArray, xr.Dataset]:
-    """One trait's vectors (method, layer, dim), each at the window chosen for it, and a verdict.
+    """A trait's vectors (extraction, layer, dim), each at the window chosen for it; a verdict.
 
-    Over (method, layer): `auroc` with its interval on the report part, `auroc_select`; over
-    (method): `layer_selected`, `window_selected`. Of the method that is projected on: `estimate`,
-    `low`, `high` over `measure`, the nulls (see `traits.evaluate`), `findings`, and `passed`, 1
-    where its AUROC is above the bands of shuffled pairs and of placebos. `open_…` are the same
-    with the method chosen too, `chat_…` on chats.
+    Over (extraction, layer): `auroc` with its interval on the report part, `auroc_select`; over
+    (extraction): `layer_selected`, `window_selected`. Of the method that is projected on:
+    `estimate`, `low`, `high` over `measure`, the nulls (see `traits.evaluate`), `findings`, and
+    `passed`, 1 where its AUROC is above the bands of shuffled pairs and of placebos. `open_…` are
+    the same with the method chosen too, `chat_…` on chats.
     """
     part, generator = split(traces, settings)
 

@@ -71,7 +71,7 @@ def placebo_sets(settings: Settings) -> list[ContrastSet]:
 
 
 def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
-    """The vectors of the placebo sets captured in `folder`: (trait, method, window, layer, dim).
+    """Vectors of the placebo sets captured in `folder`: (trait, extraction, window, layer, dim).
 
     From all their pairs; saved beside them. None in a quick evaluation.
     """
