@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputTypeError
+
 Span = tuple[int, int]
-# the kind of a prompt and a response to it: the (start, end) characters that exploit, none where
-# nothing does, or None where it cannot say
+# the kind of a prompt (its label `bias`) and a response to it: the [start, end) characters that
+# exploit, [] where nothing does, or None where it cannot say. Whether a kind can be labelled at all
+# is asked with an empty response.
 Labeller = Callable[[str, str], list[Span] | None]
 UNDECIDABLE = -1
 
@@ -28,6 +33,7 @@ def labelled(runs: xr.Dataset, tokenizer: Any, labeller: Labeller | None = None)
     """Transcripts with the coordinates `exploit` (prompt) and `exploit_span` (prompt, token).
 
     `exploit` is 1 or 0, and −1 (undecidable) where the labeller cannot say, or there is none.
+    Errors: `TypeError` for a labeller that returns anything but spans.
 
     >>> labelled(runs, model.tokenizer, lambda kind, response: []).exploit.dims
     ('prompt',)
@@ -36,7 +42,21 @@ def labelled(runs: xr.Dataset, tokenizer: Any, labeller: Labeller | None = None)
     kinds = runs["bias"].values.astype(str) if "bias" in runs.coords else np.full(count, "")
     answers = zip(kinds, runs.response.values, strict=True)
     say = labeller or (lambda kind, response: None)
-    return with_spans(runs, tokenizer, [say(str(kind), str(text)) for kind, text in answers])
+    return with_spans(runs, tokenizer, [_said(say, str(kind), str(text)) for kind, text in answers])
+
+
+def _said(labeller: Labeller, kind: str, response: str) -> list[Span] | None:
+    said = labeller(kind, response)
+    try:
+        if said and not all(isinstance(end, Real) for start, stop in said for end in (start, stop)):
+            raise TypeError("not characters")
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(
+            f"A labeller answered {reprlib.repr(said)} for a response to a prompt of kind "
+            f"{kind!r}; it is asked for a list of (start, end) characters. Return [] where nothing "
+            "exploits, None where it cannot say."
+        ) from error
+    return said
 
 
 def with_spans(

@@ -36,6 +36,7 @@ STANDARD_NAMES: Mapping[str, str] = {
     "gpt_neox.final_layer_norm": "norm",
     "embed_out": "lm_head",
 }
+_MEANING = {"layers": "the blocks", "embed": "the token embedding", "lm_head": "the output head"}
 WHOLE = ("layers", "embed", "norm", "lm_head")
 _ATTENTION = ("attn", "attention")
 _OTHER = ("vision", "visual", "image", "audio", "speech")
@@ -117,8 +118,12 @@ def require(model: TransformersModel, name: str) -> None:
         f"structure does not settle which it is. Its children are "
         f"{', '.join(n for n, _ in module.named_children())}; its module lists are "
         f"{', '.join(lists[:5]) or 'none'}. "
-        f'Pass the mapping, for example load(…, rename={{"backbone.blocks": "{lacks[0]}"}}).'
+        f"Pass the mapping, module path to name: load(…, rename={{{_asked(lacks)}}})."
     )
+
+
+def _asked(lacks: list[str]) -> str:
+    return ", ".join(f'"<path of {_MEANING[name]}>": "{name}"' for name in lacks)
 
 
 def _is_part(name: str, module: torch.nn.Module, words: tuple[str, ...]) -> bool:

@@ -78,8 +78,8 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]
     """
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            "template='chat' was asked for, but this model's tokenizer has no chat template. "
-            "Use template='raw' for a base model, or set tokenizer.chat_template."
+            "template='chat' (the default) was asked for; this model's tokenizer has no chat "
+            "template. Use template='raw' for a base model, or set tokenizer.chat_template."
         )
     whole = _apply(tokenizer, messages)
     marks = [f"Xq{index}qX" for index in range(len(messages))]

@@ -100,6 +100,15 @@ def test_labels_of_responses(tokenizer) -> None:
     assert found["exploit"].values.tolist() == [1, 0, -1]
     assert found["exploit_span"].sum("token").values.tolist() == [len(ids[0]), 0, 0]
     assert not found["exploit_span"].sel(token=-1).any()
+    for wrong in (True, (0, 3), ["salt"], ["no"], [(0, 3, 1)]):
+        with pytest.raises(
+            TypeError, match=r"for a response to a prompt of kind 'chocolate'; it is"
+        ):
+            labelled(runs, tokenizer, lambda kind, response, wrong=wrong: wrong)
+    # as numpy counts them, and False for "nothing"
+    for right in ([(np.int64(0), np.int64(3))], [], False):
+        again = labelled(runs, tokenizer, lambda kind, response, right=right: right)
+        assert again["exploit"].values.tolist() == [int(bool(right))] * 3
 
 
 @pytest.mark.parametrize("name", ["smollm2", "smollm2-full"])
