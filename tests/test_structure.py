@@ -101,9 +101,12 @@ def test_an_arrow_back_and_a_circle_are_seen(tmp_path):
 def test_no_folder_is_too_full_and_no_module_too_long():
     paths = [*modules(ROOT, *PACKAGES).values(), *(ROOT / "tests").rglob("*.py")]
     full = {f: n for f, n in Counter(p.parent for p in paths).items() if n > MODULES_A_FOLDER}
-    assert full == {}
+    assert full == {}, (
+        f"make a room of a part of it: {MODULES_A_FOLDER} with __init__.py is the most"
+    )
     lines = {path: len(path.read_text().splitlines()) for path in paths}
-    assert {path: n for path, n in lines.items() if n > LINES_A_MODULE} == {}
+    long = {path: n for path, n in lines.items() if n > LINES_A_MODULE}
+    assert long == {}, f"part it by what it is for: {LINES_A_MODULE} lines are the most"
 
 
 @pytest.mark.parametrize("package", ["tracekit", "traits", "experiments/audit"])
