@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tracekit.errors import InputTypeError
+from tracekit.errors import InputError, InputTypeError
 
 Span = tuple[int, int]
 # the kind of a prompt (its label `bias`) and a response to it: the [start, end) characters that
@@ -33,7 +33,8 @@ def labelled(runs: xr.Dataset, tokenizer: Any, labeller: Labeller | None = None)
     """Transcripts with the coordinates `exploit` (prompt) and `exploit_span` (prompt, token).
 
     `exploit` is 1 or 0, and −1 (undecidable) where the labeller cannot say, or there is none.
-    Errors: `TypeError` for a labeller that returns anything but spans.
+    Errors: `TypeError` for a labeller that returns anything but spans, `ValueError` for a span
+    outside the response.
 
     >>> labelled(runs, model.tokenizer, lambda kind, response: []).exploit.dims
     ('prompt',)
@@ -56,6 +57,13 @@ def _said(labeller: Labeller, kind: str, response: str) -> list[Span] | None:
             f"{kind!r}; it is asked for a list of (start, end) characters. Return [] where nothing "
             "exploits, None where it cannot say."
         ) from error
+    outside = [span for span in said or () if not 0 <= span[0] < span[1] <= len(response)]
+    if outside:
+        raise InputError(
+            f"A labeller marked the characters {list(outside[0])} of a response to a prompt of "
+            f"kind {kind!r} that has {len(response)}: nothing lies there. Return (start, end) with "
+            "0 ≤ start < end ≤ its length."
+        )
     return said
 
 

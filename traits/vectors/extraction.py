@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
-from traits.vectors.methods import METHODS, Method
+from traits.vectors.methods import METHODS, Method, fitted
 from traits.vectors.pairing import pairs
 
 
@@ -31,7 +31,7 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
     name = getattr(method, "__name__", repr(method)) if callable(method) else method
     positive, negative = (side.transpose("pair", "layer", "dim") for side in pairs(traces))
     refuse_identical(positive.values, negative.values)
-    vector = unit(function(positive.values, negative.values))
+    vector = unit(fitted(function, positive.values, negative.values))
     made = xr.DataArray(
         vector.astype(np.float32),
         dims=("layer", "dim"),

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from tracekit.errors import InputError
+
 Pairs = Float[np.ndarray, "pair layer dim"]
 Vector = Float[np.ndarray, "layer dim"]
 Method = Callable[[Pairs, Pairs], Vector]
@@ -84,6 +86,25 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "first_component": first_component,
     }
 )
+
+
+def fitted(method: Method, positive: Pairs, negative: Pairs) -> Vector:
+    """What a method makes of two sides, once it has the shape that it must have: (layer, dim).
+
+    Errors: `ValueError` for any other: a transposed one would pass for directions.
+
+    >>> fitted(mean_diff, np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
+    (2, 3)
+    """
+    vector = np.asarray(method(positive, negative))
+    wanted = positive.shape[1:]
+    if vector.shape != wanted:
+        raise InputError(
+            f"The method {getattr(method, '__name__', repr(method))!r} gave values of shape "
+            f"{vector.shape} for sides of {positive.shape}; a vector a layer is due: {wanted}, "
+            "(layer, dim). Return one row a layer."
+        )
+    return vector
 
 
 def oriented(vector: Vector, positive: Pairs, negative: Pairs) -> Vector:

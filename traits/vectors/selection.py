@@ -9,7 +9,7 @@ from jaxtyping import Float
 from tracekit.errors import InputError
 from traits.statistics import rank_auroc
 from traits.vectors.extraction import unit
-from traits.vectors.methods import METHODS, Method
+from traits.vectors.methods import METHODS, Method, fitted
 from traits.vectors.nulls import covariance_matched, shuffled_pairs
 
 PATH = ("extraction", "window", "layer")
@@ -30,7 +30,7 @@ def fit_candidates(methods: Sequence[Method], sides: Sides) -> Candidates:
     shape = sides[0].shape[1:]
     # to a method a window is a further layer: one call, and so the same random draws for all
     positive, negative = (side.reshape(len(side), -1, shape[-1]) for side in sides)
-    return np.stack([unit(method(positive, negative)).reshape(shape) for method in methods])
+    return np.stack([unit(fitted(method, positive, negative)).reshape(shape) for method in methods])
 
 
 def candidate_scores(vectors: Candidates, sides: Sides) -> tuple[Scores, Scores]:

@@ -7,8 +7,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.support.oracles.planted import contrast_traces
+from traits import pairs
 from traits.vectors.extraction import extract
 from traits.vectors.methods import METHODS, first_component, mean_diff, probe, whitened
+from traits.vectors.selection import fit_candidates
 
 
 def cosine(one, other):
@@ -102,6 +104,22 @@ def test_any_function_of_the_alias_is_a_method():
     vector = extract(contrast_traces(np.random.default_rng(0), effect=9.0), median)
     assert vector["extraction"].item() == "median"
     assert float(vector.sel(layer=2)[0]) > 0.9
+
+
+@pytest.mark.parametrize(
+    "shaped", [np.transpose, np.ravel, lambda v: v[0], lambda v: v[:, :, None]]
+)
+def test_a_methods_values_of_another_shape_are_refused(shaped):
+    def other(positive, negative):
+        return shaped((positive - negative).mean(0))
+
+    traces = contrast_traces(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"a vector a layer is due: \(3, \d+\), \(layer, dim\)"):
+        extract(traces, other)
+    positive, negative = (side.values[:, None] for side in pairs(traces))
+    assert fit_candidates([mean_diff], (positive, negative)).shape == (1, *positive.shape[1:])
+    with pytest.raises(ValueError, match="a vector a layer is due"):
+        fit_candidates([other], (positive, negative))
 
 
 def test_what_cannot_be_extracted_is_refused():

@@ -105,6 +105,11 @@ def test_labels_of_responses(tokenizer) -> None:
             TypeError, match=r"for a response to a prompt of kind 'chocolate'; it is"
         ):
             labelled(runs, tokenizer, lambda kind, response, wrong=wrong: wrong)
+    for outside in ((0, 1000), (-1, 3), (3, 3)):
+        with pytest.raises(
+            ValueError, match=f"marked the characters \\[{outside[0]}, {outside[1]}"
+        ):
+            labelled(runs, tokenizer, lambda kind, response, span=outside: [span])
     # as numpy counts them, and False for "nothing"
     for right in ([(np.int64(0), np.int64(3))], [], False):
         again = labelled(runs, tokenizer, lambda kind, response, right=right: right)
