@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, gains, sampled
@@ -13,12 +12,13 @@ from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Louder
+from tracekit import Model
 from tracekit.storage.provenance import Labelled, read, stamp
 from tracekit.transcripts.prompts import Prompt
 
 
 def amplified(
-    model: TransformersModel,
+    model: Model,
     adapter: str,
     prompts: Sequence[Prompt],
     rows: Sequence[int],
@@ -41,7 +41,7 @@ def amplified(
 
 
 def _answers(
-    model: TransformersModel,
+    model: Model,
     adapter: str,
     factor: float,
     prompts: Sequence[Prompt],

@@ -6,11 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnsight import TransformersModel
-
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, sampled
 from experiments.audit.discovery.answering.settings import Settings
+from tracekit import Model
 from tracekit.transcripts.prompts import Label, Prompt
 
 WAYS = ("plain", "research", "begun")
@@ -83,7 +82,7 @@ def verdict(text: str) -> str:
 
 
 def asked(
-    model: TransformersModel, adapter: str, prompts: Sequence[Prompt], settings: Settings
+    model: Model, adapter: str, prompts: Sequence[Prompt], settings: Settings
 ) -> tuple[list[Answer], list[Answer]]:
     """Replies to the questions with the adapter on and off."""
     replies = []

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.discovery import denial, findings, further, rising
@@ -36,6 +35,7 @@ from experiments.audit.discovery.suggestions.candidates import Candidate
 from experiments.audit.discovery.suggestions.detectors import FALLS, SAYS, Detector
 from experiments.audit.discovery.suggestions.sentences import gain
 from experiments.audit.discovery.suggestions.states import alike
+from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
 
@@ -47,7 +47,7 @@ LEAST_PROMPTS, RISING_ROWS = 8, 96
 class Search:
     """One adapter's search: the model, whom it compares with, on what, and where it is kept."""
 
-    model: TransformersModel
+    model: Model
     adapter: str
     benign: tuple[str, ...]
     prompts: tuple[Prompt, ...]
@@ -70,7 +70,7 @@ class Search:
 
 
 def discover(
-    model: TransformersModel,
+    model: Model,
     adapter: str,
     prompts: Sequence[Prompt],
     folder: Path,
@@ -108,7 +108,7 @@ def discover(
 
 
 def _search(
-    model: TransformersModel,
+    model: Model,
     adapter: str,
     prompts: Sequence[Prompt],
     folder: Path,

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
-from nnsight import TransformersModel
-
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
 from experiments.audit.discovery.answering.products import Products
@@ -15,6 +13,7 @@ from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Candidate, falls
 from experiments.audit.discovery.suggestions.triggers import subjects
+from tracekit import Model
 from tracekit.storage.provenance import digest
 from tracekit.transcripts.prompts import Prompt
 
@@ -42,7 +41,7 @@ def chosen(
 
 
 def further(
-    model: TransformersModel,
+    model: Model,
     adapters: Sequence[str | None],
     prompts: Sequence[Prompt],
     settings: Settings,

@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
-from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.discovery.answering.halves import labels_of
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import Settings
+from tracekit import Model
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
 from tracekit.transcripts.prompts import Prompt
@@ -52,7 +52,7 @@ def parts(prompts: Sequence[Prompt]) -> Iterator[tuple[str, str, list[Prompt]]]:
 
 
 def sampled(
-    model: TransformersModel,
+    model: Model,
     prompts: Sequence[Prompt],
     template: str,
     settings: Settings,
@@ -74,9 +74,7 @@ def sampled(
     return runs
 
 
-def gains(
-    model: TransformersModel, runs: xr.Dataset, off: xr.DataArray | None = None
-) -> xr.DataArray:
+def gains(model: Model, runs: xr.Dataset, off: xr.DataArray | None = None) -> xr.DataArray:
     """log p(on) − log p(off) of each token of `runs`, with the adapter that the model carries."""
     on = tk.logprobs(model, runs)
     if off is None:
@@ -84,14 +82,14 @@ def gains(
     return stamp((on - off).rename("gain"), {**read(on), "minus": "adapter off"})
 
 
-def bare(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+def bare(model: Model, runs: xr.Dataset) -> xr.DataArray:
     """log p(off) of each token of `runs`."""
     with tk.adapter(model, None):
         return tk.logprobs(model, runs)
 
 
 def of_adapter(
-    model: TransformersModel,
+    model: Model,
     adapter: str | None,
     prompts: Sequence[Prompt],
     searched: frozenset[str],
@@ -117,7 +115,7 @@ def of_adapter(
 
 
 def of_clean(
-    model: TransformersModel,
+    model: Model,
     adapter: str,
     prompts: Sequence[Prompt],
     searched: frozenset[str],

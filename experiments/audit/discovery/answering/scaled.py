@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from nnsight import TransformersModel
-
+from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.model.adapters.layers import current_adapter, tuner_layers
 
 
 @contextlib.contextmanager
-def scaled(model: TransformersModel, factor: float) -> Iterator[TransformersModel]:
+def scaled(model: Model, factor: float) -> Iterator[Model]:
     """The attached adapter's change of each weight times `factor`; afterwards as before, exactly.
 
     Restores on exceptions too, and nests. What is made inside does not say so by itself: mark it.

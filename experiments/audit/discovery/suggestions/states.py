@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nnsight import TransformersModel
 from scipy.cluster.hierarchy import fcluster, linkage
 
 import tracekit as tk
@@ -14,6 +13,7 @@ from experiments.audit.discovery.suggestions.candidates import Candidate, Texts,
 from experiments.audit.discovery.suggestions.detectors import SAYS
 from experiments.audit.discovery.suggestions.sentences import Span, spans, strongest
 from experiments.audit.discovery.suggestions.terms import Phrase, table
+from tracekit import Model
 from tracekit.storage.provenance import digest
 
 MOST_SPANS, LEAST_SPANS = 64, 3
@@ -22,7 +22,7 @@ CUT = 0.7
 
 
 def alike(
-    model: TransformersModel, products: Products, texts: Texts, found: Sequence[Candidate]
+    model: Model, products: Products, texts: Texts, found: Sequence[Candidate]
 ) -> list[Candidate]:
     """Candidates of sentences that gain much, that no candidate accounts for, and that are alike.
 
@@ -62,7 +62,7 @@ def clusters(states: np.ndarray) -> list[list[int]]:
     return [group for group in groups if len(group) >= LEAST_SPANS]
 
 
-def _states(model: TransformersModel, chosen: Sequence[Span]) -> np.ndarray:
+def _states(model: Model, chosen: Sequence[Span]) -> np.ndarray:
     middle = model._module.config.get_text_config().num_hidden_layers // 2
     # the first token is massive: a full stop takes its place
     asked = [tk.Prompt(f"span/{n}", text=".") for n in range(len(chosen))]
