@@ -63,8 +63,7 @@ class Bench:
         once = self.disk()
         self.plan_budget = read(once)["batches"]["budget"]
         self.plan = batching.plan(tensors.lengths(runs).tolist(), self.plan_budget)
-        pad = model.tokenizer.pad_token_id or 0
-        self.batches = [tensors.batch(runs, rows, pad) for rows in self.plan]
+        self.batches = [batching.batch(model, runs, rows) for rows in self.plan]
         self.vectors = _vectors(model)
 
     def arms(self) -> dict[str, Any]:

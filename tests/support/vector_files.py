@@ -9,7 +9,7 @@ from tracekit.storage.provenance import stamp
 
 
 def vectors() -> xr.DataArray:
-    """Vectors (trait, method, layer, dim) with all labels and a provenance."""
+    """Vectors (trait, extraction, layer, dim) with all labels and a provenance."""
     values = np.random.default_rng(0).normal(size=(3, 2, 4, 8)).astype(np.float32)
     coords = {
         "trait": ["alignment/honesty", "alignment/sycophancy", "placebo/tense"],

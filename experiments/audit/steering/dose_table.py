@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import xarray as xr
+
+from experiments.audit.evidence.row import aligned
 
 HEADER = (
     "edit",
@@ -26,7 +26,7 @@ HEADER = (
 def text(whole: xr.Dataset, patched: xr.Dataset | None, validation: xr.Dataset | None) -> str:
     """Aligned tables of the dose–response, the patching and the validation, with their caveats."""
     kept = np.flatnonzero(whole["arm"].values != "random")
-    lines = _aligned([HEADER, *(_row(whole.isel(edit=int(row))) for row in kept)])
+    lines = aligned([HEADER, *(_row(whole.isel(edit=int(row))) for row in kept)])
     randoms = len(np.unique(whole["direction"].values[whole["arm"].values == "random"]))
     lines += [
         "",
@@ -81,7 +81,7 @@ def _validation(found: xr.Dataset) -> list[str]:
         asked = int(here["judge_questions"]) if judged else 0
         rows.append((*row, *_rise(here, "judge"), str(asked)) if judged else row)
     return [
-        *_aligned(rows),
+        *aligned(rows),
         "own slope: nats of log P(Yes) − log P(No), as the unsteered model judges the answer "
         "by the trait's definition, for each residual norm added; intervals over questions."
         + (" judge's slope: of the share that the served judge calls HIGH." if judged else ""),
@@ -104,12 +104,4 @@ def _patching(found: xr.Dataset) -> list[str]:
         f"Patching clean residuals into the organism, {found.sizes['prompt']} exploiting "
         f"responses: log-probability of the span {organism:.2f} nats a token (organism), "
         f"{clean:.2f} (clean); half of the difference is gone from {where} on."
-    ]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
     ]

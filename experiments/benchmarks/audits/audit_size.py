@@ -35,6 +35,7 @@ from experiments.audit.sections import detection, mechanism
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation
+from experiments.benchmarks.measuring.statistics_size import rejection_rate
 from traits import extract, select_part
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -135,7 +136,9 @@ def size(audited: Audited, repetitions: int, seed: int) -> list[Row]:
         p = procedure(audited, scores.labelled(label), audited.contrasts.signed(sign), generator)
         for name, value in p.items():
             found.setdefault(name, []).append(value)
-    return [{"part": "size", "test": name, "d": 0.0, **_rate(p)} for name, p in found.items()]
+    return [
+        {"part": "size", "test": name, "d": 0.0, **rejection_rate(p)} for name, p in found.items()
+    ]
 
 
 def procedure(
@@ -248,18 +251,6 @@ def _field(generator: np.random.Generator, rows: int) -> np.ndarray:
     common = generator.normal(size=(rows, 1, 1))
     by_trait = generator.normal(size=(rows, 1, 3))
     return 0.6 * common + 0.6 * by_trait + 0.5 * generator.normal(size=(rows, 12, 3))
-
-
-def _rate(p: Sequence[float]) -> Row:
-    rejected = int((np.array(p) <= LEVEL + 1e-12).sum())
-    interval = binomtest(rejected, len(p)).proportion_ci()
-    return {
-        "repetitions": len(p),
-        "rejected": rejected,
-        "rate": rejected / len(p),
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -35,7 +35,7 @@ def size(repetitions: int, seed: int, methods: Sequence[str] = tuple(METHODS)) -
         for name, p in zip(result["null"].values, result["null_p"].values, strict=True):
             found.setdefault(str(name), []).append(float(p))
         found.setdefault("best candidate, max-t", []).append(float(result["p_family"].min()))
-    return [{"test": name, "d": 0.0, **_rate(p)} for name, p in found.items()]
+    return [{"test": name, "d": 0.0, **rejection_rate(p)} for name, p in found.items()]
 
 
 def power(repetitions: int, seed: int, effects: Sequence[float] = EFFECTS) -> list[Row]:
@@ -50,7 +50,7 @@ def power(repetitions: int, seed: int, effects: Sequence[float] = EFFECTS) -> li
             cosine.append(float(extract(traces).sel(layer=2).isel(dim=0)))
         theory = effect / np.sqrt(effect**2 + 2 * 576 / 120)
         recovery = {"cosine": float(np.mean(cosine)), "theory": float(theory)}
-        rows.append({"test": "permutation", "d": effect, **_rate(p), **recovery})
+        rows.append({"test": "permutation", "d": effect, **rejection_rate(p), **recovery})
     return rows
 
 
@@ -69,7 +69,8 @@ def _generators(repetitions: int, seed: int, what: str) -> tqdm:
     return tqdm([np.random.default_rng(child) for child in seeds], desc=what, disable=None)
 
 
-def _rate(p: Sequence[float]) -> Row:
+def rejection_rate(p: Sequence[float]) -> Row:
+    """How many of the p-values are at most `LEVEL`, their share and its exact interval."""
     rejected = int((np.array(p) <= LEVEL + 1e-12).sum())
     interval = binomtest(rejected, len(p)).proportion_ci()
     return {

@@ -9,19 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.support import vector_files
 from tracekit.storage.provenance import read
 from tracekit.storage.vector_files import read_gguf, write_gguf
-
-
-@pytest.fixture
-def vectors() -> xr.DataArray:
-    return vector_files.vectors()
-
-
-@pytest.fixture
-def vector() -> xr.DataArray:
-    return vector_files.vector()
 
 
 def test_gguf_has_the_names_and_shapes_of_repengs_files(

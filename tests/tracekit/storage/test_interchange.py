@@ -10,7 +10,6 @@ import pytest
 import torch
 import xarray as xr
 
-from tests.support import vector_files
 from tests.support.damage import cuts, flips, outcomes
 from tracekit.storage.provenance import stamp
 from tracekit.storage.vector_files import (
@@ -20,16 +19,6 @@ from tracekit.storage.vector_files import (
     write_gguf,
     write_safetensors,
 )
-
-
-@pytest.fixture
-def vectors() -> xr.DataArray:
-    return vector_files.vectors()
-
-
-@pytest.fixture
-def vector() -> xr.DataArray:
-    return vector_files.vector()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

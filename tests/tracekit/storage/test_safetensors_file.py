@@ -11,13 +11,7 @@ import safetensors.numpy
 import torch
 import xarray as xr
 
-from tests.support import vector_files
 from tracekit.storage.vector_files import read_safetensors, write_safetensors
-
-
-@pytest.fixture
-def vectors() -> xr.DataArray:
-    return vector_files.vectors()
 
 
 def test_safetensors_there_and_back(vectors: xr.DataArray, tmp_path: Path) -> None:
