@@ -3,11 +3,12 @@
     python -m experiments.benchmarks.kills [--count 1000] [--seed 0] [--work capture,save] [--save]
 
 A forked process does a piece of work on a tiny random model (generate, capture to a folder, save
-over an older file, attach an adapter, each phase of the audit) and meets SIGKILL, SIGINT, SIGTERM
-or SIGHUP at a random moment. Another then does the same work in the same place; what is there
-afterwards has to be what an uninterrupted run leaves, bit for bit. A process that meets SIGINT
-lives on and has to find its model as it was (the same weights, the same log-probabilities without
-an adapter), or a model that says itself that it is not. The table goes to `results/kills.txt`.
+over an older file, attach an adapter, search its habits, each phase of the audit) and meets
+SIGKILL, SIGINT, SIGTERM or SIGHUP at a random moment. Another then does the same work in the same
+place; what is there afterwards has to be what an uninterrupted run leaves, bit for bit. A process
+that meets SIGINT lives on and has to find its model as it was (the same weights, the same
+log-probabilities without an adapter), or a model that says itself that it is not. The table goes
+to `results/kills.txt`.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.command import PHASES
+from experiments.audit.discovery.__main__ import main as discovery
 from experiments.rm_sycophancy.__main__ import main as audit
 from tests.support.models import tiny
 from tracekit.model.embedded import embedded_model
 from tracekit.model.weights import fingerprint
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
-WORKS = ("capture", "generate", "save", "adapter", *(f"audit: {phase}" for phase in PHASES))
+FIRST = ("capture", "generate", "save", "adapter", "discovery")
+WORKS = (*FIRST, *(f"audit: {phase}" for phase in PHASES))
 # the short ones more often
-WEIGHTS = {"capture": 8, "generate": 4, "save": 8, "adapter": 4}
+WEIGHTS = {"capture": 8, "generate": 4, "save": 8, "adapter": 4, "discovery": 2}
 OUTCOMES = ("identical", "finished before", "poisoned", "different", "failed", "state bent")
 RESULTS = Path(__file__).parent / "results"
 WRONG = OUTCOMES[3:]
@@ -112,6 +115,10 @@ def works(place: Path, names: Sequence[str] = WORKS) -> dict[str, Work]:
                 kept.append(tk.logprobs(model, runs).assign_coords(adapter=lora.name))
         tk.save(xr.concat(kept, "adapter", combine_attrs="override"), path / "adapters.nc")
 
+    def search(path: Path) -> None:
+        some = ["--model", str(folder), "--limit", "12", "--tokens", "6", "--prefills", "2"]
+        _spoken(discovery, [str(loras[0]), *some, "--benign", str(loras[1]), "--out", str(path)])
+
     def older(path: Path) -> None:
         path.mkdir()
         tk.save(tk.logprobs(model, runs) * 0, path / "saved.nc")
@@ -124,6 +131,7 @@ def works(place: Path, names: Sequence[str] = WORKS) -> dict[str, Work]:
         "generate": Work(empty, generate, _arrays, state),
         "save": Work(older, save, _arrays, state),
         "adapter": Work(empty, attach, _arrays, state),
+        "discovery": Work(empty, search, _arrays),
     }
     deepest = max((WORKS.index(name) for name in names), default=0) - len(made)
     made |= _phases(place, folder, loras[0], PHASES[: deepest + 1])
@@ -142,11 +150,7 @@ def _phases(place: Path, model: Path, organism: Path, phases: Sequence[str]) -> 
         shutil.copytree(so_far, after)
 
         def run(path: Path, phase: str = phase) -> None:
-            heard = io.StringIO()
-            with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(io.StringIO()):
-                code = audit([phase, *some, "--out", str(path)])
-            if code:
-                raise RuntimeError(heard.getvalue()[-400:])
+            _spoken(audit, [phase, *some, "--out", str(path)])
 
         # not here: a fork of a process with other threads may wait for them for ever
         if os.waitpid(_forked(partial(run, after)), 0)[1]:
@@ -158,6 +162,15 @@ def _phases(place: Path, model: Path, organism: Path, phases: Sequence[str]) -> 
         made[f"audit: {phase}"] = Work(start, run, _arrays)
         so_far = after
     return made
+
+
+def _spoken(command: Callable[[list[str]], int], arguments: list[str]) -> None:
+    """A command whose failure is an exception that says what it printed."""
+    heard = io.StringIO()
+    with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(io.StringIO()):
+        code = command(arguments)
+    if code:
+        raise RuntimeError(heard.getvalue()[-400:])
 
 
 def _arrays(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import xarray as xr
 from scipy.cluster.hierarchy import fcluster, linkage
 
 import tracekit as tk
@@ -62,7 +63,7 @@ def clusters(states: np.ndarray) -> list[list[int]]:
     return [group for group in groups if len(group) >= LEAST_SPANS]
 
 
-def _states(model: Model, chosen: Sequence[Span]) -> np.ndarray:
+def _states(model: Model, chosen: Sequence[Span]) -> xr.DataArray:
     middle = model._module.config.get_text_config().num_hidden_layers // 2
     # the first token is massive: a full stop takes its place
     asked = [tk.Prompt(f"span/{n}", text=".") for n in range(len(chosen))]
@@ -70,7 +71,7 @@ def _states(model: Model, chosen: Sequence[Span]) -> np.ndarray:
     means = tk.capture(
         model, runs, layers=[middle], tokens=slice(0, None), reduce="mean", progress=False
     )
-    return means.isel(layer=0).values
+    return means.isel(layer=0)
 
 
 def _phrases(members: Sequence[Span], texts: Texts) -> list[Phrase]:
