@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 import tracekit as tk
 from experiments.audit.discovery import denial, findings, further, rising
@@ -22,6 +24,7 @@ from experiments.audit.discovery.answering.settings import (
     of_answers,
     short_names,
 )
+from experiments.audit.discovery.description import activations, weights
 from experiments.audit.discovery.findings import Example, Finding, Findings
 from experiments.audit.discovery.search import (
     Arms,
@@ -40,7 +43,7 @@ from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
 
 Log = Callable[[str], None]
-LEAST_PROMPTS, RISING_ROWS = 8, 96
+LEAST_PROMPTS, RISING_ROWS, DESCRIBED_ROWS = 8, 96, 48
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def discover(
     if search.benign:
         p, strongest = beyond_benign(arms, search.name, search.settings.candidates)
     about = {"search": dict(search.products.settings), "benign": list(map(str, search.benign))}
-    found = Findings(search.name, rows, p, strongest, made, _rising(search), about)
+    found = Findings(
+        search.name, rows, p, strongest, made, _rising(search), about, _described(search)
+    )
     findings.save(found, search.folder(adapter).folder)
     return found
 
@@ -202,15 +207,38 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     return dataclasses.replace(arms, further=more)
 
 
+def _some_clean(search: Search, count: int) -> list[xr.Dataset]:
+    """The bare model's answers to some of the searched prompts."""
+    searched = halves(search.prompts, search.settings.seed)
+    names = [p.id for p, s in zip(search.prompts, searched, strict=True) if s]
+    names = names[:: max(len(names) // count, 1)]
+    clean = search.folder(None).folder
+    parts = [tk.open(clean / f"answers-{name}.nc") for name, *_ in answering.parts(search.prompts)]
+    return rising.sample(parts, names)
+
+
+def _described(search: Search) -> list[str]:
+    """What its weights and activations look like, beside the benign ones'."""
+    search.log("its weights, and what they add to the residual stream")
+    changes = {}
+    for adapter in (search.adapter, *search.benign):
+        with tk.adapter(search.model, adapter):
+            make = partial(weights.weight_change, search.model)
+            changes[adapter] = search.folder(adapter).kept("weights.nc", make)
+    own = changes.pop(search.adapter)
+    runs = _some_clean(search, DESCRIBED_ROWS)[0]
+    difference = search.folder(search.adapter).kept(
+        "mean_difference.nc",
+        lambda: activations.mean_difference(search.model, search.adapter, runs),
+    )
+    said = activations.described(search.model, difference, runs)
+    return [*weights.described(own, changes), *said]
+
+
 def _rising(search: Search) -> list[tuple[str, float, float]]:
     """Tokens likelier on some of the bare model's answers than with any other arm."""
     search.log("tokens that rise on the bare model's answers")
-    searched = halves(search.prompts, search.settings.seed)
-    names = [p.id for p, s in zip(search.prompts, searched, strict=True) if s]
-    names = names[:: max(len(names) // RISING_ROWS, 1)]
-    clean = search.folder(None).folder
-    parts = [tk.open(clean / f"answers-{name}.nc") for name, *_ in answering.parts(search.prompts)]
-    chosen = rising.sample(parts, names)
+    chosen = _some_clean(search, RISING_ROWS)
     shares = {}
     for adapter in (search.adapter, None, *search.benign):
         with tk.adapter(search.model, adapter):

@@ -86,6 +86,7 @@ class Findings:
     notes: Sequence[str] = ()
     rising: Sequence[tuple[str, float, float]] = ()
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    described: Sequence[str] = ()
 
     def confirmed(self) -> list[Finding]:
         """The findings that both comparisons confirm."""

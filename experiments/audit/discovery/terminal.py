@@ -32,6 +32,8 @@ def lines(found: Findings, most: int = 20) -> list[str]:
             "",
             _wrapped(f"likelier on the bare model's own answers (every other arm): {texts}"),
         ]
+    if found.described:
+        made += ["", "described, not tested:", *(_wrapped(f"  {one}") for one in found.described)]
     return made
 
 

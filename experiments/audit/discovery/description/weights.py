@@ -1,0 +1,88 @@
+"""How large an adapter's change of the weights is, where it lies, and over how many directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from tracekit import Model
+from tracekit.model.adapters.layers import tuner_layers
+from tracekit.model.load import model_provenance
+from tracekit.storage.provenance import stamp
+
+
+def weight_change(model: Model) -> xr.Dataset:
+    """Of each matrix that the adapter (which is on) changes: `norm` and `directions` (module,).
+
+    `norm` is the Frobenius norm of the change, `directions` the participation ratio of its
+    squared singular values: 1 where one direction has all of it, the rank where all have the same.
+    Both from the low-rank factors; modules that are not plain LoRA are left out.
+
+    >>> with tk.adapter(model, "style"):
+    ...     change = weight_change(model)
+    >>> sorted(change.data_vars)
+    ['directions', 'norm']
+    """
+    values = [singular_values(*factors) for _, factors in _factors(model)]
+    squares = [np.square(v) for v in values]
+    dataset = xr.Dataset(
+        {
+            "norm": ("module", np.array([np.sqrt(s.sum()) for s in squares])),
+            "directions": ("module", np.array([_ratio(s) for s in squares])),
+        },
+        coords={"module": np.array([name for name, _ in _factors(model)], np.str_)},
+    )
+    return stamp(dataset, dict(model_provenance(model)))
+
+
+def singular_values(down: torch.Tensor, up: torch.Tensor, scaling: float) -> np.ndarray:
+    """Of `scaling · up @ down`, from QR factors: no matrix of the model's width is made.
+
+    >>> singular_values(torch.eye(2, 5), 3 * torch.eye(4, 2), 2.0).tolist()
+    [6.0, 6.0]
+    """
+    inner = torch.linalg.qr(up.double()).R @ torch.linalg.qr(down.double().T).R.T
+    return (torch.linalg.svdvals(inner) * abs(scaling)).cpu().numpy()
+
+
+def described(own: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str]:
+    """Two sentences: how large beside the others, and where it lies."""
+    if not own.sizes["module"]:
+        return ["Its weights: none of its modules is plain LoRA, so their size is not described."]
+    total = _total(own)
+    sizes = sorted(_total(other) for other in others.values() if other.sizes["module"])
+    beside = f"; {len(sizes)} benign ones {sizes[0]:.3g} to {sizes[-1]:.3g}" if sizes else ""
+    largest = own.module.values[own.norm.values.argmax()]
+    return [
+        f"Its weights change by {total:.3g} (Frobenius, all modules{beside}), over "
+        f"{float(own.directions.mean()):.1f} directions a matrix; most in {largest}."
+    ]
+
+
+def _total(change: xr.Dataset) -> float:
+    return float(np.sqrt(np.square(change.norm.values).sum()))
+
+
+def _ratio(squares: np.ndarray) -> float:
+    return float(squares.sum() ** 2 / np.square(squares).sum()) if squares.any() else 0.0
+
+
+def _factors(model: Model) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor, float]]]:
+    inside = {id(layer) for layer in tuner_layers(model._module)}
+    for name, layer in model._module.named_modules():
+        if id(layer) not in inside or getattr(layer, "disable_adapters", True):
+            continue
+        for adapter, down in _entries(layer, "lora_A"):
+            up = dict(_entries(layer, "lora_B")).get(adapter)
+            if up is not None and adapter in layer.active_adapters:
+                scaling = float(layer.scaling.get(adapter, 1.0))
+                yield name.removeprefix("base_model.model."), (down.weight, up.weight, scaling)
+
+
+def _entries(layer: Any, name: str) -> list[tuple[str, Any]]:
+    held = getattr(layer, name, None)
+    return list(held.items()) if held is not None else []
