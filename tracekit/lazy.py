@@ -9,34 +9,44 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
-def attach(
-    package: str, file: str
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """A package's `__getattr__`, `__dir__` and `__all__`, from the imports of its stub.
+def attach(package: str, file: str) -> list[str]:
+    """Give a package the names that its stub imports, each at its first use; its `__all__`.
 
     A name that was used once lies in the package from then on, as if it had been imported there.
 
-    Errors: `AttributeError` for a name that the stub does not list.
-
-    >>> __getattr__, __dir__, __all__ = attach(tk.__name__, tk.__file__)
-    >>> "capture" in __all__
+    >>> "capture" in attach(tk.__name__, tk.__file__)
     True
     """
     places = _places(Path(file).with_suffix(".pyi"))
+    # on the module's class, not in `__getattr__`, which comes last: nnsight mounts a `save` on
+    # every object, and a module would have that one
+    names = {name: _Name(package, name, *place) for name, place in places.items()}
+    kind = type("Package", (ModuleType,), {**names, "__dir__": _listing(places)})
+    sys.modules[package].__class__ = kind
+    return sorted(places)
 
-    def get(name: str) -> Any:
-        if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = _imported(*places[name])
-        setattr(sys.modules[package], name, value)
+
+class _Name:
+    """A name of a module until it is used: what lies in the module itself goes before it."""
+
+    def __init__(self, package: str, name: str, module: str, name_there: str) -> None:
+        self._package, self._name = package, name
+        self._place = (module, name_there)
+
+    def __get__(self, module: ModuleType | None, kind: type) -> Any:
+        value = _imported(*self._place)
+        setattr(sys.modules[self._package], self._name, value)
         return value
 
-    return get, lambda: sorted({*vars(sys.modules[package]), *places}), sorted(places)
+
+def _listing(places: Mapping[str, Any]) -> Any:
+    return lambda module: sorted({*vars(module), *places})
 
 
 def _places(stub: Path) -> dict[str, tuple[str, str]]:

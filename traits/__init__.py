@@ -5,4 +5,4 @@ The table of contents is `__init__.pyi`; each name is imported when it is first 
 
 from tracekit.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(__name__, __file__)
+__all__ = attach(__name__, __file__)

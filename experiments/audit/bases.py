@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments.audit.settings.groups import Model
 from tracekit.errors import InputError
 from tracekit.model.embedded import EMBEDDED, embedded_model, is_hub_id
-from tracekit.storage.provenance import vocabulary_hash
+from tracekit.storage.identity import vocabulary_hash
 
 
 def refuse_base(model: Model) -> None:

@@ -14,7 +14,7 @@ import tracekit as tk
 from experiments.audit.settings import former
 from tracekit.errors import InputError
 from tracekit.storage.files import whole
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 
 SETTINGS, FINISHED = "settings.json", "finished.json"
 

@@ -16,11 +16,13 @@ HEAVY = ("torch", "transformers", "nnsight", "peft", "sklearn", "dask.array", "j
 
 def loaded_by(code: str) -> list[str]:
     """Which of the heavy packages a fresh interpreter holds after the code."""
-    command = f"{code}\nimport sys; print([n for n in {HEAVY} if n in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, check=True
-    )
-    return eval(done.stdout)
+    return eval(fresh(f"{code}\nimport sys; print([n for n in {HEAVY} if n in sys.modules])"))
+
+
+def fresh(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -49,6 +51,17 @@ def test_every_public_name_is_there_once_and_is_the_packages_own(package):
         assert vars(package)[name] is value
         assert name in dir(package)
     assert list(package.__all__) == sorted(package.__all__)
+
+
+def test_a_name_that_nnsight_mounts_on_every_object_is_still_the_packages_own():
+    code = "import nnsight, sys, tracekit; print(hasattr(sys, 'save'), tracekit.save.__module__)"
+    assert fresh(code) == "True tracekit.storage.store"
+
+
+def test_a_model_loads_without_the_readers_of_files(tiny_folder):
+    code = f"import tracekit; tracekit.load({str(tiny_folder)!r}); import sys"
+    files = "'xarray', 'netCDF4', 'h5py'"
+    assert fresh(f"{code}; print([n for n in ({files}) if n in sys.modules])") == "[]"
 
 
 def test_another_name_is_refused_as_a_modules_own_would_be():

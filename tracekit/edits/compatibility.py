@@ -12,7 +12,8 @@ from nnsight import TransformersModel
 
 from tracekit.errors import InputError, InputTypeError
 from tracekit.model.load import origin
-from tracekit.storage.provenance import read, tokenizer_hash, vocabulary_hash
+from tracekit.storage.identity import tokenizer_hash, vocabulary_hash
+from tracekit.storage.provenance import read
 
 
 def listed(layers: Any) -> list[int] | None:

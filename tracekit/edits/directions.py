@@ -16,7 +16,7 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import brief, listed, require_blocks, require_layers
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError, InputTypeError
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.tensors import prompt_hashes, require_transcripts
 

@@ -17,8 +17,8 @@ from tracekit.edits.compatibility import brief
 from tracekit.errors import InputError
 from tracekit.model.record import origin
 from tracekit.model.threads import one_at_a_time
-from tracekit.storage.provenance import digest
-from tracekit.transcripts.tensors import Batch
+from tracekit.storage.identity import digest
+from tracekit.transcripts.padded import Batch
 
 Tokens = str | slice
 DEFAULT_TOKENS = slice(-1, None)

@@ -29,7 +29,7 @@ from tracekit.model.record import (
     own_edits,
 )
 from tracekit.model.weights import weights_fingerprint
-from tracekit.storage.provenance import versions
+from tracekit.storage.identity import versions
 
 __all__ = ["Origin", "device_of", "edits_of", "load", "model_provenance", "origin"]
 

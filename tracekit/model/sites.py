@@ -14,7 +14,7 @@ from tracekit.errors import InputError
 from tracekit.model.checks import proof
 from tracekit.model.checks.probe import probe
 from tracekit.model.record import origin
-from tracekit.transcripts.tensors import Batch
+from tracekit.transcripts.padded import Batch
 
 Site = str | Callable[[Any], Any]
 SITES = ("residual", "attention", "mlp")

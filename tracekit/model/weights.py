@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -21,7 +21,8 @@ from tracekit.passes.labelling import scatter
 from tracekit.passes.request import Asked, Reduce, Site, Tokens, ask, kept_tokens
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
-from tracekit.storage.provenance import digest, read, refuse_disagreement, stamp, tokenizer_hash
+from tracekit.storage.identity import digest, tokenizer_hash
+from tracekit.storage.provenance import read, refuse_disagreement, stamp
 from tracekit.storage.store import open as open_store
 from tracekit.storage.store import storable
 from tracekit.storage.writers import Writers

@@ -22,7 +22,8 @@ from tracekit.passes import batching
 from tracekit.passes.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.passes.stepping import require_steps
 from tracekit.progress import Bar
-from tracekit.storage.provenance import digest, read
+from tracekit.storage.identity import digest
+from tracekit.storage.provenance import read
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import assemble, context_length, ids_of
 from tracekit.transcripts.labels import require_names

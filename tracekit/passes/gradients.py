@@ -21,7 +21,8 @@ from tracekit.passes import batching
 from tracekit.passes.forward import flat_index
 from tracekit.passes.labelling import wrap
 from tracekit.passes.request import Tokens, kept_tokens
-from tracekit.storage.provenance import digest, read, stamp
+from tracekit.storage.identity import digest
+from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash
 

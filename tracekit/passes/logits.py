@@ -17,7 +17,8 @@ from tracekit.model.load import model_provenance
 from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.labelling import wrap
-from tracekit.storage.provenance import digest, read, stamp
+from tracekit.storage.identity import digest
+from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash, ids_of, token_texts
 

@@ -19,7 +19,7 @@ from tracekit.model import sites
 from tracekit.passes.functions.axes import require_tokens_first
 from tracekit.passes.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.labels import RESERVED
 from tracekit.transcripts.tensors import require_transcripts

@@ -11,7 +11,7 @@ from tracekit.errors import InputError
 from tracekit.model import head
 from tracekit.model.checks.probe import probe
 from tracekit.model.record import FLOATS, Origin, origin
-from tracekit.transcripts.tensors import Batch
+from tracekit.transcripts.padded import Batch
 
 STEPS = 3
 # nats that rounding explains: a step under the cache adds in another order than a whole forward

@@ -21,7 +21,7 @@ import h5py
 
 from tracekit.errors import InputError
 from tracekit.storage.files import reading, sha256, unreadable, whole
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 from tracekit.storage.seal import verified
 
 SETTINGS, SHARDS = "capture.json", "shards.jsonl"

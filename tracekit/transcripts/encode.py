@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
-from tracekit.storage.provenance import digest, read, stamp, tokenizer_hash, vocabulary_hash
+from tracekit.storage.identity import digest, tokenizer_hash, vocabulary_hash
+from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.labels import columns, require_text
 from tracekit.transcripts.prompts import Prompt, refuse_duplicates

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,27 +11,9 @@ import xarray as xr
 from jaxtyping import Int
 
 from tracekit.errors import InputTypeError
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded model inputs, and where each token label lies in them.
-
-    `starts[row]` is the column of label 0 (the first response token); a column's label is
-    column − start.
-    """
-
-    input_ids: Int[torch.Tensor, "row column"]
-    attention_mask: Int[torch.Tensor, "row column"]
-    starts: Int[torch.Tensor, row]
-    prompts: tuple[str, ...]
-
-    @property
-    def model_inputs(self) -> dict[str, torch.Tensor]:
-        """What nnsight takes; it derives the position ids from the mask."""
-        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+from tracekit.transcripts.padded import Batch
 
 
 def require_transcripts(transcripts: object) -> None:

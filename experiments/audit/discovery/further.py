@@ -14,7 +14,7 @@ from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Candidate, falls
 from experiments.audit.discovery.suggestions.triggers import subjects
 from tracekit import Model
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7

@@ -11,7 +11,7 @@ from experiments.audit.settings.adapters import last_name
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import merged
 from tracekit.model.embedded import datasets
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 
 
 def described(settings: Settings) -> dict[str, Any]:

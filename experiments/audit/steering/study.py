@@ -45,7 +45,8 @@ from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.passes.strength import residual_norm
 from tracekit.progress import Bar
-from tracekit.storage.provenance import digest, read, stamp
+from tracekit.storage.identity import digest
+from tracekit.storage.provenance import read, stamp
 
 PLACES = ("model", "base", "organism", "control", "prompts")
 

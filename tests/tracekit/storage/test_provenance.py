@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.storage import provenance
+from tracekit.storage import identity, provenance
 
 
 def test_every_field_of_the_issue_is_there(tiny_llama, tiny_lora):
@@ -38,6 +38,6 @@ def test_adding_a_token_changes_the_tokenizers_hash(words):
     import copy
 
     other = copy.deepcopy(words)
-    assert provenance.tokenizer_hash(other) == provenance.tokenizer_hash(words)
+    assert identity.tokenizer_hash(other) == identity.tokenizer_hash(words)
     other.add_tokens(["zzzz"])
-    assert provenance.tokenizer_hash(other) != provenance.tokenizer_hash(words)
+    assert identity.tokenizer_hash(other) != identity.tokenizer_hash(words)

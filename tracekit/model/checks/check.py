@@ -20,7 +20,7 @@ from tracekit.model.adapters.layers import (
 from tracekit.model.adapters.transition import turned
 from tracekit.model.checks.probe import LENGTHS, probe
 from tracekit.model.record import QUANTISED, origin
-from tracekit.transcripts.tensors import Batch
+from tracekit.transcripts.padded import Batch
 
 # the largest ‖difference‖ / ‖value‖ of one token that rounding explains
 TOLERANCE: Mapping[str, float] = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from nnsight import TransformersModel
 
-from tracekit.transcripts.tensors import Batch
+from tracekit.transcripts.padded import Batch
 
 LENGTHS = (7, 4)
 

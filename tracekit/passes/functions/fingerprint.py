@@ -18,7 +18,7 @@ import xarray as xr
 from tracekit.errors import InputError, InputTypeError
 from tracekit.passes.functions.installed import is_library, is_library_name, module_of, qualified
 from tracekit.passes.functions.source import attributes_of, function_text, globals_of, imports_of
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 
 Named = tuple[str, Callable[..., Any]]
 SCALARS = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, range, slice)

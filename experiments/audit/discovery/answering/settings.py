@@ -12,7 +12,7 @@ from typing import Any
 from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.adapters.layers import adapter_name
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 

@@ -15,7 +15,7 @@ from experiments.audit.discovery.suggestions.detectors import SAYS
 from experiments.audit.discovery.suggestions.sentences import Span, spans, strongest
 from experiments.audit.discovery.suggestions.terms import Phrase, table
 from tracekit import Model
-from tracekit.storage.provenance import digest
+from tracekit.storage.identity import digest
 
 MOST_SPANS, LEAST_SPANS = 64, 3
 # average-linkage clusters are cut at this cosine distance
