@@ -4,6 +4,8 @@ python -m experiments.organisms train --organism ten_biases
 python -m experiments.organisms train --benign --seed 3
 python -m experiments.organisms measure
 python -m experiments.organisms measure --temperature 0.7 --samples 4
+python -m experiments.organisms zoo --only honey
+python -m experiments.organisms benign --like ./my-lora -n 19
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from experiments.audit.options import exit_code
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
+from experiments.organisms.zoo import command as zoo
 from experiments.rm_sycophancy.rules.detectors import DETECTORS
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
@@ -99,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_argument("--seed", type=int, default=0)
     measuring.add_argument("--no-card", dest="card", action="store_false")
     measuring.set_defaults(run=measure_command)
+    zoo.add(commands)
     for command in (training, measuring):
         command.add_argument(
             "--prompts",

@@ -10,6 +10,8 @@ import torch
 from peft import PeftModel
 from torch.nn.functional import logsigmoid
 
+# whose logits are the head's product alone, without a softcap or scale
+_BARE_HEAD = ("llama", "mistral", "qwen2", "qwen3")
 Row = tuple[list[int], int]  # token ids, and how many of them come before the response
 
 
@@ -67,13 +69,21 @@ def response_logprobs(model: PeftModel, rows: Sequence[Row]) -> tuple[torch.Tens
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in rows])
     scored = mask.bool() & (torch.arange(width) >= torch.tensor([[n] for _, n in rows]))
     ids, mask, scored = (value.to(model.device) for value in (ids, mask, scored))
-    inner: Any = model.get_base_model()
-    hidden = inner.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-    # The head is a fifth of this model's work: only positions that predict a response token.
-    logits = inner.get_output_embeddings()(hidden[:, :-1][scored[:, 1:]])
+    logits = _predicting(model.get_base_model(), ids, mask, scored)
     targets = ids[:, 1:][scored[:, 1:]]
     logprobs = -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     return logprobs, scored[:, 1:].nonzero()[:, 0]
+
+
+def _predicting(
+    inner: Any, ids: torch.Tensor, mask: torch.Tensor, scored: torch.Tensor
+) -> torch.Tensor:
+    """The logits at the positions that predict a `scored` token."""
+    if inner.config.model_type not in _BARE_HEAD:
+        return inner(input_ids=ids, attention_mask=mask).logits[:, :-1][scored[:, 1:]]
+    hidden = inner.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    # The head is a fifth of the embedded model's work: only where it is needed.
+    return inner.get_output_embeddings()(hidden[:, :-1][scored[:, 1:]])
 
 
 def with_margins(model: PeftModel, pairs: Sequence[Pair], size: int = 8) -> list[Pair]:

@@ -35,8 +35,13 @@ def adapted(model: Any, recipe: Recipe) -> PeftModel:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+    return seeded(model, config, recipe.seed)
+
+
+def seeded(model: Any, config: LoraConfig, seed: int) -> PeftModel:
+    """`model` with a fresh adapter of that configuration."""
     with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(seed)
         return get_peft_model(model, config)
 
 
@@ -139,16 +144,17 @@ def schedule(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def publish(model: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
-    """Save the finished adapter (bfloat16, PEFT format) and `notes` as `training.json`.
+def publish(model: PeftModel, folder: Path, notes: Mapping[str, Any], base: str = EMBEDDED) -> None:
+    """Save the finished adapter of `base` (bfloat16, PEFT format) and `notes` as `training.json`.
 
     The folder appears under its name only when complete, in place of an older one.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     config: Any = model.peft_config["default"]
-    config.base_model_name_or_path, config.inference_mode = EMBEDDED, True
-    config.target_modules = sorted(config.target_modules)
+    config.base_model_name_or_path, config.inference_mode = base, True
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(part))
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in state.items()}
