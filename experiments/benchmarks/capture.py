@@ -32,6 +32,7 @@ from tracekit.passes import batching
 from tracekit.passes.request import kept_tokens
 from tracekit.storage.provenance import read
 from tracekit.transcripts import tensors
+from tracekit.transcripts.padded import Batch
 
 BARE, FULL = "bare forward to the last layer", "bare forward, whole decoder"
 DISK, PROJECTED, PLAN = "capture to disk", "capture vectors=, all layers", "the plan's way"
@@ -160,7 +161,7 @@ class Bench:
         )
 
 
-def _inputs(model: Any, batch: tensors.Batch) -> dict[str, torch.Tensor]:
+def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
     positions = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
     made = {**batch.model_inputs, "position_ids": positions}
     return {name: value.to(device_of(model)) for name, value in made.items()}

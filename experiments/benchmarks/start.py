@@ -4,12 +4,14 @@
 
 Each arm is a fresh interpreter, once a round in turn (median of 7 rounds, ratios within rounds, on
 the wall clock): `tracekit.open` of a projections file beside `xarray.open_dataset`, `tracekit
---help` beside `python -c pass`, `tracekit.load` of the embedded model beside nnsight's own class.
+--help` beside `python -c pass`, `tracekit.load` of the embedded model beside nnsight's own class;
+and each of these two with a first trace of four tokens, before which tracekit proves the model.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,13 +29,20 @@ RIVALS = {
     "tracekit.open": "xarray.open_dataset",
     "tracekit --help": "python -c pass",
     "tracekit.load": "nnsight",
-    "tracekit.load(check=False)": "nnsight",
+    "tracekit.load, a trace": "nnsight, a trace",
+    "tracekit.load(check=False), a trace": "nnsight, a trace",
 }
+TRACE = """
+import torch
+with model.trace(torch.tensor([[5, 42, 79, 116]])):
+    logits = model.output.logits.save()
+"""
 
 
 def main() -> None:
     """Print the table and keep it as `start.md`."""
     options = _parser().parse_args()
+    busy = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
         codes = arms(projections(Path(folder)), embedded_model())
         timings = paired({name: _fresh(code) for name, code in codes.items()}, options.rounds)
@@ -41,20 +50,26 @@ def main() -> None:
     for arm, rival in RIVALS.items():
         seconds = f"{median(timings, arm):.2f} | {rival} | {median(timings, rival):.2f}"
         lines.append(f"| {arm} | {seconds} | {ratio(timings, arm, rival):.2f} |")
+    busy.append(os.getloadavg()[0])
+    lines.append("\nLoad average {:.1f} at the beginning, {:.1f} at the end.".format(*busy))
     report(lines, "start", options.out)
 
 
 def arms(file: Path, model: Path) -> dict[str, str]:
     """What each fresh interpreter runs."""
-    plain = f"nnsight.TransformersModel({str(model)!r}, task='text-generation', dispatch=True)"
+    settings = f"{str(model)!r}, task='text-generation', dispatch=True"
+    plain = f"import nnsight; model = nnsight.TransformersModel({settings})"
+    ours = f"import tracekit; model = tracekit.load({EMBEDDED!r}"
     return {
         "tracekit.open": f"import tracekit; tracekit.open({str(file)!r})",
         "xarray.open_dataset": f"import xarray; xarray.open_dataset({str(file)!r})",
         "tracekit --help": "from experiments.command_line.main import main; main(['--help'])",
         "python -c pass": "pass",
-        "tracekit.load": f"import tracekit; tracekit.load({EMBEDDED!r})",
-        "tracekit.load(check=False)": f"import tracekit; tracekit.load({EMBEDDED!r}, check=False)",
-        "nnsight": f"import nnsight; {plain}",
+        "tracekit.load": f"{ours})",
+        "tracekit.load, a trace": f"{ours}){TRACE}",
+        "tracekit.load(check=False), a trace": f"{ours}, check=False){TRACE}",
+        "nnsight": plain,
+        "nnsight, a trace": f"{plain}{TRACE}",
     }
 
 

@@ -1,1 +1,1 @@
-"""A loaded model: standard names and sites, adapters on one set of weights, proofs at load."""
+"""A loaded model: standard names and sites, adapters on one set of weights, what was proved."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from nnsight import TransformersModel
 from nnsight.intervention.interleaver import Interleaver
 from nnsight.modeling.processing import as_encoding
 from nnsight.modeling.tp import TPFragments
+from torch._guards import detect_fake_mode
 
 from tracekit.errors import InputError
 from tracekit.model.checks.checkpoint import noting_missing, refuse_missing
-from tracekit.model.record import origin
+from tracekit.model.record import Origin, origin
 from tracekit.model.release import ReleasingTracer
 from tracekit.model.threads import one_at_a_time
 
@@ -23,6 +25,7 @@ class OwnInterleaver(Interleaver):
     """A run is under way for the thread that runs it, and for no other one."""
 
     runner: int | None = None
+    about: Origin | None = None
 
     @property
     def interleaving(self) -> bool:
@@ -32,6 +35,15 @@ class OwnInterleaver(Interleaver):
     @interleaving.setter
     def interleaving(self, on: bool) -> None:
         self.runner = threading.get_ident() if on else None
+
+    def __enter__(self) -> Interleaver:
+        # a part of the model that is traced by itself, before the whole was; scans hold no values
+        if self.about is not None and self.about.is_pending and detect_fake_mode() is None:
+            raise InputError(
+                f"A part of {self.about.name} was to run in a trace of its own, and nothing was "
+                "proved of the model yet. Call tracekit.check(model) first."
+            )
+        return super().__enter__()
 
 
 class GuardedTracer(ReleasingTracer):
@@ -66,9 +78,30 @@ class GuardedModel(TransformersModel):
 
     def trace(self, *args: Any, **kwargs: Any) -> Any:
         """As nnsight's; what runs here runs alone."""
+        if about := getattr(self._module, "tracekit_origin", None):
+            _require_sound(self)
+            about.settle()
         if not kwargs.get("remote"):
             kwargs.setdefault("tracer_cls", GuardedTracer)
         return super().trace(*args, **kwargs)
+
+    def load_adapter(self, peft_id: str | None) -> None:
+        """As nnsight's, once the bare weights are known."""
+        if about := getattr(self._module, "tracekit_origin", None):
+            about.settle()
+        super().load_adapter(peft_id)
+
+    @contextlib.contextmanager
+    def bare(self) -> Iterator[None]:
+        """Without edits made in place, nor what an interrupted trace left behind."""
+        edits: list[Any] = self._edits
+        self._edits = []
+        self.interleaver.cancel()
+        self.interleaver.interleaving = False
+        try:
+            yield
+        finally:
+            self._edits = edits
 
     def interleave(self, *args: Any, **kwargs: Any) -> Any:
         """As nnsight's, which also runs calls without a `with`; they run alone too."""

@@ -1,4 +1,4 @@
-"""Loading models: one call for every variant, checked before it is handed over."""
+"""Loading models: one call for every variant, proved before the first value of it leaves."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tracekit.model.record import (
     held_dtype,
     origin,
     own_edits,
+    parallel_degree,
 )
 from tracekit.model.weights import weights_fingerprint
 from tracekit.storage.identity import versions
@@ -51,8 +52,9 @@ def load(
     module (then pass `tokenizer=`). `dtype` is a torch dtype, its name, or `nf4`, `int8` (through
     bitsandbytes); `auto` is float32 on CPU, bfloat16 on GPU. Standard names: `model.layers[i]`,
     `.attn`, `.mlp`, `model.embed`, `.norm`, `.lm_head`; an unknown architecture is named by its
-    structure, or by `rename=`. `check=True` proves at load that the names mean what they say
-    (`tracekit.check`). `remote=True` runs every trace on NDIF, unchecked; `remote="local"` tries
+    structure, or by `rename=`. `check=True` proves that the names mean what they say before the
+    first value leaves: at the first trace, edit of weights or question about them, or at once by
+    `tracekit.check`. `remote=True` runs every trace on NDIF, unchecked; `remote="local"` tries
     that path out here. `data_parallel=True`, in processes that torchrun started, loads a copy in
     each (on a GPU of its own); `generate` and `capture` then share the batches. Other keywords go
     to transformers (`device_map`, `tp_plan`, `attn_implementation`, …).
@@ -82,10 +84,11 @@ def load(
         _refuse_embedding_on_disk(loaded._module, name)
         freeze(loaded._module)
         _keep_nf4_as_stored(loaded._module)
-    loaded._module.tracekit_origin = _origin(loaded, name, revision, remote)
+    loaded._module.tracekit_origin = _origin(loaded, name, revision, remote, check)
+    loaded.interleaver.about = origin(loaded)
     origin(loaded).share = part
-    if check and remote is not True:
-        origin(loaded).reference = verify(loaded)
+    if parallel_degree(loaded._module) > 1:
+        origin(loaded).settle()  # now, while every rank is here
     if adapter is not None:
         switch(loaded, adapter)
     return loaded
@@ -257,19 +260,31 @@ def _build(
 
 
 def _origin(
-    model: TransformersModel, name: str, revision: str | None, remote: bool | str
+    model: TransformersModel, name: str, revision: str | None, remote: bool | str, check: bool
 ) -> Origin:
     module = model._module
-    found = getattr(module.config, "_commit_hash", None) or revision
-    return Origin(
+    about = Origin(
         root=model,
         name=name,
-        revision=found,
+        revision=getattr(module.config, "_commit_hash", None) or revision,
         dtype=held_dtype(module),
-        weights="remote" if remote is True else weights_fingerprint(module),
         quantisation=described_quantisation(module),
         remote=remote,
     )
+    if remote is True:
+        about.weights = "remote"
+    else:
+        about.pending = lambda: _settle(about, check)
+    return about
+
+
+def _settle(about: Origin, check: bool) -> bool:
+    """The weights' fingerprint, and the proofs; whether there were any."""
+    with about.root.bare():
+        about.weights = weights_fingerprint(about.root._module)
+        if check:
+            about.reference = verify(about.root)
+    return check
 
 
 def _keep_nf4_as_stored(module: torch.nn.Module) -> None:

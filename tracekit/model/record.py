@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,20 +12,23 @@ from nnsight import TransformersModel
 
 from tracekit.errors import InputTypeError
 from tracekit.model.release import unbind
+from tracekit.model.settled import Settled, Settling
 
 QUANTISED = ("nf4", "fp4", "int4", "int8")
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass
-class Origin:
+class Origin(Settling):
     """Kept on the torch module, so that edited copies and plain nnsight code share it.
 
-    `reference` is the probe's logits before any adapter was attached (`None` when checks are off);
-    `refused` maps what this architecture does not allow (`unembed`, `steps` of a generation) to
-    the reason, and `proved` holds what was proved later than at load; `unproved` says
-    of `attention` and `mlp` at which blocks they are not what the block adds, and why (`None`: no
-    proof was run yet); `share` is (rank, ranks) of a copied model.
+    What is `Settled` was proved or read off the weights before the first value left:
+    `weights` is their fingerprint; `reference` the probe's logits before any adapter was attached
+    (`None` when checks are off); `refused` maps what this architecture does not allow (`unembed`,
+    `steps` of a generation) to the reason; `unproved` says of `attention` and `mlp` at which
+    blocks they are not what the block adds, and why (`None`: no proof was run yet).
+
+    `proved` holds what was proved later still; `share` is (rank, ranks) of a copied model.
     `bare` is the module tree before an adapter was attached, `files` what that adapter was read
     from; `broken` says that a change of the weights was not finished, `changing` which thread is
     at it, and `inside` which thread is in an `adapter` block.
@@ -34,13 +38,9 @@ class Origin:
     name: str
     revision: str | None
     dtype: str
-    weights: str
     quantisation: dict[str, Any] | None = None
     remote: bool | str = False
     adapters: dict[str, str] = field(default_factory=dict)
-    reference: torch.Tensor | None = None
-    unproved: dict[str, dict[int, str]] | None = None
-    refused: dict[str, str] = field(default_factory=dict)
     proved: set[str] = field(default_factory=set)
     share: tuple[int, int] = (0, 1)
     bare: Any = None
@@ -48,6 +48,12 @@ class Origin:
     broken: str | None = None
     changing: int | None = None
     inside: int | None = None
+    pending: Callable[[], bool] | None = None
+
+    weights = Settled[str](str)
+    reference = Settled[torch.Tensor | None](lambda: None)
+    unproved = Settled[dict[str, dict[int, str]] | None](lambda: None)
+    refused = Settled[dict[str, str]](dict)
 
 
 def origin(model: TransformersModel) -> Origin:

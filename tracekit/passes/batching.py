@@ -13,6 +13,7 @@ import xarray as xr
 from tracekit.model.load import device_of
 from tracekit.model.record import origin
 from tracekit.transcripts import tensors
+from tracekit.transcripts.padded import Batch
 
 Result = TypeVar("Result")
 CPU_BUDGET = 4096
@@ -130,7 +131,7 @@ def budget_for(free: float, hidden: int, intermediate: int, kept_bytes: int, gpu
     return min(fitting, most)
 
 
-def batch(model: Any, transcripts: xr.Dataset, rows: Sequence[int] | None = None) -> tensors.Batch:
+def batch(model: Any, transcripts: xr.Dataset, rows: Sequence[int] | None = None) -> Batch:
     """Rows of transcripts as one left-padded batch of the model's own padding.
 
     >>> batch(model, runs, [0, 2]).input_ids.shape

@@ -26,6 +26,7 @@ from tracekit.passes.request import Asked
 from tracekit.progress import Bar
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.padded import Batch
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _trace(
 
 
 def flat_index(
-    model: TransformersModel, transcripts: xr.Dataset, kept: np.ndarray, made: tensors.Batch
+    model: TransformersModel, transcripts: xr.Dataset, kept: np.ndarray, made: Batch
 ) -> tuple[torch.Tensor, list[int]]:
     """Where the kept tokens of a batch lie among its rows × columns, and how many each row has.
 

@@ -27,6 +27,7 @@ from tracekit.storage.provenance import read
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import assemble, context_length, ids_of
 from tracekit.transcripts.labels import require_names
+from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.prompts import Prompt
 
 
@@ -105,7 +106,7 @@ def _said(
     return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
 
 
-def _steps(model: TransformersModel, batch: tensors.Batch, count: int) -> torch.Tensor:
+def _steps(model: TransformersModel, batch: Batch, count: int) -> torch.Tensor:
     """The logits of each row's next tokens: (row, step, vocabulary)."""
     settings = config(model, count, 0.0, {})
     # no id ends it: told to go on (min_new_tokens), it would choose others than the logits say
@@ -124,7 +125,7 @@ def _steps(model: TransformersModel, batch: tensors.Batch, count: int) -> torch.
 
 
 def _continued(
-    model: TransformersModel, made: tensors.Batch, made_config: GenerationConfig, seed: int
+    model: TransformersModel, made: Batch, made_config: GenerationConfig, seed: int
 ) -> list[list[int]]:
     options = {"generation_config": made_config, **remote_options(model)}
     module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote

@@ -1,4 +1,4 @@
-"""The checks at load: each passes as it is and fails, by its words, when its subject is wrong."""
+"""The checks of a model: each passes as it is, and fails by its words when its subject is wrong."""
 
 import re
 
@@ -7,6 +7,7 @@ import torch
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
 import tracekit as tk
+from tests.support.counting import Counting
 from tests.support.models import tiny
 from tracekit.model.checks.check import (
     _check_hidden_states,
@@ -21,23 +22,6 @@ from tracekit.model.checks.check import (
 from tracekit.model.record import origin
 
 BOUND = 8
-
-
-class Counting:
-    """The number of forwards that the whole model makes inside."""
-
-    def __init__(self, module):
-        self.module, self.count = module, 0
-
-    def __enter__(self):
-        self.handle = self.module.register_forward_pre_hook(self.add)
-        return self
-
-    def add(self, *_):
-        self.count += 1
-
-    def __exit__(self, *_):
-        self.handle.remove()
 
 
 def test_a_load_with_an_adapter_takes_at_most_eight_forwards(tiny_folder, tiny_lora, words):
@@ -114,7 +98,7 @@ def test_a_model_that_looks_ahead_is_refused(tiny_llama, words):
         tiny.spread(module, torch.Generator().manual_seed(0))
         if not decoder:
             with pytest.raises(ValueError, match=r"changing the last token .* not a causal"):
-                tk.load(module, tokenizer=words)
+                tk.check(tk.load(module, tokenizer=words))
             continue
         model = tk.load(module, tokenizer=words)
         runs = tk.encode(model, ["Hello there"], template="raw")
@@ -169,7 +153,7 @@ def test_a_change_that_moves_nothing_is_found(tiny_folder, words):
     with torch.no_grad():
         module.lm_head.weight.zero_()
     with pytest.raises(ValueError, match="moved no logit"):
-        tk.load(module, tokenizer=words)
+        tk.check(tk.load(module, tokenizer=words))
     assert len(tk.load(module, tokenizer=words, check=False).layers) == 4
 
 

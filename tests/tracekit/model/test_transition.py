@@ -176,6 +176,7 @@ def test_the_end_of_a_block_gives_back_what_was_on_whatever_became_of_its_files(
 
 
 def test_nothing_of_an_adapter_is_left_on_the_module_that_takes_its_place(fresh_llama, tiny_lora):
+    tk.check(fresh_llama)
     before = {id(m): set(m.__dict__) for m in fresh_llama._module.modules()}
     switch(fresh_llama, tiny_lora)
     recorded(fresh_llama).bare.restore()

@@ -35,6 +35,7 @@ def change(
         return action()
     with one_at_a_time():
         about = origin(model)
+        about.settle()  # by what is there before
         _change(about, what, action, keep(about.root))
 
 
