@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import tracekit as tk
-from experiments.audit.discovery.description import activations, weights
+from experiments.audit.discovery.description import residuals, weights
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_bare_model_has_no_change_and_that_is_said(tiny_llama):
 def test_the_mean_difference_is_that_of_plain_hidden_states(
     tiny_llama, tiny_lora, tiny_folder, runs
 ):
-    found = activations.mean_difference(tiny_llama, str(tiny_lora), runs)
+    found = residuals.mean_difference(tiny_llama, str(tiny_lora), runs)
     base = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, tiny_lora)
     layer, sides = 0, []
@@ -76,23 +76,21 @@ def test_the_mean_difference_is_that_of_plain_hidden_states(
 
 
 def test_a_patched_residual_of_its_own_says_what_the_prompt_says(tiny_llama, runs):
-    asked = tk.encode(
-        tiny_llama, [tk.Prompt("readable", text=activations.READABLE)], template="raw"
-    )
+    asked = tk.encode(tiny_llama, [tk.Prompt("readable", text=residuals.READABLE)], template="raw")
     last = len(tiny_llama.layers) - 1
     own = tk.capture(tiny_llama, asked, layers=[last], tokens="all", progress=False).load()
     plain = tk.generate(tiny_llama, asked, max_new_tokens=1, progress=False).token_text.values
     vector = own.sel(token=-1).isel(prompt=0, layer=0)
-    same = activations.patched(tiny_llama, vector, runs)
+    same = residuals.patched(tiny_llama, vector, runs)
     # the last block's output at the last token decides the first new one, whatever its length
     assert same.strip().startswith(str(plain[0, -1]).strip())
-    assert activations.patched(tiny_llama, -vector, runs) != same
+    assert residuals.patched(tiny_llama, -vector, runs) != same
 
 
 def test_each_layer_gets_three_sentences(tiny_llama, tiny_lora, runs):
-    difference = activations.mean_difference(tiny_llama, str(tiny_lora), runs)
-    said = activations.described(tiny_llama, difference, runs)
+    difference = residuals.mean_difference(tiny_llama, str(tiny_lora), runs)
+    said = residuals.described(tiny_llama, difference, runs)
     layers = {line.split(",")[0] for line in said}
     assert len(said) == 3 * len(layers)
-    still = activations.described(tiny_llama, difference * 0, runs)
+    still = residuals.described(tiny_llama, difference * 0, runs)
     assert all("does not move" in line for line in still)

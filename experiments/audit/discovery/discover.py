@@ -24,7 +24,7 @@ from experiments.audit.discovery.answering.settings import (
     of_answers,
     short_names,
 )
-from experiments.audit.discovery.description import activations, weights
+from experiments.audit.discovery.description import residuals, weights
 from experiments.audit.discovery.findings import Example, Finding, Findings
 from experiments.audit.discovery.search import (
     Arms,
@@ -229,9 +229,9 @@ def _described(search: Search) -> list[str]:
     runs = _some_clean(search, DESCRIBED_ROWS)[0]
     difference = search.folder(search.adapter).kept(
         "mean_difference.nc",
-        lambda: activations.mean_difference(search.model, search.adapter, runs),
+        lambda: residuals.mean_difference(search.model, search.adapter, runs),
     )
-    said = activations.described(search.model, difference, runs)
+    said = residuals.described(search.model, difference, runs)
     return [*weights.described(own, changes), *said]
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.benchmarks import kills
+from experiments.benchmarks.kills import trials, works
 from tests.support import audit_runs
 
 
@@ -16,7 +16,7 @@ def test_work_that_is_killed_or_interrupted_ends_as_if_nothing_had_happened():
     done = subprocess.run(command, capture_output=True, text=True, check=False, **given)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     cells = done.stdout.strip().splitlines()[-1].strip("| ").split(" | ")
-    counts = dict(zip(kills.OUTCOMES, map(int, cells[-len(kills.OUTCOMES) :]), strict=True))
+    counts = dict(zip(trials.OUTCOMES, map(int, cells[-len(trials.OUTCOMES) :]), strict=True))
     assert sum(counts.values()) == 40
     # most were met in the middle of their work
     assert counts["identical"] >= 15
@@ -27,9 +27,9 @@ def test_work_that_goes_on_otherwise_is_seen(tmp_path):
         # a second run leaves more than the first: what a resumed one must not do
         (path / f"{len(list(path.iterdir()))}.part").write_text("half")
 
-    work = kills.Work(lambda path: path.mkdir(), once, kills._arrays)
-    expected, _ = kills._measured(work, tmp_path / "whole")
-    assert kills.trial(work, "SIGKILL", 1.0, tmp_path / "trial", expected) == "different"
+    work = trials.Work(lambda path: path.mkdir(), once, works.arrays)
+    expected, _ = trials.measured(work, tmp_path / "whole")
+    assert trials.trial(work, "SIGKILL", 1.0, tmp_path / "trial", expected) == "different"
 
 
 def test_a_model_that_is_not_as_it_was_is_seen(tmp_path):
@@ -37,5 +37,5 @@ def test_a_model_that_is_not_as_it_was_is_seen(tmp_path):
         while True:
             pass
 
-    work = kills.Work(lambda path: path.mkdir(), long, kills._arrays, lambda: kills.BENT)
-    assert kills.trial(work, "SIGINT", 0.5, tmp_path / "trial", "") == "state bent"
+    work = trials.Work(lambda path: path.mkdir(), long, works.arrays, lambda: trials.BENT)
+    assert trials.trial(work, "SIGINT", 0.5, tmp_path / "trial", "") == "state bent"
