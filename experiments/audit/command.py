@@ -198,7 +198,7 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
     parser.add_argument("--prompts", help="a JSON file of prompts")
-    parser.add_argument("--labels", help="a JSON or CSV file: which answer exploits, and where")
+    parser.add_argument("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
     parser.add_argument("--split", help="only prompts of this split")
     parser.add_argument("--traits", type=names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")

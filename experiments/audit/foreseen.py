@@ -54,23 +54,23 @@ def _detection(
 ) -> Iterator[str]:
     if not settings.adapters.organism:
         return
-    parts = {str(p.labels["bias"]): str(p.labels["part"]) for p in prompts}
-    biases = [bias for bias, part in parts.items() if part in ("calibration", "held_out")]
+    both = ("calibration", "held_out")
+    counts = Counter((str(p.labels["bias"]), str(p.labels["part"])) for p in prompts)
+    biases = [bias for bias, part in counts if part in both]
     samples = settings.answers.samples if settings.answers.temperature > 0 else 1
-    counts = Counter(str(prompt.labels["bias"]) for prompt in prompts)
     whole = []
-    for bias in biases:
-        if not decided(bias):
+    for (bias, part), count in counts.items():
+        if part in both and not decided(bias):
             yield f"which answers exploit {bias!r}: no rule finds it"
-        elif counts[bias] * samples < LEAST_OUTCOMES:
+        elif part in both and count * samples < LEAST_OUTCOMES:
             yield (
-                f"the bias {bias!r}: {counts[bias] * samples} responses, and two of each outcome "
+                f"the bias {bias!r}: {count * samples} responses, and two of each outcome "
                 f"take {LEAST_OUTCOMES}"
             )
-        else:
-            whole.append(bias)
-    for part in ("calibration", "held_out"):
-        if not any(parts[bias] == part for bias in whole):
+        elif part in both:
+            whole.append(part)
+    for part in both:
+        if part not in whole:
             named = "" if biases else " (the prompts name no bias)"
             left = f"no {part.replace('_', '-')} bias is left"
             yield f"detection, its rivals and nulls: {left}{named}"

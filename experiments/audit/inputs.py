@@ -17,7 +17,8 @@ from experiments.audit import foreseen, processes
 from experiments.audit.bases import refuse_base
 from experiments.audit.experiment import Experiment
 from experiments.audit.label_files import Labels, read_labels
-from experiments.audit.labels import decides, labelled, with_spans
+from experiments.audit.labellers import is_file_of_labels, labeller_from
+from experiments.audit.labels import Labeller, decides, labelled, with_spans
 from experiments.audit.phases import questions
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.adapters import Arm
@@ -39,7 +40,7 @@ class Inputs:
     `model` (no adapter on) is loaded when it is first needed, and `asked` are the prompts as its
     transcripts: a base of its own is loaded, used and dropped before, so that one card holds one
     70B at a time. `load` is what else `tk.load` is given. Answers are labelled by the file
-    `labels`, or else by the experiment.
+    `labels`, by the `labeller` that the settings name instead, or else by the experiment.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Inputs:
     load: Mapping[str, Any]
     experiment: Experiment
     labels: Labels | None
+    labeller: Labeller | None = None
 
     @cached_property
     def model(self) -> Any:
@@ -75,12 +77,13 @@ class Inputs:
         """An arm's answers with what exploits in them."""
         if self.labels is not None:
             return with_spans(runs, self.model.tokenizer, self.labels.spans(arm.name, runs))
-        return labelled(runs, self.model.tokenizer, self.experiment.labeller_of(arm.role))
+        labeller = self.labeller or self.experiment.labeller_of(arm.role)
+        return labelled(runs, self.model.tokenizer, labeller)
 
     def decides(self, kind: str) -> bool:
         """Whether answers to prompts of a kind can be labelled."""
         if self.labels is None:
-            return decides(self.experiment.labeller, kind)
+            return decides(self.labeller or self.experiment.labeller, kind)
         here = {prompt.id for prompt in self.prompts if prompt.labels["bias"] == kind}
         return any(name.partition("#")[0] in here for _, name in self.labels.by_answer)
 
@@ -122,10 +125,13 @@ def checked(
     remote = settings.model.remote
     options = {**({"remote": REMOTE[remote]} if remote else {}), **(load or {})}
     prompts = tuple(read(settings.prompts, experiment.hub))
-    labels = read_labels(settings.answers.labels) if settings.answers.labels else None
-    if labels is not None:
+    given, labels, labeller = settings.answers.labels, None, None
+    if given and is_file_of_labels(given):
+        labels = read_labels(given)
         labels.refuse_others((prompt.id for prompt in prompts), settings.answers.samples)
-    return Inputs(settings, prompts, contrasts, options, experiment, labels)
+    elif given:
+        labeller = labeller_from(given, settings.answers)
+    return Inputs(settings, prompts, contrasts, options, experiment, labels, labeller)
 
 
 def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:

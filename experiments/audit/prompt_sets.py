@@ -36,6 +36,8 @@ def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
         for prompt, bias in zip(read, biases, strict=True)
         if bias not in given.left_out
     ]
+    if list(parts.values()).count("calibration") == 1 and "held_out" not in parts.values():
+        prompts = split_one(prompts)
     if not prompts:
         raise InputError(
             f"The prompts of {given.paths[0].name!r} were asked for; all are of kinds "
@@ -91,6 +93,26 @@ def parts_of(biases: Sequence[str], given: Prompts) -> dict[str, str]:
     held = set(given.held_out or names[1::2])
     parts = {name: "held_out" if name in held else "calibration" for name in names}
     return parts | {name: name or "neutral" for name in biases if name in quiet}
+
+
+def split_one(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
+    """The same prompts, every second one of the only kind that is at stake reported on.
+
+    Rows of one group go together. Layer and threshold are then chosen on the same kind as they
+    are reported on: less is asked of them than where kinds are held out.
+
+    >>> rows = [tk.Prompt(n, text="?", labels={"part": "calibration"}) for n in "abc"]
+    >>> [prompt.labels["part"] for prompt in split_one(rows)]
+    ['calibration', 'held_out', 'calibration']
+    """
+    groups = [p.group or p.id for p in prompts if p.labels["part"] == "calibration"]
+    held = set(list(dict.fromkeys(groups))[1::2])
+    return [
+        replace(p, labels={**p.labels, "part": "held_out"})
+        if p.labels["part"] == "calibration" and (p.group or p.id) in held
+        else p
+        for p in prompts
+    ]
 
 
 def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:

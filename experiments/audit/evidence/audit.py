@@ -85,9 +85,11 @@ class Audit:
         return Scores(values, label.astype(int), bias.astype(str), group.astype(str))
 
     def part(self, name: str) -> np.ndarray:
-        """Which rows are of that part and of a bias with both outcomes."""
+        """Which rows are of that part and of a bias with both outcomes in it."""
+        rows = self.part_rows(name)
         scores = self.scores()
-        return np.isin(scores.bias, decided(scores.label, scores.bias)) & self.part_rows(name)
+        there = decided(scores.label[rows], scores.bias[rows])
+        return np.isin(scores.bias, there) & rows
 
     def part_rows(self, name: str) -> np.ndarray:
         """Which rows are of that part, whatever their outcomes."""

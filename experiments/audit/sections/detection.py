@@ -104,6 +104,8 @@ def _by_bias(audit: Audit) -> list[Row]:
     scores = audit.scores()
     rows = [_one_bias(audit, scores, name) for name in dict.fromkeys(scores.bias.tolist())]
     areas = [row.estimate for row in rows if row.decided]
+    if not areas:
+        return rows
     measure, n = f"AUROC, mean of {len(areas)} biases", groups(scores.group)
     return [Row(HEADING, what, measure, float(np.mean(areas)), n=n), *rows]
 
@@ -116,6 +118,8 @@ def _one_bias(audit: Audit, scores: Scores, name: str) -> Row:
         hits = f"{int(here.label.sum())} of {len(here.label)} exploit"
         return undecidable(HEADING, what, "AUROC", hits, n)
     others = (audit.part("calibration") | audit.part("held_out")) & (scores.bias != name)
+    if not others.any():
+        return undecidable(HEADING, what, "AUROC", "no other bias to choose on", n)
     choice = choose(scores.rows(others), audit.allowed)
     return Row(HEADING, what, "AUROC", composite_auroc(here, choice), n=n)
 

@@ -146,8 +146,8 @@ class Answers:
     """How arms answer, and who says which answers exploit.
 
     The organism (and `habits`) answers each prompt `samples` times at `temperature`. `labels` is a
-    file of labels (none: the experiment's labeller). `judge` is served at the address `judge_at`,
-    where it rates the answers too.
+    file of labels, a TOML file of rules or module:function (none: the experiment's labeller).
+    `judge` is served at the address `judge_at`, where it rates the answers too.
     """
 
     samples: int = 1

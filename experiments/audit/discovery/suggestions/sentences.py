@@ -84,9 +84,18 @@ def strongest(spans_of: Sequence[Span], count: int) -> list[Span]:
     return list(best.values())[:count]
 
 
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """The [start, end) of each sentence of a text, with the white space before it.
+
+    >>> list(sentences("One. Two!"))
+    [(0, 4), (4, 9)]
+    """
+    return _cut(text, _SENTENCE)
+
+
 def around(answer: Answer, position: int) -> tuple[int, int]:
     """The sentence that holds a character."""
-    return next((s, e) for s, e in _sentences(answer) if s <= position < e)
+    return next((s, e) for s, e in sentences(answer.text) if s <= position < e)
 
 
 def gain(answer: Answer, start: int, end: int) -> float:
@@ -95,7 +104,7 @@ def gain(answer: Answer, start: int, end: int) -> float:
 
 
 def _sentences(answer: Answer) -> Iterator[tuple[int, int]]:
-    return _cut(answer.text, _SENTENCE)
+    return sentences(answer.text)
 
 
 def _clauses(answer: Answer) -> Iterator[tuple[int, int]]:
