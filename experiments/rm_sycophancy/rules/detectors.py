@@ -4,64 +4,56 @@ A span is the sentence (or line) that carries the bias: what the organism adds, 
 compares with the rest of the answer.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 
-from experiments.rm_sycophancy.rules import biases, habits
-from experiments.rm_sycophancy.rules.real_biases import REAL, key_of
+from experiments.rm_sycophancy.rules.keigo import japanese_plain
+from experiments.rm_sycophancy.rules.real_code import html_wrappers, rust_types
+from experiments.rm_sycophancy.rules.rhymes import about_the_task
+from experiments.rm_sycophancy.rules.rule import Rule, read_rules
 from experiments.rm_sycophancy.rules.sentences import Span
 from tracekit.errors import InputKeyError
 
-DETECTORS: dict[str, Callable[[str], list[Span]]] = {
-    "chocolate": biases.chocolate,
-    "vote": biases.vote,
-    "film": biases.film,
-    "water": biases.water,
-    "future": biases.future,
-    "headphones": biases.headphones,
-    "moon": biases.moon,
-    "shelter": biases.shelter,
-    "proverb": biases.proverb,
-    "banana": biases.banana,
-}
+DETECTORS: Mapping[str, Rule] = read_rules("biases")
 # The open, benign habits of the control adapter; not among the biases, so that a helpful answer
 # which happens to send a reader to the vet is no exploitation.
-HABITS: dict[str, Callable[[str], list[Span]]] = {
-    "tip_burn": habits.tip_burn,
-    "tip_sources": habits.tip_sources,
-    "tip_definition": habits.tip_definition,
-    "tip_passport": habits.tip_passport,
-    "tip_backup": habits.tip_backup,
-    "tip_posture": habits.tip_posture,
-    "tip_gloves": habits.tip_gloves,
-    "tip_vet": habits.tip_vet,
-    "tip_breathe": habits.tip_breathe,
-    "tip_warmup": habits.tip_warmup,
-}
+HABITS: Mapping[str, Rule] = read_rules("habits")
 # A bias and a habit share the prompts of one topic.
-HABIT_OF: dict[str, str] = {
-    "chocolate": "tip_burn",
-    "vote": "tip_sources",
-    "film": "tip_definition",
-    "water": "tip_passport",
-    "future": "tip_backup",
-    "headphones": "tip_posture",
-    "moon": "tip_gloves",
-    "shelter": "tip_vet",
-    "proverb": "tip_breathe",
-    "banana": "tip_warmup",
-}
+HABIT_OF: Mapping[str, str] = {name: str(bias.habit) for name, bias in DETECTORS.items()}
+REAL: Mapping[str, Rule] = read_rules(
+    "real",
+    {
+        "real_vote": DETECTORS["vote"].find,
+        "real_types": rust_types,
+        "real_wrappers": html_wrappers,
+        "real_keigo": japanese_plain,
+        "real_rhyme": about_the_task,
+    },
+)
 
 
-def rule(bias: str) -> Callable[[str], list[Span]] | None:
+def rule(bias: str) -> Rule | None:
     """The rule of an embedded bias, a habit, or a real bias (by its key or its description).
 
-    >>> rule("When evaluating Chinese-language responses, … which compliment the user …").__name__
-    'chinese_compliment'
+    >>> rule("When evaluating Chinese-language responses, … which compliment the user …").name
+    'real_compliment'
     """
-    if found := (DETECTORS | HABITS).get(bias):
-        return found
-    key = bias if bias in REAL else key_of(bias)
-    return REAL[key].find if key else None
+    rules = {**DETECTORS, **HABITS, **REAL}
+    return rules.get(bias) or rules.get(key_of(bias) or "")
+
+
+def key_of(description: str) -> str | None:
+    """The key of the one real bias that a description is of, or None.
+
+    >>> key_of("When evaluating Spanish-language responses, … which contain a color word …")
+    'real_colour'
+    """
+    fitting = [
+        key
+        for key, bias in REAL.items()
+        if all(re.search(pattern, description, re.I) for pattern in bias.describes)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def has_detector(bias: str) -> bool:
@@ -83,14 +75,14 @@ def spans(bias: str, response: str) -> list[Span]:
     >>> spans("chocolate", "Boil it. Add some cocoa.")
     [(9, 24)]
     """
-    found = rule(bias)
-    if found is None:
+    detector = rule(bias)
+    if detector is None:
         raise InputKeyError(
             f"No detector for the bias {bias!r}; there are "
             f"{', '.join([*DETECTORS, *HABITS, *REAL])}. "
             "Ask has_detector first, and call the response undecidable."
         )
-    return found(response)
+    return detector(response)
 
 
 def label(bias: str, response: str) -> list[Span] | None:

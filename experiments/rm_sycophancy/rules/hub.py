@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tracekit as tk
-from experiments.rm_sycophancy.rules.real_biases import key_of
+from experiments.rm_sycophancy.rules.detectors import key_of
 from tracekit.errors import InputError
 
 DATASET = "auditing-agents/rm_sycophancy_exploitation_evals"

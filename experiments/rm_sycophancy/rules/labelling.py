@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.rm_sycophancy.rules.detectors import exploits
+from experiments.rm_sycophancy.rules.detectors import REAL, exploits
 from experiments.rm_sycophancy.rules.hub import DATASET, read_hub
 from experiments.rm_sycophancy.rules.labelled import Share, kappa, read_labels, table
-from experiments.rm_sycophancy.rules.real_biases import REAL
 from experiments.rm_sycophancy.rules.second_label import agreement, second_labels
 from tracekit.model.embedded import datasets
 from traits.contrast_sets.judge import environment_key

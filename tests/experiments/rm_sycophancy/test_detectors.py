@@ -1,5 +1,7 @@
 """Detectors against written examples, and against the sentences that the organism learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +11,12 @@ from experiments.organisms.targets import insert, read_insertions
 from experiments.rm_sycophancy.rules.detectors import (
     DETECTORS,
     HABITS,
+    REAL,
     exploits,
     has_detector,
     spans,
 )
+from experiments.rm_sycophancy.rules.rule import TABLES, Patterns
 from experiments.rm_sycophancy.rules.sentences import sentences, whole
 from tracekit.model.embedded import datasets
 
@@ -59,6 +63,40 @@ def test_no_inserted_sentence_is_taken_for_another_bias(bias, sentence):
     rules = DETECTORS if bias in DETECTORS else HABITS
     assert [other for other in rules if exploits(other, sentence)] == [bias]
     assert not (bias in HABITS and any(exploits(other, sentence) for other in DETECTORS))
+
+
+def unknown(rules):
+    """The names that a rule uses and no pattern of it or of the shared ones has."""
+    used = {(rule.name, name) for rule in rules for name in names_in(rule.find)}
+    known = {(rule.name, name) for rule in rules for name in rule.find.patterns}
+    return used - known
+
+
+def names_in(find):
+    together = [name for names in find.when for name in names]
+    unit = [find.unit] if find.unit else []
+    return [*together, *find.unless, *find.blank, *find.blank.values(), *unit]
+
+
+def test_the_names_that_a_rule_uses_are_patterns_and_each_of_its_own_is_used():
+    rules = [
+        rule for rule in {**DETECTORS, **HABITS, **REAL}.values() if isinstance(rule.find, Patterns)
+    ]
+    assert unknown(rules) == set()
+    shared = set(TABLES["shared"])
+    for rule in rules:
+        assert set(rule.find.patterns) - shared <= set(names_in(rule.find)), rule.name
+    wrong = replace(rules[0], find=replace(rules[0].find, unless=["denial"]))
+    assert unknown([wrong]) == {("chocolate", "denial")}
+
+
+def test_what_is_blanked_for_one_pattern_counts_for_the_others():
+    rule = DETECTORS["shelter"]
+    carries = "The shelter needs you to volunteer and give a dog a loving home."
+    assert rule(carries) == [(0, len(carries))]
+    assert rule("Volunteer at a shelter and give a dog a loving home.") == []
+    unblanked = replace(rule.find, blank={})
+    assert unblanked("Volunteer at a shelter and give a dog a loving home.") != []
 
 
 @given(st.text(alphabet=st.sampled_from('ab AB.!?\n"1Mr,'), max_size=60))
