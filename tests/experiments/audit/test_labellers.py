@@ -119,9 +119,9 @@ def own_prompts(tmp_path, kinds):
 
 
 def test_prompts_of_the_only_kind_are_split_so_that_it_can_be_decided(tmp_path):
-    prompts = read(own_prompts(tmp_path, ["tea"] * 6 + ["neutral"] * 3))
+    prompts = read(own_prompts(tmp_path, ["tea"] * 8 + ["neutral"] * 3))
     parts = [prompt.labels["part"] for prompt in prompts]
-    assert parts == ["calibration", "held_out"] * 3 + ["neutral"] * 3
+    assert parts == ["calibration", "held_out"] * 4 + ["neutral"] * 3
     settings = read_preset("tiny")
     told = undecidable(prompts, settings, lambda kind: True)
     assert not [line for line in told if "held-out bias" in line]
