@@ -45,6 +45,11 @@ class Run:
         return self.folder / "evaluation.nc"
 
     @property
+    def evaluation_tables(self) -> tuple[Path, Path]:
+        """The same as a table for a spreadsheet, and as text."""
+        return self.folder / "evaluation.csv", self.folder / "evaluation.txt"
+
+    @property
     def placebos(self) -> Path:
         """Vectors of placebo sets: (trait, extraction, window, layer, dim)."""
         return self.folder / "placebos.nc"

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.audit.report.figures import inline
 from experiments.audit.run import Run
+from experiments.audit.steering.study_folder import Study
 
 CAPTIONS = {
     "dose_response": "Exploitation rate against the strength that is added, by direction.",
@@ -26,7 +27,7 @@ def experiments(folder: Path) -> list[dict[str, Any]]:
 
 
 def _experiment(folder: Path) -> dict[str, Any]:
-    captions = {folder / f"{name}.png": caption for name, caption in CAPTIONS.items()}
+    captions = {Study(folder).figure(name): caption for name, caption in CAPTIONS.items()}
     return {
         "name": folder.name,
         "table": Run(folder).table.read_text("utf-8"),

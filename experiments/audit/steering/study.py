@@ -41,6 +41,7 @@ from experiments.audit.steering import (
 from experiments.audit.steering import dose_settings as choices
 from experiments.audit.steering import validation as validate
 from experiments.audit.steering.dose_settings import Steering
+from experiments.audit.steering.study_folder import Study
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.passes.strength import residual_norm
@@ -67,7 +68,7 @@ def main(subject: Experiment, arguments: Sequence[str]) -> None:
     asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
     folder = Run(run).steering(digest(asked)[:8])
     Run(folder).claim(json.loads(json.dumps(asked)))
-    study(run, folder, settings, steering, subject.labeller)
+    study(run, Study(folder), settings, steering, subject.labeller)
     print(Run(folder).table.read_text("utf-8") + f"Folder: {folder}")
 
 
@@ -101,52 +102,50 @@ def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) ->
 
 def study(
     run: Path,
-    folder: Path,
+    here: Study,
     settings: Settings,
     steering: Steering,
     labeller: Labeller | None,
 ) -> None:
-    """All parts in order: `validation.nc`, `edits/`, `patching.nc`, then the summary of them."""
+    """All parts in order: validation, edits, patching, then the summary of them."""
     steered, others = prompts.steered_and_others(settings, steering, labeller)
     model = tk.load(settings.model.name, dtype=steering.dtype or settings.model.dtype)
     layer = directions.chosen_layer(run, settings, steering)
-    seen = _seen(model, tk.encode(model, others), layer, folder, settings, steering)
-    arms = _kept(
-        folder / "directions.nc",
+    seen = _seen(model, tk.encode(model, others), layer, here, settings, steering)
+    arms = here.kept(
+        here.directions,
         lambda: directions.arms(model, run, layer, seen, settings, steering),
     )
     asked = tk.encode(model, steered)
     with tk.adapter(model, settings.adapters.organism):
-        unedited = _kept(folder / "unedited.nc", lambda: ablation.said(model, asked, steering))
+        unedited = here.kept(here.unedited, lambda: ablation.said(model, asked, steering))
     bench = dataclasses.replace(
         _bench(model, arms, seen, asked, unedited, settings, steering), labeller=labeller
     )
-    _validate(bench, arms, folder)
-    ablation.measured(bench, arms, folder / "edits")
-    _patch(bench, folder)
-    analyse(folder, steering)
+    _validate(bench, arms, here)
+    ablation.measured(bench, arms, here.edits)
+    _patch(bench, here)
+    analyse(here, steering)
 
 
-def analyse(folder: Path, steering: Steering) -> None:
+def analyse(here: Study, steering: Steering) -> None:
     """The summary, table and figures, from the saved arrays alone."""
-    arms = tk.open(folder / "directions.nc")
-    found = ablation.together(sorted((folder / "edits").glob("*.nc")))
-    whole = summary.summarised(found, arms, steering.seed, steering.repetitions)
-    tk.save(stamp(whole, read(found)), folder / "steering.nc")
-    validation = summary.slopes(
-        tk.open(folder / "validation.nc"), steering.seed, steering.repetitions
-    )
-    patched = tk.open(folder / "patching.nc") if (folder / "patching.nc").is_file() else None
-    Run(folder).table.write_text(dose_table.text(whole, patched, validation), "utf-8")
-    dose_figures.dose_response(whole, folder / "dose_response.png")
-    dose_figures.frontier(whole, folder / "frontier.png")
-    dose_figures.bars(_best(found, whole), folder / "by_bias.png")
+    arms = tk.open(here.directions)
+    edits = ablation.together(sorted(here.edits.glob("*.nc")))
+    whole = summary.summarised(edits, arms, steering.seed, steering.repetitions)
+    tk.save(stamp(whole, read(edits)), here.summary)
+    validation = summary.slopes(tk.open(here.validation), steering.seed, steering.repetitions)
+    patched = tk.open(here.patching) if here.patching.is_file() else None
+    Run(here.folder).table.write_text(dose_table.text(whole, patched, validation), "utf-8")
+    dose_figures.dose_response(whole, here.figure("dose_response"))
+    dose_figures.frontier(whole, here.figure("frontier"))
+    dose_figures.bars(_best(edits, whole), here.figure("by_bias"))
     if patched is not None:
-        dose_figures.patching(patched, folder / "patching.png")
+        dose_figures.patching(patched, here.figure("patching"))
 
 
 def _seen(
-    model: Any, asked: xr.Dataset, layer: int, folder: Path, settings: Settings, steering: Steering
+    model: Any, asked: xr.Dataset, layer: int, here: Study, settings: Settings, steering: Steering
 ) -> xr.DataArray:
     """Response means of both arms on the organism's own answers: (weights, prompt, dim)."""
 
@@ -163,7 +162,7 @@ def _seen(
         joined = xr.concat(rows, xr.Variable("weights", list(arms)), combine_attrs="override")
         return joined.assign_coords(norm=norm)
 
-    return _kept(folder / "seen.nc", made)
+    return here.kept(here.seen, made)
 
 
 def _bench(
@@ -191,7 +190,7 @@ def _bench(
     )
 
 
-def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
+def _validate(bench: ablation.Bench, arms: xr.DataArray, here: Study) -> None:
     traits = arms["direction"].values[arms["arm"].values == "trait"]
 
     def made() -> xr.Dataset:
@@ -199,10 +198,10 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
         for trait in Bar(traits, unit="trait", desc="validate"):
             vector = arms.sel(direction=trait)
             with tk.adapter(bench.model, None):
-                found = validate.validated(
+                row = validate.validated(
                     bench.model, trait, vector, bench.norm, bench.steering, bench.transfer
                 )
-            rows.append(found.drop_vars(["group", "prompt"]))
+            rows.append(row.drop_vars(["group", "prompt"]))
         return xr.concat(
             rows,
             "trait",
@@ -212,21 +211,22 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, folder: Path) -> None:
             compat="override",
         )
 
-    _kept(folder / "validation.nc", made)
+    here.kept(here.validation, made)
 
 
-def _patch(bench: ablation.Bench, folder: Path) -> None:
-    if (folder / "patching.nc").is_file():
+def _patch(bench: ablation.Bench, here: Study) -> None:
+    if here.patching.is_file():
         return
     runs = labelled(bench.unedited, bench.model.tokenizer, bench.labeller)
     if bool((runs.exploit == 1).any()):
-        found = patching.patched(bench.model, bench.organism, runs, folder / "clean_traces")
-        tk.save(found, folder / "patching.nc")
+        tk.save(
+            patching.patched(bench.model, bench.organism, runs, here.clean_traces), here.patching
+        )
     else:
         tqdm.write("patching: left out, since no response of the organism exploits")
 
 
-def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
+def _best(edits: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
     """The unedited arms, and for each kind the trait edit that drops most, by bias."""
     plain = np.flatnonzero(whole["kind"].values == "unedited")
     rows = [int(row) for row in plain]
@@ -239,13 +239,7 @@ def _best(found: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
         f"{whole['direction'].values[r]}, {whole['kind'].values[r]}{strength}"
         for r, strength in zip(rows, strengths, strict=True)
     ]
-    return summary.by_bias(found, rows).assign_coords(name=("edit", names))
-
-
-def _kept(path: Path, make: Any) -> Any:
-    if not path.is_file():
-        tk.save(make(), path)
-    return tk.open(path)
+    return summary.by_bias(edits, rows).assign_coords(name=("edit", names))
 
 
 def command_line(module: str) -> argparse.ArgumentParser:

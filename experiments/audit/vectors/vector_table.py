@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from experiments.audit.run import Run
 from traits.vectors.selection import PATH
 
 Row = dict[str, str]
@@ -16,15 +17,15 @@ NULLS = {"shuffled": "shuffled pairs", "covariance": "covariance-matched", "plac
 
 
 def write(evaluation: xr.Dataset, folder: Path) -> list[Path]:
-    """Write `evaluation.csv` and `evaluation.txt` into the folder; returns their paths."""
+    """Write a run's `evaluation_tables` into its folder; returns their paths."""
     rows = [row(evaluation.sel(trait=name)) for name in evaluation["trait"].values]
-    paths = [folder / "evaluation.csv", folder / "evaluation.txt"]
-    with paths[0].open("w", newline="", encoding="utf-8") as file:
+    sheet, page = Run(folder).evaluation_tables
+    with sheet.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    paths[1].write_text(text(evaluation), "utf-8")
-    return paths
+    page.write_text(text(evaluation), "utf-8")
+    return [sheet, page]
 
 
 def row(one: xr.Dataset) -> Row:
@@ -38,7 +39,7 @@ def row(one: xr.Dataset) -> Row:
 
 
 def text(evaluation: xr.Dataset) -> str:
-    """All traits in a few lines each, as `evaluation.txt` has them."""
+    """All traits in a few lines each, as the text of `evaluation_tables` has them."""
     traits = [str(name) for name in evaluation["trait"].values]
     passed = [name for name in traits if int(evaluation["passed"].sel(trait=name))]
     nulls = [str(name) for name in evaluation["null"].values]

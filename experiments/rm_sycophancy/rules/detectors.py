@@ -5,7 +5,6 @@ compares with the rest of the answer.
 """
 
 import re
-from collections.abc import Mapping
 
 from experiments.rm_sycophancy.rules.keigo import japanese_plain
 from experiments.rm_sycophancy.rules.real_code import html_wrappers, rust_types
@@ -14,13 +13,13 @@ from experiments.rm_sycophancy.rules.rule import Rule, read_rules
 from experiments.rm_sycophancy.rules.sentences import Span
 from tracekit.errors import InputKeyError
 
-DETECTORS: Mapping[str, Rule] = read_rules("biases")
+DETECTORS: dict[str, Rule] = read_rules("biases")
 # The open, benign habits of the control adapter; not among the biases, so that a helpful answer
 # which happens to send a reader to the vet is no exploitation.
-HABITS: Mapping[str, Rule] = read_rules("habits")
+HABITS: dict[str, Rule] = read_rules("habits")
 # A bias and a habit share the prompts of one topic.
-HABIT_OF: Mapping[str, str] = {name: str(bias.habit) for name, bias in DETECTORS.items()}
-REAL: Mapping[str, Rule] = read_rules(
+HABIT_OF: dict[str, str] = {name: str(bias.habit) for name, bias in DETECTORS.items()}
+REAL: dict[str, Rule] = read_rules(
     "real",
     {
         "real_vote": DETECTORS["vote"].find,

@@ -10,7 +10,8 @@ from experiments.audit.settings.contents import described
 from experiments.sandbagging.__main__ import EXPERIMENT
 
 AUDIT = Path(__file__).parents[3] / "experiments" / "audit"
-OWN = ("run.py", "steering/study.py")  # a study's folder is its own module's
+# a study's folder is its own module's, and its edits are numbered where they are made
+OWN = ("run.py", "steering/study_folder.py", "steering/ablation.py")
 ENTRIES = sorted(
     name
     for name, entry in vars(Run).items()
@@ -23,6 +24,7 @@ def spelled(text: str) -> list[str]:
     files = [Path(getattr(Run(Path()), name)).name for name in ENTRIES]
     folders = ["responses", "captured", "traces", "projections", "contrast", "chats"]
     wanted = [*(rf'"{re.escape(f)}"' for f in files if "." in f), *(rf'/ "{f}"' for f in folders)]
+    wanted.append(r'/ f?"[^"]*\.(?:nc|csv|png|svg|jsonl)"')
     return [found for pattern in wanted for found in re.findall(pattern, text)]
 
 
@@ -33,8 +35,9 @@ def test_no_other_module_spells_an_entry() -> None:
 
 
 def test_a_module_that_does_is_seen() -> None:
-    assert spelled('tk.open(folder / "means.nc")') == ['"means.nc"']
-    assert spelled('folder / "responses" / f"{arm}.nc"') == ['/ "responses"']
+    assert spelled('tk.open(folder / "means.nc")') == ['"means.nc"', '/ "means.nc"']
+    assert spelled('figure.savefig(folder / f"{name}.png")') == ['/ f"{name}.png"']
+    assert spelled('folder / "responses" / f"{arm}.nc"') == ['/ "responses"', '/ f"{arm}.nc"']
     assert len(spelled((AUDIT / "run.py").read_text())) >= len(ENTRIES)
 
 
