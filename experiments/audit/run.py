@@ -45,9 +45,14 @@ class Run:
         return self.folder / "evaluation.nc"
 
     @property
-    def evaluation_tables(self) -> tuple[Path, Path]:
-        """The same as a table for a spreadsheet, and as text."""
-        return self.folder / "evaluation.csv", self.folder / "evaluation.txt"
+    def evaluation_sheet(self) -> Path:
+        """The same, a row a trait."""
+        return self.folder / "evaluation.csv"
+
+    @property
+    def evaluation_text(self) -> Path:
+        """The same in words, a paragraph a trait."""
+        return self.folder / "evaluation.txt"
 
     @property
     def placebos(self) -> Path:

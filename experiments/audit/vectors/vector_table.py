@@ -17,9 +17,9 @@ NULLS = {"shuffled": "shuffled pairs", "covariance": "covariance-matched", "plac
 
 
 def write(evaluation: xr.Dataset, folder: Path) -> list[Path]:
-    """Write a run's `evaluation_tables` into its folder; returns their paths."""
+    """Write a run's evaluation as a sheet and as text; returns their paths."""
     rows = [row(evaluation.sel(trait=name)) for name in evaluation["trait"].values]
-    sheet, page = Run(folder).evaluation_tables
+    sheet, page = Run(folder).evaluation_sheet, Run(folder).evaluation_text
     with sheet.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
@@ -39,7 +39,7 @@ def row(one: xr.Dataset) -> Row:
 
 
 def text(evaluation: xr.Dataset) -> str:
-    """All traits in a few lines each, as the text of `evaluation_tables` has them."""
+    """All traits in a few lines each, as `evaluation_text` has them."""
     traits = [str(name) for name in evaluation["trait"].values]
     passed = [name for name in traits if int(evaluation["passed"].sel(trait=name))]
     nulls = [str(name) for name in evaluation["null"].values]
