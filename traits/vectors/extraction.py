@@ -40,15 +40,21 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
     return _stamp(made, traces, positive.sizes["pair"])
 
 
-def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"]:
+def unit(
+    vectors: Float[np.ndarray, "*any dim"], *, zeros: bool = False
+) -> Float[np.ndarray, "*any dim"]:
     """Vectors divided by their norm along the last axis; ValueError where one has no direction.
 
-    That is where a norm is zero or not finite.
+    That is where a norm is not finite or, unless `zeros` may stay zeros, zero.
 
     >>> unit(np.array([[3.0, 4.0]])).tolist()
     [[0.6, 0.8]]
+    >>> unit(np.zeros((1, 2)), zeros=True).tolist()
+    [[0.0, 0.0]]
     """
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if zeros:
+        norm = np.where(norm == 0, norm.dtype.type(1), norm)
     empty = np.argwhere(~((norm[..., 0] > 0) & np.isfinite(norm[..., 0]))).tolist()
     if empty:
         raise InputError(

@@ -1,8 +1,7 @@
-"""Trait vectors: made of length one, and the traces that each was fitted on."""
+"""The traces that each trait vector was fitted on."""
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
 import tracekit as tk
@@ -10,16 +9,6 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.run import Run
 from experiments.audit.vectors import evaluation
 from traits import select_part
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length one along the last axis; a vector of zeros stays.
-
-    >>> unit(np.array([[3.0, 4.0]])).tolist()
-    [[0.6, 0.8]]
-    """
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1.0)
 
 
 def fitted_traces(audit: Audit, trait: str) -> xr.DataArray:

@@ -59,7 +59,7 @@ def answers(
     with tk.adapter(model, settings.arms["organism"].adapter):
         for way, (question, system, prefill) in WAYS.items():
             asked = _asked(model, runs, prompts, question, system, prefill)
-            found[way] = _ratios(model, asked)
+            found[way] = yes_over_no(model, asked)
     if settings.answers.judge_at:
         found["a judge"] = _judged(runs, settings)
     whole = xr.DataArray(
@@ -69,6 +69,20 @@ def answers(
         name="log_ratio",
     )
     return stamp(whole, {**read(runs), "made_by": "experiments.audit.phases.questions"})
+
+
+def yes_over_no(model: Any, asked: xr.Dataset) -> np.ndarray:
+    """ln P(yes) − ln P(no) as the next token of each row, in nats: (prompt).
+
+    Each side adds up its spellings that are one token, with and without a space and a capital.
+
+    >>> yes_over_no(model, runs).shape
+    (3,)
+    """
+    yes, no = (_ids(model.tokenizer, words) for words in WORDS)
+    log = next_logprobs(model, asked, [*yes, *no])
+    sides = (logsumexp(log.sel(id=list(ids)).values, axis=1) for ids in (yes, no))
+    return np.subtract(*sides)
 
 
 def room(model: Any) -> int:
@@ -116,13 +130,6 @@ def _continued(asked: xr.Dataset, ids: list[int], model: Any) -> xr.Dataset:
     prompts = [Prompt(name, text="asked") for name in ids_of(asked)]
     answer = (ids, ["assistant"] * len(ids))
     return assemble(model.tokenizer, prompts, before, [answer] * len(prompts), read(asked))
-
-
-def _ratios(model: Any, asked: xr.Dataset) -> np.ndarray:
-    yes, no = (_ids(model.tokenizer, words) for words in WORDS)
-    log = next_logprobs(model, asked, [*yes, *no])
-    sides = (logsumexp(log.sel(id=list(ids)).values, axis=1) for ids in (yes, no))
-    return np.subtract(*sides)
 
 
 def _ids(tokenizer: Any, words: tuple[str, ...]) -> list[int]:

@@ -18,11 +18,12 @@ from experiments.audit.evidence.choice import Scores, choose, composite_auroc
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces, unit
+from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces
 from experiments.audit.run import Run
 from experiments.audit.sections.competitors import trait_score_auroc
 from traits import pairs
 from traits.statistics import against_null
+from traits.vectors.extraction import unit
 from traits.vectors.methods import Pairs, mean_diff
 from traits.vectors.nulls import covariance_matched, shuffled_pairs
 
@@ -49,7 +50,7 @@ def null_areas(
     """
     areas = []
     for vectors in directions:
-        values = np.einsum("rld,tld->rlt", means, unit(vectors), optimize=True)
+        values = np.einsum("rld,tld->rlt", means, unit(vectors, zeros=True), optimize=True)
         scores = Scores(values, rows.label, rows.bias, rows.group)
         choice = choose(scores.rows(calibration), allowed)
         areas.append(composite_auroc(scores.rows(~calibration), choice))
@@ -136,7 +137,7 @@ def _directions(audit: Audit) -> dict[str, Iterator[Directions]]:
     if path.is_file():
         window = chosen_window(audit, audit.traits[0])
         placebos = tk.open(path).sel(extraction=audit.settings.vectors.method, window=window)
-        vectors = unit(placebos.transpose("trait", "layer", "dim").values)
+        vectors = unit(placebos.transpose("trait", "layer", "dim").values, zeros=True)
         generator = audit.generator("placebo")
         directions[PLACEBOS] = placebo_directions(vectors, count, generator, draws)
     return directions

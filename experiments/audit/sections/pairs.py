@@ -13,10 +13,10 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.evidence.trait_vectors import unit
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Decomposition
 from traits.statistics import against_null, benjamini_hochberg
+from traits.vectors.extraction import unit
 
 HEADING, MEASURE, DRAWS = "pairs", "smaller of both effects, sd", 2000
 LARGEST_COSINE = 0.8  # two vectors nearer than this are one trait by two names
@@ -72,7 +72,7 @@ def residualised(vectors: Float[np.ndarray, "*draw two dim"]) -> np.ndarray:
     [[0.8, -0.6], [0.0, 1.0]]
     """
     cosine = (vectors[..., 0, :] * vectors[..., 1, :]).sum(axis=-1)[..., None, None]
-    return unit(vectors - cosine * vectors[..., ::-1, :])
+    return unit(vectors - cosine * vectors[..., ::-1, :], zeros=True)
 
 
 def random_pairs(
@@ -86,9 +86,11 @@ def random_pairs(
     [0.5, 0.5, 0.5]
     """
     rows = responses.differences - responses.differences.mean(axis=0)
-    first, second = (unit(generator.normal(size=(draws, len(rows))) @ rows) for _ in range(2))
+    first, second = (
+        unit(generator.normal(size=(draws, len(rows))) @ rows, zeros=True) for _ in range(2)
+    )
     along = (first * second).sum(axis=-1, keepdims=True)
-    apart = unit(second - along * first)
+    apart = unit(second - along * first, zeros=True)
     return np.stack([first, cosine * first + np.sqrt(1 - cosine**2) * apart], axis=1)
 
 
@@ -108,7 +110,7 @@ def against_random(
     >>> 0 < against_random(rows, draw.normal(size=(2, 5)), pair, draw, 19)[2] <= 1
     True
     """
-    vectors = unit(vectors)
+    vectors = unit(vectors, zeros=True)
     cosine = float(vectors[0] @ vectors[1])
     observed = float(statistic(responses, vectors, pair))
     null = statistic(responses, random_pairs(responses, cosine, generator, draws), pair)

@@ -10,7 +10,8 @@ from experiments.audit.evidence.choice import Scores, choose, composite_auroc
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.evidence.trait_vectors import fitted_traces, unit
+from experiments.audit.evidence.trait_vectors import fitted_traces
+from traits.vectors.extraction import unit
 
 HEADING = "units"
 
@@ -51,7 +52,7 @@ def _without_massive_scores(audit: Audit) -> Scores:
     traces = fitted_traces(audit, audit.traits[0])
     plain = without_massive(audit.vectors.sel(trait=list(audit.traits)), traces)
     own = audit.means.sel(weights="organism").values
-    values = np.einsum("rld,tld->rlt", own, unit(plain.values), optimize=True)
+    values = np.einsum("rld,tld->rlt", own, unit(plain.values, zeros=True), optimize=True)
     scores = audit.scores()
     return Scores(values, scores.label, scores.bias, scores.group)
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.phases.questions import yes_over_no
 from experiments.audit.steering import outcomes
 from experiments.audit.steering.dose_settings import Steering
 from tracekit.passes.strength import sweep
@@ -32,7 +33,7 @@ def validated(
 ) -> xr.Dataset:
     """The trait's score of steered answers, as the unsteered model itself judges them.
 
-    `score` (multiple, prompt) is log P(Yes) − log P(No) on the trait's definition, in nats, with
+    `score` (multiple, prompt) is `yes_over_no` on the trait's definition, in nats, with
     the measures of `answers` beside it; multiples are of the residual norm, 0 among them. A small
     model is a weak judge: a flat line may be the judge's fault and not the vector's. With
     `steering.judge`, `judge` (multiple, prompt) is 1 or 0 as that model replies to the same
@@ -51,7 +52,9 @@ def validated(
         progress=False,
     )
     judged = outcomes.answers(model, runs)
-    judged["score"] = ("prompt", yes_over_no(model, runs, contrast.definition))
+    questions = enumerate(_asked(runs, contrast.definition))
+    prompts = [tk.Prompt(f"judge/{n}", text=question) for n, question in questions]
+    judged["score"] = ("prompt", yes_over_no(model, tk.encode(model, prompts)))
     if steering.judge:
         judged["judge"] = ("prompt", by_judge(runs, contrast.definition, steering))
     values = {
@@ -61,17 +64,6 @@ def validated(
     }
     kept = {"prompt": asked.prompt, "group": asked["group"], "multiple": multiples, "trait": trait}
     return stamp(xr.Dataset(values, coords=kept), {"made_by": __name__, "runs": read(runs)})
-
-
-def yes_over_no(model: Any, runs: xr.Dataset, definition: str) -> np.ndarray:
-    """log P(Yes) − log P(No) of each response being HIGH by the definition, in nats: (prompt)."""
-    asked = enumerate(_asked(runs, definition))
-    prompts = [tk.Prompt(f"judge/{n}", text=question) for n, question in asked]
-    yes, no = (
-        tk.logprobs(model, tk.encode(model, prompts, [word] * len(prompts))).sel(token=0).values
-        for word in ("Yes", "No")
-    )
-    return yes - no
 
 
 def by_judge(runs: xr.Dataset, definition: str, steering: Steering) -> np.ndarray:

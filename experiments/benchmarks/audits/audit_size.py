@@ -28,7 +28,6 @@ from experiments.audit.evidence.audit import audit_of
 from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.gather import response_tokens
 from experiments.audit.evidence.relabel import decided, relabellings
-from experiments.audit.evidence.trait_vectors import unit
 from experiments.audit.phases.projections import read
 from experiments.audit.run import Run
 from experiments.audit.sections import detection, mechanism
@@ -37,6 +36,7 @@ from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation
 from experiments.benchmarks.measuring.statistics_size import rejection_rate
 from traits import extract, select_part
+from traits.vectors.extraction import unit
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEVEL, SIBLING = 0.05, 0.7

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.support.oracles.planted import contrast_traces
 from traits import pairs
-from traits.vectors.extraction import extract
+from traits.vectors.extraction import extract, unit
 from traits.vectors.methods import METHODS, first_component, mean_diff, probe, whitened
 from traits.vectors.selection import fit_candidates
 
@@ -156,3 +156,12 @@ def test_recovery_is_as_good_as_theory_allows(effect):
     ]
     assert abs(np.mean(found) - theory) < 0.03
     assert abs(np.mean(found) - effect / np.sqrt(effect**2 + dim / pairs)) > 0.03  # another theory
+
+
+def test_a_vector_of_zeros_has_no_direction_unless_it_may_stay_one():
+    vectors = np.array([[3.0, 4.0], [0.0, 0.0]])
+    with pytest.raises(ValueError, match="no finite length at 1 of 2 places"):
+        unit(vectors)
+    assert unit(vectors, zeros=True).tolist() == [[0.6, 0.8], [0.0, 0.0]]
+    with pytest.raises(ValueError, match="no finite length"):
+        unit(np.array([[np.nan, 1.0]]), zeros=True)
