@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import signal
 import traceback
 import warnings
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tracekit.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = tuple(str(ROOT / name) for name in ("tracekit", "traits", "experiments"))
@@ -26,6 +27,7 @@ KINDS = (
 # what must not happen
 WRONG = ("traceback", "hang", "silently wrong", "state lost")
 FOR_THE_USER = (ValueError, TypeError, KeyError, OSError)
+OF_FILES = (FileNotFoundError, FileExistsError, IsADirectoryError)
 LONGEST = 1000  # the longest names all 26 traits there are
 
 
@@ -85,8 +87,7 @@ def _ran(case: Case) -> tuple[str, str]:
 def _refusal(error: Exception) -> tuple[str, str]:
     words = str(error.args[0] if error.args else error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    on_purpose = linecache.getline(frame.filename, frame.lineno or 0).strip().startswith("raise")
-    if on_purpose and frame.filename.startswith(PACKAGES):
+    if _is_refusal(error):
         if 20 <= len(words) <= LONGEST:
             return "refused in one line", words
         return "library message", f"{len(words)} characters: {words[:200]}"
@@ -94,6 +95,11 @@ def _refusal(error: Exception) -> tuple[str, str]:
         # a library's own words are a library message; an error nobody raised is a bug of ours
         return "traceback", _words(error)
     return "library message", _words(error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    # of a file that is not there only the system's own errors have a number
+    return isinstance(error, InputError) or (isinstance(error, OF_FILES) and error.errno is None)
 
 
 def _words(error: BaseException) -> str:

@@ -66,6 +66,29 @@ def test_a_refusal_of_the_projects_own_is_one_line(tmp_path: Path) -> None:
     assert outcome(_case(lambda: tk.read_prompts(path)))[0] == "refused in one line"
 
 
+def _raised(error: Exception):
+    def run() -> None:
+        raise error
+
+    return outcome(_case(run))[0]
+
+
+def test_a_refusal_is_told_by_its_class_and_not_by_who_raised_it() -> None:
+    words = "This was asked for; that was found. Do something else."
+    assert _raised(tk.InputError(words)) == "refused in one line"
+    assert _raised(FileNotFoundError(words)) == "refused in one line"
+    assert _raised(FileNotFoundError(2, words)) == "library message"
+    assert _raised(ValueError(words)) == "library message"
+    assert _raised(tk.InputError("no")) == "library message"
+
+
+def test_an_error_of_ours_that_is_no_refusal_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.benchmarks.fuzz.outcome.PACKAGES", (str(Path(__file__)),))
+    words = "This was asked for; that was found. Do something else."
+    assert _raised(ValueError(words)) == "traceback"
+    assert _raised(tk.InputError(words)) == "refused in one line"
+
+
 def test_the_table_fails_where_anything_wrong_is_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
