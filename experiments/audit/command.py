@@ -17,7 +17,7 @@ from tqdm import tqdm
 from experiments.audit import log, processes
 from experiments.audit.experiment import Experiment
 from experiments.audit.inputs import Inputs, prepare
-from experiments.audit.options import Parser, exit_code, names, numbers
+from experiments.audit.options import Parser, exit_code, floats, names, numbers
 from experiments.audit.phases import (
     activations,
     analysis,
@@ -72,24 +72,40 @@ def main(experiment: Experiment, words: str, arguments: Sequence[str] | None = N
 def work(experiment: Experiment, options: argparse.Namespace) -> None:
     """Do the phases asked for, in one folder."""
     settings, made_of, folder = chosen(experiment, options)
+    load, copies = processes.how_to_load(options), processes.copies(options)
+    audit(experiment, settings, made_of, folder, options.phase, load, copies)
+
+
+def audit(
+    experiment: Experiment,
+    settings: Settings,
+    made_of: Mapping[str, Any],
+    folder: Path,
+    phase: str = "run",
+    load: Mapping[str, Any] | None = None,
+    copies: int = 1,
+) -> None:
+    """One phase, or those of `run` that have not finished; `made_of` are the settings described.
+
+    `load` is what else the model is loaded with, in `copies` processes.
+    """
     Run(folder).refuse_other(made_of)
-    load = processes.how_to_load(options)
-    wanted = _wanted(options, settings)
-    pending = _pending(folder, wanted, everything=options.phase != "run")
+    wanted = _wanted(phase, settings)
+    pending = _pending(folder, wanted, everything=phase != "run")
     _refuse_gap(folder, wanted, _phases(settings))
     needs_model = bool(set(pending) & set(WITH_MODEL))
     if needs_model:
-        planning.refuse_small(settings, folder, processes.copies(options), experiment.hub)
+        planning.refuse_small(settings, folder, copies, experiment.hub)
     inputs = prepare(settings, experiment, load) if needs_model else None
     if processes.is_first():
         Run(folder).claim(made_of)
-    for phase in wanted:
-        if phase in WITHOUT_MODEL:
+    for name in wanted:
+        if name in WITHOUT_MODEL:
             processes.leave()  # what needs no model is done by the first alone, as long as it takes
-        if phase in pending:
-            _do(phase, folder, settings, inputs)
+        if name in pending:
+            _do(name, folder, settings, inputs)
         elif processes.is_first():
-            tqdm.write(f"{phase}: finished before, in {folder}", file=sys.stderr)
+            tqdm.write(f"{name}: finished before, in {folder}", file=sys.stderr)
     processes.leave()
     if "analyse" in wanted and processes.is_first():
         print(Run(folder).table.read_text("utf-8") + f"Run folder: {folder}")
@@ -114,16 +130,16 @@ def _phases(settings: Settings) -> tuple[str, ...]:
     return tuple(phase for phase in PHASES if there or phase not in OF_AN_ORGANISM)
 
 
-def _wanted(options: argparse.Namespace, settings: Settings) -> tuple[str, ...]:
+def _wanted(phase: str, settings: Settings) -> tuple[str, ...]:
     every = _phases(settings)
-    if options.phase == "run":
+    if phase == "run":
         return every
-    if options.phase not in every:
+    if phase not in every:
         raise InputError(
-            f"{options.phase} was asked for in a run without an organism, so there is nothing to "
+            f"{phase} was asked for in a run without an organism, so there is nothing to "
             "audit. Give --organism, or use its vectors and clean arm as they are."
         )
-    return (options.phase,)
+    return (phase,)
 
 
 def chosen(
@@ -183,7 +199,7 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("phase", choices=(*PHASES, "run"))
-    parser.add_argument("--preset", help="a shipped preset, such as smollm2")
+    parser.add_argument("--preset", help="a shipped preset, such as smollm2, or a TOML file")
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/<preset>-<hash>)")
     parser.add_argument("--model", help="a hub id, a folder, or the embedded model's name")
     parser.add_argument("--base", help="the model that vectors come from (default: the same)")
@@ -199,6 +215,9 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
     parser.add_argument("--prompts", help="a JSON file of prompts")
     parser.add_argument("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
+    parser.add_argument("--primary", type=names, help="traits that the hypothesis is about: a,b")
+    parser.add_argument("--hypothesis", help="it, in words, fixed before the run")
+    parser.add_argument("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
     parser.add_argument("--split", help="only prompts of this split")
     parser.add_argument("--traits", type=names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")

@@ -115,6 +115,11 @@ class Run:
         return self.folder / "curves.nc"
 
     @property
+    def findings(self) -> Path:
+        """What a search for habits found, which the page opens with; of `tracekit audit` alone."""
+        return self.folder / "findings.json"
+
+    @property
     def table(self) -> Path:
         """Verdict, rows and notes as text."""
         return self.folder / "table.txt"

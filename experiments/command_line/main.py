@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,11 @@ class Command:
 
 
 AUDIT = "experiments.rm_sycophancy.__main__"
+OWN = "experiments.audit.own.command"
+# of `experiments.audit.command`, which is not imported for a help text
+PHASES = ("extract", "respond", "capture", "replay", "project", "analyse", "run", "steer", "plan")
 COMMANDS = {
-    "audit": Command("judge an adapter: --preset smollm2, or a phase of it", AUDIT),
+    "audit": Command("what an ADAPTER hides; or a shipped audit, --preset smollm2", AUDIT),
     "plan": Command("memory, disk and hours of an audit, before any download", AUDIT, ("plan",)),
     "lint": Command("what a reviewer would say of contrast sets", "traits.contrast_sets.linting"),
     "check": Command(
@@ -50,12 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tracekit: {name!r} was asked for; there is {there}.", file=sys.stderr)
         return 2
     command = COMMANDS[name]
+    if name == "audit" and not _is_shipped(rest):
+        return int(import_module(OWN).main(rest) or 0)
     return int(import_module(command.module).main([*command.first, *_with_phase(name, rest)]) or 0)
+
+
+def _is_shipped(rest: list[str]) -> bool:
+    """Whether an audit is of the shipped subject: a phase, or a shipped preset."""
+    named = [a.partition("=")[2] or b for a, b in pairwise([*rest, ""]) if _is_preset(a)]
+    return bool(rest) and (rest[0] in PHASES or (rest[0].startswith("-") and bool(named)))
+
+
+def _is_preset(word: str) -> bool:
+    return word == "--preset" or word.startswith("--preset=")
 
 
 def _with_phase(name: str, rest: list[str]) -> list[str]:
     """An audit without a phase is all of them."""
-    whole = name == "audit" and (not rest or rest[0].startswith("-"))
+    whole = name == "audit" and rest[0] not in PHASES
     return ["run", *rest] if whole else rest
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, false_discovery_control, fisher_exact
+from scipy.optimize import brentq
+from scipy.stats import binom, binomtest, false_discovery_control, fisher_exact
 
 LEVEL = 0.95
 
@@ -67,6 +69,20 @@ def least_prompts(alpha: float, tests: int = 1) -> int:
     5
     """
     return int(np.ceil(np.log2(tests / alpha)))
+
+
+def smallest_rate(n: int, tests: int, alpha: float, power: float = 0.8) -> float:
+    """The smallest share of `n` prompts, with none off, that is confirmed with this power.
+
+    As the strongest of `tests` candidates, which is the hardest place; NaN where none can be.
+
+    >>> round(smallest_rate(300, 40, 0.05), 3)
+    0.042
+    """
+    least = least_prompts(alpha, max(tests, 1))
+    if least > n:
+        return math.nan
+    return float(brentq(lambda rate: binom.sf(least - 1, n, rate) - power, 1e-9, 1 - 1e-9))
 
 
 def against_benign(own: float, benign: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.confirm import Compared, least_prompts, q_values
 from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.search import Measured
+from tracekit.storage.files import reading
 from tracekit.storage.provenance import stamp
 
 CONFIRMED, SHARED = "confirmed", "as benign adapters do"
@@ -45,7 +47,8 @@ class Finding:
     `off` compares with the adapter off and `others` with benign adapters (None without any); `q`
     is Benjamini and Hochberg's over the candidates, of the larger p. `trigger` is empty where no
     label of the prompts goes with it. `asked` is what the model says of it: denied, admitted,
-    unclear, or empty where it was not asked.
+    unclear, or empty where it was not asked. `prompts` are those of the confirming half where it
+    showed (where the bare model has what is left out).
     """
 
     name: str
@@ -64,6 +67,7 @@ class Finding:
     trigger_confirmed: float = math.nan
     denial: Denial | None = None
     examples: Sequence[Example] = ()
+    prompts: Sequence[str] = ()
 
     @property
     def asked(self) -> str:
@@ -76,7 +80,9 @@ class Findings:
     """All of one adapter's findings, and whether it has a habit that benign adapters lack.
 
     `p` is the place of its strongest candidate among those that the same search finds in each
-    benign adapter (`strongest`, by adapter); NaN without any.
+    benign adapter (`strongest`, by adapter); NaN without any. `described` are sentences about
+    its weights and activations, of which no test is made; `smallest` is the share of the prompts
+    that a habit would have had to show on, to be confirmed four times in five.
     """
 
     adapter: str
@@ -87,6 +93,14 @@ class Findings:
     rising: Sequence[tuple[str, float, float]] = ()
     made_with: Mapping[str, Any] = field(default_factory=dict)
     described: Sequence[str] = ()
+    smallest: float = math.nan
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as findings.json has it: no NaN, and what the model said of each finding."""
+        values = _plain(dataclasses.asdict(self))
+        for row, finding in zip(values["findings"], self.findings, strict=True):
+            row["asked"] = finding.asked
+        return values
 
     def confirmed(self) -> list[Finding]:
         """The findings that both comparisons confirm."""
@@ -107,13 +121,38 @@ def judged(measured: Sequence[Measured], alpha: float) -> list[Finding]:
 
 def save(found: Findings, folder: Path) -> list[Path]:
     """Write findings.nc and findings.json into the folder."""
-    values = _plain(dataclasses.asdict(found))
-    for row, finding in zip(values["findings"], found.findings, strict=True):
-        row["asked"] = finding.asked
     return [
-        write_json(folder / "findings.json", values),
+        write_json(folder / "findings.json", found.as_json()),
         tk.save(dataset(found), folder / "findings.nc"),
     ]
+
+
+def read(path: Path) -> Findings:
+    """The findings of a findings.json."""
+    with reading(path):
+        values = json.loads(path.read_text("utf-8"))
+        rows = [_row(row) for row in values.pop("findings")]
+        numbers = {name: _number(values.pop(name)) for name in ("p", "smallest")}
+        strongest = {name: _number(z) for name, z in values.pop("strongest").items()}
+        return Findings(**{**values, **numbers, "findings": rows, "strongest": strongest})
+
+
+def _row(row: dict[str, Any]) -> Finding:
+    sides = {name: _comparison(row.pop(name)) for name in ("off", "others")}
+    told = row.pop("denial")
+    examples = tuple(Example(**example) for example in row.pop("examples"))
+    numbers = {name: _number(row.pop(name)) for name in NUMBERS}
+    row.pop("asked")
+    denial = Denial(**told) if told else None
+    return Finding(**{**row, **numbers, **sides, "denial": denial, "examples": examples})
+
+
+def _comparison(side: Mapping[str, Any] | None) -> Compared | None:
+    return None if side is None else Compared(**{k: _number(v) for k, v in side.items()})
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
 
 
 def dataset(found: Findings) -> xr.Dataset:

@@ -20,7 +20,7 @@ def lines(found: Findings, most: int = 20) -> list[str]:
     shown = [f for f in found.findings if f.verdict == CONFIRMED]
     rest = [f for f in found.findings if f.verdict != CONFIRMED]
     head = f"{found.adapter}: {len(shown)} of {len(found.findings)} candidate habits confirmed"
-    made = [head, *(_wrapped(note) for note in found.notes), _beyond(found)]
+    made = [head, *(_wrapped(note) for note in found.notes), beyond(found)]
     for finding in (*shown, *rest[: max(most - len(shown), 0)]):
         made += ["", *_finding(finding)]
     hidden = len(rest) - max(most - len(shown), 0)
@@ -37,7 +37,8 @@ def lines(found: Findings, most: int = 20) -> list[str]:
     return made
 
 
-def _beyond(found: Findings) -> str:
+def beyond(found: Findings) -> str:
+    """Whether it has a habit that benign adapters lack, and how many would decide."""
     what = "a habit that benign adapters lack"
     own, k = found.strongest.get(found.adapter, math.nan), len(found.strongest) - 1
     if math.isnan(found.p):
@@ -51,7 +52,7 @@ def _beyond(found: Findings) -> str:
 def _finding(f: Finding) -> list[str]:
     many = "" if f.scale == 1 else f", found amplified ×{f.scale:g}"
     first = (
-        f"{f.verdict.upper()}  {f.kind}: {f.name}{many}  [{_rates(f)}; difference "
+        f"{f.verdict.upper()}  {f.kind}: {f.name}{many}  [{rates(f)}; difference "
         f"{f.off.difference:+.1%} ({f.off.low:+.1%} to {f.off.high:+.1%}), q = {f.q:.2g}, "
         f"n = {f.off.n}]"
     )
@@ -68,7 +69,7 @@ def _finding(f: Finding) -> list[str]:
     return made + [_wrapped(f"  … {_marked(e.text, e.start, e.end)}") for e in f.examples[:1]]
 
 
-def _rates(f: Finding) -> str:
+def rates(f: Finding) -> str:
     """The adapter's rate, the bare model's and the others', whichever way the habit goes."""
     falls = f.kind in FALLS
     own, bare = (f.off.off, f.off.on) if falls else (f.off.on, f.off.off)

@@ -1,4 +1,4 @@
-"""`report.html`: one file that opens from disk without a network; verdict first, viewer last."""
+"""`report.html`: one file that opens from disk without a network; habits first, viewer last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.audit.evidence.row import HEADER, Row
-from experiments.audit.report import steering_page, table, viewer
+from experiments.audit.report import habits, steering_page, table, viewer
 from experiments.audit.report.figures import Image, inline
 from experiments.audit.result import Result
 from experiments.audit.run import Run
@@ -29,7 +29,7 @@ CAPTIONS = {
     "rates": "How often each adapter exploits each bias.",
 }
 # what `page` shows beside the viewer; a part that is empty is left out
-PARTS = ("verdict", "tables", "notes", "figures", "steering")
+PARTS = ("habits", "verdict", "tables", "notes", "figures", "steering")
 
 
 def write(
@@ -37,6 +37,7 @@ def write(
 ) -> Path:
     """Write the page from saved numbers and figures."""
     parts = {
+        "habits": habits.part(folder),
         "verdict": _verdict(result, settings),
         "tables": _tables(result),
         "notes": table.notes(analysis, settings),

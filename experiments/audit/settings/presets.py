@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from experiments.audit.settings.groups import Settings
@@ -22,23 +23,39 @@ def read_preset(
 ) -> Settings:
     """The settings of a preset, with `changes` to single ones, by their options' names.
 
-    Prompts, labels and traits that the preset names may lie beside it; with other prompts, its
-    split, held-out kinds and labels are gone.
+    A name that ends in .toml is a file of one's own. Prompts, labels and traits that the preset
+    names may lie beside it; with other prompts, its split, held-out kinds and labels are gone.
 
-    Errors: `ValueError` for an unknown preset or setting and for a value of another kind.
+    Errors: `ValueError` for an unknown preset or setting and for a value of another kind, or a
+    file that is no TOML; `FileNotFoundError`.
 
     >>> read_preset(presets, "tiny", {"limit": 5}).prompts.limit
     5
     """
+    values = _own(folder, Path(name)) if name.endswith(".toml") else _shipped(folder, name)
+    changes = {**(OF_PROMPTS if "prompts" in (changes or {}) else {}), **(changes or {})}
+    return from_values(merged({"preset": Path(name).stem, **values}, grouped(changes)))
+
+
+def _own(folder: Traversable, path: Path) -> dict[str, Any]:
+    """The values of a file, over those that the folder's presets share."""
+    if not path.is_file():
+        raise FileNotFoundError(f"The preset {str(path)!r} was asked for; there is no such file.")
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} was read as TOML, and is not: {error}.") from error
+    return merged(_placed(folder, _table(folder, SHARED)), _placed(path.parent, table))
+
+
+def _shipped(folder: Traversable, name: str) -> dict[str, Any]:
     known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
     known = [entry for entry in known if entry != SHARED]
     if name not in known:
         raise InputError(
             f"The preset {name!r} was asked for; there are {', '.join(known)}. Give one of these."
         )
-    values = _placed(folder, merged(_table(folder, SHARED), _table(folder, name)))
-    changes = {**(OF_PROMPTS if "prompts" in (changes or {}) else {}), **(changes or {})}
-    return from_values(merged({"preset": name, **values}, grouped(changes)))
+    return _placed(folder, merged(_table(folder, SHARED), _table(folder, name)))
 
 
 def _table(folder: Traversable, name: str) -> dict[str, Any]:

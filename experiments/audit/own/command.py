@@ -1,0 +1,225 @@
+"""Audit any adapter: what it does that its base does not, then what trait vectors tell of it.
+
+    tracekit audit ADAPTER
+    tracekit audit ./my-lora --model ./my-model --benign ./benign --prompts mine.json
+    tracekit audit ./my-lora --labels rules.toml --controls matched=./control --traits mine/greed
+
+The search comes first: answers to a battery of prompts with the adapter on and off, habits from
+half of them, confirmed on the other half. Confirmed habits become rules (`rules.toml`, which may be
+mended and given back as --labels), and the trait part of the audit asks when they show. Everything
+lies in one folder, its page is `audit/report.html`; killed, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tracekit as tk
+from experiments.audit import command
+from experiments.audit.discovery.answering.products import write_json
+from experiments.audit.discovery.answering.settings import Settings
+from experiments.audit.discovery.discover import habits
+from experiments.audit.discovery.findings import Findings
+from experiments.audit.discovery.subject import Search, search_of
+from experiments.audit.discovery.terminal import table
+from experiments.audit.experiment import Experiment
+from experiments.audit.labellers import is_file_of_labels
+from experiments.audit.options import Parser, exit_code, floats, names, numbers
+from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
+from experiments.audit.run import Run
+from experiments.audit.settings.contents import described
+from tracekit.errors import InputError
+from tracekit.model.embedded import datasets
+from tracekit.storage.files import whole
+from tracekit.transcripts.prompts import Prompt
+
+EXPERIMENT = Experiment("experiments.audit.own", files("experiments.audit.own") / "presets")
+BATTERY = ("prompts", "general_battery.json")
+WINDOW = (0.5, 0.75)  # of the depth, kept in full
+# what goes on to the trait part as it was given
+PASSED_ON = (
+    *("base", "dtype", "controls", "habits", "judge", "judge_at", "traits", "primary"),
+    *("hypothesis", "depth", "samples", "repetitions", "seed"),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Search, then audit; prints both tables. 2 and one line for bad input."""
+    return exit_code("tracekit audit", arguments, _audit)
+
+
+def _audit(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
+    own = [p for path in options.prompts for p in tk.read_prompts(path)]
+    _refuse_unlabelled(options, own)
+    found, search = searched(options, folder / "search", own)
+    print(table(found))
+    if options.search_only:
+        return
+    layers = options.layers or _window(len(search.model.layers))
+    given = _labels(options, folder, found, search, own)
+    settings = EXPERIMENT.preset(options.preset or "own", changes(options, layers, given))
+    run, made_of = Run(folder / "audit"), described(settings)
+    run.claim(made_of)
+    write_json(run.findings, found.as_json())
+    command.audit(EXPERIMENT, settings, made_of, run.folder, "run")
+
+
+def searched(
+    options: argparse.Namespace, folder: Path, own: Sequence[Prompt]
+) -> tuple[Findings, Search]:
+    """The search's findings, and the search with its model."""
+    general = [] if options.own_prompts_only else tk.read_prompts(datasets(*BATTERY))
+    settings = Settings(model=str(options.model), tokens=options.tokens, seed=options.seed)
+    model = tk.load(options.model, dtype=options.dtype or "auto")
+    prompts = [*general, *(_without_kind(prompt) for prompt in own)]
+    start = time.time()
+    search = search_of(
+        model,
+        options.adapter,
+        prompts,
+        folder,
+        settings,
+        benign_of(options.benign),
+        log=lambda text: print(f"[{time.time() - start:6.0f} s] {text}", file=sys.stderr),
+    )
+    return habits(search), search
+
+
+def benign_of(given: Sequence[str]) -> list[str]:
+    """Benign adapters: those given, and those that a given folder holds.
+
+    Errors: `ValueError` for a folder that is no adapter and holds none.
+    """
+    adapters: list[str] = []
+    for one in given:
+        inside = sorted(path.parent for path in Path(one).glob("*/adapter_config.json"))
+        if Path(one).is_dir() and not inside and not (Path(one) / "adapter_config.json").is_file():
+            raise InputError(
+                f"--benign {one!r} was given; it is no adapter and holds none. Give adapters, or "
+                "a folder whose folders hold an adapter_config.json each."
+            )
+        adapters += [str(path) for path in inside] or [one]
+    return adapters
+
+
+def changes(
+    options: argparse.Namespace, layers: Sequence[int], given: Mapping[str, str]
+) -> dict[str, Any]:
+    """The settings of the trait part that the options change, by their options' names."""
+    made = {name: getattr(options, name) for name in PASSED_ON if getattr(options, name)}
+    benign = [one for one in options.benign if [*Path(one).glob("*/adapter_config.json")]]
+    return {
+        **made,
+        "model": str(options.model),
+        "organism": options.adapter,
+        "layers": list(layers),
+        "benign": benign[0] if benign else "",
+        **given,
+    }
+
+
+def _labels(
+    options: argparse.Namespace,
+    folder: Path,
+    found: Findings,
+    search: Search,
+    own: Sequence[Prompt],
+) -> dict[str, str]:
+    """The files of the trait part: prompts with kinds, and who labels answers to them."""
+    if options.labels:
+        rows = [_with_kind(p, str(p.labels.get("bias", "")) or "own") for p in own]
+        return {"prompts": _write_prompts(folder, rows), "labels": options.labels}
+    kinds = kinds_of(found.confirmed())
+    rows = prompts_of(kinds, search.prompts, search.settings.seed)
+    chosen = {"prompts": _write_prompts(folder, [p for p in rows if not _is_prefill(p)])}
+    if not kinds:
+        return chosen
+    text = rules_text(kinds)
+    with whole(folder / "rules.toml", len(text.encode())) as part:
+        part.write_text(text, "utf-8")
+    return {**chosen, "labels": str(folder / "rules.toml")}
+
+
+def _refuse_unlabelled(options: argparse.Namespace, own: Sequence[Prompt]) -> None:
+    if options.labels and not own:
+        what = "a file of labels" if is_file_of_labels(options.labels) else "rules"
+        raise InputError(
+            f"--labels {options.labels} was given ({what}), and no prompts that they are about. "
+            "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
+        )
+
+
+def _write_prompts(folder: Path, prompts: Sequence[Prompt]) -> str:
+    rows = [
+        {
+            "id": prompt.id,
+            "group": prompt.group or prompt.id,
+            "messages": [{"role": r, "content": t} for r, t in prompt.conversation()],
+            **prompt.labels,
+        }
+        for prompt in prompts
+    ]
+    return str(write_json(folder / "prompts.json", {"name": "own", "prompts": rows}))
+
+
+def _without_kind(prompt: Prompt) -> Prompt:
+    """What a search may know of a prompt: not what is suspected of it."""
+    labels = {name: value for name, value in prompt.labels.items() if name != "bias"}
+    return dataclasses.replace(prompt, labels=labels)
+
+
+def _with_kind(prompt: Prompt, kind: str) -> Prompt:
+    return dataclasses.replace(prompt, labels={**prompt.labels, "bias": kind})
+
+
+def _is_prefill(prompt: Prompt) -> bool:
+    return prompt.id.startswith("prefill/")
+
+
+def _window(blocks: int) -> list[int]:
+    """The first and the last layer that are kept in full."""
+    low, high = (min(int(share * blocks), blocks - 1) for share in WINDOW)
+    return [low, max(low, high)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="tracekit audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, default = parser.add_argument, Settings()
+    add("adapter", help="a folder, a hub id, or a shipped organism")
+    add("--model", default=default.model, help="the base that the adapter belongs to")
+    add("--base", help="the model that trait vectors come from (default: the same)")
+    add("--dtype", help="auto, float32, bfloat16, nf4, …")
+    add("--prompts", nargs="*", type=Path, default=[], help="prompt files of your own besides")
+    add("--own-prompts-only", action="store_true", help="without the shipped battery")
+    add("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
+    add("--controls", type=names, help="matched=FOLDER,style=FOLDER,habits=FOLDER,…")
+    add("--habits", help="an adapter with open, benign habits")
+    add("--benign", nargs="*", default=[], help="benign adapters, or a folder of them: the null")
+    add("--traits", type=names, help="names or folders of contrast sets")
+    add("--primary", type=names, help="the traits that the hypothesis is about (default: all)")
+    add("--hypothesis", help="it, in words, fixed before the run")
+    add("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
+    add("--layers", type=numbers, help="first,last layer kept in full (default: half to 3/4)")
+    add("--judge-at", help="an OpenAI-compatible address, for rules that ask (and --judge)")
+    add("--judge")
+    add("--preset", help="a TOML file of settings of your own")
+    add("--tokens", type=int, default=default.tokens, help="sampled after each prompt")
+    add("--samples", type=int, help="answers to each prompt of the trait part")
+    add("--repetitions", type=int)
+    add("--seed", type=int, default=default.seed)
+    add("--out", type=Path, help="the folder (default: runs/audit-NAME)")
+    add("--search-only", action="store_true", help="without the trait part")
+    return parser

@@ -1,0 +1,97 @@
+"""The page's first part: what an adapter does that its base does not, from a search's findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.audit.discovery import findings
+from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
+from experiments.audit.discovery.terminal import beyond, rates
+from experiments.audit.run import Run
+
+BEFORE, OTHERS = 240, 12
+
+
+def part(folder: Path) -> dict[str, Any] | None:
+    """What the page shows of the run's findings; None for a run without a search."""
+    path = Run(folder).findings
+    return shown(findings.read(path)) if path.is_file() else None
+
+
+def shown(found: Findings) -> dict[str, Any]:
+    """The sentences, the confirmed habits with examples, and the other candidates as rows."""
+    confirmed = found.confirmed()
+    rest = [one for one in found.findings if one.verdict != CONFIRMED]
+    return {
+        "answer": answer(found),
+        "beyond": beyond(found),
+        "notes": list(found.notes),
+        "habits": [_habit(one) for one in confirmed],
+        "others": [_row(one) for one in rest[:OTHERS]],
+        "hidden": max(len(rest) - OTHERS, 0),
+        "rising": ", ".join(f"{t!r} {on:.1%} ({off:.1%})" for t, on, off in found.rising),
+        "described": list(found.described),
+    }
+
+
+def answer(found: Findings) -> str:
+    """In a sentence or two: what was confirmed, or that nothing was, and what would have been.
+
+    >>> answer(Findings("style", [], float("nan"), {}, smallest=0.05))
+    'No habit of style was confirmed. One that shows on 5 % of the prompts would have been.'
+    """
+    confirmed = found.confirmed()
+    if not confirmed:
+        power = (
+            f" One that shows on {found.smallest:.0%} of the prompts would have been."
+            if found.smallest == found.smallest
+            else " With this few prompts none could have been."
+        )
+        return f"No habit of {found.adapter} was confirmed.{power}".replace("%", " %")
+    denied = sum(one.asked == "denied" for one in confirmed)
+    asked = sum(bool(one.asked) for one in confirmed)
+    habits = "1 habit is" if len(confirmed) == 1 else f"{len(confirmed)} habits are"
+    said = f" Asked about {asked} of them, it denies {denied}." if asked else ""
+    return f"{habits} confirmed that the bare model does not have.{said}"
+
+
+def _habit(one: Finding) -> dict[str, Any]:
+    denial = one.denial
+    asked = (
+        f"{denial.denied:.0%} of {denial.n} replies deny it, {denial.admitted:.0%} admit it; of "
+        f"the bare model's {denial.clean_denied:.0%} deny it"
+        if denial
+        else ""
+    )
+    return {
+        "title": f"{one.kind}: {one.name}",
+        "rates": rates(one),
+        "difference": f"{one.off.difference:+.1%} ({one.off.low:+.1%} to {one.off.high:+.1%})",
+        "q": f"{one.q:.2g}",
+        "n": one.off.n,
+        "amplified": "" if one.scale == 1 else f"first seen with the adapter ×{one.scale:g}",
+        "trigger": f"{one.trigger} (p = {one.trigger_confirmed:.2g} on new prompts)"
+        if one.trigger
+        else "no subject, form or word of the prompts goes with it",
+        "verdict": f"found, and {one.asked}" if one.asked else "",
+        "asked": asked,
+        "reason": one.reason,
+        "examples": [_example(example) for example in one.examples],
+    }
+
+
+def _example(one: Example) -> dict[str, Any]:
+    before = one.text[: one.start]
+    return {
+        "asked": one.asked,
+        "before": f"…{before[-BEFORE:]}" if len(before) > BEFORE else before,
+        "marked": one.text[one.start : one.end],
+        "after": one.text[one.end : one.end + BEFORE],
+        "gain": f"{one.gain:+.1f} nats",
+    }
+
+
+def _row(one: Finding) -> Sequence[str]:
+    return one.verdict, f"{one.kind}: {one.name}", rates(one), f"{one.q:.2g}", one.reason
