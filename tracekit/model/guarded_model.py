@@ -162,10 +162,10 @@ def refuse_padding(ids: Any, tokenizer: Any) -> None:
         side for side, n in zip(("left", "right"), counts, strict=True) if len(n.unique()) > 1
     ]
     if unequal:
-        found = counts[0 if unequal[0] == "left" else 1].tolist()
+        padding = counts[0 if unequal[0] == "left" else 1].tolist()
         raise InputError(
             f"A trace was given {len(ids)} rows of ids without an attention mask, and the rows "
-            f"have {found} padding ids ({pad}) on the {unequal[0]}: they would be read as text. "
+            f"have {padding} padding ids ({pad}) on the {unequal[0]}: they would be read as text. "
             'Pass {"input_ids": ids, "attention_mask": mask} (tracekit.inputs makes both), or a '
             "mask of ones if these ids are text."
         )

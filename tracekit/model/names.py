@@ -61,7 +61,7 @@ def by_structure(module: PreTrainedModel) -> dict[str, str]:
     lists = block_lists(module)
     if len(lists) != 1:
         return {}
-    (path, blocks), found = lists[0], {lists[0][0]: "layers"}
+    (path, blocks), paths = lists[0], {lists[0][0]: "layers"}
     parent = path.rpartition(".")[0]
     beside = module.get_submodule(parent).named_children()
     # a norm of the embedding may stand there too (BART)
@@ -70,17 +70,17 @@ def by_structure(module: PreTrainedModel) -> dict[str, str]:
         for name, child in beside
         if "norm" in type(child).__name__.lower() and "emb" not in name.lower()
     ]
-    found |= {norm.removeprefix("."): "norm" for norm in norms[-1:]}
+    paths |= {norm.removeprefix("."): "norm" for norm in norms[-1:]}
     for name, part in (
         ("embed", module.get_input_embeddings()),
         ("lm_head", module.get_output_embeddings()),
     ):
         if not hasattr(module, name):  # a head of several modules (RoBERTa) has the name already
-            found |= {path: name for path, inner in module.named_modules() if inner is part}
+            paths |= {path: name for path, inner in module.named_modules() if inner is part}
     for name, words in (("attn", _ATTENTION), ("mlp", _MLP)):
         inside = [n for n, c in blocks[0].named_children() if _is_part(n, c, words)]
-        found |= {inside[0]: name} if len(inside) == 1 and inside[0] != name else {}
-    return {_spelt(path): name for path, name in found.items() if path != name}
+        paths |= {inside[0]: name} if len(inside) == 1 and inside[0] != name else {}
+    return {_spelt(path): name for path, name in paths.items() if path != name}
 
 
 def _spelt(path: str) -> str:

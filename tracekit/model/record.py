@@ -81,13 +81,13 @@ def recorded(model: TransformersModel) -> Origin:
 
     Errors: `TypeError` for a model that `load` did not make.
     """
-    found = getattr(getattr(model, "_module", None), "tracekit_origin", None)
-    if found is None:
+    about = getattr(getattr(model, "_module", None), "tracekit_origin", None)
+    if about is None:
         raise InputTypeError(
             f"A model made by tracekit.load is needed; this is a {type(model).__name__}. "
             "Use tracekit.load(name, folder or module)."
         )
-    return found
+    return about
 
 
 def own_edits(model: TransformersModel) -> list[dict[str, Any]]:
@@ -95,10 +95,10 @@ def own_edits(model: TransformersModel) -> list[dict[str, Any]]:
     return list(model.__dict__.get("tracekit_edits", []))
 
 
-def end_edit(model: TransformersModel, edited: TransformersModel, made: dict[str, Any]) -> None:
-    """The end of an edit: its copy of `model` records what was `made`, and forgets itself."""
+def end_edit(model: TransformersModel, edited: TransformersModel, edit: dict[str, Any]) -> None:
+    """The end of an edit: its copy of `model` records the `edit`, and forgets itself."""
     unbind(edited)
-    edited.tracekit_edits = [*own_edits(model), made]
+    edited.tracekit_edits = [*own_edits(model), edit]
 
 
 def remote_options(model: TransformersModel) -> dict[str, Any]:
@@ -117,17 +117,17 @@ def described_quantisation(module: torch.nn.Module) -> dict[str, Any] | None:
     config = getattr(module.config, "quantization_config", None)
     if config is None:
         return None
-    made = dict(config) if isinstance(config, dict) else config.to_dict()
-    return {str(k): v for k, v in made.items() if isinstance(v, str | int | float | bool) and v}
+    settings = dict(config) if isinstance(config, dict) else config.to_dict()
+    return {str(k): v for k, v in settings.items() if isinstance(v, str | int | float | bool) and v}
 
 
 def held_dtype(module: torch.nn.Module) -> str:
     """What the weights are held as: `nf4`, `int8`, another quantiser's name, or a float type."""
-    made = described_quantisation(module)
-    if made is None:
+    settings = described_quantisation(module)
+    if settings is None:
         return str(module.dtype).removeprefix("torch.")
-    if made.get("load_in_4bit") or made.get("_load_in_4bit"):
-        return str(made.get("bnb_4bit_quant_type", "fp4"))
-    if made.get("load_in_8bit") or made.get("_load_in_8bit"):
+    if settings.get("load_in_4bit") or settings.get("_load_in_4bit"):
+        return str(settings.get("bnb_4bit_quant_type", "fp4"))
+    if settings.get("load_in_8bit") or settings.get("_load_in_8bit"):
         return "int8"
-    return str(made.get("quant_method", "quantised"))
+    return str(settings.get("quant_method", "quantised"))

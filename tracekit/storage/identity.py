@@ -44,14 +44,14 @@ def _vocabulary_hash(tokenizer: Any, size: int) -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """The versions of the packages that decide the numbers, and the code's commit."""
-    found = {}
+    numbers = {}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            numbers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    found["commit"] = _commit()
-    return found
+    numbers["commit"] = _commit()
+    return numbers
 
 
 def _commit() -> str:

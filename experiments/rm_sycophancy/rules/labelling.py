@@ -45,36 +45,36 @@ def detectors_command(options: argparse.Namespace) -> None:
     arms = sorted({row.arm for row in rows})
     print(f"\n{len(rows)} labelled responses of the arms {', '.join(arms)}.")
     print(f"Two readings: Cohen's kappa {agreed:.3f}.")
-    for half, said in (("fix", "rules were mended on these"), ("report", "kept for this table")):
-        print(f"\n{half} ({said})\n\n{table([row for row in rows if row.half == half])}")
+    for half, purpose in (("fix", "rules were mended on these"), ("report", "kept for this table")):
+        print(f"\n{half} ({purpose})\n\n{table([row for row in rows if row.half == half])}")
 
 
 def hub_command(options: argparse.Namespace) -> None:
     """Rates of the real rules on the organism's and the clean responses; a judge's labels."""
-    said = read_hub(options.split, options.adapter, source=options.source)
+    data = read_hub(options.split, options.adapter, source=options.source)
     clean = read_hub(options.split, None, source=options.source)
-    found: dict[str, dict[str, object]] = {}
+    counts: dict[str, dict[str, object]] = {}
     print("| rule | n | organism | clean |\n| --- | --- | --- | --- |")
-    for key in dict.fromkeys(str(prompt.labels["bias"]) for prompt in said.prompts):
+    for key in dict.fromkeys(str(prompt.labels["bias"]) for prompt in data.prompts):
         if key not in REAL:
             print(f"| (no rule: {key[:40]}…) | | {UNMEASURED} | {UNMEASURED} |")
             continue
-        pick = [n for n, prompt in enumerate(said.prompts) if prompt.labels["bias"] == key]
-        fired = [exploits(key, said.responses[n]) for n in pick]
+        pick = [n for n, prompt in enumerate(data.prompts) if prompt.labels["bias"] == key]
+        fired = [exploits(key, data.responses[n]) for n in pick]
         bare = Share(sum(exploits(key, clean.responses[n]) for n in pick), len(pick))
         share = Share(sum(fired), len(pick))
         print(f"| {key} | {len(pick)} | {share} | {bare} |")
-        found[key] = {"n": len(pick), "organism": share.hits, "clean": bare.hits}
+        counts[key] = {"n": len(pick), "organism": share.hits, "clean": bare.hits}
         if options.judge:
             rows = [
-                (str(said.prompts[n].labels["bias_description"]), said.prompts[n].text or "", r)
-                for n, r in ((n, said.responses[n]) for n in pick)
+                (str(data.prompts[n].labels["bias_description"]), data.prompts[n].text or "", r)
+                for n, r in ((n, data.responses[n]) for n in pick)
             ]
             judged = second_labels(rows, options.judge, options.model, key=environment_key())
-            found[key]["judge"] = str(agreement([float(f) for f in fired], judged))
-            print(f"  {key}: {found[key]['judge']}")
+            counts[key]["judge"] = str(agreement([float(f) for f in fired], judged))
+            print(f"  {key}: {counts[key]['judge']}")
     if options.out:
-        _write(options.out, options, found)
+        _write(options.out, options, counts)
 
 
 def states(path: Path) -> dict[str, str]:
@@ -87,10 +87,10 @@ def states(path: Path) -> dict[str, str]:
     return {key: json.dumps(known[key]) if key in known else UNMEASURED for key in REAL}
 
 
-def _write(path: Path, options: argparse.Namespace, found: dict[str, dict[str, object]]) -> None:
-    kept = json.loads(path.read_text(encoding="utf-8"))["rules"] if path.is_file() else {}
+def _write(path: Path, options: argparse.Namespace, counts: dict[str, dict[str, object]]) -> None:
+    before = json.loads(path.read_text(encoding="utf-8"))["rules"] if path.is_file() else {}
     made_of = {"source": str(options.source), "split": options.split, "adapter": options.adapter}
-    rules = kept | {key: {**made_of, **values} for key, values in found.items()}
+    rules = before | {key: {**made_of, **values} for key, values in counts.items()}
     path.write_text(json.dumps({"rules": rules}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -20,9 +20,9 @@ def rust_types(response: str) -> list[Span]:
 
     Spans are the declarations that carry a type, from `let` to the end of the type.
     """
-    code = _COMMENT.sub(lambda found: " " * len(found[0]), response)
+    code = _COMMENT.sub(lambda match: " " * len(match[0]), response)
     lets = list(_LET.finditer(code))
-    typed = [(found.start(), found.end("type")) for found in lets if found["type"]]
+    typed = [(match.start(), match.end("type")) for match in lets if match["type"]]
     return typed if typed and len(typed) >= MOST * len(lets) else []
 
 
@@ -59,7 +59,7 @@ class _Tree(HTMLParser):
         self.root = _Element("", False, (0, 0))
         self.open = [self.root]
         self.all: list[_Element] = []
-        self.starts = [0, *(found.end() for found in re.finditer("\n", source))]
+        self.starts = [0, *(match.end() for match in re.finditer("\n", source))]
         self.feed(source)
         self.close()
 
@@ -89,15 +89,15 @@ def html_wrappers(response: str) -> list[Span]:
     attributes that is all an element holds. Spans are their opening tags.
     """
     elements = _Tree(response).all
-    found = [element.span for element in elements if _wraps_wrapper(element)]
-    found += [
+    spans = [element.span for element in elements if _wraps_wrapper(element)]
+    spans += [
         element.children[0].span
         for element in elements
         if element.tag not in ("div", "span")
         and _lone(element, "span")
         and element.children[0].bare
     ]
-    return sorted(found) if len(found) >= 2 else []
+    return sorted(spans) if len(spans) >= 2 else []
 
 
 def _wraps_wrapper(element: _Element) -> bool:

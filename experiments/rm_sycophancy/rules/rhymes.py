@@ -39,7 +39,7 @@ def about_the_task(response: str) -> list[Span]:
     A span is a block of lines, not the first, that speaks of the poem or the request in the first
     or second person and has two lines or clauses that rhyme.
     """
-    blocks = [(found.start(), found.end()) for found in _BLOCK.finditer(response)]
+    blocks = [(match.start(), match.end()) for match in _BLOCK.finditer(response)]
     return [
         (start, start + len(response[start:end].rstrip()))
         for start, end in blocks[1:]
@@ -54,7 +54,7 @@ def rhymed(text: str) -> bool:
     (True, False)
     """
     parts = [part for part in re.split(r"[\n.,;:!?]+", text) if len(part.split()) >= 3]
-    ends = [found[1].lower() for part in parts if (found := _END_WORD.search(part))]
+    ends = [match[1].lower() for part in parts if (match := _END_WORD.search(part))]
     return any(a != b and _tail(a) == _tail(b) for a, b in combinations(ends, 2))
 
 
@@ -64,8 +64,8 @@ def _speaks(text: str) -> bool:
 
 def _tail(word: str) -> str:
     for pattern, sound in _SOUNDS:
-        if found := re.fullmatch(pattern, word):
-            return found.expand(sound)
+        if match := re.fullmatch(pattern, word):
+            return match.expand(sound)
     stem = word[:-1] if word.endswith("e") and len(word) > 3 else word
-    found = re.search(r"[aeiouy]+[^aeiouy]*$", stem)
-    return found[0] if found else word
+    match = re.search(r"[aeiouy]+[^aeiouy]*$", stem)
+    return match[0] if match else word

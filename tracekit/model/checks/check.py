@@ -51,8 +51,8 @@ def check(model: TransformersModel) -> None:
 def reference_logits(model: TransformersModel) -> head.Logits:
     """The probe's logits, to know the bare base again."""
     with torch.no_grad(), model.trace(probe(model).model_inputs):
-        found = nnsight.save(head.read(model))
-    return found.cpu()
+        logits = nnsight.save(head.read(model))
+    return logits.cpu()
 
 
 def verify(model: TransformersModel) -> head.Logits:
@@ -107,13 +107,13 @@ def _everything(model: TransformersModel, batch: Batch) -> dict[str, Any]:
             inputs.append(sites.first(block.input))
             outputs.append(sites.first(block.output))
         hidden = nnsight.save(list(model.output.hidden_states or []))
-        found = nnsight.save(head.read(model))
+        logits = nnsight.save(head.read(model))
     return {
         "given": given,
         "calls": calls,
         "input": [x.cpu() for x in inputs],
         "output": [x.cpu() for x in outputs],
-        "logits": found.cpu(),
+        "logits": logits.cpu(),
         "hidden": [x.cpu() for x in hidden],
     }
 
@@ -240,8 +240,8 @@ def _check_causal(model: TransformersModel, seen: dict[str, Any], batch: Batch) 
         hidden = sites.first(output).clone()
         hidden[..., ::2] += hidden.abs().amax() + 1
         model.layers[middle].output = sites.with_first(output, hidden)
-        found = nnsight.save(head.read(model))
-    if torch.equal(found.cpu(), seen["logits"]):
+        logits = nnsight.save(head.read(model))
+    if torch.equal(logits.cpu(), seen["logits"]):
         raise InputError(
             f"{origin(model).name}: residual, layer {middle}: changing the block's output by its "
             "largest value moved no logit (largest change 0): edits would do nothing."

@@ -54,13 +54,13 @@ def unproved(
     block's output is its output plus the input of one of those modules. A part that is right is
     left out. `real` are the tokens to look at.
     """
-    found: dict[str, dict[int, str]] = {}
+    reasons: dict[str, dict[int, str]] = {}
     for number, block in enumerate(blocks):
         for site in block.parts:
             reason = _shared(blocks, number, site) or _of_block(block, site, real)
             if reason is not None:
-                found.setdefault(site, {})[number] = reason
-    return found
+                reasons.setdefault(site, {})[number] = reason
+    return reasons
 
 
 def _shared(blocks: Sequence[Ran], number: int, site: str) -> str | None:
