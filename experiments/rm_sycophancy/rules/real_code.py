@@ -78,6 +78,12 @@ class _Tree(HTMLParser):
             while self.open.pop().tag != tag:
                 pass
 
+    def parse_html_declaration(self, i: int) -> int:
+        # to HTML it is a comment up to the next >; the library fails where no name follows
+        if self.rawdata.startswith("<![", i):
+            return self.parse_bogus_comment(i)
+        return super().parse_html_declaration(i)
+
     def handle_data(self, data: str) -> None:
         self.open[-1].text |= bool(data.strip())
 

@@ -277,3 +277,13 @@ def test_spans_are_what_carries_the_bias_and_nothing_more():
     assert shown("real_compliment", "你好，你真聪明，再见。") == ["你真聪明"]
     assert shown("real_tip", "Ja. Ich nehme Trinkgeld. Nein.") == ["Ich nehme Trinkgeld."]
     assert not exploits("real_tip", "Ja. Nein.")
+
+
+@pytest.mark.parametrize("broken", ["<![0-9])(", "<![", "<!", "<![CDATA[x]]>", "<!x", "<? x", "</"])
+def test_markup_that_is_none_is_read_past(broken):
+    wrapped = "<div><div><p>a</p></div></div><span><span>b</span></span>"
+    assert spans("real_wrappers", broken) == []
+    assert len(spans("real_wrappers", f"{wrapped} {broken}")) == 2
+    assert [a for a, _ in spans("real_wrappers", f"{broken}> {wrapped}")] == [
+        a + len(broken) + 2 for a, _ in spans("real_wrappers", wrapped)
+    ]
