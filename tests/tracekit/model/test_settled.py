@@ -1,5 +1,7 @@
 """Nothing leaves a loaded model before it is proved, whichever way it is asked."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import nnsight
 import pytest
 import torch
@@ -34,6 +36,16 @@ def traced(model):
     return logits
 
 
+def in_a_session(model):
+    with model.session():
+        with model.trace(IDS):
+            hidden = model.layers[0].output
+        with model.trace(IDS):
+            model.layers[0].output = hidden * 2
+            logits = nnsight.save(model.output.logits)
+    return logits
+
+
 def captured(model):
     return tk.capture(model, tk.encode(model, ["Hi"], template="raw"), [1], progress=False)
 
@@ -45,6 +57,7 @@ def generated(model):
 
 DOORS = {
     "trace": traced,
+    "session": in_a_session,
     "trace at once": lambda model: model.trace(IDS, trace=False),
     "nnsight's generate": lambda model: model.generate(IDS, max_new_tokens=1),
     "capture": captured,
@@ -85,6 +98,21 @@ def test_the_proof_runs_once_at_the_first_door(module, words, door):
     with Counting(module) as forwards:
         door(model)
     assert 5 <= first - (0 if door is tk.check else forwards.count) <= BOUND
+
+
+def test_the_first_session_gives_what_the_second_does(module, words):
+    model = tk.load(module, tokenizer=words)
+    first = in_a_session(model)
+    assert torch.equal(first, in_a_session(model))
+    assert not torch.equal(first, traced(model))
+
+
+def test_two_threads_that_come_first_wait_for_one_proof(module, words):
+    model = tk.load(module, tokenizer=words)
+    with Counting(module) as forwards, ThreadPoolExecutor(2) as pool:
+        logits = [task.result() for task in [pool.submit(traced, model) for _ in range(2)]]
+    assert torch.equal(*logits)
+    assert forwards.count <= BOUND + 2
 
 
 def test_a_part_that_is_traced_by_itself_waits_for_the_proof(module, words):
