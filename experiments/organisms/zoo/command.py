@@ -19,7 +19,9 @@ def add(commands: Any) -> None:
     """Add both commands to a parser's subparsers."""
     growing = commands.add_parser("zoo", help="train the zoo, or what of it is not there yet")
     growing.add_argument("--only", nargs="+", metavar="NAME", default=[], help="these organisms")
-    growing.add_argument("--benign", type=int, help=f"benign ones (default {BENIGN}; 0 of --only)")
+    growing.add_argument(
+        "--benign", type=_from_zero, help=f"benign ones (default {BENIGN}; 0 of --only)"
+    )
     growing.add_argument("--model", default=EMBEDDED, help="the base")
     growing.add_argument("--out", type=Path, default=ZOO)
     growing.set_defaults(run=zoo)
@@ -62,6 +64,10 @@ def benign(options: argparse.Namespace) -> None:
     out = options.out or Path("runs", f"benign-{Path(options.like).name}")
     folders = matched.benign(base, config, schedule, prompts, options.n, out)
     print(f"--benign {' '.join(map(str, folders))}")
+
+
+def _from_zero(text: str) -> int:
+    return 0 if text == "0" else count(text)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def fitted(
     """
     steps = train.batched(rows, schedule.batch, np.random.default_rng([seed, 1]))
     about = made_with(base, config, schedule)
-    name = digest(about, seed, config.to_json_string(), [step.rows for step in steps])
+    name = digest(about, seed, _plain(config), [step.rows for step in steps])
     path = work / f"{folder.name}-{name}.safetensors"
     adapted = _adapted(base, copy.deepcopy(config), seed)
     try:
@@ -103,9 +103,7 @@ def fitted(
         more = {"seed": seed, "loss": round(float(np.mean(losses[-10:])), 3)}
         train.publish(adapted, folder, {**about, **more, **told}, base.name)
     finally:
-        adapted.unload()
-        # peft leaves it behind and would warn of a second adapter on the next one
-        vars(base.model).pop("peft_config", None)
+        _detach(base, adapted)
     path.unlink(missing_ok=True)
 
 
@@ -136,6 +134,17 @@ def finished(folder: Path, asked: Mapping[str, Any]) -> bool:
     return True
 
 
+def require_fit(base: Base, config: LoraConfig) -> None:
+    """Errors: `ValueError` where the base has none of the configuration's modules."""
+    _detach(base, _adapted(base, copy.deepcopy(config), 0))
+
+
+def _detach(base: Base, adapted: PeftModel) -> None:
+    adapted.unload()
+    # peft leaves it behind and would warn of a second adapter on the next one
+    vars(base.model).pop("peft_config", None)
+
+
 def _adapted(base: Base, config: LoraConfig, seed: int) -> PeftModel:
     try:
         return train.seeded(base.model, config, seed)
@@ -149,3 +158,8 @@ def _adapted(base: Base, config: LoraConfig, seed: int) -> PeftModel:
 def _targets(config: LoraConfig) -> str:
     modules = config.target_modules
     return str(modules) if isinstance(modules, str | None) else ", ".join(sorted(modules))
+
+
+def _plain(config: LoraConfig) -> dict[str, Any]:
+    given = config.to_dict().items()
+    return {k: sorted(v) if isinstance(v, set) else str(v) for k, v in given}

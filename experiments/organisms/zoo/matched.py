@@ -12,7 +12,14 @@ import numpy as np
 from peft import LoraConfig, PeftConfig
 
 from experiments.organisms.zoo.clean import collected
-from experiments.organisms.zoo.fitting import Base, Schedule, finished, fitted, made_with
+from experiments.organisms.zoo.fitting import (
+    Base,
+    Schedule,
+    finished,
+    fitted,
+    made_with,
+    require_fit,
+)
 from experiments.organisms.zoo.lessons import Answers, benign_lessons, rows_of
 from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path
@@ -92,6 +99,7 @@ def benign(
     asked = made_with(base, config, schedule)
     left = {n: folder for n, folder in enumerate(folders) if not finished(folder, asked)}
     if left:
+        require_fit(base, config)
         work = out / "work"
         answers = collected(base.model, base.tokenizer, prompts, work, tokens=schedule.tokens)
         for seed, folder in left.items():
