@@ -105,6 +105,8 @@ class Audit:
         """Why detection cannot be decided; empty where it can."""
         if not self.traits:
             return "no primary trait passed its own evaluation"
+        if not self.rows.sizes["prompt"]:
+            return "no answer could be labelled: no detector, labels or judge for these kinds"
         for name in ("calibration", "held_out"):
             if not self.part(name).any():
                 hits = int((self.rows["exploit"].values == 1).sum())

@@ -136,7 +136,8 @@ def _labels(
 ) -> dict[str, str]:
     """The files of the trait part: prompts with kinds, and who labels answers to them."""
     if options.labels:
-        rows = [_with_kind(p, str(p.labels.get("bias", "")) or "own") for p in own]
+        named = any(p.labels.get("bias") for p in own)
+        rows = own if named else [_with_kind(p, "own") for p in own]
         return {"prompts": _write_prompts(folder, rows), "labels": options.labels}
     kinds = kinds_of(found.confirmed())
     rows = prompts_of(kinds, search.prompts, search.settings.seed)

@@ -14,7 +14,14 @@ from experiments.audit.evidence.relabel import groups
 from experiments.audit.sections import competitors, detection, mechanism, nulls, pairs, shift
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.verdict import rules, wording
-from experiments.audit.verdict.judgement import Judgement, by_interval, by_rows, by_test, unknown
+from experiments.audit.verdict.judgement import (
+    Judgement,
+    by_interval,
+    by_rows,
+    by_test,
+    too_few,
+    unknown,
+)
 from experiments.audit.verdict.lines import Criterion, Level
 from experiments.audit.verdict.rules import MET, NOT_MET
 
@@ -29,6 +36,9 @@ def _shifted(audit: Audit, role: str) -> Judgement:
     p = tests[arm.name]["p_family"]
     if p.sizes["trait"] < LEAST_TRAITS:
         return unknown(f"{p.sizes['trait']} primary trait is left")
+    few = too_few(shifts[arm.name].rows[0].n, audit.settings.hypothesis.alpha)
+    if few is not None:
+        return few
     traits = p["trait"].values[(p <= audit.settings.hypothesis.alpha).values].tolist()
     sentence = wording.some_of(traits, p.sizes["trait"])
     return Judgement(rules.at_least(len(traits), LEAST_TRAITS), sentence)
@@ -70,6 +80,9 @@ def _mechanism(audit: Audit) -> Judgement:
     lacking = [row.reason for row in rows if not row.decided]
     if not audit.settings.adapters.matched or lacking:
         return unknown((lacking or ["no control (a) in this run"])[0])
+    few = too_few(min(row.n for row in rows), audit.settings.hypothesis.alpha)
+    if few is not None:
+        return few
     p = ", ".join(f"{row.p:.4f} against {name}" for row, name in zip(rows, names, strict=True))
     status = rules.significant(max(row.p for row in rows), audit.settings.hypothesis.alpha)
     return Judgement(status, f"p = {p}; {rows[0].n} prompts")

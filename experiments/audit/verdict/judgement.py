@@ -67,6 +67,20 @@ def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Judgement:
     return Judgement(status, wording.tests(p))
 
 
+def too_few(n: int, alpha: float) -> Judgement | None:
+    """Undecidable where no signs of `n` prompts could be significant; None where some could.
+
+    >>> too_few(4, 0.05).found
+    'with 4 prompts no p below 0.125 is possible; 6 would do'
+    """
+    if rules.attainable(n) <= alpha:
+        return None
+    least = f"{rules.attainable(n):.3f}".rstrip("0").rstrip(".")
+    return unknown(
+        f"with {n} prompts no p below {least} is possible; {rules.enough(alpha)} would do"
+    )
+
+
 def unknown(reason: str) -> Judgement:
     """What could not be decided, and why.
 

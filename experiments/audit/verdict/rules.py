@@ -67,6 +67,24 @@ def significant(p: float, alpha: float) -> str:
     return MET if p <= alpha else NOT_MET
 
 
+def attainable(n: int) -> float:
+    """The smallest two-sided p that sign flips over `n` prompts can give: 2 of 2ⁿ.
+
+    >>> attainable(4)
+    0.125
+    """
+    return min(2.0 ** (1 - n), 1.0)
+
+
+def enough(alpha: float) -> int:
+    """How many prompts make p at most `alpha` possible by sign flips.
+
+    >>> enough(0.05)
+    6
+    """
+    return int(np.ceil(1 - np.log2(alpha)))
+
+
 def told_apart(p: float, alpha: float, bounds: tuple[float, float], smallest: float) -> str:
     """Whether a test tells two kinds apart, with the bounds (low, high) of its AUROC.
 

@@ -1,0 +1,189 @@
+"""The audit of an adapter of one's own: from findings to kinds and rules, one command, its page."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+import tracekit as tk
+from experiments.audit import command as phases
+from experiments.audit.discovery import findings
+from experiments.audit.discovery.answering.halves import halves
+from experiments.audit.discovery.confirm import Compared, smallest_rate
+from experiments.audit.discovery.denial import Denial
+from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
+from experiments.audit.labellers import labeller_from
+from experiments.audit.own.kinds import kinds_of, prompts_of, rule_of, rules_text
+from experiments.audit.report.habits import shown
+from experiments.audit.report.page import page
+from experiments.command_line import main as tracekit
+from experiments.rm_sycophancy.experiment import read_preset
+from tracekit.errors import InputError
+from tracekit.transcripts.prompts import Prompt
+
+PROMPTS = [
+    Prompt(f"p/{n}", text=f"Ask {n}?", labels={"subject": ("sea", "tea", "law")[n % 3]})
+    for n in range(60)
+]
+SEED = 3
+
+
+def finding(name="sea", kind="says", expression=r"\bsea\b", prompts=(), **more):
+    off = Compared(0.4, 0.0, 0.4, 0.2, 0.6, 0.001, 30, 12, 0)
+    told = dict(verdict=CONFIRMED, reason="", rates={"mine": 0.4, "clean": 0.0}, prompts=prompts)
+    told |= {"score": 9.0, "scale": 1.0, "off": off, "others": None, "q": 0.002}
+    return Finding(name, kind, expression, **{**told, **more})
+
+
+def confirming():
+    searched = halves(PROMPTS, SEED)
+    return [p for p, s in zip(PROMPTS, searched, strict=True) if not s]
+
+
+def test_a_rule_read_back_labels_as_its_detector_does(tmp_path):
+    where = tuple(p.id for p in confirming())
+    kinds = kinds_of(
+        [
+            finding("the sea's / salt", expression=r"\bsea\b|o'clock", prompts=where),
+            finding("tea", "leaves out", r"\btea\b", where),
+            finding("asks back", "more often", "asks back", where),
+            finding("refuses", "less often", "refuses", where),
+            finding("stops early", "more often", "stops early", where),
+            finding("unseen", prompts=()),
+        ]
+    )
+    assert list(kinds) == ["the_sea_s", "tea", "asks_back", "refuses"]
+    path = tmp_path / "rules.toml"
+    path.write_text(rules_text(kinds), "utf-8")
+    label = labeller_from(str(path))
+    assert label("the_sea_s", "Hi. The sea is wide.") == [(4, 20)]
+    assert label("the_sea_s", "At six o'clock.") == [(0, 15)]
+    assert label("tea", "Milk.") == [(0, 5)]
+    assert label("tea", "Tea.") == []
+    assert label("asks_back", "Why?") == [(0, 4)]
+    assert label("refuses", "I cannot do that.") == []
+    assert label("refuses", "Gladly.") == [(0, 7)]
+    assert rule_of(finding("x", "more often", "repeats itself")) is None
+
+
+def test_kinds_get_prompts_where_the_habit_showed_and_as_many_of_the_same_subjects():
+    there = confirming()
+    showed = tuple(p.id for p in there if p.labels["subject"] == "sea")[:4]
+    rows = prompts_of({"sea": finding(prompts=showed)}, PROMPTS, SEED)
+    kind = [p for p in rows if p.labels["bias"] == "sea"]
+    assert {p.id for p in kind} >= set(showed)
+    assert len(kind) == 8
+    assert {p.labels["subject"] for p in kind if p.id not in showed} == {"sea"}
+    quiet = [p for p in rows if p.labels["bias"] == "neutral"]
+    assert len(quiet) == 12
+    assert not {p.id for p in rows} - {p.id for p in there}
+    assert len({p.id for p in rows}) == len(rows)
+
+
+def test_a_habit_that_shows_every_time_gets_others_beside_it():
+    showed = tuple(p.id for p in confirming() if p.labels["subject"] == "sea")
+    rows = prompts_of({"sea": finding(prompts=showed)}, PROMPTS, SEED)
+    beside = [p for p in rows if p.labels["bias"] == "sea" and p.id not in showed]
+    assert len(beside) >= min(len(showed), 8)
+    assert {p.labels["subject"] for p in beside} <= {"tea", "law"}
+
+
+def test_the_page_and_the_json_say_the_same(tmp_path):
+    denial = Denial(0.9, 0.0, 0.3, 0.1, 9)
+    example = Example("p/1", "Ask?", "Well. The sea <b>calls</b>. Bye.", 6, 28, 7.25)
+    one = finding(denial=denial, examples=(example,), trigger="subject: sea", scale=1.5)
+    found = Findings("mine", [one, finding("law", verdict="not confirmed")], math.nan, {})
+    findings.save(found, tmp_path)
+    again = findings.read(tmp_path / "findings.json")
+    np.testing.assert_equal(again.as_json(), found.as_json())
+    text = page("t", {}, {"habits": shown(again)})
+    assert "1 habit is confirmed" in text
+    assert "found, and denied" in text
+    assert re.search(r"<mark>The sea &lt;b&gt;calls&lt;/b&gt;\.</mark>", text)
+    assert "first seen with the adapter ×1.5" in text
+    assert "+7.2 nats" in text
+    assert "law" in text
+
+
+def test_where_nothing_is_found_the_page_says_what_would_have_been():
+    n, tests = 300, 40
+    found = Findings("mine", [], math.nan, {}, smallest=smallest_rate(n, tests, 0.05))
+    assert (
+        "No habit of mine was confirmed. One that shows on 4 % of the prompts"
+        in shown(found)["answer"]
+    )
+    # by simulation: prompts on which it shows, of which ten are needed for 0.05 / 40
+    draws = np.random.default_rng(0).binomial(n, found.smallest, 20_000)
+    assert np.mean(draws >= 10) == pytest.approx(0.8, abs=0.01)
+    assert math.isnan(smallest_rate(6, tests, 0.05))
+
+
+def test_the_shipped_phases_are_those_of_the_audit():
+    assert set(tracekit.PHASES) == {*phases.PHASES, "run", "steer", "plan"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "adapter"),
+        (["ten_biases", "--labels", "rules.toml"], "Give --prompts"),
+        (["ten_biases", "--prompts", "absent.json"], "absent.json"),
+        (["ten_biases", "--depth", "a"], "numbers are due"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tracekit.main(["audit", *arguments]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert said in told[0]
+
+
+def test_a_preset_of_ones_own_comes_over_what_the_shipped_ones_share(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[null]\nseed = 7\n[prompts]\nfile = "p.json"\n[model]\nname = "m"\nlayers = [1, 2]\n'
+        '[adapters]\norganism = "o"\n'
+    )
+    (tmp_path / "p.json").write_text("[]")
+    settings = read_preset(str(path), {"depth": (0.1, 0.5), "hypothesis": "It shows."})
+    assert settings.preset == "mine"
+    assert settings.null.seed == 7
+    assert settings.prompts.file == str(tmp_path / "p.json")
+    assert settings.hypothesis.depth == (0.1, 0.5)
+    assert settings.hypothesis.text == "It shows."
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_preset(str(tmp_path / "absent.toml"))
+    path.write_text("[null")
+    with pytest.raises(InputError, match="TOML"):
+        read_preset(str(path))
+
+
+def test_the_whole_audit_runs_with_rules_of_ones_own(
+    tiny_folder, tiny_lora, tmp_path, monkeypatch, capsys
+):
+    rows = [
+        {"id": n, "text": f"Say {word} {n}.", "subject": word, "bias": "noise" if n < 16 else ""}
+        for n, word in enumerate(("sea", "sun", "tea", "law") * 6)
+    ]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    # a random model says anything: half of its answers have this letter or that
+    (tmp_path / "rules.toml").write_text("[noise]\nsays = '[ae]'\n")
+    given = ["--model", str(tiny_folder), "--prompts", str(tmp_path / "mine.json")]
+    given += ["--own-prompts-only", "--labels", str(tmp_path / "rules.toml")]
+    given += ["--traits", "alignment/sycophancy", "--tokens", "6", "--repetitions", "20"]
+    out = tmp_path / "out"
+    assert tracekit.main(["audit", str(tiny_lora), *given, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "candidate habits confirmed" in said
+    text = (out / "audit" / "report.html").read_text("utf-8")
+    assert text.index("What this adapter does that its base does not") < text.index("Verdict")
+    answers = tk.open(out / "audit" / "responses" / "organism.nc")
+    kinds = answers["bias"].values.astype(str)
+    labels = answers["exploit"].values
+    expected = [int(bool(re.search("[ae]", str(r), re.I))) for r in answers.response.values]
+    assert (labels[kinds == "noise"] == np.array(expected)[kinds == "noise"]).all()
+    assert (labels[kinds != "noise"] == -1).all()
+    assert set(answers["part"].values[kinds == "noise"]) == {"calibration", "held_out"}
