@@ -92,7 +92,7 @@ def test_a_habit_that_shows_every_time_gets_others_beside_it():
 
 def test_the_page_and_the_json_say_the_same(tmp_path):
     denial = Denial(0.9, 0.0, 0.3, 0.1, 9)
-    example = Example("p/1", "Ask?", "Well. The sea <b>calls</b>. Bye.", 6, 28, 7.25)
+    example = Example("p/1", "Ask?", "Well. The sea <b>calls</b>. Bye.", 6, 27, 7.25)
     one = finding(denial=denial, examples=(example,), trigger="subject: sea", scale=1.5)
     found = Findings("mine", [one, finding("law", verdict="not confirmed")], math.nan, {})
     findings.save(found, tmp_path)
