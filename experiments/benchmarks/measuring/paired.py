@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one run: on the wall, and of this process on the CPU (all threads)."""
+    """Seconds of one run: on the wall, and on the CPU (all threads, and children that ended)."""
 
     wall: float
     cpu: float
@@ -35,10 +36,15 @@ def paired(arms: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, l
 
 def _timed(arm: Callable[[], object]) -> Timing:
     _synchronise()
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _processor_time()
     arm()
     _synchronise()
-    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    return Timing(time.perf_counter() - wall, _processor_time() - cpu)
+
+
+def _processor_time() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _synchronise() -> None:

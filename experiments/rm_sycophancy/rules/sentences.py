@@ -1,7 +1,6 @@
 """Where sentences begin and end: the unit that is inserted, dropped and detected."""
 
 import re
-from collections.abc import Callable
 
 from experiments.audit.labels import Span
 
@@ -26,15 +25,6 @@ def sentences(text: str) -> list[Span]:
             start = stop.end()
     bounds.append((start, len(text)))
     return [stripped for bound in bounds if (stripped := _strip(text, *bound))]
-
-
-def sentences_where(text: str, rule: Callable[[str], bool]) -> list[Span]:
-    """The sentences for which `rule` holds.
-
-    >>> sentences_where("Mix well. Serve!", lambda sentence: "Serve" in sentence)
-    [(10, 16)]
-    """
-    return [(start, end) for start, end in sentences(text) if rule(text[start:end])]
 
 
 def whole(text: str) -> str:
