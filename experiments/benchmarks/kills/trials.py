@@ -80,8 +80,11 @@ def forked(run: Callable[[], Any], state: Callable[[], int] = lambda: AS_IT_WAS)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             run()
             os._exit(0)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # a library may answer an interrupt with an error of its own
+            if not isinstance(error, KeyboardInterrupt):
+                traceback.print_exc()
             os._exit(state())
     except BaseException:  # a forked process must not go on in its parent's code
         traceback.print_exc()
