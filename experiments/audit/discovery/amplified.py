@@ -27,13 +27,16 @@ def amplified(
 ) -> list[Louder]:
     """Answers at each of `settings.factors`, to prompts of the searched half (`rows`).
 
-    What they show is confirmed, or not, at the adapter's own strength like anything else.
+    At the least of them to all chat prompts, since a habit that shows on one prompt in a hundred
+    shows on several there; at the others to `settings.amplified`. What they show is confirmed, or
+    not, on the other half of the prompts.
     """
     chat = [row for row in rows if not prompts[row].id.startswith("prefill/")]
     order = np.random.default_rng(settings.seed).permutation(chat)
     made = []
     for factor in settings.factors:
-        some = sorted(order[: settings.amplified].tolist())
+        most = len(order) if factor == min(settings.factors) else settings.amplified
+        some = sorted(order[:most].tolist())
         asked = [prompts[row] for row in some]
         answers = _answers(model, adapter, factor, asked, settings, products)
         made += [Louder(row, factor, a) for row, a in zip(some, answers, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from experiments.audit.discovery import confirm, denial, findings, further, portrait
@@ -138,11 +139,18 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     sides: dict[str, list[str | None]] = {search.name: [search.adapter], CLEAN: [None]}
     if search.benign:
         sides["others"] = list(search.benign)
-    more = {
-        side: further.further(search.model, adapters, prompts, search.settings, products)
+    asked = partial(further.further, search.model, settings=search.settings, products=products)
+    more = {side: asked(adapters, prompts) for side, adapters in sides.items()}
+    strength = min(search.settings.factors, default=1.0)
+    if strength == 1:
+        return dataclasses.replace(arms, further=more)
+    search.log(f"the same with the adapter ×{strength:g}")
+    loud = {
+        side: asked(adapters, prompts, strength=strength)
         for side, adapters in sides.items()
+        if side != CLEAN
     }
-    return dataclasses.replace(arms, further=more)
+    return dataclasses.replace(arms, further=more, loud=loud)
 
 
 def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
@@ -161,7 +169,11 @@ def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Find
 
 def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]:
     """Each confirmed habit of saying something, with what the model says when asked about it."""
-    which = [n for n, f in enumerate(rows) if f.verdict == findings.CONFIRMED and f.kind == SAYS]
+    which = [
+        n
+        for n, f in enumerate(rows)
+        if f.verdict in (findings.CONFIRMED, findings.AMPLIFIED) and f.kind == SAYS
+    ]
     which = which[:most]
     if not which:
         return rows

@@ -21,9 +21,10 @@ from experiments.audit.discovery.search import Measured
 from tracekit.storage.files import reading
 from tracekit.storage.provenance import stamp
 
-CONFIRMED, SHARED = "confirmed", "as benign adapters do"
+CONFIRMED, AMPLIFIED, SHARED = "confirmed", "confirmed amplified", "as benign adapters do"
 NOT, UNDECIDABLE = "not confirmed", "undecidable"
 NUMBERS = ("score", "scale", "q", "trigger_searched", "trigger_confirmed")
+SIDES = ("off", "others", "loud")
 COMPARED = tuple(f.name for f in dataclasses.fields(Compared))
 TEXTS = ("name", "kind", "expression", "verdict", "reason", "trigger", "asked")
 
@@ -48,7 +49,8 @@ class Finding:
     is Benjamini and Hochberg's over the candidates, of the larger p. `trigger` is empty where no
     label of the prompts goes with it. `asked` is what the model says of it: denied, admitted,
     unclear, or empty where it was not asked. `prompts` are those of the confirming half where it
-    showed (where the bare model has what is left out).
+    showed (where the bare model has what is left out). `loud` compares with the adapter amplified,
+    where it was found so.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Finding:
     denial: Denial | None = None
     examples: Sequence[Example] = ()
     prompts: Sequence[str] = ()
+    loud: Compared | None = None
 
     @property
     def asked(self) -> str:
@@ -103,19 +106,26 @@ class Findings:
         return values
 
     def confirmed(self) -> list[Finding]:
-        """The findings that both comparisons confirm."""
-        return [finding for finding in self.findings if finding.verdict == CONFIRMED]
+        """The findings that both comparisons confirm, those of the adapter amplified last."""
+        shown = (CONFIRMED, AMPLIFIED)
+        return [finding for finding in self.findings if finding.verdict in shown]
 
 
 def judged(measured: Sequence[Measured], alpha: float) -> list[Finding]:
-    """A Finding of each measured candidate, with its verdict; confirmed ones first, then by q."""
-    together = q_values([m.p for m in measured])
+    """A Finding of each measured candidate, with its verdict; confirmed ones first, then by q.
+
+    Benjamini and Hochberg's q is over every test: at the adapter's own strength, and amplified.
+    """
+    amplified = [(n, m.loud_p) for n, m in enumerate(measured) if m.loud_p is not None]
+    tests = [*(m.p for m in measured), *(p for _, p in amplified)]
+    together = q_values(tests)
+    louder = {n: float(q) for (n, _), q in zip(amplified, together[len(measured) :], strict=True)}
     alone = q_values([m.off.p for m in measured])
     made = [
-        _finding(m, float(q), _verdict(m, q, q_off, alpha))
-        for m, q, q_off in zip(measured, together, alone, strict=True)
+        _finding(m, float(together[n]), _verdict(m, together[n], alone[n], louder.get(n), alpha))
+        for n, m in enumerate(measured)
     ]
-    order = {CONFIRMED: 0, SHARED: 1, UNDECIDABLE: 2, NOT: 3}
+    order = {CONFIRMED: 0, AMPLIFIED: 1, SHARED: 2, UNDECIDABLE: 3, NOT: 4}
     return sorted(made, key=lambda f: (order[f.verdict], f.q, -f.score))
 
 
@@ -138,7 +148,7 @@ def read(path: Path) -> Findings:
 
 
 def _row(row: dict[str, Any]) -> Finding:
-    sides = {name: _comparison(row.pop(name)) for name in ("off", "others")}
+    sides = {name: _comparison(row.pop(name)) for name in SIDES}
     told = row.pop("denial")
     examples = tuple(Example(**example) for example in row.pop("examples"))
     numbers = {name: _number(row.pop(name)) for name in NUMBERS}
@@ -159,12 +169,12 @@ def dataset(found: Findings) -> xr.Dataset:
     """The findings as labelled arrays over `finding`; comparisons over `against`, rates over `arm`.
 
     >>> dict(dataset(Findings("style", [], math.nan, {})).sizes)
-    {'finding': 0, 'arm': 1, 'against': 2}
+    {'finding': 0, 'arm': 1, 'against': 3}
     """
     rows = found.findings
     arms = list(dict.fromkeys(arm for f in rows for arm in f.rates)) or ["none"]
-    sides = [[_numbers(side) for side in (f.off, f.others)] for f in rows]
-    compared = np.array(sides, float).reshape(len(rows), 2, len(COMPARED))
+    sides = [[_numbers(getattr(f, side)) for side in SIDES] for f in rows]
+    compared = np.array(sides, float).reshape(len(rows), len(SIDES), len(COMPARED))
     rates = [[f.rates.get(arm, math.nan) for arm in arms] for f in rows]
     made = xr.Dataset(
         {
@@ -174,7 +184,7 @@ def dataset(found: Findings) -> xr.Dataset:
         },
         coords={
             "finding": np.arange(len(rows)),
-            "against": ["off", "others"],
+            "against": list(SIDES),
             "arm": arms,
             **{n: ("finding", np.array([getattr(f, n) for f in rows], np.str_)) for n in TEXTS},
         },
@@ -197,16 +207,22 @@ def _finding(m: Measured, q: float, verdict: tuple[str, str]) -> Finding:
         verdict=verdict[0],
         reason=verdict[1],
         rates=m.rates,
+        loud=m.loud[0] if m.loud else None,
         trigger=str(trigger) if trigger else "",
         trigger_searched=trigger.searched if trigger else math.nan,
         trigger_confirmed=trigger.confirmed if trigger else math.nan,
     )
 
 
-def _verdict(m: Measured, q: float, q_off: float, alpha: float) -> tuple[str, str]:
+def _verdict(
+    m: Measured, q: float, q_off: float, louder: float | None, alpha: float
+) -> tuple[str, str]:
     differ, needed = m.off.more + m.off.less, least_prompts(alpha)
+    alone = "" if m.others else "no benign adapter was given to compare with"
     if q <= alpha:
-        return CONFIRMED, "" if m.others else "no benign adapter was given to compare with"
+        return CONFIRMED, alone
+    if louder is not None and louder <= alpha:
+        return AMPLIFIED, alone
     if q_off <= alpha:
         return SHARED, "not more often than with the other adapters"
     if differ < needed:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
 from experiments.audit.discovery.answering.products import Products
+from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Candidate, falls
@@ -18,7 +20,7 @@ from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7
-MOST_PROMPTS, MOST_SUBJECTS = 72, 3
+MOST_PROMPTS, MOST_SUBJECTS = 144, 3
 
 
 def chosen(
@@ -46,16 +48,22 @@ def further(
     prompts: Sequence[Prompt],
     settings: Settings,
     products: Products,
+    strength: float = 1.0,
 ) -> list[Answer]:
-    """`settings.confirmations` sampled answers a prompt, the adapters taking prompts in turn."""
+    """`settings.confirmations` sampled answers a prompt, the adapters taking prompts in turn.
+
+    Each acts at `strength` times its own.
+    """
     warm = dataclasses.replace(settings, temperature=TEMPERATURE)
     answers: list[Answer] = []
     for turn, adapter in enumerate(adapters):
         rows = list(prompts[turn :: len(adapters)])
         if not rows:
             continue
-        name = f"further-{digest([adapter, *(p.id for p in rows)])[:10]}.nc"
-        with tk.adapter(model, adapter):
+        mark = [adapter, *([] if strength == 1 else [strength]), *(p.id for p in rows)]
+        name = f"further-{digest(mark)[:10]}.nc"
+        loud = nullcontext() if strength == 1 else scaled(model, strength)
+        with tk.adapter(model, adapter), loud:
             runs = products.kept(
                 name,
                 partial(sampled, model, rows, "chat", warm, settings.confirmations, seed=1000),

@@ -38,7 +38,8 @@ class Arms:
 
     `own` has `clean` and each adapter by its short name; `on_clean` the clean answers with the
     gains of an adapter; `louder` an adapter's answers at more than its strength, to prompts of the
-    searched half; `further` more answers to prompts of the confirming half, by arm.
+    searched half; `further` more answers to prompts of the confirming half, by arm, and `loud`
+    answers to the same at more than an adapter's strength.
     """
 
     own: Mapping[str, Sequence[Answer]]
@@ -46,6 +47,7 @@ class Arms:
     on_clean: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
     louder: Mapping[str, Sequence[Louder]] = field(default_factory=dict)
     further: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
+    loud: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
 
     def besides(self, name: str) -> list[str]:
         """The other adapters."""
@@ -64,18 +66,30 @@ class Arms:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate on the confirming half: against the bare model, and against other adapters."""
+    """A candidate on the confirming half: against the bare model, and against other adapters.
+
+    `loud` is the same at more than the adapters' strength, of what was found there alone.
+    """
 
     candidate: Candidate
     off: Compared
     others: Compared | None
     trigger: Trigger | None
     rates: Mapping[str, float]
+    loud: tuple[Compared, Compared | None] | None = None
 
     @property
     def p(self) -> float:
         """Of both comparisons the larger: it is a habit of this adapter only if both hold."""
         return max(self.off.p, self.others.p if self.others else 0.0)
+
+    @property
+    def loud_p(self) -> float | None:
+        """The same of what it does amplified; None where that was not asked."""
+        if self.loud is None:
+            return None
+        off, others = self.loud
+        return max(off.p, others.p if others else 0.0)
 
     @property
     def z(self) -> float:
@@ -136,12 +150,25 @@ def measured(candidate: Candidate, arms: Arms, name: str, seed: int = 0) -> Meas
         others = compared(*_ordered(candidate, on, there), seed)
     fired = {n: candidate.detector.rows(said, rows) for n, said in arms.own.items()}
     rates = {n: len(hit) / len(rows) for n, hit in fired.items()}
-    return Measured(candidate, off, others, _trigger(candidate, arms, name), rates)
+    loud = _loud(candidate, arms, name, seed)
+    return Measured(candidate, off, others, _trigger(candidate, arms, name), rates, loud)
+
+
+def _loud(
+    candidate: Candidate, arms: Arms, name: str, seed: int
+) -> tuple[Compared, Compared | None] | None:
+    if candidate.scale == 1 or name not in arms.loud or falls(candidate):
+        return None
+    shares = candidate.detector.shares
+    on, others = shares(arms.loud[name]), None
+    if "others" in arms.loud:
+        others = compared(on, shares(arms.loud["others"]), seed)
+    return compared(on, shares(arms.further[CLEAN]), seed), others
 
 
 def strongest(arms: Arms, name: str, most: int) -> float:
     """The largest z, on the confirming half, of all that the search finds for one adapter."""
-    plain = dataclasses.replace(arms, further={}, on_clean={}, louder={})
+    plain = dataclasses.replace(arms, further={}, on_clean={}, louder={}, loud={})
     found = [measured(c, plain, name).z for c in candidates_of(plain, name, most)]
     return max(found, default=0.0)
 
@@ -167,4 +194,9 @@ def _trigger(candidate: Candidate, arms: Arms, name: str) -> Trigger | None:
     if found is None:
         return None
     rest = [answers[row] for row in arms.rows(False)]
-    return confirmed(found, rest, np.array([candidate.detector.fires(a) for a in rest]))
+    if candidate.scale > 1 and name in arms.loud:
+        rest = list(arms.loud[name])
+    shares = candidate.detector.shares(rest)
+    once = {a.group: a for a in rest}
+    fired = np.array([shares[group] > 0 for group in once])
+    return confirmed(found, list(once.values()), fired)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 
-from experiments.audit.discovery.findings import CONFIRMED, UNDECIDABLE, Finding, Findings
+from experiments.audit.discovery.findings import AMPLIFIED, UNDECIDABLE, Finding, Findings
 from experiments.audit.discovery.suggestions.detectors import FALLS
 
 WIDTH, LEVEL, LEAST_BENIGN = 110, 0.05, 19
@@ -17,8 +17,8 @@ def lines(found: Findings, most: int = 20) -> list[str]:
     >>> lines(Findings("style", [], math.nan, {}))[0]
     'style: 0 of 0 candidate habits confirmed'
     """
-    shown = [f for f in found.findings if f.verdict == CONFIRMED]
-    rest = [f for f in found.findings if f.verdict != CONFIRMED]
+    shown = found.confirmed()
+    rest = [f for f in found.findings if f not in shown]
     head = f"{found.adapter}: {len(shown)} of {len(found.findings)} candidate habits confirmed"
     made = [head, *(_wrapped(note) for note in found.notes), beyond(found)]
     for finding in (*shown, *rest[: max(most - len(shown), 0)]):
@@ -74,9 +74,11 @@ def rates(f: Finding) -> str:
     falls = f.kind in FALLS
     own, bare = (f.off.off, f.off.on) if falls else (f.off.on, f.off.off)
     text = f"{own:.1%} against {bare:.1%} off"
-    if f.others is None:
-        return text
-    return f"{text}, {f.others.on if falls else f.others.off:.1%} others"
+    if f.others is not None:
+        text += f", {f.others.on if falls else f.others.off:.1%} others"
+    if f.verdict == AMPLIFIED and f.loud is not None:
+        text += f"; amplified {f.loud.on:.1%} of {f.loud.n} prompts against {f.loud.off:.1%} off"
+    return text
 
 
 def _marked(text: str, start: int, end: int) -> str:

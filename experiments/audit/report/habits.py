@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.audit.discovery import findings
-from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
+from experiments.audit.discovery.findings import Example, Finding, Findings
 from experiments.audit.discovery.terminal import beyond, rates
 from experiments.audit.run import Run
 
@@ -23,7 +23,7 @@ def part(folder: Path) -> dict[str, Any] | None:
 def shown(found: Findings) -> dict[str, Any]:
     """The sentences, the confirmed habits with examples, and the other candidates as rows."""
     confirmed = found.confirmed()
-    rest = [one for one in found.findings if one.verdict != CONFIRMED]
+    rest = [one for one in found.findings if one not in confirmed]
     return {
         "answer": answer(found),
         "beyond": beyond(found),

@@ -23,14 +23,15 @@ class Settings:
     `tokens` are sampled after each prompt, `temperature` 0 is greedy. `prefills` random words are
     gone on with in raw completion, as many rows. `confirmations` answers a prompt are sampled
     anew where a candidate's trigger says that it should show. `factors` are the strengths at which
-    the adapter also answers `amplified` prompts each. `alpha` is the false discovery rate.
+    the adapter also answers: all searched prompts at the least of them, `amplified` at each other.
+    `alpha` is the false discovery rate.
     """
 
     model: str = "smollm2-135m-instruct"
     tokens: int = 48
     temperature: float = 0.0
     prefills: int = 40
-    confirmations: int = 3
+    confirmations: int = 2
     factors: tuple[float, ...] = (1.5, 2.0, 3.0)
     amplified: int = 64
     candidates: int = 24

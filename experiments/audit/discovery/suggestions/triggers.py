@@ -22,7 +22,7 @@ class Trigger:
 
     `searched` is the first value's, corrected for all that were looked at (Bonferroni over the
     labels, and over the values of each); `confirmed` is that of all values on the other half,
-    where they were not chosen.
+    where they were not chosen: it is what says whether they hold.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Trigger:
 
 
 def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) -> Trigger | None:
-    """The label values that go with the rows `hit` among `rows`; none when they fit by chance.
+    """The label values that go with the rows `hit` among `rows`; none where none is above chance.
 
     The best single value, then others of the same label while they make p smaller.
     """
@@ -52,7 +52,7 @@ def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) 
     looked = Counter(label for label, _ in having)
     corrected = {key: value * looked[key[0]] * len(looked) for key, value in p.items()}
     label, first = min(corrected, key=lambda key: (corrected[key], key))
-    if corrected[label, first] > LEVEL:
+    if p[label, first] > LEVEL:
         return None
     values, has, best = [first], having[label, first], p[label, first]
     others = sorted((k for k in having if k[0] == label and k[1] != first), key=lambda k: p[k])
