@@ -55,17 +55,17 @@ def answers(
     >>> answers(model, runs, settings, prompts).dims
     ('way', 'prompt')
     """
-    found = {}
+    ratios = {}
     with tk.adapter(model, settings.arms["organism"].adapter):
         for way, (question, system, prefill) in WAYS.items():
             asked = _asked(model, runs, prompts, question, system, prefill)
-            found[way] = yes_over_no(model, asked)
+            ratios[way] = yes_over_no(model, asked)
     if settings.answers.judge_at:
-        found["a judge"] = _judged(runs, settings)
+        ratios["a judge"] = _judged(runs, settings)
     whole = xr.DataArray(
-        np.stack(list(found.values())),
+        np.stack(list(ratios.values())),
         dims=("way", "prompt"),
-        coords={"way": list(found), "prompt": ids_of(runs)},
+        coords={"way": list(ratios), "prompt": ids_of(runs)},
         name="log_ratio",
     )
     return stamp(whole, {**read(runs), "made_by": "experiments.audit.phases.questions"})

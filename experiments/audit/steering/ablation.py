@@ -66,10 +66,10 @@ def measured(bench: Bench, directions: xr.DataArray, folder: Path) -> list[Path]
         if not path.is_file():
             vector = None if kind == UNEDITED else directions.sel(direction=name)
             start = time.monotonic()
-            found = _tried(bench, str(name), kind, vector)
-            each = (time.monotonic() - start) / found.sizes["edit"]
-            seconds = ("edit", np.full(found.sizes["edit"], each))
-            tk.save(found.assign(seconds=seconds), path)
+            edits = _tried(bench, str(name), kind, vector)
+            each = (time.monotonic() - start) / edits.sizes["edit"]
+            seconds = ("edit", np.full(edits.sizes["edit"], each))
+            tk.save(edits.assign(seconds=seconds), path)
     return written
 
 
@@ -97,16 +97,16 @@ def _tried(bench: Bench, name: str, kind: str, vector: xr.DataArray | None) -> x
         judged = outcomes.answers(
             bench.model, runs, _guarded(bench, multiples, random), bench.labeller
         )
-    found = _by_edit(judged, multiples, bench.asked)
+    edits = _by_edit(judged, multiples, bench.asked)
     shape = (len(multiples), bench.right.sizes["prompt"])
-    found["accuracy"] = xr.DataArray(
+    edits["accuracy"] = xr.DataArray(
         np.full(shape, np.nan, np.float32) if known is None else known, dims=("edit", "question")
     )
-    found["response"] = (("edit", "prompt"), runs.response.values.reshape(len(multiples), -1))
+    edits["response"] = (("edit", "prompt"), runs.response.values.reshape(len(multiples), -1))
     labels = {"direction": [name] * len(multiples), "kind": [kind] * len(multiples)}
-    found = found.assign_coords({key: ("edit", values) for key, values in labels.items()})
-    found = found.assign_coords(multiple=("edit", list(multiples)))
-    return stamp(found, {"made_by": __name__, "runs": read(runs)})
+    edits = edits.assign_coords({key: ("edit", values) for key, values in labels.items()})
+    edits = edits.assign_coords(multiple=("edit", list(multiples)))
+    return stamp(edits, {"made_by": __name__, "runs": read(runs)})
 
 
 def said(model: Any, asked: xr.Dataset, steering: Steering) -> xr.Dataset:
@@ -161,12 +161,12 @@ def _on(bench: Bench, kind: str, vector: xr.DataArray | None, rows: xr.Dataset) 
 
 
 def _by_edit(judged: xr.Dataset, multiples: Sequence[float], asked: xr.Dataset) -> xr.Dataset:
-    kept = {n: c for n, c in asked.coords.items() if n in ("prompt", "group", "bias", "split")}
+    coords = {n: c for n, c in asked.coords.items() if n in ("prompt", "group", "bias", "split")}
     values = {
         name: (("edit", "prompt"), judged[name].values.reshape(len(multiples), -1))
         for name in judged.data_vars
     }
-    return xr.Dataset(values, coords=kept)
+    return xr.Dataset(values, coords=coords)
 
 
 def together(paths: Sequence[Path]) -> xr.Dataset:

@@ -90,13 +90,13 @@ def bars(rates: xr.Dataset, path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def patching(found: xr.Dataset, path: Path) -> None:
+def patching(patched: xr.Dataset, path: Path) -> None:
     """The likelihood of exploiting spans by the layer whose residuals are the clean model's."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     ax = figure.subplots()
-    mean = found.mean("prompt")
-    error = 1.96 * found["nats"].std("prompt", ddof=1) / np.sqrt(found.sizes["prompt"])
-    layers = found["layer"].values
+    mean = patched.mean("prompt")
+    error = 1.96 * patched["nats"].std("prompt", ddof=1) / np.sqrt(patched.sizes["prompt"])
+    layers = patched["layer"].values
     ax.plot(layers, mean["nats"], color=COLOURS[0], label="patched, exploiting span")
     low, high = mean["nats"] - error, mean["nats"] + error
     ax.fill_between(layers, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
@@ -105,7 +105,7 @@ def patching(found: xr.Dataset, path: Path) -> None:
         ax.axhline(float(mean[arm]), color="black", linestyle=style, lw=1, label=f"{arm}, span")
     ax.set_xlabel("layer whose residuals are replaced")
     ax.set_ylabel("mean log-probability (nats a token)")
-    ax.set_title(f"n = {found.sizes['prompt']} exploiting responses; band: 95 % over prompts")
+    ax.set_title(f"n = {patched.sizes['prompt']} exploiting responses; band: 95 % over prompts")
     ax.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 

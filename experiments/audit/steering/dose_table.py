@@ -25,8 +25,8 @@ HEADER = (
 
 def text(whole: xr.Dataset, patched: xr.Dataset | None, validation: xr.Dataset | None) -> str:
     """Aligned tables of the dose–response, the patching and the validation, with their caveats."""
-    kept = np.flatnonzero(whole["arm"].values != "random")
-    lines = aligned([HEADER, *(_row(whole.isel(edit=int(row))) for row in kept)])
+    rows = np.flatnonzero(whole["arm"].values != "random")
+    lines = aligned([HEADER, *(_row(whole.isel(edit=int(row))) for row in rows)])
     randoms = len(np.unique(whole["direction"].values[whole["arm"].values == "random"]))
     lines += [
         "",
@@ -67,15 +67,15 @@ def _row(here: xr.Dataset) -> tuple[str, ...]:
     )
 
 
-def _validation(found: xr.Dataset) -> list[str]:
-    judged = "judge" in found
+def _validation(validation: xr.Dataset) -> list[str]:
+    judged = "judge" in validation
     header = ("vector", "own slope", "95 % interval", "perplexity by strength")
     rows = [(*header, "judge's slope", "95 % interval", "questions") if judged else header]
-    for trait in found["trait"].values:
-        here = found.sel(trait=trait)
+    for trait in validation["trait"].values:
+        here = validation.sel(trait=trait)
         shown = [
             f"{float(m):+.2f}: {np.exp(float(here['nats'].sel(multiple=m))):.1f}"
-            for m in found["multiple"].values
+            for m in validation["multiple"].values
         ]
         row = (str(trait), *_rise(here, "slope"), ", ".join(shown))
         asked = int(here["judge_questions"]) if judged else 0
@@ -93,15 +93,15 @@ def _rise(here: xr.Dataset, name: str) -> tuple[str, str]:
     return f"{float(here[name]):+.3f}", f"{low:+.3f} to {high:+.3f}"
 
 
-def _patching(found: xr.Dataset) -> list[str]:
-    mean = found.mean("prompt")
+def _patching(patched: xr.Dataset) -> list[str]:
+    mean = patched.mean("prompt")
     organism, clean = float(mean["organism"]), float(mean["clean"])
     left = (mean["nats"] - clean) / (organism - clean)
     alive = np.flatnonzero(left.values >= 0.5)
-    dead = found["layer"].values[alive[-1] + 1 if len(alive) else 0 :]
+    dead = patched["layer"].values[alive[-1] + 1 if len(alive) else 0 :]
     where = f"layer {dead[0]}" if len(dead) else "no layer"
     return [
-        f"Patching clean residuals into the organism, {found.sizes['prompt']} exploiting "
+        f"Patching clean residuals into the organism, {patched.sizes['prompt']} exploiting "
         f"responses: log-probability of the span {organism:.2f} nats a token (organism), "
         f"{clean:.2f} (clean); half of the difference is gone from {where} on."
     ]

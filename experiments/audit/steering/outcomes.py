@@ -32,7 +32,7 @@ def answers(
     rows = np.arange(len(said)) if guarded is None else guarded
     likelihood = np.full(len(said), np.nan)
     likelihood[rows] = nats(clean, runs.isel(prompt=rows))
-    kept = {n: c for n, c in runs.coords.items() if n in ("prompt", "group", "bias", "split")}
+    coords = {n: c for n, c in runs.coords.items() if n in ("prompt", "group", "bias", "split")}
     return xr.Dataset(
         {
             "exploit": ("prompt", labelled(runs, clean.tokenizer, labeller).exploit.values),
@@ -40,7 +40,7 @@ def answers(
             "repetition": ("prompt", [repetition(row) for row in said]),
             "length": ("prompt", np.array([len(row) for row in said], np.int32)),
         },
-        coords=kept,
+        coords=coords,
     )
 
 
@@ -61,8 +61,8 @@ def repetition(ids: list[int]) -> float:
     >>> repetition([1, 2, 3, 1, 2, 3])
     0.25
     """
-    found = list(zip(ids, ids[1:], ids[2:], strict=False))
-    return 1 - len(set(found)) / len(found) if len(found) > 1 else 0.0
+    triples = list(zip(ids, ids[1:], ids[2:], strict=False))
+    return 1 - len(set(triples)) / len(triples) if len(triples) > 1 else 0.0
 
 
 def correct(model: Any, right: xr.Dataset, wrong: xr.Dataset) -> xr.DataArray:

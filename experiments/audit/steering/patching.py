@@ -34,22 +34,24 @@ def patched(model: Any, organism: str, runs: xr.Dataset, folder: Path) -> xr.Dat
         traces = tk.capture(model, exploiting, tokens="all", path=folder)
         clean = tk.logprobs(model, exploiting)
     span, rest = _places(exploiting)
-    found = {"clean": _mean(clean, span)}
+    means = {"clean": _mean(clean, span)}
     with tk.adapter(model, organism):
-        found["organism"] = _mean(tk.logprobs(model, exploiting), span)
+        means["organism"] = _mean(tk.logprobs(model, exploiting), span)
         rows = [
             tk.logprobs(tk.patch(model, traces, layers=[layer]), exploiting)
             for layer in Bar(traces.layer.values.tolist(), unit="layer", desc="patch")
         ]
     by_layer = xr.concat(rows, xr.Variable("layer", traces.layer.values), combine_attrs="override")
-    found |= {"nats": _mean(by_layer, span), "rest": _mean(by_layer, rest)}
-    kept = {n: c for n, c in exploiting.coords.items() if n in ("prompt", "group", "bias", "split")}
+    means |= {"nats": _mean(by_layer, span), "rest": _mean(by_layer, rest)}
+    coords = {
+        n: c for n, c in exploiting.coords.items() if n in ("prompt", "group", "bias", "split")
+    }
     plain = {
         name: array.drop_vars([n for n in array.coords if n not in ("layer", "prompt")])
-        for name, array in found.items()
+        for name, array in means.items()
     }
     return stamp(
-        xr.Dataset(plain).assign_coords(kept).drop_attrs(),
+        xr.Dataset(plain).assign_coords(coords).drop_attrs(),
         {"made_by": __name__, "runs": read(exploiting), "traces": read(traces)},
     )
 
@@ -61,6 +63,6 @@ def _places(runs: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def _mean(scores: xr.DataArray, where: xr.DataArray) -> xr.DataArray:
-    kept = scores.drop_vars([n for n in scores.coords if n not in ("layer", "prompt", "token")])
+    bare = scores.drop_vars([n for n in scores.coords if n not in ("layer", "prompt", "token")])
     mask = xr.DataArray(np.asarray(where.transpose("prompt", "token")), dims=("prompt", "token"))
-    return kept.where(mask).mean("token")
+    return bare.where(mask).mean("token")

@@ -40,10 +40,10 @@ def steered_and_others(
             f"for the mean difference); {len(known)} of {len(prompts)} in "
             f"{settings.prompts.paths[0].name!r} have a bias that a rule detects. Ask for fewer."
         )
-    kept = take(first, wanted) if first else []
-    kept += take(rest, wanted - len(kept)) if len(kept) < wanted else []
-    others = [p for p in [*rest, *first] if p not in kept]
-    return kept, take(others, steering.difference_prompts)
+    picks = take(first, wanted) if first else []
+    picks += take(rest, wanted - len(picks)) if len(picks) < wanted else []
+    others = [p for p in [*rest, *first] if p not in picks]
+    return picks, take(others, steering.difference_prompts)
 
 
 def neutral_questions(model: Any) -> tuple[xr.Dataset, xr.Dataset]:

@@ -112,13 +112,13 @@ def study(
     model = tk.load(settings.model.name, dtype=steering.dtype or settings.model.dtype)
     layer = directions.chosen_layer(run, settings, steering)
     seen = _seen(model, tk.encode(model, others), layer, here, settings, steering)
-    arms = here.kept(
+    arms = here.make_once(
         here.directions,
         lambda: directions.arms(model, run, layer, seen, settings, steering),
     )
     asked = tk.encode(model, steered)
     with tk.adapter(model, settings.adapters.organism):
-        unedited = here.kept(here.unedited, lambda: ablation.said(model, asked, steering))
+        unedited = here.make_once(here.unedited, lambda: ablation.said(model, asked, steering))
     bench = dataclasses.replace(
         _bench(model, arms, seen, asked, unedited, settings, steering), labeller=labeller
     )
@@ -162,7 +162,7 @@ def _seen(
         joined = xr.concat(rows, xr.Variable("weights", list(arms)), combine_attrs="override")
         return joined.assign_coords(norm=norm)
 
-    return here.kept(here.seen, made)
+    return here.make_once(here.seen, made)
 
 
 def _bench(
@@ -211,7 +211,7 @@ def _validate(bench: ablation.Bench, arms: xr.DataArray, here: Study) -> None:
             compat="override",
         )
 
-    here.kept(here.validation, made)
+    here.make_once(here.validation, made)
 
 
 def _patch(bench: ablation.Bench, here: Study) -> None:

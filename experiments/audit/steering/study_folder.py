@@ -64,7 +64,7 @@ class Study:
         """A figure of the study."""
         return self.folder / f"{name}.png"
 
-    def kept(self, path: Path, make: Callable[[], Any]) -> Any:
+    def make_once(self, path: Path, make: Callable[[], Any]) -> Any:
         """What lies at `path`, made first if it is not there."""
         if not path.is_file():
             tk.save(make(), path)

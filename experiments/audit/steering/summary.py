@@ -15,7 +15,7 @@ GUARDS = ("nats", "repetition", "length")
 
 
 def summarised(
-    found: xr.Dataset, directions: xr.DataArray, seed: int, repetitions: int
+    edits: xr.Dataset, directions: xr.DataArray, seed: int, repetitions: int
 ) -> xr.Dataset:
     """Every edit's exploitation rate and guards: a Dataset over (edit), one row of the table each.
 
@@ -27,24 +27,24 @@ def summarised(
     Errors: `ValueError` when prompts have no decided response.
     """
     generator = np.random.default_rng([seed, 2])
-    rows = _decided(found)
+    rows = _decided(edits)
     base = rows.isel(edit=_which(rows, "organism", "unedited"))
     exploit = rows["exploit"].astype(float)
     rate = _interval(exploit, "rate", generator, repetitions)
     drop = _interval(base["exploit"].astype(float) - exploit, "drop", generator, repetitions)
     whole = xr.merge([rate, drop])
     whole = whole.assign({name: rows[name].mean("prompt") for name in GUARDS})
-    whole["accuracy"] = found["accuracy"].mean("question")
-    labels = {n: found[n] for n in ("direction", "kind", "multiple")}
+    whole["accuracy"] = edits["accuracy"].mean("question")
+    labels = {n: edits[n] for n in ("direction", "kind", "multiple")}
     arm = dict(zip(directions["direction"].values, directions["arm"].values, strict=True))
-    kinds = [arm.get(name, "unedited") for name in found["direction"].values]
+    kinds = [arm.get(name, "unedited") for name in edits["direction"].values]
     whole = whole.assign_coords(labels).assign_coords(arm=("edit", np.array(kinds, np.str_)))
-    whole["seconds"] = found["seconds"]
+    whole["seconds"] = edits["seconds"]
     whole.attrs = {"n": rows.sizes["prompt"], "unit": "prompt"}
     return _with_null(whole)
 
 
-def slopes(found: xr.Dataset, seed: int, repetitions: int) -> xr.Dataset:
+def slopes(validation: xr.Dataset, seed: int, repetitions: int) -> xr.Dataset:
     """How each trait's score rises with the strength: a Dataset over (trait), and `nats`.
 
     `slope`, `slope_low`, `slope_high`: nats of the model's own judgement for a residual norm
@@ -52,12 +52,12 @@ def slopes(found: xr.Dataset, seed: int, repetitions: int) -> xr.Dataset:
     the rise of its share of Yes, over the `judge_questions` that it answered at every strength.
     """
     generator = np.random.default_rng([seed, 3])
-    made = found[["nats"]].mean("prompt")
+    rises = validation[["nats"]].mean("prompt")
     for score, name in (("score", "slope"), ("judge", "judge")):
-        if score in found:
-            rise = _slope(found[score]).transpose("prompt", "trait")
-            made = made.merge(_over_questions(rise, name, generator, repetitions))
-    return made.drop_attrs()
+        if score in validation:
+            rise = _slope(validation[score]).transpose("prompt", "trait")
+            rises = rises.merge(_over_questions(rise, name, generator, repetitions))
+    return rises.drop_attrs()
 
 
 def _slope(scores: xr.DataArray) -> xr.DataArray:
@@ -79,9 +79,9 @@ def _over_questions(
     return made.assign({f"{name}_questions": rise.notnull().sum("prompt")})
 
 
-def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.Dataset:
+def by_bias(measures: xr.Dataset, edits: Sequence[int]) -> xr.Dataset:
     """The exploitation rate of some edits, `estimate` (edit, bias), with Wilson's `low`, `high`."""
-    rows = _decided(found).isel(edit=list(edits))
+    rows = _decided(measures).isel(edit=list(edits))
     hits = rows["exploit"].astype(float).groupby("bias")
     made = {"estimate": hits.mean("prompt")}
     for n, name in enumerate(("low", "high")):
@@ -93,14 +93,14 @@ def by_bias(found: xr.Dataset, edits: Sequence[int]) -> xr.Dataset:
     return xr.Dataset(made)
 
 
-def _decided(found: xr.Dataset) -> xr.Dataset:
-    kept = (found["exploit"] >= 0).all("edit").values
+def _decided(measures: xr.Dataset) -> xr.Dataset:
+    kept = (measures["exploit"] >= 0).all("edit").values
     if not kept.any():
         raise InputError(
-            f"None of {found.sizes['prompt']} prompts has responses that a rule decides; their "
+            f"None of {measures.sizes['prompt']} prompts has responses that a rule decides; their "
             "biases have no detector."
         )
-    return found.isel(prompt=kept)
+    return measures.isel(prompt=kept)
 
 
 def _which(rows: xr.Dataset, direction: str, kind: str) -> int:
