@@ -91,18 +91,6 @@ class GuardedModel(TransformersModel):
             about.settle()
         super().load_adapter(peft_id)
 
-    @contextlib.contextmanager
-    def bare(self) -> Iterator[None]:
-        """Without edits made in place, nor what an interrupted trace left behind."""
-        edits: list[Any] = self._edits
-        self._edits = []
-        self.interleaver.cancel()
-        self.interleaver.interleaving = False
-        try:
-            yield
-        finally:
-            self._edits = edits
-
     def interleave(self, *args: Any, **kwargs: Any) -> Any:
         """As nnsight's, which also runs calls without a `with`; they run alone too."""
         with one_at_a_time():
@@ -143,6 +131,18 @@ def _kept_there(kwargs: dict[str, Any]) -> dict[str, Any]:
     if alone is None or alone in ("disk", "auto", "balanced", "balanced_low_0", "sequential"):
         return kwargs
     return {**kwargs, "device": alone}
+
+
+@contextlib.contextmanager
+def unedited(model: Any) -> Iterator[None]:
+    """The model inside without edits made in place, nor what an interrupted trace left behind."""
+    edits, model._edits = model._edits, []
+    model.interleaver.cancel()
+    model.interleaver.interleaving = False
+    try:
+        yield
+    finally:
+        model._edits = edits
 
 
 def _require_sound(model: Any) -> None:

@@ -18,7 +18,7 @@ from tracekit.model.adapters.layers import adapter_name, current_adapter, freeze
 from tracekit.model.adapters.switch import switch
 from tracekit.model.checks.check import verify
 from tracekit.model.embedded import EMBEDDED, embedded_model, is_hub_id
-from tracekit.model.guarded_model import GuardedModel
+from tracekit.model.guarded_model import GuardedModel, unedited
 from tracekit.model.record import (
     FLOATS,
     QUANTISED,
@@ -280,7 +280,7 @@ def _origin(
 
 def _settle(about: Origin, check: bool) -> bool:
     """The weights' fingerprint, and the proofs; whether there were any."""
-    with about.root.bare():
+    with unedited(about.root):
         about.weights = weights_fingerprint(about.root._module)
         if check:
             about.reference = verify(about.root)
