@@ -26,7 +26,7 @@ from experiments.audit.phases import (
     replay,
     response,
 )
-from experiments.audit.plan import planning
+from experiments.audit.plan import planning, room
 from experiments.audit.run import Run, default_folder
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
@@ -95,7 +95,7 @@ def audit(
     _refuse_gap(folder, wanted, _phases(settings))
     needs_model = bool(set(pending) & set(WITH_MODEL))
     if needs_model:
-        planning.refuse_small(settings, folder, copies, experiment.hub)
+        room.refuse_small(settings, folder, copies, experiment.hub)
     inputs = prepare(settings, experiment, load) if needs_model else None
     if processes.is_first():
         Run(folder).claim(made_of)

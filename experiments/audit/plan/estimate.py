@@ -45,6 +45,22 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What a search for habits asks: `rows` prompts of `asked` tokens, `said` tokens of answer.
+
+    `amplified` prompts at each further strength, and `samples` answers to `again` prompts of the
+    other half, by the bare model, the adapter, and the adapter amplified.
+    """
+
+    rows: int = 760
+    asked: int = 60
+    said: int = 48
+    amplified: int = 64
+    samples: int = 2
+    again: int = 144
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes on the device (all cards together), and tokens of a batch."""
 
@@ -146,6 +162,29 @@ def costs(
         "capture": _sum(_times(window, work.kept), _times(whole, work.arms)),
         "replay": _times(whole, work.again),
     }
+
+
+def search(
+    shape: Shape,
+    dtype: str,
+    held: Memory,
+    peak: float,
+    bandwidth: float,
+    look: Search | None = None,
+) -> Cost:
+    """FLOPs and seconds of the search for habits with the shipped battery, without benign adapters.
+
+    Answers of the bare model and the adapter; of half of the prompts, and those amplified, each
+    token's likelihood with the adapter on and off; and new answers where a habit should show.
+    """
+    look = look or Search()
+    row = look.asked + look.said
+    answers = 2 * look.rows + look.rows // 2 + 2 * look.amplified + 3 * look.samples * look.again
+    reread = 2 * (look.rows + look.rows // 2 + 2 * look.amplified)
+    groups = max(answers * row / max(held.generate_budget, 1), 1)
+    said = forward(shape, dtype, answers * row, groups * (1 + look.said), peak, bandwidth)
+    batches = max(reread * row / max(held.generate_budget, 1), 1)
+    return _sum(said, forward(shape, dtype, reread * row, batches, peak, bandwidth))
 
 
 def _sum(a: Cost, b: Cost) -> Cost:

@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import psutil
 
 from experiments.audit.experiment import Experiment, HubSet
 from experiments.audit.options import Parser, count, number, numbers, positive
 from experiments.audit.phases import activations
 from experiments.audit.phases.response import SAMPLED
-from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory
-from experiments.audit.plan.shapes import Shape, at_hand, rank, shape
+from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory, search
+from experiments.audit.plan.shapes import Shape, rank, shape
 from experiments.audit.prompt_sets import read
-from experiments.audit.run import Run
 from experiments.audit.settings.groups import Prompts, Settings
 from experiments.audit.vectors.stories import placebo_sets
 from tracekit.errors import InputError
@@ -33,6 +28,7 @@ from tracekit.errors import InputError
 CHARACTERS = 4  # of English text a token
 TEMPLATE = 35  # tokens of a chat template with its default system message
 REPLAYS = 5  # likelihoods and means under two weights each, and the questions asked afterwards
+SEARCH = "before it, the search for habits of `tracekit audit ADAPTER`"
 SPARE = 0.95  # of a card's memory; the rest is fragmentation
 
 
@@ -93,7 +89,7 @@ def verdict(made: Plan) -> str:
     peak, there = made.held.peak, made.card * made.cards
     if made.settings.model.remote == "ndif":
         return "verdict: nothing to fit here; the weights are on NDIF's machines."
-    line = f"{made.dtype} needs {_gb(peak)} of {_gb(there)} ({SPARE:.0%} may be used)"
+    line = f"{made.dtype} needs {gigabytes(peak)} of {gigabytes(there)} ({SPARE:.0%} may be used)"
     if fits(made):
         return f"verdict: fits. {line}."
     return f"verdict: does not fit. {line}. {_would_fit(made)}"
@@ -104,7 +100,7 @@ def _would_fit(made: Plan) -> str:
     for dtype in smaller:
         other = _as(made, dtype)
         if fits(other):
-            return f"--dtype {dtype} would fit ({_gb(other.held.peak)}), or {_cards(made)}."
+            return f"--dtype {dtype} would fit ({gigabytes(other.held.peak)}), or {_cards(made)}."
     return f"What would fit: {_cards(made)}."
 
 
@@ -119,51 +115,8 @@ def _cards(made: Plan) -> str:
     for cards in range(made.cards, 1025):
         held = memory(made.shape, made.rank, made.dtype, made.work, made.card * cards, cards)
         if held.peak <= SPARE * made.card * cards:
-            return f"--cards {cards} of {_gb(made.card)} in {made.dtype}"
-    return f"cards of more than {_gb(made.card)}"
-
-
-def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -> None:
-    """Raise `ValueError` when memory or disk are too small for what is left of the run.
-
-    `done` are the bytes that the folder already has; `free` is the disk's own answer by default.
-    """
-    if made.settings.model.remote != "ndif" and not fits(made):
-        raise InputError(
-            f"The run {made.settings.preset!r} was asked for; "
-            f"{verdict(made).removeprefix('verdict: ')}"
-        )
-    place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    there = shutil.disk_usage(place).free if free is None else free
-    needed = max(on_disk(made) - done, 0)
-    if needed > there:
-        raise InputError(
-            f"The run {made.settings.preset!r} will write about {_gb(needed)} of traces and "
-            f"{_gb(there)} are free on the disk of {folder.name!r}. Give --out on a larger disk, "
-            "fewer --layers, or a smaller --limit."
-        )
-
-
-def refuse_small(
-    settings: Settings, folder: Path, copies: int = 1, hub: HubSet | None = None
-) -> None:
-    """Raise `ValueError` when this machine's memory or disk are too small for the run.
-
-    `copies` processes hold the model each, and share the machine. Only for dtypes, models and
-    adapters whose sizes are at hand; what a remote service holds is not asked.
-    """
-    names = [arm.adapter or "" for arm in settings.adapters.arms]
-    if settings.model.dtype not in ("auto", *HELD) or not at_hand(settings.model.name, *names):
-        return
-    import torch
-
-    cards = torch.cuda.device_count()
-    there = psutil.virtual_memory().available / copies
-    if cards:
-        there = min(torch.cuda.get_device_properties(n).total_memory for n in range(cards))
-    made = plan(settings, there, max(cards // copies, 1), cards > 0, hub)
-    done = Run(folder).stored
-    refuse(made, folder, done)
+            return f"--cards {cards} of {gigabytes(made.card)} in {made.dtype}"
+    return f"cards of more than {gigabytes(made.card)}"
 
 
 def on_disk(made: Plan) -> float:
@@ -222,17 +175,17 @@ def _shown(made: Plan) -> list[str]:
         "overhead": "the driver's own",
     }
     others = ", ".join(
-        f"{name} {_gb(_as(made, name).held.weights)}" for name in ("bfloat16", "int8", "nf4")
+        f"{name} {gigabytes(_as(made, name).held.weights)}" for name in ("bfloat16", "int8", "nf4")
     )
-    rows = [(names.get(part, part), _gb(getattr(held, part))) for part in parts]
+    rows = [(names.get(part, part), gigabytes(getattr(held, part))) for part in parts]
     about = f"{settings.preset}: {settings.model.name}, {made.shape.parameters:,} parameters"
     if settings.model.remote == "ndif":
         return [f"{about}, on NDIF; phases are timed as on one card here"]
     return [
-        f"{about}, {made.cards} × {_gb(made.card)}",
+        f"{about}, {made.cards} × {gigabytes(made.card)}",
         f"bytes of weights: {others}; held here as {made.dtype}",
         "",
-        *_aligned([("memory", ""), *rows, ("peak at once", _gb(held.peak))]),
+        *_aligned([("memory", ""), *rows, ("peak at once", gigabytes(held.peak))]),
     ]
 
 
@@ -246,6 +199,9 @@ def _time(made: Plan, options: argparse.Namespace) -> list[str]:
     rows.append((f"download and load {loads} model(s)", "", f"{fetched / 3600:.2f}"))
     hours = (sum(cost.seconds for cost in found.values()) + fetched) / 3600
     rows.append(("all", "", f"{hours:.2f}"))
+    looked = search(made.shape, made.dtype, made.held, reached, options.bandwidth * 1e12)
+    hours_of = f"{looked.seconds / 3600:.2f}"
+    rows.append((SEARCH, f"{looked.flops / 1e15:,.1f}", hours_of))
     said = (
         f"at {options.peak:g} TFLOP/s × {options.utilisation:.0%}, {options.bandwidth:g} TB/s, a "
         f"download of {options.download:g} GB/s; one stream of work, cards one after another; "
@@ -257,7 +213,7 @@ def _time(made: Plan, options: argparse.Namespace) -> list[str]:
 def _disk(made: Plan) -> list[str]:
     adapters = len(made.settings.arms) - 1
     found = disk(made.shape, made.rank, made.work, _loads(made.settings), adapters)
-    return _aligned([("disk", ""), *((name, _gb(size)) for name, size in found.items())])
+    return _aligned([("disk", ""), *((name, gigabytes(size)) for name, size in found.items())])
 
 
 def _loads(settings: Settings) -> int:
@@ -272,11 +228,19 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _gb(size: float) -> str:
+def gigabytes(size: float) -> str:
+    """Bytes as a reader wants them.
+
+    >>> gigabytes(2.5e9)
+    '2.5 GB'
+    """
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
-_CHANGES = ("model", "base", "organism", "control", "dtype", "prompts", "layers", "limit", "pairs")
+_CHANGES = (
+    *("model", "base", "organism", "control", "dtype", "prompts", "split"),
+    *("layers", "limit", "pairs"),
+)
 
 
 def command_line(module: str) -> argparse.ArgumentParser:
@@ -292,7 +256,7 @@ def command_line(module: str) -> argparse.ArgumentParser:
     parser.add_argument("--utilisation", type=positive, default=0.4, help="of the peak")
     parser.add_argument("--download", type=positive, default=0.2, help="GB/s from the hub")
     parser.add_argument("--price", type=number, default=3.0, help="of a card and hour")
-    for name in ("model", "base", "organism", "control", "dtype", "prompts"):
+    for name in ("model", "base", "organism", "control", "dtype", "prompts", "split"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--layers", type=numbers)
     parser.add_argument("--limit", type=int)

@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from experiments.audit.plan import planning as plans
+from experiments.audit.plan import room
 from experiments.audit.plan.shapes import at_hand, rank, shape
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
@@ -123,18 +124,18 @@ def test_less_is_written_with_fewer_layers_or_prompts() -> None:
 
 def test_too_little_memory_or_disk_is_refused(tmp_path: Path) -> None:
     made = planned(read_preset("llama-70b"), 80e9)
-    plans.refuse(made, tmp_path, free=1e12)
+    room.refuse(made, tmp_path, free=1e12)
     with pytest.raises(ValueError, match=r"will write about 6\d\.\d GB .* 10\.0 GB are free"):
-        plans.refuse(made, tmp_path, free=10e9)
-    plans.refuse(made, tmp_path, done=60e9, free=10e9)  # what is there is not written again
+        room.refuse(made, tmp_path, free=10e9)
+    room.refuse(made, tmp_path, done=60e9, free=10e9)  # what is there is not written again
     with pytest.raises(ValueError, match=r"does not fit\. nf4 needs .* --cards 2"):
-        plans.refuse(planned(read_preset("llama-70b"), 48e9), tmp_path, free=1e12)
+        room.refuse(planned(read_preset("llama-70b"), 48e9), tmp_path, free=1e12)
 
 
 def test_a_run_is_refused_before_anything_is_fetched_or_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plans.psutil, "virtual_memory", lambda: _Memory(16e9))
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: _Memory(16e9))
     assert main(["run", "--preset", "llama-70b", "--out", str(tmp_path / "run")]) == 2
     assert "does not fit. nf4 needs" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
