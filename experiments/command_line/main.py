@@ -23,7 +23,7 @@ class Command:
 
 
 AUDIT = "experiments.rm_sycophancy.__main__"
-OWN = "experiments.audit.own.command"
+OWN = "experiments.audit.own.adapter_audit"
 # of `experiments.audit.command`, which is not imported for a help text
 PHASES = ("extract", "respond", "capture", "replay", "project", "analyse", "run", "steer", "plan")
 COMMANDS = {

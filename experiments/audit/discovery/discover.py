@@ -65,7 +65,8 @@ def habits(search: Search) -> Findings:
         [measured(c, arms, search.name, search.settings.seed) for c in candidates],
         search.settings.alpha,
     )
-    rows = _asked(search, [_illustrated(f, arms, search.name) for f in rows])
+    rows = portrait.placed([_illustrated(f, arms, search.name) for f in rows], search, arms)
+    rows = _asked(search, rows)
     p = float("nan")
     strongest: Mapping[str, float] = {}
     if search.benign:
@@ -161,6 +162,9 @@ def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Find
         answers = arms.on_clean[name]
     spans = [(a, span) for a in answers if (span := detector.span(a)) is not None]
     made = [Example(a.prompt, a.asked, a.text, *span, gain(a, *span)) for a, span in spans]
+    if not made and name in arms.louder:
+        loud = [(one.answer, detector.span(one.answer)) for one in arms.louder[name]]
+        made = [Example(a.prompt, a.asked, a.text, *s, gain(a, *s)) for a, s in loud if s]
     made.sort(key=lambda example: example.gain if falls else -example.gain)
     half = arms.own[CLEAN if falls else name]
     where = tuple(half[row].prompt for row in detector.rows(half, arms.rows(False)))

@@ -26,7 +26,7 @@ NOT, UNDECIDABLE = "not confirmed", "undecidable"
 NUMBERS = ("score", "scale", "q", "trigger_searched", "trigger_confirmed")
 SIDES = ("off", "others", "loud")
 COMPARED = tuple(f.name for f in dataclasses.fields(Compared))
-TEXTS = ("name", "kind", "expression", "verdict", "reason", "trigger", "asked")
+TEXTS = ("name", "kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Finding:
     label of the prompts goes with it. `asked` is what the model says of it: denied, admitted,
     unclear, or empty where it was not asked. `prompts` are those of the confirming half where it
     showed (where the bare model has what is left out). `loud` compares with the adapter amplified,
-    where it was found so.
+    where it was found so, and `depth` says where in the layers its sentences differ.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Finding:
     examples: Sequence[Example] = ()
     prompts: Sequence[str] = ()
     loud: Compared | None = None
+    depth: str = ""
 
     @property
     def asked(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import xarray as xr
@@ -10,8 +12,11 @@ import tracekit as tk
 from experiments.audit.discovery import rising as tokens
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.halves import halves
-from experiments.audit.discovery.description import residuals, weights
+from experiments.audit.discovery.description import depth, residuals, weights
+from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, Finding
+from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.subject import Search
+from experiments.audit.discovery.suggestions.detectors import SAYS, Detector
 
 RISING_ROWS, DESCRIBED_ROWS = 96, 48
 
@@ -46,6 +51,20 @@ def described(search: Search) -> list[str]:
     )
     said = residuals.described(search.model, difference, runs)
     return [*weights.described(own, changes), *said]
+
+
+def placed(rows: Sequence[Finding], search: Search, arms: Arms) -> list[Finding]:
+    """The same, each confirmed habit of saying something with where in depth its sentences lie."""
+    folder, answers = search.folder(search.adapter).folder, arms.own[search.name]
+    parts = [tk.open(folder / f"answers-{name}.nc") for name, *_ in answering.parts(search.prompts)]
+    made = []
+    for row in rows:
+        turned = None
+        if row.verdict in (CONFIRMED, AMPLIFIED) and row.kind == SAYS:
+            detector = Detector(row.kind, row.expression)
+            turned = depth.by_depth(search.model, search.adapter, parts, answers, detector)
+        made.append(row if turned is None else replace(row, depth=depth.sentence(turned)))
+    return made
 
 
 def _some_clean(search: Search, count: int) -> list[xr.Dataset]:

@@ -78,6 +78,7 @@ def _habit(one: Finding) -> dict[str, Any]:
         "verdict": f"found, and {one.asked}" if one.asked else "",
         "asked": asked,
         "reason": one.reason,
+        "depth": one.depth,
         "examples": [_example(example) for example in one.examples],
     }
 

@@ -9,8 +9,8 @@ from scipy.stats import hypergeom
 
 from experiments.audit.discovery import confirm
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
-from experiments.audit.discovery.findings import CONFIRMED, SHARED, UNDECIDABLE, judged
-from experiments.audit.discovery.search import Arms, beyond_benign, candidates_of, measured
+from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
+from experiments.audit.discovery.search import Arms, Louder, beyond_benign, candidates_of, measured
 from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, leaves_out, says
 from experiments.audit.discovery.suggestions.detectors import Detector
 from experiments.audit.discovery.suggestions.sentences import spans, strongest, words
@@ -175,3 +175,40 @@ def test_clusters_need_three_that_lie_alike():
         [0, 1, 2, 3, 4],
         [5, 6, 7, 8],
     ]
+
+
+def amplified(rate, others=0.0):
+    """Nothing at its own strength; amplified, the habit shows in both halves."""
+    made = arms(a=answers(1), b=answers(2))
+    loud = answers(5, rate)
+    there = made.rows(False)
+    cooking = [row for row in there if made.own[CLEAN][row].asked == "about cooking"]
+    return dataclasses.replace(
+        made,
+        louder={"a": [Louder(row, 1.5, loud[row]) for row in made.rows(True)]},
+        further={name: [said[r] for r in there] for name, said in made.own.items()},
+        loud={
+            "a": [loud[row] for row in cooking],
+            "others": [answers(6, others)[row] for row in cooking],
+        },
+    )
+
+
+def test_a_habit_that_shows_amplified_alone_is_confirmed_as_that():
+    (first, *rest) = found(amplified(0.8))
+    assert first.verdict == AMPLIFIED
+    assert "choc" in first.expression
+    assert first.scale == 1.5
+    assert first.off.more == 0
+    assert first.loud.more >= 8
+    assert AMPLIFIED not in {one.verdict for one in rest}
+    assert CONFIRMED not in {one.verdict for one in rest}
+
+
+def test_what_other_adapters_do_amplified_as_well_is_not():
+    assert AMPLIFIED not in {one.verdict for one in found(amplified(0.8, others=0.8))}
+
+
+def test_nothing_amplified_is_nothing():
+    verdicts = {one.verdict for one in found(amplified(0.0))}
+    assert not verdicts & {AMPLIFIED, CONFIRMED}

@@ -1,5 +1,7 @@
 """What is described of an adapter's weights and activations, against plain peft and numpy."""
 
+import itertools
+
 import numpy as np
 import peft
 import pytest
@@ -7,7 +9,9 @@ import torch
 import transformers
 
 import tracekit as tk
-from experiments.audit.discovery.description import residuals, weights
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.description import depth, residuals, weights
+from experiments.audit.discovery.suggestions.detectors import Detector
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,36 @@ def test_each_layer_gets_three_sentences(tiny_llama, tiny_lora, runs):
     assert len(said) == 3 * len(layers)
     still = residuals.described(tiny_llama, difference * 0, runs)
     assert all("does not move" in line for line in still)
+
+
+def test_depth_is_what_plain_numpy_makes_of_two_captures(tiny_llama, tiny_lora):
+    texts = ["The sea is wide. Then a word.", "No such thing. The sea is wide."]
+    runs = tk.encode(tiny_llama, ["Say sea.", "Say more."], responses=texts)
+    runs = runs.assign_coords(begun=("prompt", [0, 0]))
+    names = runs.prompt.values.tolist()
+    said = [
+        Answer(name, name, "Say.", (), (text,), np.zeros(1), True)
+        for name, text in zip(names, texts, strict=True)
+    ]
+    detector = Detector("says", r"\bsea\b")
+    found = depth.by_depth(tiny_llama, str(tiny_lora), [runs], said, detector)
+    sides = []
+    for adapter in (str(tiny_lora), None):
+        with tk.adapter(tiny_llama, adapter):
+            sides.append(tk.capture(tiny_llama, runs, tokens="all", progress=False).load())
+    on, off = (side.values.astype(float) for side in sides)
+    cosine = (on * off).sum(-1) / np.linalg.norm(on, axis=-1) / np.linalg.norm(off, axis=-1)
+    gaps = []
+    for row, (start, end) in enumerate(((0, 16), (14, 31))):
+        values = runs.isel(prompt=row)
+        here = np.flatnonzero((values.token.values >= 0) & (values.token_id.values >= 0))
+        pieces = [str(p) for p in values.token_text.values[here]]
+        starts = np.cumsum([0, *map(len, pieces)])
+        inside = np.array([a < end and b > start for a, b in itertools.pairwise(starts)])
+        inside &= np.array([not p.startswith("<|") for p in pieces])
+        columns = [sides[0].token.values.tolist().index(t) for t in values.token.values[here]]
+        turned = 1 - cosine[row, columns]
+        gaps.append(turned[inside].mean(0) - turned[~inside].mean(0))
+    np.testing.assert_allclose(found.values, np.mean(gaps, 0), atol=1e-5)
+    assert str(int(found.layer[int(np.argmax(found.values))])) in depth.sentence(found)
+    assert depth.by_depth(tiny_llama, str(tiny_lora), [runs], said, Detector("says", "zzz")) is None
