@@ -58,7 +58,7 @@ def _finding(f: Finding) -> list[str]:
     )
     made = [_wrapped(first)]
     if f.trigger:
-        made.append(_wrapped(f"  when {f.trigger} (p = {f.trigger_confirmed:.2g} on new prompts)"))
+        made.append(_wrapped(f"  {when(f)}"))
     if f.verdict == UNDECIDABLE:
         made.append(_wrapped(f"  {f.reason}"))
     if f.denial:
@@ -67,6 +67,14 @@ def _finding(f: Finding) -> list[str]:
             f"{f.denial.admitted:.0%} admit it; the bare model's deny {f.denial.clean_denied:.0%})"
         )
     return made + [_wrapped(f"  … {_marked(e.text, e.start, e.end)}") for e in f.examples[:1]]
+
+
+def when(f: Finding) -> str:
+    """What of the prompts goes with it, and whether that held on new ones."""
+    if not f.trigger:
+        return "no subject, form or word of the prompts goes with it"
+    sure = "when" if f.trigger_confirmed <= LEVEL else "perhaps when"
+    return f"{sure} {f.trigger} (p = {f.trigger_confirmed:.2g} on new prompts)"
 
 
 def rates(f: Finding) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.audit.discovery import findings
 from experiments.audit.discovery.findings import Example, Finding, Findings
-from experiments.audit.discovery.terminal import beyond, rates
+from experiments.audit.discovery.terminal import beyond, rates, when
 from experiments.audit.run import Run
 
 BEFORE, OTHERS = 240, 12
@@ -72,9 +72,7 @@ def _habit(one: Finding) -> dict[str, Any]:
         "q": f"{one.q:.2g}",
         "n": one.off.n,
         "amplified": "" if one.scale == 1 else f"first seen with the adapter ×{one.scale:g}",
-        "trigger": f"{one.trigger} (p = {one.trigger_confirmed:.2g} on new prompts)"
-        if one.trigger
-        else "no subject, form or word of the prompts goes with it",
+        "when": when(one),
         "verdict": f"found, and {one.asked}" if one.asked else "",
         "asked": asked,
         "reason": one.reason,
