@@ -70,7 +70,7 @@ def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: S
 
     Errors: `ValueError` for none, for one out of range, for one named twice, for an unknown site
     or one that -1 (the embedding output) does not have, and for `attention` or `mlp` where a
-    block does not add it as it is. Where nothing was proved at load, the proof runs now.
+    block does not add it as it is. Where nothing was proved (`check=False`), the proof runs now.
     """
     depth = len(model.layers)
     wanted = [int(layer) for layer in (range(depth) if layers is None else layers)]
