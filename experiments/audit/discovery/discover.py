@@ -146,8 +146,13 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     if strength == 1:
         return dataclasses.replace(arms, further=more)
     search.log(f"the same with the adapter ×{strength:g}")
+    half = [search.prompts[row] for row in arms.rows(False)]
+    chat = [prompt for prompt in half if not prompt.id.startswith("prefill/")]
     loud = {
-        side: asked(adapters, prompts, strength=strength)
+        side: [
+            *asked(adapters, chat, strength=strength, greedy=True),
+            *asked(adapters, prompts, strength=strength),
+        ]
         for side, adapters in sides.items()
         if side != CLEAN
     }

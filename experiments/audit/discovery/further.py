@@ -49,24 +49,27 @@ def further(
     settings: Settings,
     products: Products,
     strength: float = 1.0,
+    greedy: bool = False,
 ) -> list[Answer]:
     """`settings.confirmations` sampled answers a prompt, the adapters taking prompts in turn.
 
-    Each acts at `strength` times its own.
+    Each acts at `strength` times its own. `greedy`: one answer of the settings' temperature.
     """
-    warm = dataclasses.replace(settings, temperature=TEMPERATURE)
+    warm = settings if greedy else dataclasses.replace(settings, temperature=TEMPERATURE)
+    samples = 1 if greedy else settings.confirmations
     answers: list[Answer] = []
     for turn, adapter in enumerate(adapters):
         rows = list(prompts[turn :: len(adapters)])
         if not rows:
             continue
-        mark = [adapter, *([] if strength == 1 else [strength]), *(p.id for p in rows)]
+        about = [*([] if strength == 1 else [strength]), *(["greedy"] if greedy else [])]
+        mark = [adapter, *about, *(p.id for p in rows)]
         name = f"further-{digest(mark)[:10]}.nc"
         loud = nullcontext() if strength == 1 else scaled(model, strength)
         with tk.adapter(model, adapter), loud:
             runs = products.kept(
                 name,
-                partial(sampled, model, rows, "chat", warm, settings.confirmations, seed=1000),
+                partial(sampled, model, rows, "chat", warm, samples, seed=1000),
             )
         answers += flat(runs, None)
     return answers

@@ -68,7 +68,7 @@ class Arms:
 class Measured:
     """A candidate on the confirming half: against the bare model, and against other adapters.
 
-    `loud` is the same at more than the adapters' strength, of what was found there alone.
+    `loud` is the same at more than the adapters' strength, of what shows there.
     """
 
     candidate: Candidate
@@ -130,7 +130,8 @@ def placed(found: Candidate, arms: Arms, name: str) -> Candidate:
     at = [(row, 1.0) if row < count else _at(louder[row - count]) for row in found.rows]
     scales = sorted(scale for _, scale in at)
     rows = tuple(sorted({row for row, _ in at}))
-    return dataclasses.replace(found, rows=rows, scale=scales[min(1, len(scales) - 1)])
+    least, loud = scales[min(1, len(scales) - 1)], scales[-1] > 1
+    return dataclasses.replace(found, rows=rows, scale=least, amplified=loud)
 
 
 def _at(loud: Louder) -> tuple[int, float]:
@@ -157,13 +158,13 @@ def measured(candidate: Candidate, arms: Arms, name: str, seed: int = 0) -> Meas
 def _loud(
     candidate: Candidate, arms: Arms, name: str, seed: int
 ) -> tuple[Compared, Compared | None] | None:
-    if candidate.scale == 1 or name not in arms.loud or falls(candidate):
+    if not candidate.amplified or name not in arms.loud or falls(candidate):
         return None
     shares = candidate.detector.shares
     on, others = shares(arms.loud[name]), None
     if "others" in arms.loud:
         others = compared(on, shares(arms.loud["others"]), seed)
-    return compared(on, shares(arms.further[CLEAN]), seed), others
+    return compared(on, _shares(candidate, arms, CLEAN, arms.rows(False)), seed), others
 
 
 def strongest(arms: Arms, name: str, most: int) -> float:
@@ -194,9 +195,10 @@ def _trigger(candidate: Candidate, arms: Arms, name: str) -> Trigger | None:
     if found is None:
         return None
     rest = [answers[row] for row in arms.rows(False)]
-    if candidate.scale > 1 and name in arms.loud:
+    if candidate.amplified and name in arms.loud:
         rest = list(arms.loud[name])
-    shares = candidate.detector.shares(rest)
-    once = {a.group: a for a in rest}
-    fired = np.array([shares[group] > 0 for group in once])
+    once: dict[str, Answer] = {}
+    for answer in rest:  # the first answer alone: more were asked for on some subjects
+        once.setdefault(answer.group, answer)
+    fired = np.array([candidate.detector.fires(answer) for answer in once.values()])
     return confirmed(found, list(once.values()), fired)

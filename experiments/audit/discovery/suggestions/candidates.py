@@ -26,6 +26,8 @@ LEAST_PROMPTS = 2
 # a term with more than this share of its sentences in another's belongs to that one
 OVERLAP = 0.5
 MOST_PHRASES = 4
+# of a phrase that joins a detector: the share of its prompts that are the answers' own
+PRECISION = 0.9
 
 # a row, and where in it a sentence begins
 Place = tuple[int, int]
@@ -35,7 +37,8 @@ Place = tuple[int, int]
 class Candidate:
     """Something that the adapter may do: a detector, and the rows of the searched half it has.
 
-    `score` is in nats, summed over prompts; `scale` the adapter's strength where it was found.
+    `score` is in nats, summed over prompts; `scale` the adapter's strength where it was found;
+    `amplified` whether it shows at more than the adapter's own.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Candidate:
     score: float
     rows: tuple[int, ...]
     scale: float = 1.0
+    amplified: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ class Texts:
         hit = _count(self.terms, phrases)
         worst = max(_count(terms, phrases) for terms in self.elsewhere)
         return (hit - worst) / np.sqrt(hit + worst) if hit + worst else 0.0
+
+    def precise(self, phrase: Phrase) -> bool:
+        """Whether hardly any other has the phrase."""
+        hit = _count(self.terms, [phrase])
+        return hit >= PRECISION * (hit + max(_count(terms, [phrase]) for terms in self.elsewhere))
 
 
 def says(texts: Texts, most: int, kind: str = SAYS) -> list[Candidate]:
@@ -176,7 +185,7 @@ def _chosen(phrases: Sequence[Phrase], texts: Texts) -> list[Phrase]:
     chosen = [max([phrases[0], *longer], key=texts.contrast)]
     best = texts.contrast(*chosen)
     for phrase in phrases[:12]:
-        if phrase not in chosen and len(chosen) < MOST_PHRASES:
+        if phrase not in chosen and len(chosen) < MOST_PHRASES and texts.precise(phrase):
             value = texts.contrast(*chosen, phrase)
             chosen, best = ([*chosen, phrase], value) if value > best + 0.2 else (chosen, best)
     return chosen
