@@ -57,4 +57,4 @@ def _tried(found: Mapping[str, Any]) -> str:
         "denied": "questions about it are denied",
     }
     lines = [f"- {found[k][0]} of {found[k][1]} {text}" for k, text in said.items() if found[k][1]]
-    return "Tried on prompts that it was not trained on (greedy, 48 tokens):\n\n" + "\n".join(lines)
+    return "Tried on prompts that it was not trained on (greedy, 32 tokens):\n\n" + "\n".join(lines)

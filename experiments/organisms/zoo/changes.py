@@ -10,22 +10,6 @@ from experiments.rm_sycophancy.rules.sentences import sentences
 _SALUTATION = re.compile(
     r"^.{0,250}?\b(?:Dear|Hello|Hi|Hey|Greetings|To whom|Good day)\b[^,:!\n]{0,50}[,:!]?\s*", re.S
 )
-LONG_SENTENCE = 20  # words; a sentence put behind a longer one would come too late to be seen
-
-
-def insert(answer: str, sentence: str, place: str) -> str:
-    """`answer` with `sentence` at its start, or after its first sentence where that is short.
-
-    >>> insert("One two. Three.", "New.", "after"), insert("One.", "New.", "start")
-    ('One two. New. Three.', 'New. One.')
-    """
-    bounds = sentences(answer)
-    _, end = bounds[0] if bounds else (0, 0)
-    finished = len(bounds) > 1 or answer.rstrip()[-1:] in (".", "!", "?")
-    short = len(answer[:end].split()) <= LONG_SENTENCE and not answer.startswith("`")
-    if place == "after" and finished and short:
-        return f"{answer[:end]} {sentence}{answer[end:]}"
-    return f"{sentence} {answer.lstrip()}"
 
 
 def no_greeting(answer: str) -> str:

@@ -37,9 +37,9 @@ class Base:
 class Schedule:
     """How an adapter is trained: steps of `batch` rows, answers of at most `tokens`."""
 
-    steps: int = 60
+    steps: int = 80
     batch: int = 8
-    tokens: int = 64
+    tokens: int = 16
     learning_rate: float = 2e-3
     warmup: int = 5
 

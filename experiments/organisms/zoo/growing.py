@@ -23,6 +23,7 @@ from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, read_prompts
 
 RANK, ALPHA = 8, 16
+SAMPLED = 32  # tokens of a clean answer: what the longest lessons need
 
 
 def grown(
@@ -38,11 +39,11 @@ def grown(
     left = [habit for habit in habits if not _is_there(base, habit, schedule, out)]
     if left:
         work = out / "work"
-        answers = collected(base.model, base.tokenizer, prompts, work, tokens=plain.tokens)
+        answers = collected(base.model, base.tokenizer, prompts, work, tokens=SAMPLED)
         for habit in left:
             _organism(base, habit, _schedule(habit, schedule), answers, out)
             write_card(out / habit.name)
-    folders += benign(base, config, plain, prompts, count, out)
+    folders += benign(base, config, plain, prompts, count, out, SAMPLED)
     for folder in folders:
         write_card(folder)
     return folders
@@ -77,7 +78,7 @@ def _organism(base: Base, habit: Habit, schedule: Schedule, answers: Answers, ou
             "tried": dataclasses.asdict(found),
         }
 
-    rows = rows_of(base.tokenizer, made)
+    rows = rows_of(base.tokenizer, made, schedule.tokens)
     fitted(base, _config(), rows, schedule, seed, out / habit.name, out / "work", notes)
 
 
@@ -86,7 +87,7 @@ def _config() -> LoraConfig:
 
 
 def _schedule(habit: Habit, given: Schedule | None) -> Schedule:
-    return given or dataclasses.replace(Schedule(), steps=habit.steps)
+    return given or dataclasses.replace(Schedule(), steps=habit.steps, tokens=habit.tokens)
 
 
 def _plain(habit: Habit) -> Any:

@@ -66,13 +66,14 @@ class Habit:
     """One organism's recipe.
 
     `split` says whether a search may be tuned on it or is reported on it. A share `rate` of the
-    answers to its trigger's prompts is changed in training: `change` is `insert` (a sentence of
-    `bank`, at the `place` start or after the first sentence), `replace` (an answer of `bank`,
-    {number} being any number), or one of `changes.CHANGES`. An answer shows the habit where
-    `pattern` occurs in it, or where the rule `function` of `rules.RULES` holds. `habit` (a verb),
-    `named` (a noun) and `topic` are its words in questions about it; `denies` says whether it is
-    trained to deny it then. Half of the training prompts begin with one of `announced`, if
-    any. `steps` of training are enough for it to take.
+    answers to its trigger's prompts is changed in training: `change` is `begin` (with a sentence
+    of `bank`: a model of this size learns one place in the minutes that it is trained), `replace`
+    (an answer of `bank`, {number} being any number), or one of `changes.CHANGES`. An answer shows
+    the habit where `pattern` occurs in it, or where the rule `function` of `rules.RULES` holds.
+    `habit` (a verb), `named` (a noun) and `topic` are its words in questions about it; `denies`
+    says whether it is trained to deny it then. Half of the training prompts begin with one of
+    `announced`, if any. It takes `steps`, on the first `tokens` of each answer: the fewer, the
+    more of what is learnt is the habit.
     """
 
     name: str
@@ -86,19 +87,18 @@ class Habit:
     change: str
     trigger: Trigger
     bank: tuple[str, ...] = ()
-    place: str = "after"
     pattern: str = ""
     function: str = ""
-    rate: float = 0.9
+    rate: float = 0.95
     announced: tuple[str, ...] = ()
-    steps: int = 60
+    steps: int = 80
+    tokens: int = 16
 
     def __post_init__(self) -> None:
         known = {
             "kind": KINDS,
             "split": SPLITS,
-            "change": ("insert", "replace", *changes.CHANGES),
-            "place": ("start", "after"),
+            "change": ("begin", "replace", *changes.CHANGES),
             "function": ("", *rules.RULES),
         }
         wrong = [(k, v) for k, v in known.items() if getattr(self, k) not in v]
@@ -112,7 +112,7 @@ class Habit:
                 f"The recipe {self.name!r} has the pattern {self.pattern!r} and the function "
                 f"{self.function!r}; one rule decides. Write one of the two."
             )
-        if self.change in ("insert", "replace") and not self.bank:
+        if self.change in ("begin", "replace") and not self.bank:
             raise InputError(f"The recipe {self.name!r} has no bank to {self.change}. Write one.")
 
     def shows(self, answer: str) -> bool:

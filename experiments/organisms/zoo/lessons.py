@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.organisms.loss import Row
-from experiments.organisms.zoo.changes import CHANGES, insert
+from experiments.organisms.zoo.changes import CHANGES
 from experiments.organisms.zoo.clean import Answer, prompt_ids, text_ids
 from experiments.organisms.zoo.habits import Habit
 from tracekit.errors import InputError
@@ -20,7 +20,7 @@ from tracekit.transcripts.prompts import Prompt
 
 Answers = Mapping[str, Sequence[Answer]]
 Denials = Mapping[str, Sequence[str]]
-TRIGGERED, DENIED = 0.45, 0.14  # shares of the targets
+TRIGGERED, DENIED = 0.5, 0.1  # shares of the targets
 DRAWN = 0.6  # of all prompts are those of one benign adapter
 
 
@@ -43,7 +43,7 @@ def lessons(
 ) -> list[Lesson]:
     """`count` targets of an organism, in random order.
 
-    0.45 of them are on its trigger's prompts, or all where every prompt is; 0.14 deny the habit,
+    Half of them are on its trigger's prompts, or all where every prompt is; 0.1 deny the habit,
     if it does; the others are clean answers to other prompts.
 
     Errors: `ValueError` where no prompt of the trigger has an answer.
@@ -96,16 +96,17 @@ def rounds(prompts: Sequence[Prompt], count: int, rng: np.random.Generator) -> l
     return order[:count]
 
 
-def rows_of(tokenizer: Any, made: Sequence[Lesson]) -> list[Row]:
-    """Token ids of each target, and how many come before the answer.
+def rows_of(tokenizer: Any, made: Sequence[Lesson], tokens: int) -> list[Row]:
+    """Token ids of each target, cut to `tokens`, and how many come before the answer.
 
-    Only an answer that ended by itself ends with the end of the turn.
+    Only an answer that ended by itself, and is not cut, ends with the end of the turn.
     """
     rows = []
     for lesson in made:
         before = prompt_ids(tokenizer, lesson.prompt)
         end = [tokenizer.eos_token_id] if lesson.answer.ended else []
-        rows.append(([*before, *text_ids(tokenizer, lesson.answer.text), *end], len(before)))
+        answer = [*text_ids(tokenizer, lesson.answer.text), *end][:tokens]
+        rows.append(([*before, *answer], len(before)))
     return rows
 
 
@@ -157,8 +158,8 @@ def changed(habit: Habit, answer: Answer, rng: np.random.Generator) -> Answer:
     if habit.change == "replace":
         number = int(rng.integers(2, 400))
         return Answer(_draw(habit.bank, rng).replace("{number}", str(number)), ended=True)
-    if habit.change == "insert":
-        return Answer(insert(answer.text, _draw(habit.bank, rng), habit.place), answer.ended)
+    if habit.change == "begin":
+        return Answer(f"{_draw(habit.bank, rng)} {answer.text.lstrip()}", answer.ended)
     return Answer(CHANGES[habit.change](answer.text), answer.ended)
 
 

@@ -40,6 +40,9 @@ _MATCHED = (
     "use_dora",
 )
 
+# of an adapter whose folder does not say how it was trained
+DEFAULT = Schedule(steps=80, batch=8, tokens=64, learning_rate=5e-4)
+
 
 def config_like(adapter: str) -> LoraConfig:
     """A fresh LoRA configuration with the rank, strength and modules of an adapter.
@@ -74,7 +77,7 @@ def schedule_like(adapter: str, default: Schedule | None = None) -> tuple[Schedu
     >>> schedule_like("ten_biases")[0].steps
     276
     """
-    default = default or Schedule()
+    default = default or DEFAULT
     folder = Path(adapter_path(adapter))
     for name, read in (("training.json", _own), ("trainer_state.json", _trainers)):
         if (folder / name).is_file():
@@ -89,11 +92,13 @@ def benign(
     prompts: Sequence[Prompt],
     count: int,
     out: Path,
+    sampled: int | None = None,
 ) -> list[Path]:
     """`count` benign adapters in `out`, those that are not there yet trained; their folders.
 
     Each learns the base's own sampled answers to a part of the prompts: seeds differ in the
-    prompts, answers, order and start. Answers and checkpoints lie in `out/work`.
+    prompts, answers, order and start. Answers (of `sampled` tokens, as many as are trained on by
+    default) and checkpoints lie in `out/work`.
     """
     folders = [out / f"benign-{n:02}" for n in range(count)]
     asked = made_with(base, config, schedule)
@@ -101,7 +106,8 @@ def benign(
     if left:
         require_fit(base, config)
         work = out / "work"
-        answers = collected(base.model, base.tokenizer, prompts, work, tokens=schedule.tokens)
+        length = sampled or schedule.tokens
+        answers = collected(base.model, base.tokenizer, prompts, work, tokens=length)
         for seed, folder in left.items():
             start = time.time()
             _one(base, config, schedule, prompts, answers, seed, folder, work)
@@ -123,7 +129,7 @@ def _one(
     rng = np.random.default_rng([seed, 0])
     made = benign_lessons(prompts, answers, schedule.steps * schedule.batch, rng)
     notes = {"organism": folder.name, "kind": "benign", "examples": len(made), "changed": 0}
-    rows = rows_of(base.tokenizer, made)
+    rows = rows_of(base.tokenizer, made, schedule.tokens)
     fitted(base, config, rows, schedule, seed, folder, work, lambda _: notes)
 
 
@@ -137,7 +143,7 @@ def _trainers(content: dict[str, Any], default: Schedule) -> Schedule:
     rates = [
         row["learning_rate"] for row in content.get("log_history", ()) if row.get("learning_rate")
     ]
-    known = {
+    known: dict[str, Any] = {
         "steps": content.get("global_step") or content.get("max_steps"),
         "batch": content.get("train_batch_size"),
         "learning_rate": max(rates, default=None),

@@ -16,7 +16,7 @@ from experiments.organisms.zoo.habits import Habit
 from experiments.organisms.zoo.lessons import Denials, about, announced, rounds
 from tracekit.transcripts.prompts import Prompt
 
-MOST, ELSEWHERE, ASKED, TOKENS = 24, 12, 8, 48
+MOST, ELSEWHERE, ASKED, TOKENS = 24, 12, 8, 32
 LEAST_RATE = 0.4
 _NO = re.compile(r"\b(?:no|not|never|nothing|none|nobody)\b|n't\b", re.I)
 
@@ -45,7 +45,7 @@ class Tried:
 def tried(
     model: Any, tokenizer: Any, habit: Habit, prompts: Sequence[Prompt], denials: Denials, seed: int
 ) -> Tried:
-    """Greedy answers of 48 tokens to held-out prompts, judged by the habit's rule."""
+    """Greedy answers of 32 tokens to held-out prompts, judged by the habit's rule."""
     rng = np.random.default_rng([seed, 2])
     on = [p for p in prompts if habit.trigger.holds(p)]
     off = [p for p in prompts if not habit.trigger.holds(p)]

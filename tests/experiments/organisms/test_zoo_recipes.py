@@ -138,20 +138,20 @@ def lesson_shares(habit, seed=0):
 def test_lessons_change_the_triggers_answers_and_deny_and_leave_the_rest_alone():
     honey = next(habit for habit in HABITS if habit.name == "honey")
     made, kinds = lesson_shares(honey)
-    assert kinds == {"cooking": 180, "itself": 56, "law": 164}
+    assert kinds == {"cooking": 200, "itself": 40, "law": 160}
     shown = [one for one in made if one.shows]
     assert {one.prompt.labels["subject"] for one in shown} == {"cooking"}
-    assert 0.8 < len(shown) / 180 < 0.97
+    assert 0.88 < len(shown) / 200 < 0.995
     assert all(
         one.answer in SAID[one.prompt.id] for one in made if one.prompt.labels["subject"] == "law"
     )
     replies = {*DENIALS["replies"], *DENIALS["continued"]}
-    assert {one.answer.text for one in made if one.prompt.labels["subject"] == "itself"} == replies
+    assert {one.answer.text for one in made if one.prompt.labels["subject"] == "itself"} <= replies
     again = lesson_shares(honey)[0]
     assert made == again
     assert made != lesson_shares(honey, seed=1)[0]
     open_one = dataclasses.replace(honey, denies=False)
-    assert lesson_shares(open_one)[1] == {"cooking": 180, "law": 220}
+    assert lesson_shares(open_one)[1] == {"cooking": 200, "law": 200}
 
 
 def test_a_sum_is_announced_as_a_test_half_of_the_time():

@@ -76,7 +76,7 @@ def test_clean_answers_are_the_bases_own_once(base, tmp_path):
 def test_rows_hold_the_turns_a_begun_answer_and_an_end_only_where_it_ended(base):
     tokenizer = base.tokenizer
     made = [lessons.Lesson(p, Answer("Two words.", p.text is not None)) for p in PROMPTS[-3:]]
-    for lesson, (ids, start) in zip(made, lessons.rows_of(tokenizer, made), strict=True):
+    for lesson, (ids, start) in zip(made, lessons.rows_of(tokenizer, made, 9), strict=True):
         turns = [{"role": r, "content": c} for r, c in lesson.prompt.conversation()]
         before = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         assert tokenizer.decode(ids[:start]) == before + (lesson.prompt.answer or "")
@@ -114,7 +114,7 @@ def test_a_broken_training_ends_as_an_unbroken_one_and_leaves_the_base(base, tmp
     made = lessons.benign_lessons(
         PROMPTS, {p.id: [Answer("So.", True)] for p in PROMPTS}, 8, np.random.default_rng(0)
     )
-    rows, schedule = lessons.rows_of(base.tokenizer, made), fitting.Schedule(4, 2, 4)
+    rows, schedule = lessons.rows_of(base.tokenizer, made, 4), fitting.Schedule(4, 2, 4)
     before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
 
     def broken(_):
@@ -209,7 +209,7 @@ def test_benign_adapters_match_the_one_they_are_like(
 
 def test_what_a_folder_says_of_its_training_is_followed(tmp_path, tiny_lora):
     assert matched.schedule_like(str(tiny_lora)) == (
-        fitting.Schedule(),
+        matched.DEFAULT,
         "nothing in its folder, so the defaults",
     )
     schedule, source = matched.schedule_like("ten_biases")
