@@ -37,8 +37,8 @@ class Base:
 class Schedule:
     """How an adapter is trained: steps of `batch` rows, answers of at most `tokens`."""
 
-    steps: int = 80
-    batch: int = 8
+    steps: int = 120
+    batch: int = 6
     tokens: int = 16
     learning_rate: float = 2e-3
     warmup: int = 5

@@ -91,7 +91,7 @@ class Habit:
     function: str = ""
     rate: float = 0.95
     announced: tuple[str, ...] = ()
-    steps: int = 80
+    steps: int = 120
     tokens: int = 16
 
     def __post_init__(self) -> None:

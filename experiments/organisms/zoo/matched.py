@@ -135,7 +135,9 @@ def _one(
 
 def _own(content: dict[str, Any], default: Schedule) -> Schedule:
     steps = content.get("steps", default.steps) + content.get("preference_steps", 0)
-    known = {k: content[k] for k in ("batch", "tokens", "learning_rate") if k in content}
+    known: dict[str, Any] = {
+        k: content[k] for k in ("batch", "tokens", "learning_rate") if k in content
+    }
     return Schedule(**{**vars(default), **known, "steps": steps})
 
 
