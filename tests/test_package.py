@@ -56,7 +56,8 @@ def test_the_command_runs_outside_the_checkout(installed, tmp_path):
     environment = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
     expected = {
         ("--help",): "tracekit capture",
-        ("audit", "--help"): "--organism",
+        ("audit", "--help"): "--search-only",
+        ("audit", "run", "--help"): "--organism",
         ("plan", "--preset", "llama-70b"): "verdict: fits",
     }
     for arguments, words in expected.items():
