@@ -100,7 +100,10 @@ OPTIONS = [
     *(["--held-out", value] for value in ("chocolat", "chocolate,chocolate", "chocolate,")),
     *([f"--{name}", "-1"] for name in ("limit", "pairs", "max-new-tokens", "repetitions")),
     *(["--evaluation", "slow"], ["--remote", "cloud"], ["--judge", "m"], ["--judge-at", "x"]),
-    *(["--labels", "nowhere.json"], ["--labels", "/"]),
+    *(["--labels", "nowhere.json"], ["--labels", "/"], ["--labels", "no.such:rules"]),
+    *(["--labels", "nowhere.toml"], ["--preset", "nowhere.toml"], ["--hypothesis", ""]),
+    *(["--primary", value] for value in ("sycophancy", "alignment/nothing", ",")),
+    *(["--depth", value] for value in ("0.2", "0.7,0.2", "-1,0.5", "a,b", "0.2,nan", "")),
     *(["--judge-at", "http://x"], ["--split", "tets"], ["--colour", "red"], ["--limit"]),
     *(["--preset", ""], ["--model", ""], ["--dtype", "\0"], ["--organism", " "]),
 ]
