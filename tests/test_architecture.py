@@ -1,4 +1,4 @@
-"""The architecture page names every folder of the packages, in the order in which they import."""
+"""The architecture page names every folder, and the rooms in the order in which they import."""
 
 import re
 from pathlib import Path

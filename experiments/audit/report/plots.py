@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.estimates import TRAIT_SCORE
-from experiments.audit.sections import competitors
+from experiments.audit.sections.detecting import competitors
 
 # Okabe and Ito; each series also has a line or marker of its own, for print in grey
 SERIES = (

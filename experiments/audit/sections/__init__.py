@@ -1,22 +1,24 @@
-"""The sections of the table, in its order: a section is one file here and one line below."""
+"""The sections of the table, in its order: a section is one file and one line below."""
 
 from experiments.audit.evidence.section import Section
 from experiments.audit.sections import (
     blind,
-    ceiling,
-    competitors,
     controls,
     data,
-    detection,
     mechanism,
-    nulls,
-    onset,
     pairs,
-    recall,
     replay_shift,
     shift,
-    units,
     vectors,
+)
+from experiments.audit.sections.detecting import (
+    ceiling,
+    competitors,
+    detection,
+    nulls,
+    onset,
+    recall,
+    units,
 )
 
 SECTIONS: tuple[Section, ...] = (

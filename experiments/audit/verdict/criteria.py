@@ -11,7 +11,8 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import composite
 from experiments.audit.evidence.estimates import bounds, intervals
 from experiments.audit.evidence.relabel import groups
-from experiments.audit.sections import competitors, detection, mechanism, nulls, pairs, shift
+from experiments.audit.sections import mechanism, pairs, shift
+from experiments.audit.sections.detecting import competitors, detection, nulls
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.verdict import rules, wording
 from experiments.audit.verdict.judgement import (

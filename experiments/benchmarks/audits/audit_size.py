@@ -30,7 +30,8 @@ from experiments.audit.evidence.gather import response_tokens
 from experiments.audit.evidence.relabel import decided, relabellings
 from experiments.audit.phases.projections import read
 from experiments.audit.run import Run
-from experiments.audit.sections import detection, mechanism
+from experiments.audit.sections import mechanism
+from experiments.audit.sections.detecting import detection
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation

@@ -10,15 +10,16 @@ from experiments.audit.evidence.estimates import intervals
 from experiments.audit.evidence.relabel import relabellings, within_bias_auroc, within_prompt_auroc
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset, undecidable
 from experiments.audit.evidence.spans import matches, span_means
-from experiments.audit.sections import blind, detection, mechanism, pairs
-from experiments.audit.sections.competitors import (
+from experiments.audit.sections import blind, mechanism, pairs
+from experiments.audit.sections.detecting import detection
+from experiments.audit.sections.detecting.competitors import (
     signed,
     word_log_odds,
     words_across,
     words_within,
 )
-from experiments.audit.sections.nulls import matched_directions, null_areas
-from experiments.audit.sections.onset import begins, errors
+from experiments.audit.sections.detecting.nulls import matched_directions, null_areas
+from experiments.audit.sections.detecting.onset import begins, errors
 from experiments.audit.settings.groups import Decomposition
 from experiments.audit.verdict import judgement, wording
 from traits.statistics import auroc

@@ -20,7 +20,7 @@ from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces
 from experiments.audit.run import Run
-from experiments.audit.sections.competitors import trait_score_auroc
+from experiments.audit.sections.detecting.competitors import trait_score_auroc
 from traits import pairs
 from traits.statistics import against_null
 from traits.vectors.extraction import unit

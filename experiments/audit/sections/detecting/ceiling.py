@@ -12,7 +12,7 @@ from experiments.audit.evidence.choice import Scores, choose, composite
 from experiments.audit.evidence.relabel import groups, within_bias_auroc
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.sections.competitors import trait_score_auroc
+from experiments.audit.sections.detecting.competitors import trait_score_auroc
 
 HEADING, COMPONENTS = "ceiling", 5
 

@@ -1,0 +1,1 @@
+"""Sections on detection: how well a score that calibration biases choose tells exploiting."""
