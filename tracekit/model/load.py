@@ -216,13 +216,13 @@ def _named(
     """The model with its standard names, found by structure where it is not known."""
     loaded = _build(source, name, rename, settings, *where)
     lacks = names.missing(loaded)
-    structure = names.by_structure(loaded._module) if lacks else {}
+    structure = names.by_structure(loaded._module, rename) if lacks else {}
     if not set(lacks).isdisjoint(structure.values()):
         again = source if where[1] is True else loaded._module
         same = settings if where[1] is True else {}
         settings = {**same, "tokenizer": loaded.tokenizer}
         loaded = _build(again, name, {**structure, **rename}, settings, *where)
-    names.require(loaded, name)
+    names.require(loaded, name, rename)
     return loaded
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from nnsight import TransformersModel
@@ -51,14 +52,17 @@ def missing(model: TransformersModel) -> list[str]:
     return [name for name in WHOLE if not hasattr(model, name)]
 
 
-def by_structure(module: PreTrainedModel) -> dict[str, str]:
+def by_structure(
+    module: PreTrainedModel, rename: Mapping[Any, Any] = STANDARD_NAMES
+) -> dict[str, str]:
     """A `rename` mapping read off the structure of an architecture that is not known by name.
 
-    `layers` is the one ModuleList as long as `num_hidden_layers`; `embed` and `lm_head` are what
-    transformers calls the input and output embeddings; `norm` is the last norm beside the blocks.
-    A name that the structure does not settle is left out.
+    `layers` is what `rename` calls so, else the one ModuleList as long as `num_hidden_layers`;
+    `embed` and `lm_head` are what transformers calls the input and output embeddings; `norm` is the
+    last norm beside the blocks. A name that the structure does not settle is left out.
     """
-    lists = block_lists(module)
+    named = [path for path, name in rename.items() if name == "layers"]
+    lists = [found for found in _lists(module) if found[0] in named] or block_lists(module)
     if len(lists) != 1:
         return {}
     (path, blocks), paths = lists[0], {lists[0][0]: "layers"}
@@ -95,31 +99,41 @@ def block_lists(module: PreTrainedModel) -> list[tuple[str, torch.nn.ModuleList]
     depth = getattr(module.config.get_text_config(), "num_hidden_layers", 0)
     return [
         (path, child)
-        for path, child in module.named_modules()
-        if isinstance(child, torch.nn.ModuleList)
-        and len(child) == depth
-        and not any(word in path.lower() for word in _OTHER)
+        for path, child in _lists(module)
+        if len(child) == depth and not any(word in path.lower() for word in _OTHER)
     ]
 
 
-def require(model: TransformersModel, name: str) -> None:
-    """Raise `ValueError` naming what the model lacks, what it has, and the mapping to pass."""
+def require(model: TransformersModel, name: str, rename: Iterable[Any] = ()) -> None:
+    """Raise `ValueError` naming what the model lacks, what it has, and the mapping to pass.
+
+    Paths of `rename` at which the model has nothing are named too: nnsight passes over them.
+    """
     lacks = [name for name in missing(model) if name != "norm"]
     if not lacks:
         return
     module = model._module
-    lists = [
-        f"{path} ({len(child)})"
-        for path, child in module.named_modules()
-        if isinstance(child, torch.nn.ModuleList)
-    ]
+    lists = [f"{path} ({len(child)})" for path, child in _lists(module)]
     raise InputError(
         f"{name}: {type(module).__name__} has no module known as {', '.join(lacks)}, and its "
         f"structure does not settle which it is. Its children are "
         f"{', '.join(n for n, _ in module.named_children())}; its module lists are "
-        f"{', '.join(lists[:5]) or 'none'}. "
+        f"{', '.join(lists[:5]) or 'none'}. {_strays(module, rename)}"
         f"Pass the mapping, module path to name: load(…, rename={{{_asked(lacks)}}})."
     )
+
+
+def _lists(module: torch.nn.Module) -> list[tuple[str, torch.nn.ModuleList]]:
+    modules = module.named_modules()
+    return [(path, child) for path, child in modules if isinstance(child, torch.nn.ModuleList)]
+
+
+def _strays(module: torch.nn.Module, rename: Iterable[Any]) -> str:
+    """What of a user's mapping lies nowhere; a path may begin anywhere in the model."""
+    there = [f".{path}" for path, _ in module.named_modules()]
+    own = [path for path in rename if isinstance(path, str) and path not in STANDARD_NAMES]
+    lost = [path for path in own if not any(known.endswith(f".{path}") for known in there)]
+    return f"At {', '.join(lost)} of the given rename= it has nothing. " if lost else ""
 
 
 def _asked(lacks: list[str]) -> str:

@@ -106,11 +106,36 @@ def test_an_unknown_architecture_is_named_by_its_structure(kind, words):
             tk.capture(model, runs, [1], site="attention", progress=False)
 
 
-def test_a_structure_that_does_not_settle_names_what_to_pass(words):
+def two_lists(words):
     config = MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=len(words), state_size=4)
     module = MambaForCausalLM(config)
     module.backbone.spare = torch.nn.ModuleList(torch.nn.Identity() for _ in range(3))
+    return module
+
+
+def test_a_structure_that_does_not_settle_names_what_to_pass(words):
     with pytest.raises(
         ValueError, match=r"no module known as layers.*backbone.layers \(3\).*rename="
     ):
-        tk.load(module, tokenizer=words)
+        tk.load(two_lists(words), tokenizer=words)
+    with pytest.raises(ValueError, match=r"At backbone.layer of the given rename= it has nothing"):
+        tk.load(two_lists(words), tokenizer=words, rename={"backbone.layer": "layers"})
+
+
+def test_where_the_blocks_are_given_the_structure_says_the_rest(words):
+    module = two_lists(words)
+    model = tk.load(module, tokenizer=words, rename={"backbone.layers": "layers"})
+    assert model.layers[1]._module is module.backbone.layers[1]
+    assert model.embed._module is module.get_input_embeddings()
+    assert model.norm._module is module.backbone.norm_f
+    assert model.lm_head._module is module.get_output_embeddings()
+    runs = tk.encode(model, ["Hello there"], template="raw")
+    traces = tk.capture(model, runs, [0, 1], tokens="all", progress=False)
+    seen = []
+    handle = module.backbone.layers[1].register_forward_hook(lambda *call: seen.append(call[2]))
+    with torch.no_grad():
+        module(torch.as_tensor(runs.token_id.values))
+    handle.remove()
+    straight = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    assert reference.gap(torch.as_tensor(traces.sel(layer=1).values), straight) <= 1e-6
+    assert reference.gap(torch.as_tensor(traces.sel(layer=0).values), straight) > 1e-3
