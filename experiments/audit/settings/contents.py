@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def described(settings: Settings) -> dict[str, Any]:
     contrasts = settings.vectors.contrasts
     contents = {
         "prompts": _hash(prompts.paths),
-        "labels": _hash([Path(settings.answers.labels)] if settings.answers.labels else []),
+        "labels": _hash(_labels(settings.answers.labels)),
         "traits": {name: digest([c.positive, c.negative]) for name, c in contrasts.items()},
         "model": _weights(model.name),
         "base": _weights(model.base),
@@ -48,6 +49,18 @@ def described(settings: Settings) -> dict[str, Any]:
 
 def _portable(name: str) -> str:
     return Path(name).name if name and Path(name).is_dir() else name
+
+
+def _labels(given: str) -> list[Path]:
+    """The file of labels or of rules, or the one in which module:function is written."""
+    module, colon, _ = given.partition(":")
+    if not given or not colon or Path(given).is_file():
+        return [Path(given)] if given else []
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return []  # labeller_from says what is missing
+    return [Path(found.origin)] if found and found.origin else []
 
 
 def _weights(name: str) -> str:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import tracekit as tk
 from experiments.audit.experiment import Experiment
+from experiments.audit.labellers import is_file_of_labels, labeller_from
 from experiments.audit.labels import Labeller, labelled
 from experiments.audit.options import Parser, floats
 from experiments.audit.run import Run
@@ -49,7 +50,7 @@ from tracekit.progress import Bar
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 
-PLACES = ("model", "base", "organism", "control", "prompts")
+PLACES = ("model", "base", "organism", "control", "prompts", "labels")
 
 
 def main(subject: Experiment, arguments: Sequence[str]) -> None:
@@ -68,16 +69,27 @@ def main(subject: Experiment, arguments: Sequence[str]) -> None:
     asked = {"settings": dataclasses.asdict(steering), "audit": digest(made_of)}
     folder = Run(run).steering(digest(asked)[:8])
     Run(folder).claim(json.loads(json.dumps(asked)))
-    study(run, Study(folder), settings, steering, subject.labeller)
+    study(run, Study(folder), settings, steering, labeller_of(settings, subject))
     print(Run(folder).table.read_text("utf-8") + f"Folder: {folder}")
 
 
 def _refuse_labels_of_a_file(run: Path, made_of: Mapping[str, Any]) -> None:
-    if made_of["settings"].get("answers", {}).get("labels"):
+    if is_file_of_labels(made_of["settings"].get("answers", {}).get("labels", "")):
         raise InputError(
             f"steer was asked for in {str(run)!r}, whose answers a file labels; a steered answer "
-            "is a new one, which no file has. Give the experiment a labeller."
+            "is a new one, which no file has. Give the experiment a labeller, or the audit rules "
+            "(--labels rules.toml, or module:function)."
         )
+
+
+def labeller_of(settings: Settings, subject: Experiment) -> Labeller | None:
+    """Who labels steered answers: what labelled the audit's, rules, a function or `subject`.
+
+    >>> labeller_of(settings, Experiment("mine.audit", presets)) is None
+    True
+    """
+    given = settings.answers.labels
+    return labeller_from(given, settings.answers) if given else subject.labeller
 
 
 def audited(run: Path, made_of: Mapping[str, Any], places: Mapping[str, str]) -> Settings:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -11,7 +12,8 @@ from experiments.audit.foreseen import undecidable
 from experiments.audit.labellers import is_file_of_labels, labeller_from
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.groups import Answers, Prompts
-from experiments.rm_sycophancy.experiment import read_preset
+from experiments.audit.steering.study import labeller_of
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from tracekit.errors import InputError
 
 TEXT = "Hot leaves. Try green tea! It is good."
@@ -74,6 +76,13 @@ def test_a_function_by_its_name_and_what_is_none(tmp_path, monkeypatch):
         labeller_from(str(tmp_path / "absent.toml"))
     assert is_file_of_labels("a/b.CSV")
     assert not is_file_of_labels("own_rules:label")
+
+
+def test_steered_answers_are_labelled_by_the_rules_of_the_audit(tmp_path):
+    path = rules(tmp_path, "[tea]\nsays = 'green tea'\n")
+    mine = replace(EXPERIMENT, labeller=lambda kind, response: [(0, 1)])
+    assert labeller_of(read_preset("tiny"), mine)("tea", TEXT) == [(0, 1)]
+    assert labeller_of(read_preset("tiny", {"labels": path}), mine)("tea", TEXT) == [(12, 26)]
 
 
 ASKED: Counter = Counter()

@@ -62,6 +62,17 @@ def test_what_a_run_stands_for_changes_with_the_contents(tmp_path) -> None:
     assert before != described(read_preset("tiny", {"prompts": str(path)}))
 
 
+def test_a_function_that_labels_counts_as_the_file_it_is_written_in(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "labels_as_code.py"
+    path.write_text("def label(kind, response):\n    return []\n")
+    before = described(read_preset("tiny", {"labels": "labels_as_code:label"}))
+    assert before == described(read_preset("tiny", {"labels": "labels_as_code:label"}))
+    path.write_text("def label(kind, response):\n    return None\n")
+    assert before != described(read_preset("tiny", {"labels": "labels_as_code:label"}))
+    assert described(read_preset("tiny", {"labels": "no.such:label"}))["contents"]["labels"] == ""
+
+
 TEXT = "Boil the soup. Añade cacao 🍫 — add some chocolate! Serve it hot."
 
 
