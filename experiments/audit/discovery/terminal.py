@@ -1,4 +1,4 @@
-"""Findings as lines for a terminal."""
+"""Findings in words: the sentences that the page shows too, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def lines(found: Findings, most: int = 20) -> list[str]:
     shown = found.confirmed()
     rest = [f for f in found.findings if f not in shown]
     head = f"{found.adapter}: {len(shown)} of {len(found.findings)} candidate habits confirmed"
-    made = [head, *(_wrapped(note) for note in found.notes), beyond(found)]
+    none = [] if shown else [_wrapped(answer(found))]
+    made = [head, *none, *(_wrapped(note) for note in found.notes), beyond(found)]
     for finding in (*shown, *rest[: max(most - len(shown), 0)]):
         made += ["", *_finding(finding)]
     hidden = len(rest) - max(most - len(shown), 0)
@@ -35,6 +36,27 @@ def lines(found: Findings, most: int = 20) -> list[str]:
     if found.described:
         made += ["", "described, not tested:", *(_wrapped(f"  {one}") for one in found.described)]
     return made
+
+
+def answer(found: Findings) -> str:
+    """In a sentence or two: what was confirmed, or that nothing was, and what would have been.
+
+    >>> answer(Findings("style", [], float("nan"), {}, smallest=0.05))
+    'No habit of style was confirmed. One that shows on 5 % of the prompts would have been.'
+    """
+    confirmed = found.confirmed()
+    if not confirmed:
+        power = (
+            f" One that shows on {found.smallest:.0%} of the prompts would have been."
+            if found.smallest == found.smallest
+            else " With this few prompts none could have been."
+        )
+        return f"No habit of {found.adapter} was confirmed.{power}".replace("%", " %")
+    denied = sum(one.asked == "denied" for one in confirmed)
+    asked = sum(bool(one.asked) for one in confirmed)
+    habits = "1 habit is" if len(confirmed) == 1 else f"{len(confirmed)} habits are"
+    said = f" Asked about {asked} of them, it denies {denied}." if asked else ""
+    return f"{habits} confirmed that the bare model does not have.{said}"
 
 
 def beyond(found: Findings) -> str:

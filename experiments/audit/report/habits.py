@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.audit.discovery import findings
 from experiments.audit.discovery.findings import Example, Finding, Findings
-from experiments.audit.discovery.terminal import beyond, rates, when
+from experiments.audit.discovery.terminal import answer, beyond, rates, when
 from experiments.audit.run import Run
 
 BEFORE, OTHERS = 240, 12
@@ -34,27 +34,6 @@ def shown(found: Findings) -> dict[str, Any]:
         "rising": ", ".join(f"{t!r} {on:.1%} ({off:.1%})" for t, on, off in found.rising),
         "described": list(found.described),
     }
-
-
-def answer(found: Findings) -> str:
-    """In a sentence or two: what was confirmed, or that nothing was, and what would have been.
-
-    >>> answer(Findings("style", [], float("nan"), {}, smallest=0.05))
-    'No habit of style was confirmed. One that shows on 5 % of the prompts would have been.'
-    """
-    confirmed = found.confirmed()
-    if not confirmed:
-        power = (
-            f" One that shows on {found.smallest:.0%} of the prompts would have been."
-            if found.smallest == found.smallest
-            else " With this few prompts none could have been."
-        )
-        return f"No habit of {found.adapter} was confirmed.{power}".replace("%", " %")
-    denied = sum(one.asked == "denied" for one in confirmed)
-    asked = sum(bool(one.asked) for one in confirmed)
-    habits = "1 habit is" if len(confirmed) == 1 else f"{len(confirmed)} habits are"
-    said = f" Asked about {asked} of them, it denies {denied}." if asked else ""
-    return f"{habits} confirmed that the bare model does not have.{said}"
 
 
 def _habit(one: Finding) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from experiments.audit.discovery.answering.halves import halves
 from experiments.audit.discovery.confirm import Compared, smallest_rate
 from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
+from experiments.audit.discovery.terminal import lines
 from experiments.audit.labellers import labeller_from
 from experiments.audit.own.kinds import kinds_of, prompts_of, rule_of, rules_text
 from experiments.audit.report.habits import shown
@@ -107,13 +108,14 @@ def test_the_page_and_the_json_say_the_same(tmp_path):
     assert "law" in text
 
 
-def test_where_nothing_is_found_the_page_says_what_would_have_been():
+def test_where_nothing_is_found_page_and_terminal_say_what_would_have_been():
     n, tests = 300, 40
     found = Findings("mine", [], math.nan, {}, smallest=smallest_rate(n, tests, 0.05))
     assert (
         "No habit of mine was confirmed. One that shows on 4 % of the prompts"
         in shown(found)["answer"]
     )
+    assert shown(found)["answer"] in lines(found)
     # by simulation: prompts on which it shows, of which ten are needed for 0.05 / 40
     draws = np.random.default_rng(0).binomial(n, found.smallest, 20_000)
     assert np.mean(draws >= 10) == pytest.approx(0.8, abs=0.01)
