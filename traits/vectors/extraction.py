@@ -53,12 +53,18 @@ def unit(
     [[0.0, 0.0]]
     """
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    strange = np.argwhere(~np.isfinite(norm[..., 0])).tolist()
+    if strange:
+        raise InputError(
+            f"{len(strange)} of {norm.size} directions are not finite (index along the leading "
+            f"dims: {strange[:5]}). Leave them out, or mend what they were made of."
+        )
     if zeros:
         norm = np.where(norm == 0, norm.dtype.type(1), norm)
-    empty = np.argwhere(~((norm[..., 0] > 0) & np.isfinite(norm[..., 0]))).tolist()
+    empty = np.argwhere(norm[..., 0] == 0).tolist()
     if empty:
         raise InputError(
-            f"A direction has no finite length at {len(empty)} of {norm.size} places (index along "
+            f"A direction has no length at {len(empty)} of {norm.size} places (index along "
             f"{'layer' if vectors.ndim == 2 else 'the leading dims'}: {empty[:5]}): both sides are "
             "the same there, for instance embeddings of identical last tokens. Drop that layer, "
             "or take other tokens."
