@@ -21,6 +21,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import tracekit as tk
 import traits
+from experiments.audit.discovery.confirm import Compared
+from experiments.audit.discovery.findings import Finding
 from experiments.audit.settings.groups import Settings
 from experiments.rm_sycophancy.experiment import EXPERIMENT
 from tests.support.models import tiny
@@ -122,6 +124,13 @@ class Names:
     def path(self) -> Path:
         """A file of traces."""
         return tk.save(self.clean, self.folder / "traces.nc")
+
+    @cached_property
+    def confirmed_finding(self) -> Finding:
+        """A habit of saying "sea", confirmed on one of ten prompts."""
+        off = Compared(0.1, 0.0, 0.1, 0.0, 0.3, 0.001, 10, 1, 0)
+        told = ("sea", "says", r"\bsea\b", 9.0, 1.0, off, None, 0.01, "confirmed", "", {})
+        return Finding(*told, prompts=("p/1",))
 
     @cached_property
     def settings(self) -> Settings:

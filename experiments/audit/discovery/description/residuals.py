@@ -21,7 +21,7 @@ BUDGET, TOKENS = 0.5, 10
 def mean_difference(model: Model, adapter: str, runs: xr.Dataset) -> xr.DataArray:
     """The adapter's change of the mean residual of the response, the mean over rows: (layer, dim).
 
-    >>> mean_difference(model, "style", runs).dims
+    >>> mean_difference(model, lora, runs).dims
     ('layer', 'dim')
     """
     means = []

@@ -22,7 +22,7 @@ def weight_change(model: Model) -> xr.Dataset:
     squared singular values: 1 where one direction has all of it, the rank where all have the same.
     Both from the low-rank factors; modules that are not plain LoRA are left out.
 
-    >>> with tk.adapter(model, "style"):
+    >>> with tk.adapter(model, lora):
     ...     change = weight_change(model)
     >>> sorted(change.data_vars)
     ['directions', 'norm']
