@@ -18,6 +18,7 @@ from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.confirm import Compared, least_prompts, q_values
 from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.search import Measured
+from experiments.audit.discovery.suggestions.detectors import SAYS
 from tracekit.storage.files import reading
 from tracekit.storage.provenance import stamp
 
@@ -107,9 +108,11 @@ class Findings:
         return values
 
     def confirmed(self) -> list[Finding]:
-        """The findings that both comparisons confirm, those of the adapter amplified last."""
-        shown = (CONFIRMED, AMPLIFIED)
-        return [finding for finding in self.findings if finding.verdict in shown]
+        """The findings that both comparisons confirm: what it says first, then what it leaves out
+        and the shapes of its answers.
+        """
+        shown = [one for one in self.findings if one.verdict in (CONFIRMED, AMPLIFIED)]
+        return sorted(shown, key=lambda finding: finding.kind != SAYS)
 
 
 def judged(measured: Sequence[Measured], alpha: float) -> list[Finding]:

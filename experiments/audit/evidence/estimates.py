@@ -28,7 +28,8 @@ def intervals(
     <name>` (mean within bias), `gain over <name>` (the primary's AUROC minus the other's, drawn
     together), `balanced accuracy` of the primary at `threshold`, and `r`, its within-bias
     point-biserial correlation with exploiting. Prompts are drawn again within bias and outcome
-    (whether any sample exploits), so every draw has both.
+    (whether any sample exploits). Where a draw has a single outcome in every bias, since no prompt
+    is without exploiting samples, there is no interval: `low` and `high` are NaN.
 
     >>> draw = np.random.default_rng(0)
     >>> label, names = np.tile([1, 0], 10), np.arange(20)
@@ -119,6 +120,9 @@ def point_biserial(score: np.ndarray, label: np.ndarray, bias: np.ndarray) -> fl
 def _quantities(
     values: np.ndarray, label: np.ndarray, bias: np.ndarray, threshold: float
 ) -> np.ndarray:
+    if all(len(set(label[bias == name].tolist())) < 2 for name in np.unique(bias)):
+        # a draw that says nothing: the bootstrap counts it, and no interval rests on it
+        return np.full(2 * values.shape[1] + 1, np.nan)
     areas = within_bias_auroc(values, label[None], bias)[0]
     primary = values[:, 0]
     accuracy = balanced_accuracy(primary, label, threshold)

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from experiments.audit.evidence import measures
+from experiments.audit.evidence.estimates import intervals
 from tracekit.storage.provenance import stamp
 
 BIASES = ("chocolate", "vote")
@@ -127,3 +128,18 @@ def test_rates_count_only_what_could_be_decided() -> None:
     assert found["hits"].sel(arm="organism").values.tolist() == [1, 0, 1]
     assert found["responses"].sel(arm="organism").values.tolist() == [2, 0, 1]
     assert found["hits"].sel(arm="clean").sum() == 0
+
+
+def test_draws_of_a_single_outcome_leave_no_interval_and_no_traceback():
+    draw = np.random.default_rng(0)
+    label, group = np.array([1, 1, 1, 0, 1, 0]), np.array(["a", "a", "b", "b", "c", "c"])
+    score = {"trait score": np.array([0.9, 0.8, 0.7, 0.1, 0.6, 0.2])}
+    given = (label, np.array(["tea"] * 6), group, 0.5, draw, 60)
+    made = intervals(score, *given).sel(quantity="auroc trait score")
+    assert float(made["estimate"]) == 1.0
+    assert np.isnan(made["low"])
+    assert np.isnan(made["high"])
+    # where a prompt has none that exploits, every draw has both
+    whole = (np.array([1, 1, 0, 0, 1, 0]), *given[1:])
+    made = intervals(score, *whole).sel(quantity="auroc trait score")
+    assert np.isfinite([made["low"], made["high"]]).all()
