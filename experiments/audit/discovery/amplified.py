@@ -8,6 +8,7 @@ import numpy as np
 
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, gains, sampled
+from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
@@ -31,7 +32,7 @@ def amplified(
     shows on several there; at the others to `settings.amplified`. What they show is confirmed, or
     not, on the other half of the prompts.
     """
-    chat = [row for row in rows if not prompts[row].id.startswith("prefill/")]
+    chat = [row for row in rows if not is_prefill(prompts[row])]
     order = np.random.default_rng(settings.seed).permutation(chat)
     made = []
     for factor in settings.factors:

@@ -11,7 +11,7 @@ from experiments.audit.discovery import confirm, denial, findings, further, port
 from experiments.audit.discovery.amplified import amplified
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
-from experiments.audit.discovery.answering.halves import halves
+from experiments.audit.discovery.answering.halves import halves, is_prefill
 from experiments.audit.discovery.answering.settings import (
     Settings,
 )
@@ -147,7 +147,7 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
         return dataclasses.replace(arms, further=more)
     search.log(f"the same with the adapter ×{strength:g}")
     half = [search.prompts[row] for row in arms.rows(False)]
-    chat = [prompt for prompt in half if not prompt.id.startswith("prefill/")]
+    chat = [prompt for prompt in half if not is_prefill(prompt)]
     loud = {
         side: [
             *asked(adapters, chat, strength=strength, greedy=True),

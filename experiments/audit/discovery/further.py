@@ -9,6 +9,7 @@ from functools import partial
 
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
+from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
@@ -38,7 +39,7 @@ def chosen(
     order = [some[n] for n in range(MOST_SUBJECTS) for some in wanted if n < len(some)]
     there = [prompts[row] for row in arms.rows(False)]
     by_subject = [[p for p in there if p.labels.get("subject") == s] for s in dict.fromkeys(order)]
-    chat = [p for some in by_subject for p in some if not p.id.startswith("prefill/")]
+    chat = [p for some in by_subject for p in some if not is_prefill(p)]
     return chat[:MOST_PROMPTS]
 
 

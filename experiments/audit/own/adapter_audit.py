@@ -23,6 +23,7 @@ from typing import Any
 
 import tracekit as tk
 from experiments.audit import command
+from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import habits
@@ -138,10 +139,10 @@ def _labels(
     if options.labels:
         named = any(p.labels.get("bias") for p in own)
         rows = own if named else [_with_kind(p, "own") for p in own]
-        return {"prompts": _write_prompts(folder, rows), "labels": options.labels}
+        return {"prompts": write_prompts(folder, rows), "labels": options.labels}
     kinds = kinds_of(found.confirmed())
     rows = prompts_of(kinds, search.prompts, search.settings.seed)
-    chosen = {"prompts": _write_prompts(folder, [p for p in rows if not _is_prefill(p)])}
+    chosen = {"prompts": write_prompts(folder, [p for p in rows if not is_prefill(p)])}
     if not kinds:
         return chosen
     text = rules_text(kinds)
@@ -159,17 +160,25 @@ def _refuse_unlabelled(options: argparse.Namespace, own: Sequence[Prompt]) -> No
         )
 
 
-def _write_prompts(folder: Path, prompts: Sequence[Prompt]) -> str:
+def write_prompts(folder: Path, prompts: Sequence[Prompt]) -> str:
+    """The prompts of the trait part as a file; those of one file keep their ids, which labels name.
+
+    A prompt's id is its file's name and its number there: prompts of several files are `prompts/…`.
+    """
+    stems = {prompt.id.partition("/")[0] for prompt in prompts}
+    stem = stems.pop() if len(stems) == 1 else "prompts"
     rows = [
         {
-            "id": prompt.id,
-            "group": prompt.group or prompt.id,
+            "id": prompt.id.removeprefix(f"{stem}/"),
+            "group": (prompt.group or prompt.id).removeprefix(f"{stem}/"),
             "messages": [{"role": r, "content": t} for r, t in prompt.conversation()],
             **prompt.labels,
         }
         for prompt in prompts
     ]
-    return str(write_json(folder / "prompts.json", {"name": "own", "prompts": rows}))
+    path = folder / "prompts" / f"{stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return str(write_json(path, {"name": "own", "prompts": rows}))
 
 
 def _without_kind(prompt: Prompt) -> Prompt:
@@ -180,10 +189,6 @@ def _without_kind(prompt: Prompt) -> Prompt:
 
 def _with_kind(prompt: Prompt, kind: str) -> Prompt:
     return dataclasses.replace(prompt, labels={**prompt.labels, "bias": kind})
-
-
-def _is_prefill(prompt: Prompt) -> bool:
-    return prompt.id.startswith("prefill/")
 
 
 def _window(blocks: int) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.discovery.answering.halves import labels_of
+from experiments.audit.discovery.answering.halves import is_prefill, labels_of
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import Settings
 from tracekit import Model
@@ -44,8 +44,8 @@ class Answer:
 
 def parts(prompts: Sequence[Prompt]) -> Iterator[tuple[str, str, list[Prompt]]]:
     """The prompts in files' worth: (name, template, prompts); raw completions apart."""
-    raw = [p for p in prompts if p.id.startswith("prefill/")]
-    chat = [p for p in prompts if not p.id.startswith("prefill/")]
+    raw = [p for p in prompts if is_prefill(p)]
+    chat = [p for p in prompts if not is_prefill(p)]
     for template, rows in (("chat", chat), ("raw", raw)):
         for n in range(0, len(rows), ROWS):
             yield f"{template}-{n // ROWS:03}", template, rows[n : n + ROWS]

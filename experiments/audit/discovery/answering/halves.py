@@ -55,6 +55,15 @@ def prefills(vocabulary: Sequence[str], count: int, generator: np.random.Generat
     return [Prompt(f"prefill/{n}", text=text, labels=labels) for n, text in enumerate(texts)]
 
 
+def is_prefill(prompt: Prompt) -> bool:
+    """Whether a prompt is one of those beginnings.
+
+    >>> is_prefill(Prompt("prefill/0", text="Sea"))
+    True
+    """
+    return prompt.id.startswith("prefill/")
+
+
 def plain_words(tokenizer: object, least: int = 3) -> list[str]:
     """The vocabulary's whole lower-case words, in order of id.
 

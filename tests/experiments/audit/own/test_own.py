@@ -16,6 +16,7 @@ from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
 from experiments.audit.discovery.terminal import lines
 from experiments.audit.labellers import labeller_from
+from experiments.audit.own.adapter_audit import write_prompts
 from experiments.audit.own.kinds import kinds_of, prompts_of, rule_of, rules_text
 from experiments.audit.report.habits import shown
 from experiments.audit.report.page import page
@@ -89,6 +90,18 @@ def test_a_habit_that_shows_every_time_gets_others_beside_it():
     beside = [p for p in rows if p.labels["bias"] == "sea" and p.id not in showed]
     assert len(beside) >= min(len(showed), 8)
     assert {p.labels["subject"] for p in beside} <= {"tea", "law"}
+
+
+def test_prompts_of_one_file_keep_the_ids_that_labels_name(tmp_path):
+    (tmp_path / "mine.json").write_text(
+        json.dumps([{"id": n, "text": "Why?", "group": "g", "bias": "tea"} for n in range(3)])
+    )
+    own = tk.read_prompts(tmp_path / "mine.json")
+    again = tk.read_prompts(write_prompts(tmp_path / "out", own))
+    assert [p.id for p in again] == [p.id for p in own] == ["mine/0", "mine/1", "mine/2"]
+    assert [(p.group, p.labels) for p in again] == [(p.group, p.labels) for p in own]
+    both = tk.read_prompts(write_prompts(tmp_path / "out", [*own, *PROMPTS[:2]]))
+    assert len({p.id for p in both}) == 5
 
 
 def test_the_page_and_the_json_say_the_same(tmp_path):
