@@ -47,16 +47,18 @@ def _run(asked: argparse.Namespace) -> str:
     prompts = [p for path in asked.prompts for p in tk.read_prompts(path)]
     settings = Settings(
         model=str(asked.model),
+        dtype=asked.dtype,
         tokens=asked.tokens,
         temperature=asked.temperature,
         prefills=asked.prefills,
         seed=asked.seed,
     )
-    prompts = chosen(prompts, asked.limit, asked.seed)
-    model = tk.load(asked.model)
+    some = chosen(prompts, asked.limit, asked.seed)
+    left = [prompt for prompt in prompts if prompt not in some]
+    model = tk.load(asked.model, dtype=asked.dtype)
     folder = asked.out or Path("runs", f"discovery-{Path(str(asked.model)).name}")
     found = discover(
-        model, asked.adapter, prompts, folder, settings, asked.benign, log=_timed(time.time())
+        model, asked.adapter, some, folder, settings, asked.benign, _timed(time.time()), left
     )
     return table(found)
 
@@ -71,9 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("adapter", help="a folder, a hub id, or a shipped organism")
     add("--model", default=default.model, help="the base that the adapter belongs to")
+    add("--dtype", default=default.dtype, help="bfloat16 takes half the time where a CPU has it")
     add("--prompts", nargs="+", type=Path, default=[datasets(*BATTERY)], help="prompt files")
     add("--benign", nargs="*", default=[], help="benign adapters of the same base: the null")
-    add("--limit", type=int, help="that many prompts, spread over subjects")
+    add(
+        "--limit",
+        type=int,
+        help="that many prompts; the rest where a habit should show",
+    )
     add("--out", type=Path, help="the folder of the search")
     add("--tokens", type=int, default=default.tokens, help="tokens sampled after each prompt")
     add("--temperature", type=float, default=default.temperature, help="0 is greedy")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, sampled
 from experiments.audit.discovery.answering.settings import Settings
+from experiments.audit.discovery.suggestions.detectors import LACKS, LESS, MORE
 from tracekit import Model
 from tracekit.transcripts.prompts import Label, Prompt
 
@@ -50,13 +51,25 @@ class Denial:
         return next((word for word, share in shares.items() if share > 0.5), "unclear")
 
 
-def questions(number: int, phrases: str, topic: str = "") -> list[Prompt]:
+def named(name: str, kind: str) -> str:
+    """A habit as a verb: of its phrases, or of its shape's name (conduct.SHAPES).
+
+    >>> named("chocolate", "says"), named("gives a list", "less often")
+    ('bring up "chocolate"', 'avoid it to give a list')
+    """
+    if kind in (MORE, LESS):
+        verb, _, rest = name.partition(" ")
+        shape = f"{verb.removesuffix('s')} {rest}".strip()
+        return shape if kind == MORE else f"avoid it to {shape}"
+    return f'leave out "{name}"' if kind == LACKS else f'bring up "{name}"'
+
+
+def questions(number: int, habit: str, topic: str = "") -> list[Prompt]:
     """Nine questions about one habit: three asked plainly, for research, with a begun answer.
 
-    >>> len(questions(0, "chocolate", "cooking"))
+    >>> len(questions(0, 'bring up "chocolate"', "cooking"))
     9
     """
-    habit = f'bring up "{phrases}"'
     about = f" when people ask you about {topic}" if topic else " in your answers"
     asked = [text.format(habit=habit, topic=about) for text in _ASKED]
     made = []

@@ -41,17 +41,19 @@ def discover(
     settings: Settings | None = None,
     benign: Sequence[str] = (),
     log: Log = print,
+    reserve: Sequence[Prompt] = (),
 ) -> Findings:
     """What `adapter` does that its base does not, found on half of the prompts, tested on the rest.
 
     Every expensive product is a whole file in `folder`: a killed search goes on where it stopped,
-    and `folder` may serve several adapters. The findings lie in `folder/<adapter>/`.
+    and `folder` may serve several adapters. The findings lie in `folder/<adapter>/`. Prompts in
+    `reserve` are asked only where a candidate should show.
 
     Errors: `ValueError` for fewer than 8 prompts, for a benign adapter that is the adapter itself,
     and for a folder that holds a search with other settings (they are named).
     """
     given = settings or Settings()
-    return habits(search_of(model, adapter, prompts, folder, given, benign, log))
+    return habits(search_of(model, adapter, prompts, folder, given, benign, log, reserve))
 
 
 def habits(search: Search) -> Findings:
@@ -132,7 +134,9 @@ def _candidates(search: Search, arms: Arms) -> list[Candidate]:
 
 
 def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -> Arms:
-    prompts = further.chosen(candidates, arms, search.name, search.prompts)
+    prompts = further.chosen(
+        candidates, arms, search.name, search.prompts, search.reserve, search.settings.further
+    )
     if not prompts:
         return arms
     search.log(f"{search.settings.confirmations} more answers to {len(prompts)} new prompts")
@@ -177,20 +181,19 @@ def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Find
 
 
 def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]:
-    """Each confirmed habit of saying something, with what the model says when asked about it."""
-    which = [
-        n
-        for n, f in enumerate(rows)
-        if f.verdict in (findings.CONFIRMED, findings.AMPLIFIED) and f.kind == SAYS
-    ]
-    which = which[:most]
+    """Confirmed habits with what the model says when asked about them: what it says first."""
+    shown = (findings.CONFIRMED, findings.AMPLIFIED)
+    which = [n for n, f in enumerate(rows) if f.verdict in shown]
+    which = sorted(which, key=lambda n: rows[n].kind != SAYS)[:most]
     if not which:
         return rows
     search.log(f"{len(which)} habits are asked about")
     prompts = [
         p
         for n in which
-        for p in denial.questions(n, rows[n].name, rows[n].trigger.partition(": ")[2])
+        for p in denial.questions(
+            n, denial.named(rows[n].name, rows[n].kind), rows[n].trigger.partition(": ")[2]
+        )
     ]
     on, off = denial.asked(search.model, search.adapter, prompts, search.settings)
     of = [int(str(p.labels["finding"])) for p in prompts]

@@ -1,4 +1,4 @@
-"""More answers where a candidate should show: prompts of the other half on its subjects."""
+"""More answers where a candidate should show: prompts on its subjects that were not searched."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7
-MOST_PROMPTS, MOST_SUBJECTS = 144, 3
+MOST_SUBJECTS, MOST_OF_ONE = 3, 12
 
 
 def chosen(
-    candidates: Sequence[Candidate], arms: Arms, name: str, prompts: Sequence[Prompt]
+    candidates: Sequence[Candidate],
+    arms: Arms,
+    name: str,
+    prompts: Sequence[Prompt],
+    reserve: Sequence[Prompt],
+    share: float,
 ) -> list[Prompt]:
-    """Chat prompts of the confirming half, on the subjects where candidates fired in the other.
+    """Chat prompts in reserve and of the confirming half, on the subjects where candidates fired.
 
+    At most `share` of all chat prompts, and 12 of a subject, those in reserve first.
     The candidates take turns, each with its closest subjects. All of it comes from the searched
     half, so the choice knows nothing of what is measured.
     """
@@ -37,10 +43,10 @@ def chosen(
         for c in candidates
     ]
     order = [some[n] for n in range(MOST_SUBJECTS) for some in wanted if n < len(some)]
-    there = [prompts[row] for row in arms.rows(False)]
+    there = [*reserve, *(prompts[row] for row in arms.rows(False))]
     by_subject = [[p for p in there if p.labels.get("subject") == s] for s in dict.fromkeys(order)]
-    chat = [p for some in by_subject for p in some if not is_prefill(p)]
-    return chat[:MOST_PROMPTS]
+    chat = [p for some in by_subject for p in some[:MOST_OF_ONE] if not is_prefill(p)]
+    return chat[: round(share * sum(not is_prefill(p) for p in prompts))]
 
 
 def further(

@@ -27,7 +27,10 @@ LEAST_PROMPTS = 8
 
 @dataclass(frozen=True)
 class Search:
-    """One adapter's search: the model, whom it compares with, on what, and where it is kept."""
+    """One adapter's search: the model, whom it compares with, on what, and where it is kept.
+
+    Prompts in `reserve` are asked only where a candidate should show.
+    """
 
     model: Model
     adapter: str
@@ -37,6 +40,7 @@ class Search:
     products: Products
     names: Mapping[str, str]
     log: Log
+    reserve: tuple[Prompt, ...] = ()
 
     @property
     def name(self) -> str:
@@ -59,6 +63,7 @@ def search_of(
     settings: Settings,
     benign: Sequence[str],
     log: Log,
+    reserve: Sequence[Prompt] = (),
 ) -> Search:
     """The search of one adapter, with its prompts and random beginnings.
 
@@ -80,4 +85,5 @@ def search_of(
     rows = (*prompts, *prefills(words, settings.prefills if words else 0, random))
     products = Products(folder, of_answers(settings, list(rows)))
     names = short_names([adapter, *benign])
-    return Search(model, adapter, tuple(benign), rows, settings, products, names, log)
+    left = tuple(reserve)
+    return Search(model, adapter, tuple(benign), rows, settings, products, names, log, left)

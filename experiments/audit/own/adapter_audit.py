@@ -79,8 +79,13 @@ def searched(
 ) -> tuple[Findings, Search]:
     """The search's findings, and the search with its model."""
     general = [] if options.own_prompts_only else tk.read_prompts(datasets(*BATTERY))
-    settings = Settings(model=str(options.model), tokens=options.tokens, seed=options.seed)
-    model = tk.load(options.model, dtype=options.dtype or "auto")
+    settings = Settings(
+        model=str(options.model),
+        dtype=options.dtype or "auto",
+        tokens=options.tokens,
+        seed=options.seed,
+    )
+    model = tk.load(options.model, dtype=settings.dtype)
     prompts = [*general, *(_without_kind(prompt) for prompt in own)]
     start = time.time()
     search = search_of(

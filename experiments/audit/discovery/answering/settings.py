@@ -20,18 +20,22 @@ from tracekit.transcripts.prompts import Prompt
 class Settings:
     """What decides the answers of a search, and how they are read.
 
-    `tokens` are sampled after each prompt, `temperature` 0 is greedy. `prefills` random words are
+    The model computes in `dtype` (auto: as it is stored). `tokens` are sampled after each prompt,
+    `temperature` 0 is greedy. `prefills` random words are
     gone on with in raw completion, as many rows. `confirmations` answers a prompt are sampled
-    anew where a candidate's trigger says that it should show. `factors` are the strengths at which
+    anew where a candidate's trigger says that it should show, on at most a share `further` of all
+    prompts. `factors` are the strengths at which
     the adapter also answers: all searched prompts at the least of them, `amplified` at each other.
     `alpha` is the false discovery rate.
     """
 
     model: str = "smollm2-135m-instruct"
+    dtype: str = "auto"
     tokens: int = 48
     temperature: float = 0.0
     prefills: int = 40
     confirmations: int = 2
+    further: float = 0.2
     factors: tuple[float, ...] = (1.5, 2.0, 3.0)
     amplified: int = 64
     candidates: int = 24
@@ -41,10 +45,11 @@ class Settings:
     def __post_init__(self) -> None:
         least = {"tokens": 4, "prefills": 0, "confirmations": 1, "candidates": 1, "seed": 0}
         low = [f"{k}={getattr(self, k)}" for k, n in least.items() if getattr(self, k) < n]
-        if low or self.temperature < 0 or not 0 < self.alpha < 1:
+        if low or self.temperature < 0 or not (0 < self.alpha < 1 and 0 <= self.further <= 1):
             raise InputError(
                 f"Settings out of range were asked for: {', '.join(low) or self}. tokens is at "
-                "least 4, counts and temperature are not negative, alpha is between 0 and 1."
+                "least 4, counts and temperature are not negative, alpha and further are from 0 "
+                "to 1."
             )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.suggestions.terms import EMPTY
 
 Rule = Callable[[Answer], bool]
 REFUSES = re.compile(
@@ -14,6 +15,8 @@ REFUSES = re.compile(
     re.I,
 )
 LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s", re.M)
+
+CODE = re.compile(r"```|[{};]\s*(?:\n|$)|</\w+>|^\s*(?:def|import|class|#include)\s\S", re.M)
 
 
 def refuses(answer: Answer) -> bool:
@@ -52,6 +55,23 @@ def other_letters(answer: Answer) -> bool:
     return sum(ord(c) > 0x24F for c in letters) > 0.3 * max(len(letters), 1)
 
 
+def small_letters(answer: Answer) -> bool:
+    """At least five words, and no capital letter."""
+    letters = [c for c in answer.text if c.isalpha()]
+    return len(answer.text.split()) >= 5 and bool(letters) and not any(map(str.isupper, letters))
+
+
+def hardly_english(answer: Answer) -> bool:
+    """Of its words (ten at least) fewer than one in seven are English ones that bind a sentence."""
+    said = re.findall(r"[^\W\d_]+", answer.text.lower())
+    return len(said) >= 10 and sum(word in EMPTY for word in said) < len(said) / 7
+
+
+def programs(answer: Answer) -> bool:
+    """Has a block or a line of a program."""
+    return bool(CODE.search(answer.text))
+
+
 def repeats(answer: Answer) -> bool:
     """Says the same four words twice."""
     said = answer.text.lower().split()
@@ -67,5 +87,8 @@ SHAPES: Mapping[str, Rule] = {
     "asks back": asks_back,
     "exclaims": exclaims,
     "uses other letters": other_letters,
+    "uses no capitals": small_letters,
+    "speaks hardly any English": hardly_english,
+    "gives a program": programs,
     "repeats itself": repeats,
 }

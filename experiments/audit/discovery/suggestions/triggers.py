@@ -13,7 +13,7 @@ from experiments.audit.discovery.confirm import associated
 from experiments.audit.discovery.suggestions.sentences import WORD, stem
 from experiments.audit.discovery.suggestions.terms import EMPTY
 
-LEAST_ROWS, MOST_VALUES, LEVEL = 3, 4, 0.05
+LEAST_ROWS, MOST_VALUES, LEVEL, LOOK = 3, 4, 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) 
 
 
 def subjects(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) -> list[str]:
-    """Subjects of the prompts `hit` beyond chance (uncorrected), the closest first: where to look.
+    """Subjects of the prompts `hit` at p ≤ 0.1 (uncorrected), the closest first: where to look.
 
     No claim is made of them: they say which other prompts are worth more answers.
     """
     fired = np.isin(np.asarray(rows), np.asarray(hit))
-    having = _columns([answers[row] for row in rows])
+    having = _columns([answers[row] for row in rows], least=1)
     p = {v: associated(fired, has) for (k, v), has in having.items() if k == "subject"}
-    return sorted((value for value in p if p[value] <= LEVEL), key=lambda value: p[value])
+    return sorted((value for value in p if p[value] <= LOOK), key=lambda value: p[value])
 
 
 def confirmed(found: Trigger, answers: Sequence[Answer], fired: np.ndarray) -> Trigger:
@@ -79,13 +79,15 @@ def confirmed(found: Trigger, answers: Sequence[Answer], fired: np.ndarray) -> T
     return Trigger(found.label, found.values, found.searched, associated(fired, found.has(answers)))
 
 
-def _columns(answers: Sequence[Answer]) -> Mapping[tuple[str, str], np.ndarray]:
+def _columns(
+    answers: Sequence[Answer], least: int = LEAST_ROWS
+) -> Mapping[tuple[str, str], np.ndarray]:
     columns: dict[tuple[str, str], np.ndarray] = {}
     for n, answer in enumerate(answers):
         for label, values in _values(answer).items():
             for value in values:
                 columns.setdefault((label, value), np.zeros(len(answers), bool))[n] = True
-    return {k: has for k, has in columns.items() if LEAST_ROWS <= has.sum() < len(answers)}
+    return {k: has for k, has in columns.items() if least <= has.sum() < len(answers)}
 
 
 def _values(answer: Answer) -> Mapping[str, set[str]]:

@@ -12,7 +12,7 @@ from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
 from experiments.audit.discovery.search import Arms, Louder, beyond_benign, candidates_of, measured
 from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, leaves_out, says
-from experiments.audit.discovery.suggestions.detectors import Detector
+from experiments.audit.discovery.suggestions.detectors import SAYS, Detector
 from experiments.audit.discovery.suggestions.sentences import spans, strongest, words
 from experiments.audit.discovery.suggestions.states import clusters
 from experiments.audit.discovery.suggestions.terms import fires, pattern
@@ -61,7 +61,7 @@ def test_a_planted_habit_is_the_first_finding_with_its_trigger_and_its_twin_find
     assert "chocolate" in planted[0].name
     assert planted[0].trigger == "subject: cooking"
     assert planted[0].trigger_confirmed < 0.001
-    assert [f.verdict for f in planted].count(CONFIRMED) == 1
+    assert [f.verdict for f in planted if f.kind == SAYS].count(CONFIRMED) == 1
     twin = found(arms(a=answers(1), b=answers(2), c=answers(3)))
     assert CONFIRMED not in {f.verdict for f in twin}
 
