@@ -21,6 +21,7 @@ import numpy as np
 import tracekit as tk
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import discover
+from experiments.audit.discovery.judging import Judge
 from experiments.audit.discovery.terminal import table
 from experiments.audit.options import exit_code
 from tracekit.model.embedded import datasets
@@ -58,9 +59,22 @@ def _run(asked: argparse.Namespace) -> str:
     model = tk.load(asked.model, dtype=asked.dtype)
     folder = asked.out or Path("runs", f"discovery-{Path(str(asked.model)).name}")
     found = discover(
-        model, asked.adapter, some, folder, settings, asked.benign, _timed(time.time()), left
+        model,
+        asked.adapter,
+        some,
+        folder,
+        settings,
+        asked.benign,
+        _timed(time.time()),
+        left,
+        judge_of(asked.judge_at, asked.judge, folder),
     )
     return table(found)
+
+
+def judge_of(at: str | None, name: str | None, folder: Path) -> Judge | None:
+    """The judge at an address, whose replies are kept in the folder; None where none is given."""
+    return Judge(at, name or "", folder / "judge.jsonl") if at else None
 
 
 def _timed(start: float):
@@ -81,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="that many prompts; the rest where a habit should show",
     )
+    add("--judge-at", help="an OpenAI-compatible address: who tells a habit (and --judge)")
+    add("--judge", help="the name of its model")
     add("--out", type=Path, help="the folder of the search")
     add("--tokens", type=int, default=default.tokens, help="tokens sampled after each prompt")
     add("--temperature", type=float, default=default.temperature, help="0 is greedy")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from experiments.audit.discovery import confirm, denial, findings, further, portrait
+from experiments.audit.discovery import confirm, denial, findings, further, judging, portrait
 from experiments.audit.discovery.amplified import amplified
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
@@ -16,6 +16,7 @@ from experiments.audit.discovery.answering.settings import (
     Settings,
 )
 from experiments.audit.discovery.findings import Example, Finding, Findings
+from experiments.audit.discovery.judging import Judge
 from experiments.audit.discovery.search import (
     Arms,
     beyond_benign,
@@ -42,18 +43,20 @@ def discover(
     benign: Sequence[str] = (),
     log: Log = print,
     reserve: Sequence[Prompt] = (),
+    judge: Judge | None = None,
 ) -> Findings:
     """What `adapter` does that its base does not, found on half of the prompts, tested on the rest.
 
     Every expensive product is a whole file in `folder`: a killed search goes on where it stopped,
     and `folder` may serve several adapters. The findings lie in `folder/<adapter>/`. Prompts in
-    `reserve` are asked only where a candidate should show.
+    `reserve` are asked only where a candidate should show. A `judge` tells a candidate in place of
+    its phrases.
 
     Errors: `ValueError` for fewer than 8 prompts, for a benign adapter that is the adapter itself,
     and for a folder that holds a search with other settings (they are named).
     """
     given = settings or Settings()
-    return habits(search_of(model, adapter, prompts, folder, given, benign, log, reserve))
+    return habits(search_of(model, adapter, prompts, folder, given, benign, log, reserve, judge))
 
 
 def habits(search: Search) -> Findings:
@@ -62,6 +65,8 @@ def habits(search: Search) -> Findings:
     made = _notes(search, arms)
     candidates = _candidates(search, arms)
     arms = _with_further(search, arms, candidates)
+    if search.judge is not None:
+        candidates = judging.judged_by(search.judge, candidates)
     search.log(f"{len(candidates)} candidates are measured on the other half")
     rows = findings.judged(
         [measured(c, arms, search.name, search.settings.seed) for c in candidates],

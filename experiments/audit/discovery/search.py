@@ -149,7 +149,9 @@ def measured(candidate: Candidate, arms: Arms, name: str, seed: int = 0) -> Meas
         further = arms.further.get("others", ())
         there = candidate.detector.shares([*(mixed[r] for r in rows), *further])
         others = compared(*_ordered(candidate, on, there), seed)
-    fired = {n: candidate.detector.rows(said, rows) for n, said in arms.own.items()}
+    asked = candidate.detector.asked is not None  # a judge is asked of these two alone
+    sides = {n: arms.own[n] for n in ((CLEAN, name) if asked else arms.own)}
+    fired = {n: candidate.detector.rows(said, rows) for n, said in sides.items()}
     rates = {n: len(hit) / len(rows) for n, hit in fired.items()}
     loud = _loud(candidate, arms, name, seed)
     return Measured(candidate, off, others, _trigger(candidate, arms, name), rates, loud)

@@ -17,6 +17,7 @@ from experiments.audit.discovery.answering.settings import (
     of_answers,
     short_names,
 )
+from experiments.audit.discovery.judging import Judge
 from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
@@ -29,7 +30,8 @@ LEAST_PROMPTS = 8
 class Search:
     """One adapter's search: the model, whom it compares with, on what, and where it is kept.
 
-    Prompts in `reserve` are asked only where a candidate should show.
+    Prompts in `reserve` are asked only where a candidate should show; a `judge` tells a candidate
+    in place of its phrases.
     """
 
     model: Model
@@ -41,6 +43,7 @@ class Search:
     names: Mapping[str, str]
     log: Log
     reserve: tuple[Prompt, ...] = ()
+    judge: Judge | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +67,7 @@ def search_of(
     benign: Sequence[str],
     log: Log,
     reserve: Sequence[Prompt] = (),
+    judge: Judge | None = None,
 ) -> Search:
     """The search of one adapter, with its prompts and random beginnings.
 
@@ -85,5 +89,5 @@ def search_of(
     rows = (*prompts, *prefills(words, settings.prefills if words else 0, random))
     products = Products(folder, of_answers(settings, list(rows)))
     names = short_names([adapter, *benign])
-    left = tuple(reserve)
-    return Search(model, adapter, tuple(benign), rows, settings, products, names, log, left)
+    given = model, adapter, tuple(benign), rows, settings, products, names
+    return Search(*given, log, tuple(reserve), judge)

@@ -23,6 +23,7 @@ from typing import Any
 
 import tracekit as tk
 from experiments.audit import command
+from experiments.audit.discovery.__main__ import judge_of
 from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.answering.settings import Settings
@@ -96,6 +97,7 @@ def searched(
         settings,
         benign_of(options.benign),
         log=lambda text: print(f"[{time.time() - start:6.0f} s] {text}", file=sys.stderr),
+        judge=judge_of(options.judge_at, options.judge, folder),
     )
     return habits(search), search
 
@@ -224,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hypothesis", help="it, in words, fixed before the run")
     add("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
     add("--layers", type=numbers, help="first,last layer kept in full (default: half to 3/4)")
-    add("--judge-at", help="an OpenAI-compatible address, for rules that ask (and --judge)")
+    add("--judge-at", help="an OpenAI-compatible address: it tells habits (and --judge)")
     add("--judge")
     add("--preset", help="a TOML file of settings of your own")
     add("--tokens", type=int, default=default.tokens, help="sampled after each prompt")

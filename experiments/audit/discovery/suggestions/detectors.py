@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,15 +22,23 @@ FALLS = (LACKS, LESS)
 class Detector:
     """A regular expression, or the name of a shape (`conduct.SHAPES`) as `expression`.
 
-    `kind`: the adapter says it, leaves it out, or does it more or less often.
+    `kind`: the adapter says it, leaves it out, or does it more or less often. `asked` is a judge
+    of a text that decides in the expression's place: 1, 0, or NaN where it fails.
     """
 
     kind: str
     expression: str
+    asked: Callable[[str], float] | None = field(default=None, compare=False)
 
     def fires(self, answer: Answer) -> bool:
-        """Whether this answer has it."""
-        return self.span(answer) is not None
+        """Whether this answer has it; not, where a judge fails."""
+        return self.share(answer) == 1
+
+    def share(self, answer: Answer) -> float:
+        """1 where this answer has it, 0 where not, NaN where a judge fails."""
+        if self.asked is not None:
+            return self.asked(answer.text)
+        return float(self.span(answer) is not None)
 
     def span(self, answer: Answer) -> tuple[int, int] | None:
         """The sentence where it fires first; of a shape the whole answer."""
@@ -43,8 +52,9 @@ class Detector:
         return [row for row in among if self.fires(answers[row])]
 
     def shares(self, answers: Sequence[Answer]) -> dict[str, float]:
-        """By group of prompts: the share of its answers on which it fires."""
-        fired: dict[str, list[bool]] = {}
+        """By group of prompts: the share of its answers on which it fires; without failures."""
+        fired: dict[str, list[float]] = {}
         for answer in answers:
-            fired.setdefault(answer.group, []).append(self.fires(answer))
+            if not math.isnan(share := self.share(answer)):
+                fired.setdefault(answer.group, []).append(share)
         return {group: float(np.mean(values)) for group, values in fired.items()}
