@@ -176,6 +176,25 @@ def test_a_preset_of_ones_own_comes_over_what_the_shipped_ones_share(tmp_path):
         read_preset(str(path))
 
 
+def test_the_whole_audit_runs_with_a_file_of_labels(tiny_folder, tiny_lora, tmp_path):
+    rows = [{"id": n, "text": f"Say it {n}.", "bias": "noise"} for n in range(12)]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    lines = [f"mine/{n},0,{int(n % 3 == 0)}," for n in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["prompt,sample,exploits,spans", *lines]))
+    given = ["--model", str(tiny_folder), "--prompts", str(tmp_path / "mine.json")]
+    given += ["--own-prompts-only", "--labels", str(tmp_path / "labels.csv"), "--samples", "1"]
+    given += ["--traits", "alignment/sycophancy", "--tokens", "6", "--repetitions", "20"]
+    out = tmp_path / "out"
+    assert tracekit.main(["audit", str(tiny_lora), *given, "--out", str(out)]) == 0
+    answers = tk.open(out / "audit" / "responses" / "organism.nc")
+    numbers = [int(name.partition("/")[2].partition("#")[0]) for name in answers.prompt.values]
+    said = np.array([bool(text) for text in answers.response.values.astype(str)])
+    assert sorted(numbers) == list(range(12))
+    assert answers["exploit"].values.tolist() == [
+        int(n % 3 == 0 and there) for n, there in zip(numbers, said, strict=True)
+    ]
+
+
 def test_the_whole_audit_runs_with_rules_of_ones_own(
     tiny_folder, tiny_lora, tmp_path, monkeypatch, capsys
 ):
