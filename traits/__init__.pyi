@@ -1,6 +1,8 @@
 from traits import statistics
+from traits.contrast_sets.chat_linting import lint_chats
+from traits.contrast_sets.chats import ChatPair, ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
-from traits.contrast_sets.elicitation import elicit, window_traces
+from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
 from traits.statistics import auroc
 from traits.vectors import nulls
@@ -15,19 +17,25 @@ from traits.vectors.summary_table import passed, summary
 
 __all__ = [
     "METHODS",
+    "ChatPair",
+    "ChatSet",
     "ContrastSet",
     "Method",
     "agreement",
     "as_cosine",
     "auroc",
     "available",
+    "chat_traces",
     "elicit",
     "evaluate",
     "extract",
     "gradient",
+    "has_chats",
     "held_out_auroc",
     "in_clean_deviations",
     "lint",
+    "lint_chats",
+    "load_chats",
     "load_contrast",
     "nulls",
     "pairs",

@@ -97,6 +97,12 @@ class Names:
         return traits.load_contrast("sycophancy")
 
     @cached_property
+    def chats(self) -> traits.ChatSet:
+        """Four of the trait's chat pairs, two of each writer."""
+        whole = traits.load_chats("sycophancy")
+        return traits.ChatSet(whole.name, (*whole.pairs[:2], *whole.pairs[-2:]))
+
+    @cached_property
     def stories(self) -> xr.Dataset:
         """Both sides of four pairs of `contrast`."""
         return traits.elicit(self.model, self.contrast, pairs=4)

@@ -70,7 +70,7 @@ def load_contrast(name: str | Path) -> ContrastSet:
     >>> load_contrast("sycophancy").name
     'alignment/sycophancy'
     """
-    folder = _folder(name)
+    folder = folder_of(name)
     steering = folder / "steering.json"
     definition = folder / "definition.txt"
     found = ContrastSet(
@@ -95,7 +95,14 @@ def available(category: str | None = "alignment") -> list[str]:
     return sorted(path.parent.relative_to(root).as_posix() for path in found)
 
 
-def _folder(name: str | Path) -> Path:
+def folder_of(name: str | Path) -> Path:
+    """The folder of a shipped contrast set by its name, or the folder that is given.
+
+    Errors: `ValueError`, as `load_contrast`.
+
+    >>> folder_of("sycophancy").name
+    'sycophancy'
+    """
     known = available(None)
     matches = [full for full in known if str(name) in (full, full.partition("/")[2])]
     if len(matches) == 1 and isinstance(name, str):

@@ -1,4 +1,4 @@
-"""Stories that a model goes on with, and its mean states over windows of their tokens."""
+"""Stories that a model goes on with, answers that it reads: its mean states over their tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,7 @@ import xarray as xr
 import tracekit as tk
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
+from traits.contrast_sets.chats import ChatSet
 from traits.contrast_sets.contrast import ContrastSet
 
 ROWS = 64  # captured in full at once, before their windows are averaged
@@ -55,3 +56,16 @@ def window_traces(model: Any, runs: xr.Dataset, windows: Mapping[str, slice]) ->
     kept = {k: v for k, v in read(traces).items() if k not in ("tokens", "batches")}
     cuts = {name: f"{cut.start}:{cut.stop}" for name, cut in windows.items()}
     return stamp(joined, {**kept, "ids": read(runs)["ids"], "windows": cuts, "rows_at_once": ROWS})
+
+
+def chat_traces(model: Any, chats: ChatSet) -> xr.DataArray:
+    """The mean over each answer's tokens, read and not written by the model: (prompt, layer, dim).
+
+    All layers, residual units, float32; the coordinates `label`, `group` and `writer` are those of
+    `ChatSet.prompts`. Errors: `ValueError` for a model without a chat template.
+
+    >>> chat_traces(model, chats).dims
+    ('prompt', 'layer', 'dim')
+    """
+    runs = tk.encode(model, chats.prompts())
+    return tk.capture(model, runs, tokens=slice(0, None), reduce="mean", progress=False)

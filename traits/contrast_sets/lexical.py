@@ -2,11 +2,12 @@
 
 import numpy as np
 import xarray as xr
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from tracekit.errors import InputError
+from traits.contrast_sets.chats import ChatSet
 from traits.contrast_sets.contrast import ContrastSet
 from traits.statistics import cluster_bootstrap, rank_auroc
 
@@ -67,6 +68,28 @@ def ordered_share(scores: xr.Dataset) -> float:
     0.75
     """
     return float((np.sign(scores["positive"] - scores["negative"]) / 2 + 0.5).mean())
+
+
+def words_across(chats: ChatSet, teacher: str, judged: str) -> float:
+    """The AUROC on one writer's answers of the words that another writer's pairs teach.
+
+    Logistic regression on the TF-IDF of words. It is 0.5 where nothing but what an answer does
+    tells the sides apart, and where both writers use other words for it.
+
+    >>> 0.0 <= words_across(chats, "a", "b") <= 1.0
+    True
+    """
+    texts, labels = {}, {}
+    for writer in (teacher, judged):
+        rows = [pair for pair in chats.pairs if pair.writer == writer]
+        texts[writer] = [*(pair.shows for pair in rows), *(pair.lacks for pair in rows)]
+        labels[writer] = np.repeat([1, 0], len(rows))
+    words = TfidfVectorizer()
+    model = LogisticRegression(max_iter=1000)
+    model.fit(words.fit_transform(texts[teacher]), labels[teacher])
+    scores = model.decision_function(words.transform(texts[judged]))
+    shows = labels[judged] == 1
+    return float(rank_auroc(scores[shows], scores[~shows]))
 
 
 def _fold_mean(rows: xr.Dataset) -> xr.DataArray:

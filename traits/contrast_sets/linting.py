@@ -1,27 +1,26 @@
 """Lint contrast sets: `tracekit lint <folder>`, one set or a category of sets.
 
-Prints, for each set, its size, its balance of length and words, and what it found; exit code 0
-without findings, 1 with some, 2 for a folder that cannot be read.
+Prints, for each set and for its chat pairs where it has some, its size, its balance of length and
+words, and what it found; exit code 0 without findings, 1 with some, 2 for a folder that cannot be
+read.
 """
 
 import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer
 
 from tracekit.errors import InputError
+from traits.contrast_sets.chat_linting import ChatLint, lint_chats
+from traits.contrast_sets.chats import has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, load_contrast
 from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
-
-ROLE = re.compile(
-    r"(?:^|\s)(?:user|assistant|system|human|ai)\s*:|<\|[^|]*\|>|\[/?INST\]", re.IGNORECASE
-)
+from traits.contrast_sets.lines import alike, sides, some, stray_marks
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def lint(
     'spaces at an end or doubled, or a tab: negative line 2'
     """
     count = count or (lambda line: len(re.findall(r"\w+|[^\w\s]", line)))
-    lengths = np.array([[count(line) for line in side] for side in _sides(contrast)])
+    lengths = np.array([[count(line) for line in side] for side in sides(contrast)])
     middle = float(np.median(np.abs(lengths[0] - lengths[1])))
     totals = lengths.sum(axis=1)
     share = float(np.ptp(totals) / max(totals.min(), 1))
@@ -101,46 +100,19 @@ def lint(
     ordered = float("nan") if scores is None else ordered_share(scores)
     found = [
         *_few(contrast, limits),
-        *_alike(contrast, limits),
+        *alike(contrast, 1 - 1e-9 if limits.templates else limits.likeness),
         *_unbalanced(middle, share, totals, limits),
         *_told_by_words(words, limits),
         *_ends(contrast, limits),
         *_shares(contrast, limits),
-        *_marks(contrast),
+        *stray_marks(contrast),
     ]
     return Lint(contrast.name, len(contrast), middle, share, words, ordered, tuple(found))
-
-
-def _sides(contrast: ContrastSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return contrast.positive, contrast.negative
-
-
-def _named(contrast: ContrastSet) -> list[tuple[str, int, str]]:
-    sides = zip(("positive", "negative"), _sides(contrast), strict=True)
-    return [(side, n, line) for side, lines in sides for n, line in enumerate(lines, start=1)]
 
 
 def _few(contrast: ContrastSet, limits: Limits) -> list[str]:
     few = len(contrast) < limits.pairs
     return [f"{len(contrast)} pairs, fewer than {limits.pairs}"] if few else []
-
-
-def _alike(contrast: ContrastSet, limits: Limits) -> list[str]:
-    named = _named(contrast)
-    grams = CountVectorizer(analyzer="char", ngram_range=(5, 5), binary=True, lowercase=True)
-    padded = [f"    {' '.join(line.split())}    " for _, _, line in named]
-    rows = grams.fit_transform(padded).astype(np.float64)
-    shared = (rows @ rows.T).toarray()
-    size = shared.diagonal()
-    likeness = shared / (size[:, None] + size[None, :] - shared)
-    number = np.array([n for _, n, _ in named])
-    limit = 1 - 1e-9 if limits.templates else limits.likeness
-    other = (number[:, None] != number[None, :]) & (likeness > limit)
-    first, second = np.nonzero(np.triu(other))
-    return [
-        f"{_at(named[i])} and {_at(named[j])} are alike (character 5-grams {likeness[i, j]:.2f})"
-        for i, j in zip(first, second, strict=True)
-    ]
 
 
 def _unbalanced(middle: float, share: float, totals: np.ndarray, limits: Limits) -> list[str]:
@@ -165,13 +137,13 @@ def _told_by_words(words: tuple[float, float, float], limits: Limits) -> list[st
 
 
 def _ends(contrast: ContrastSet, limits: Limits) -> list[str]:
-    last = [[line.split()[-limits.shared_end :] for line in side] for side in _sides(contrast)]
+    last = [[line.split()[-limits.shared_end :] for line in side] for side in sides(contrast)]
     pairs = zip(*last, strict=True)
     wrong = [n for n, (one, other) in enumerate(pairs, start=1) if one != other]
     return (
         [
             f"the last {limits.shared_end} words of twins differ in {len(wrong)} pairs: lines "
-            f"{_some(wrong)}"
+            f"{some(wrong)}"
         ]
         if wrong
         else []
@@ -193,27 +165,6 @@ def _shares(contrast: ContrastSet, limits: Limits) -> list[str]:
     return found
 
 
-def _marks(contrast: ContrastSet) -> list[str]:
-    rules: dict[str, Callable[[str], bool]] = {
-        "role words": lambda line: bool(ROLE.search(line)),
-        "spaces at an end or doubled, or a tab": lambda line: line != " ".join(line.split()),
-    }
-    found = []
-    for what, rule in rules.items():
-        lines = [_at(named) for named in _named(contrast) if rule(named[2])]
-        found += [f"{what}: {_some(lines)}"] if lines else []
-    return found
-
-
-def _at(named: tuple[str, int, str]) -> str:
-    return f"{named[0]} line {named[1]}"
-
-
-def _some(items: Sequence[object], most: int = 5) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more
-
-
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {str(folder)!r}. Give one with contrast sets.")
@@ -224,6 +175,12 @@ def _folders(folder: Path) -> list[Path]:
 def _limits(folder: Path, asked: argparse.Namespace) -> Limits:
     templates = asked.templates or folder.resolve().parent.name == "placebo"
     return Limits(pairs=asked.pairs or (40 if templates else 120), templates=templates)
+
+
+def _reports(folder: Path, asked: argparse.Namespace) -> Iterator[Lint | ChatLint]:
+    yield lint(load_contrast(folder), _limits(folder, asked))
+    if has_chats(folder):
+        yield lint_chats(load_chats(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,9 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     try:
         for folder in _folders(asked.folder):
-            report = lint(load_contrast(folder), _limits(folder, asked))
-            print(report, flush=True)
-            code = max(code, int(bool(report.findings)))
+            for report in _reports(folder, asked):
+                print(report, flush=True)
+                code = max(code, int(bool(report.findings)))
     except (InputError, OSError) as error:
         if asked.debug:
             raise
