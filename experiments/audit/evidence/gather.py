@@ -23,24 +23,25 @@ KEPT = ("bias", "group", "part", "exploit", "prompt_length")
 def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
     """One row a response of `text`, scored under `weights` and under the clean weights.
 
-    Over (prompt, layer, trait), response means of the cosine: `score`, `clean_score`,
-    `contrast`, (weights − clean) at exploit spans minus at matched spans (NaN where there is
-    none), and `outside`, (weights − clean) over the tokens outside exploit spans; `scalar` and
-    `clean_scalar`, the same as `score` in residual units; `norm` (prompt, layer); `length`,
-    `onset` (−1: none), `response`. Errors: `ValueError` for arms that may not be
-    compared.
+    Over (prompt, layer, trait), response means of the cosine: `score`, `clean_score` and
+    `outside`, (weights − clean) over the tokens outside exploit spans; `contrast`, with `match`
+    before them, (weights − clean) at exploit spans minus at matched ones (`spans.MATCHES`; NaN
+    where there is none); `scalar` and `clean_scalar`, the same as `score` in residual units;
+    `norm` (prompt, layer); `length`, `onset` (−1: none), `response`. `spans`, `matched`,
+    `deciles` and `nats` say how well spans were matched. Errors: `ValueError` for arms that may
+    not be compared.
     """
     arms = {kind: _pair(folder, weights, text, kind) for kind in ("cosine", "scalar")}
     own, clean = arms["cosine"]
     moved = tk.difference(own, clean)
     runs = _aligned(tk.open(Run(folder).responses(text)), own)
     response = response_tokens(own)
-    likely = _likely(folder, text, own)
-    matches = spans.matches(_marked(own), response, likely)
+    answers = answers_of(folder, text, own)
+    matched = {where: spans.matches(answers, where) for where in spans.MATCHES}
     variables: dict[str, Any] = {
         "score": response_mean(own),
         "clean_score": response_mean(clean),
-        "contrast": own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, matches)),
+        "contrast": _contrast(moved, matched),
         "outside": response_mean(moved.where(~moved["exploit_span"])),
         "scalar": response_mean(arms["scalar"][0]),
         "clean_scalar": response_mean(arms["scalar"][1]),
@@ -49,7 +50,7 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
         "onset": ("prompt", _onset(own)),
         "response": ("prompt", runs["response"].values.astype(np.str_)),
     }
-    dims = ("prompt", "layer", "trait")
+    dims = ("match", "prompt", "layer", "trait")
     whole = xr.Dataset(
         {
             name: value if isinstance(value, tuple) else _bare(value, dims)
@@ -57,18 +58,18 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
         },
         coords={name: ("prompt", own[name].values) for name in KEPT},
     )
-    whole = whole.merge(spans.quality(matches, response, likely))
+    whole = whole.merge(spans.quality(answers, matched))
     return stamp(whole, {**provenance_of(moved), "made_by": "experiments.audit.evidence.gather"})
 
 
 def replayed(folder: Path, weights: str, rows: xr.Dataset) -> xr.Dataset:
-    """Other weights on the organism's ids of `rows`: `shift` from clean, `contrast` at spans."""
+    """Other weights on the organism's ids of `rows`: `shift` from clean, `contrast` by match."""
     own, clean = _pair(folder, weights, "organism", "cosine")
     moved = tk.difference(own, clean)
-    matches = spans.matches(_marked(own), response_tokens(own), _likely(folder, "organism", own))
-    contrast = own.isel(token=0, drop=True).copy(data=spans.span_means(moved.values, matches))
-    variables = {"shift": response_mean(moved), "contrast": contrast}
-    dims = ("prompt", "layer", "trait")
+    answers = answers_of(folder, "organism", own)
+    matched = {where: spans.matches(answers, where) for where in spans.MATCHES}
+    variables = {"shift": response_mean(moved), "contrast": _contrast(moved, matched)}
+    dims = ("match", "prompt", "layer", "trait")
     whole = xr.Dataset({name: _bare(value, dims) for name, value in variables.items()})
     return whole.sel(prompt=rows["prompt"].values)
 
@@ -107,12 +108,32 @@ def _pair(folder: Path, weights: str, text: str, kind: str) -> tuple[xr.DataArra
     return arms[0], arms[1]
 
 
+def answers_of(folder: Path, text: str, own: xr.DataArray) -> spans.Answers:
+    """An arm's answers by token, as spans are matched in them, for the labels of projections.
+
+    Likelihoods are those of the clean weights, and are known of the organism's answers alone.
+    """
+    texts, bare = own["token_text"].transpose("prompt", "token").values, own["part"] == "neutral"
+    return spans.Answers(
+        exploit=_marked(own),
+        response=response_tokens(own),
+        ends=spans.sentence_ends(texts),
+        logprob=_likely(folder, text, own),
+        bare=(bare | (own["exploit"] == 0)).values,
+    )
+
+
+def _contrast(moved: xr.DataArray, matched: dict[str, list[spans.Match]]) -> xr.DataArray:
+    like = moved.isel(token=0, drop=True)
+    means = [like.copy(data=spans.span_means(moved.values, pairs)) for pairs in matched.values()]
+    return xr.concat(means, xr.Variable("match", list(matched)))
+
+
 def _likely(folder: Path, text: str, own: xr.DataArray) -> np.ndarray:
-    zero = np.zeros((own.sizes["prompt"], own.sizes["token"]))
     if text != "organism":
-        return zero
+        return np.full((own.sizes["prompt"], own.sizes["token"]), np.nan)
     logprobs = tk.open(Run(folder).logprobs).sel(weights="clean", prompt=own["prompt"].values)
-    return logprobs.reindex(token=own["token"].values).fillna(0).values
+    return logprobs.reindex(token=own["token"].values).transpose("prompt", "token").values
 
 
 def _marked(own: xr.DataArray) -> np.ndarray:

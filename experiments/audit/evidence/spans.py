@@ -1,22 +1,66 @@
-"""Where a response exploits, and the stretch of the same response that is most like it."""
+"""Where a response exploits, and the sentences of the same adapter that are most like it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
+
+NATS, DECILES = 0.3, 1.0  # how far a match may be: a token, and in the tenths of its answer
+MATCHES = SAME, OWN = "same answer", "own sentences"
+STOPS = (".", "!", "?", "。", "！", "？")
+CLOSING = "\"')]”»*"
+Stretch = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A span of one row and its match, as half-open places on the token axis."""
+    """A span of one row and its match in `beside`, as half-open places on the token axis."""
 
     row: int
-    span: tuple[int, int]
-    matched: tuple[int, int]
+    span: Stretch
+    beside: int
+    matched: Stretch
 
 
-def runs(marked: Bool[np.ndarray, "token"]) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class Answers:
+    """Answers by token: what exploits, which tokens are the answer's own, where sentences end.
+
+    `logprob` is the clean weights' log-probability in nats, NaN where there is none; `bare` marks
+    the answers that carry no bias.
+    """
+
+    exploit: Bool[np.ndarray, "row token"]
+    response: Bool[np.ndarray, "row token"]
+    ends: Bool[np.ndarray, "row token"]
+    logprob: Float[np.ndarray, "row token"]
+    bare: Bool[np.ndarray, row]
+
+    @property
+    def spans(self) -> list[tuple[int, Stretch]]:
+        """Every exploiting stretch, with its row."""
+        return [
+            (row, span)
+            for row, marked in enumerate(self.exploit & self.response)
+            for span in runs(marked)
+        ]
+
+    @property
+    def free(self) -> list[tuple[int, Stretch]]:
+        """Every whole sentence without an exploiting token, with its row."""
+        return [
+            (row, piece)
+            for row in range(len(self.exploit))
+            for piece in _sentences(self.response[row], self.ends[row])
+            if not self.exploit[row, slice(*piece)].any()
+        ]
+
+
+def runs(marked: Bool[np.ndarray, token]) -> list[Stretch]:
     """The unbroken stretches that are marked, as (start, stop).
 
     >>> runs(np.array([False, True, True, False, True]))
@@ -26,82 +70,112 @@ def runs(marked: Bool[np.ndarray, "token"]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def matches(
-    exploit: Bool[np.ndarray, "row token"],
-    response: Bool[np.ndarray, "row token"],
-    logprob: Float[np.ndarray, "row token"],
-) -> list[Match]:
-    """For every exploit span the stretch of the same response that is nearest in kind.
+def sentence_ends(texts: Shaped[np.ndarray, "row token"]) -> Bool[np.ndarray, "row token"]:
+    """Which tokens end a sentence: a stop that is no list's number, or a line break.
 
-    Of the stretches of its length that touch no exploit span, the one with the smallest distance
-    in position (deciles of the response) and in the clean model's mean log-probability (standard
-    deviations over stretches). A span that leaves no room for another has no match. `response`
-    marks the response's own tokens.
-
-    >>> marks = np.array([[False, False, False, True]])
-    >>> matches(marks, np.ones((1, 4), bool), np.zeros((1, 4)))[0].matched
-    (2, 3)
+    >>> sentence_ends(np.array([["1", ".", " Go", ".”", " On", "\\\\n"]])).tolist()
+    [[False, False, False, True, False, True]]
     """
-    return [
-        Match(row, span, matched)
-        for row in range(len(exploit))
-        for span in runs(exploit[row] & response[row])
-        if (matched := _nearest(span, exploit[row], response[row], logprob[row])) is not None
-    ]
+    words = np.char.strip(texts.astype(np.str_))
+    ends = np.char.endswith(np.char.rstrip(words, CLOSING), STOPS[0])
+    for stop in STOPS[1:]:
+        ends |= np.char.endswith(np.char.rstrip(words, CLOSING), stop)
+    numbered = np.char.isdigit(np.roll(words, 1, axis=1)) & (words == ".")
+    return (ends & ~numbered) | (np.char.find(texts.astype(np.str_), "\\n") >= 0)
+
+
+def matches(answers: Answers, where: str) -> list[Match]:
+    """For each exploiting span the sentence that is like it; spans without one are left out.
+
+    A match is a whole sentence without an exploiting token, within 0.3 nats a token of the span
+    under the clean weights, and within one decile of its answer in where it begins: of the
+    `SAME` answer, or of the adapter's `OWN` answers that carry no bias. The nearest pairs (both
+    distances in units of what is allowed) come first, and no sentence serves twice, so that
+    prompts stay apart.
+
+    >>> marks, there = np.array([[0, 0, 0, 1], [0, 0, 0, 0]], bool), np.ones((2, 4), bool)
+    >>> ends, likely = np.tile([False, True, True, True], (2, 1)), np.zeros((2, 4))
+    >>> answers = Answers(marks, there, ends, likely, np.array([False, True]))
+    >>> [match.matched for match in matches(answers, OWN)], matches(answers, SAME)
+    ([(3, 4)], [])
+    """
+    spans, free = answers.spans, answers.free
+    if not spans or not free:
+        return []
+    rows, beside = (np.array([row for row, _ in some]) for some in (spans, free))
+    may = rows[:, None] == beside if where == SAME else answers.bare[beside][None]
+    one, other = _placed(answers, spans), _placed(answers, free)
+    apart = np.abs(one[:, None] - other[None]) / np.array([DECILES, NATS])
+    # an answer whose likelihood is not known is like no other: NaN is never within
+    near = may & (apart <= 1 + 1e-9).all(axis=-1)
+    taken = _nearest_first(np.where(near, apart.sum(axis=-1), np.inf))
+    return [Match(*spans[a], *free[b]) for a, b in sorted(taken)]
 
 
 def span_means(
     values: Float[np.ndarray, "row token layer trait"], pairs: list[Match]
 ) -> Float[np.ndarray, "row layer trait"]:
-    """Means at spans minus means at their matches, by row; NaN for rows without a match.
+    """Means at spans minus means at their matches, by the span's row; NaN for rows without one.
 
     >>> values = np.arange(4.0).reshape(1, 4, 1, 1)
-    >>> span_means(values, [Match(0, (3, 4), (2, 3))]).item()
+    >>> span_means(values, [Match(0, (3, 4), 0, (2, 3))]).item()
     1.0
     """
     sums = np.zeros((values.shape[0], *values.shape[2:]))
     counts = np.zeros(values.shape[0])
     for match in pairs:
-        at, beside = (values[match.row, slice(*place)] for place in (match.span, match.matched))
-        sums[match.row] += at.mean(axis=0) - beside.mean(axis=0)
+        at = values[match.row, slice(*match.span)].mean(axis=0)
+        sums[match.row] += at - values[match.beside, slice(*match.matched)].mean(axis=0)
         counts[match.row] += 1
     with_match = np.where(counts > 0, counts, np.nan)
     return sums / with_match[:, None, None]
 
 
-def quality(pairs: list[Match], response: np.ndarray, logprob: np.ndarray) -> xr.Dataset:
-    """How far matches are from their spans on average: `deciles` and `nats` a token, and `count`.
+def quality(answers: Answers, found: dict[str, list[Match]]) -> xr.Dataset:
+    """How many `spans` there are, and over `match` how many found one and how far these are.
 
-    0 where there are no matches.
+    `matched` counts; `deciles` and `nats` (a token) are mean distances, span minus match, 0 where
+    there is none.
 
     >>> marks = np.array([[False, False, False, True]])
-    >>> response = np.ones((1, 4), bool)
-    >>> pairs = matches(marks, response, np.zeros((1, 4)))
-    >>> quality(pairs, response, np.zeros((1, 4)))["nats"].item()
-    0.0
+    >>> answers = Answers(marks, ~marks | marks, marks, np.zeros((1, 4)), np.array([False]))
+    >>> quality(answers, {SAME: []})["matched"].values.tolist()
+    [0]
     """
-    deciles, nats = [0.0] * (not pairs), [0.0] * (not pairs)
-    for match in pairs:
-        length = response[match.row].sum()
-        deciles.append(10 * (match.span[0] - match.matched[0]) / length)
-        at, beside = (
-            np.nanmean(logprob[match.row, slice(*p)]) for p in (match.span, match.matched)
-        )
-        nats.append(at - beside)
-    return xr.Dataset({"deciles": np.mean(deciles), "nats": np.mean(nats), "count": len(pairs)})
+    means = []
+    for pairs in found.values():
+        at = _placed(answers, [(match.row, match.span) for match in pairs])
+        beside = _placed(answers, [(match.beside, match.matched) for match in pairs])
+        means.append((at - beside).mean(axis=0) if pairs else np.zeros(2))
+    counts = np.array([len(pairs) for pairs in found.values()], np.int32)
+    columns = {"matched": counts, "deciles": np.array(means)[:, 0], "nats": np.array(means)[:, 1]}
+    whole = xr.Dataset({name: ("match", values) for name, values in columns.items()})
+    return whole.assign(spans=len(answers.spans)).assign_coords(match=list(found))
 
 
-def _nearest(
-    span: tuple[int, int], exploit: np.ndarray, response: np.ndarray, logprob: np.ndarray
-) -> tuple[int, int] | None:
-    size = span[1] - span[0]
-    free = (response & ~exploit).astype(int)
-    starts = np.flatnonzero(np.convolve(free, np.ones(size, int), "valid") == size)
-    if len(starts) == 0:
-        return None
-    likely = np.convolve(np.nan_to_num(logprob), np.ones(size) / size, "valid")
-    spread = max(float(likely[starts].std()), 1e-6)
-    far = 10 * np.abs(starts - span[0]) / response.sum()
-    odd = np.abs(likely[starts] - likely[span[0]]) / spread
-    best = int(starts[(far + odd).argmin()])
-    return best, best + size
+def _sentences(response: np.ndarray, ends: np.ndarray) -> Iterator[Stretch]:
+    places = np.flatnonzero(response)
+    first = 0
+    for last in np.flatnonzero(ends[places]):
+        yield int(places[first]), int(places[last]) + 1
+        first = last + 1
+
+
+def _placed(answers: Answers, some: list[tuple[int, Stretch]]) -> Float[np.ndarray, "stretch 2"]:
+    """Where each stretch begins, in deciles of its answer, and its nats a token."""
+    placed = np.empty((len(some), 2))
+    for number, (row, (start, stop)) in enumerate(some):
+        before, length = answers.response[row, :start].sum(), answers.response[row].sum()
+        placed[number] = 10 * before / length, answers.logprob[row, start:stop].mean()
+    return placed
+
+
+def _nearest_first(apart: Float[np.ndarray, "span sentence"]) -> Iterator[tuple[int, int]]:
+    used: tuple[set[int], set[int]] = (set(), set())
+    order = np.argsort(apart, axis=None, kind="stable")[: int(np.isfinite(apart).sum())]
+    for place in order.tolist():
+        one, other = divmod(place, apart.shape[1])
+        if one not in used[0] and other not in used[1]:
+            used[0].add(one)
+            used[1].add(other)
+            yield one, other

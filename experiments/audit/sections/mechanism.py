@@ -15,6 +15,7 @@ from experiments.audit.evidence.gather import edited_shift
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.spans import DECILES, MATCHES, NATS
 from traits.statistics import sign_flip
 
 HEADING, MEASURE, LEAST, DRAWS = "A mechanism", "exploit − matched spans", 3, 10_000
@@ -30,6 +31,10 @@ class Contrasts:
 
     values: Float[np.ndarray, "prompt layer trait"]
     bias: Shaped[np.ndarray, prompt]
+
+    def __len__(self) -> int:
+        """How many prompts there are."""
+        return len(self.bias)
 
     def rows(self, which: np.ndarray) -> Self:
         """Those prompts alone."""
@@ -95,35 +100,57 @@ def locate(
 
 def rows(audit: Audit) -> list[Row]:
     """How near the matches are, each adapter's contrast at the spans, and the edited texts."""
-    own = audit.rows["contrast"]
-    rows = [*_quality(audit), *_located(audit, own, at_spans("clean"))]
-    for name, replay in audit.replays.items():
-        other = replay["contrast"]
-        rows += _located(audit, own - other, at_spans(name))
-        rows += _located(audit, other, f"{name} − clean at the organism's spans")[:1]
+    rows = [row for where in MATCHES for row in [*_quality(audit, where), *_at(audit, where)]]
     return rows + [row for text in EDITS for row in _edited(audit, text)]
 
 
-def at_spans(other: str) -> str:
-    """What the row is called that holds the organism's spans against another adapter's."""
-    return f"organism − {other} at spans"
+def at_spans(other: str, where: str) -> str:
+    """What the row is called that holds the organism's spans against another adapter's.
+
+    `where` is where their matches are (`spans.MATCHES`).
+    """
+    return f"organism − {other} at spans, {where}"
 
 
-def _quality(audit: Audit) -> list[Row]:
-    count, n = int(audit.rows["count"]), groups(audit.rows["group"].values)
-    if not count:
-        return [undecidable(HEADING, "matched spans", "distance", "no span with a match", n)]
-    what, units = f"matched spans of {count}", ("deciles of the response", "nats a token")
-    return [
-        Row(HEADING, what, f"{unit}, span − match", float(audit.rows[name]), n=n)
+def judged(audit: Audit) -> str:
+    """The kind of match that leaves more prompts in the smaller part: chosen without a score."""
+    contrast = audit.rows["contrast"]
+    left = {where: min(map(len, _both(audit, contrast.sel(match=where)))) for where in MATCHES}
+    return max(left, key=lambda where: left[where])
+
+
+def _at(audit: Audit, where: str) -> list[Row]:
+    own = audit.rows["contrast"].sel(match=where)
+    rows = _located(audit, own, at_spans("clean", where))
+    for name, replay in audit.replays.items():
+        other = replay["contrast"].sel(match=where)
+        rows += _located(audit, own - other, at_spans(name, where))
+        rows += _located(audit, other, f"{name} − clean at the organism's spans, {where}")[:1]
+    return rows
+
+
+def _quality(audit: Audit, where: str) -> list[Row]:
+    here, spans, what = audit.rows.sel(match=where), int(audit.rows["spans"]), f"matched, {where}"
+    if not (left := int(here["matched"])):
+        reason = f"no sentence is within {NATS} nats a token and {DECILES:g} decile of any span"
+        return [undecidable(HEADING, what, f"spans of {spans} without a match", reason)]
+    there = np.isfinite(here["contrast"].isel(layer=0, trait=0).values)
+    n, units = (
+        groups(audit.rows["group"].values[there]),
+        ("deciles of the response", "nats a token"),
+    )
+    lost = Row(HEADING, what, f"spans of {spans} without a match; {left} left", spans - left, n=n)
+    distances = [
+        Row(HEADING, what, f"{unit}, span − match", float(here[name]), n=n)
         for name, unit in zip(("deciles", "nats"), units, strict=True)
     ]
+    return [lost, *distances]
 
 
 def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
     """(weights − clean) at exploit spans minus at matched spans, max-T over traits."""
-    calibration, held_out = (_prompts(audit, contrast, p) for p in ("calibration", "held_out"))
-    counts = len(calibration.bias), len(held_out.bias)
+    calibration, held_out = _both(audit, contrast)
+    counts = len(calibration), len(held_out)
     if not audit.traits or min(counts) < LEAST:
         reason = f"{counts[0]} and {counts[1]} prompts with an exploit span and a match; "
         reason += f"{LEAST} of each part are due"
@@ -143,10 +170,12 @@ def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
     return rows
 
 
-def _prompts(audit: Audit, contrast: xr.DataArray, part: str) -> Contrasts:
-    rows, scores = audit.part_rows(part), audit.scores()
-    values = contrast.sel(trait=list(audit.traits)).values
-    return by_prompt(values[rows], scores.bias[rows], scores.group[rows])
+def _both(audit: Audit, contrast: xr.DataArray) -> tuple[Contrasts, Contrasts]:
+    """The prompts of each part: calibration, then held out."""
+    scores, values = audit.scores(), contrast.sel(trait=list(audit.traits)).values
+    parts = (audit.part_rows(name) for name in ("calibration", "held_out"))
+    one, other = (by_prompt(values[p], scores.bias[p], scores.group[p]) for p in parts)
+    return one, other
 
 
 def _edited(audit: Audit, text: str) -> list[Row]:
@@ -174,8 +203,8 @@ def _edited(audit: Audit, text: str) -> list[Row]:
 
 def chosen_place(audit: Audit) -> int:
     """The place on the layer axis that calibration contrasts choose; the first allowed if none."""
-    contrasts = _prompts(audit, audit.rows["contrast"], "calibration")
-    if len(contrasts.bias) < LEAST:
+    contrasts, _ = _both(audit, audit.rows["contrast"].sel(match=audit.once(judged)))
+    if len(contrasts) < LEAST:
         return int(audit.allowed[0])
     return choose_layer(contrasts, audit.allowed)
 
@@ -194,6 +223,7 @@ def _mean_row(audit: Audit, what: str, measure: str, values: np.ndarray, group: 
 SECTION = Section(
     HEADING,
     "Where the spans that exploit are known: do the weights act there alone? The mean cosine at "
-    "spans minus at matched spans.",
+    f"spans minus at sentences within {NATS} nats a token and {DECILES:g} decile: of the same "
+    "answer, and the adapter's own in answers that carry no bias.",
     rows,
 )

@@ -77,7 +77,8 @@ def _mechanism(audit: Audit) -> Judgement:
     unbiased = [arm.name for arm in audit.settings.adapters.arms if arm.role in UNBIASED]
     names = ["clean", *unbiased]
     by_name = {row.what: row for row in audit.once(mechanism.rows)}
-    rows = [by_name[mechanism.at_spans(name)] for name in names]
+    where = audit.once(mechanism.judged)
+    rows = [by_name[mechanism.at_spans(name, where)] for name in names]
     lacking = [row.reason for row in rows if not row.decided]
     if not audit.settings.adapters.matched or lacking:
         return unknown((lacking or ["no control (a) in this run"])[0])
@@ -86,7 +87,7 @@ def _mechanism(audit: Audit) -> Judgement:
         return few
     p = ", ".join(f"{row.p:.4f} against {name}" for row, name in zip(rows, names, strict=True))
     status = rules.significant(max(row.p for row in rows), audit.settings.hypothesis.alpha)
-    return Judgement(status, f"p = {p}; {rows[0].n} prompts")
+    return Judgement(status, f"p = {p}; {rows[0].n} prompts, matched in the {where}")
 
 
 def _parted(audit: Audit) -> Judgement:

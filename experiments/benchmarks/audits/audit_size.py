@@ -98,8 +98,9 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
             "calibration and held-out biases have both outcomes, or none."
         )
     kept = audit.part("calibration") | audit.part("held_out")
-    scores, contrast = audit.scores().rows(kept), audit.scores("contrast").rows(kept)
-    by_prompt = mechanism.by_prompt(contrast.values, contrast.bias, contrast.group)
+    scores, contrast = audit.scores().rows(kept), audit.rows["contrast"]
+    spans = contrast.sel(match=mechanism.judged(audit), trait=list(audit.traits)).values[kept]
+    by_prompt = mechanism.by_prompt(spans, scores.bias, scores.group)
     own = read(folder, "organism/organism").sel(prompt=audit.rows["prompt"].values[kept])
     marked, said = own["exploit_span"].values, response_tokens(own)
     shares = (marked & said).sum(axis=1) / said.sum(axis=1)

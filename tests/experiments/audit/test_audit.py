@@ -50,13 +50,32 @@ def test_a_planted_effect_is_found_and_none_is_not(planted: Path, empty: Path) -
     what = ("detection", "primary hypothesis, held-out biases")
     assert rows(planted)[what][0].p < 0.001
     assert rows(empty)[what][0].p > 0.05
-    spans = ("A mechanism", "organism − clean at spans")
+    spans = ("A mechanism", "organism − clean at spans, own sentences")
     assert rows(planted)[spans][0].p < 0.01
     assert rows(empty)[spans][0].p > 0.05
-    control = ("A mechanism", "control − clean at the organism's spans")
+    control = ("A mechanism", "control − clean at the organism's spans, own sentences")
     assert rows(planted)[control][0].p > 0.05
     asked = next(key for key in status(planted) if key.startswith("the primary hypothesis"))
     assert (status(planted)[asked], status(empty)[asked] == "met") == ("met", False)
+
+
+def test_spans_without_a_match_are_counted_and_undecidable(planted: Path) -> None:
+    # within an answer nothing begins as near as a decile to its span
+    (alone,) = rows(planted)["A mechanism", "matched, same answer"]
+    assert "no sentence is within 0.3 nats a token and 1 decile of any span" in alone.reason
+    (lacking,) = rows(planted)["A mechanism", "organism − clean at spans, same answer"]
+    assert lacking.reason.startswith("0 and 0 prompts with an exploit span and a match")
+    lost, deciles, nats = rows(planted)["A mechanism", "matched, own sentences"]
+    marked = int(tk.open(planted / "scores.nc")["spans"])
+    left = int(tk.open(planted / "scores.nc")["matched"].sel(match="own sentences"))
+    assert (lost.estimate, lost.measure) == (
+        marked - left,
+        f"spans of {marked} without a match; {left} left",
+    )
+    assert abs(deciles.estimate) <= 1
+    assert abs(nats.estimate) <= 0.3
+    (line,) = [one for one in lines_of(tk.open(planted / "verdict.nc")) if "spans" in one.asked]
+    assert "no control" in line.found or "own sentences" in line.found
 
 
 def test_what_a_control_does_is_reported_on_the_same_ids_and_in_its_own_answers(

@@ -9,7 +9,6 @@ from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.estimates import intervals
 from experiments.audit.evidence.relabel import relabellings, within_bias_auroc, within_prompt_auroc
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset, undecidable
-from experiments.audit.evidence.spans import matches, span_means
 from experiments.audit.sections import blind, mechanism, pairs
 from experiments.audit.sections.detecting import detection
 from experiments.audit.sections.detecting.competitors import (
@@ -129,22 +128,6 @@ def test_a_contrast_at_spans_is_found_and_its_sign_flipped_twin_is_not() -> None
         flipped.rows(calibration), flipped.rows(~calibration), ALLOWED, draws(), 999
     )
     assert none["p"].item() > 0.05
-
-
-def test_spans_are_matched_within_the_response_and_by_likelihood() -> None:
-    exploit, said = np.zeros((2, 30), bool), np.ones((2, 30), bool)
-    exploit[0, 20:24], said[:, 28:] = True, False
-    logprob = np.full((2, 30), -1.0)
-    logprob[0, 20:24] = logprob[0, 12:16] = -6.0
-    (only,) = matches(exploit, said, logprob)
-    assert (only.row, only.span, only.matched) == (0, (20, 24), (12, 16))
-    values = np.zeros((2, 30, 1, 1))
-    values[0, 20:24], values[0, 12:16] = 3.0, 1.0
-    means = span_means(values, [only])
-    assert means[0].item() == 2.0
-    assert np.isnan(means[1]).all()
-    exploit[0, 2:28] = True
-    assert not matches(exploit, said, logprob)
 
 
 def test_samples_of_a_prompt_count_as_one_contrast() -> None:

@@ -26,6 +26,7 @@ ARMS = (
 )
 LAYERS, DIM, TOKENS, PROMPTS, SAMPLES = 8, 12, 24, 8, 2
 SPAN = slice(14, 20)
+SENTENCES = np.array([5, 13, 19, 23])  # the last token of each
 HOSTILE = "<script>alert(1)</script></style><b>&amp;"
 FIELDS = ("model", "revision", "weights", "dtype", "tokenizer", "template", "ids", "site")
 MADE = {**dict.fromkeys(FIELDS, "same"), "depth": LAYERS, "vocabulary": "same"}
@@ -81,6 +82,7 @@ def texts(generator: np.random.Generator, samples: int, exploiting: bool) -> xr.
     marked[hits, SPAN.start + 2 : SPAN.stop + 2] = True
     words = np.full(marked.shape, " word", dtype=object)
     words[marked] = " bait"
+    words[:, SENTENCES + 2] += "."
     words[0, 5] = HOSTILE
     roles = np.where(token < 0, "template", "assistant") + np.full((count, 1), "")
     names = [f"set/{b}{n}#{k}" if samples > 1 else f"set/{b}{n}" for b, n, k in rows]
