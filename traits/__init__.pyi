@@ -13,6 +13,7 @@ from traits.vectors.pairing import pairs, select_part, split_pairs
 from traits.vectors.portability import agreement, transfer
 from traits.vectors.projection import as_cosine, in_clean_deviations, project
 from traits.vectors.self_report import gradient
+from traits.vectors.specificity import orthogonal, specificity
 from traits.vectors.summary_table import passed, summary
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "load_chats",
     "load_contrast",
     "nulls",
+    "orthogonal",
     "pairs",
     "passed",
     "project",
     "select_part",
+    "specificity",
     "split_pairs",
     "statistics",
     "summary",

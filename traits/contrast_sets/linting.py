@@ -173,7 +173,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _limits(folder: Path, asked: argparse.Namespace) -> Limits:
-    templates = asked.templates or folder.resolve().parent.name == "placebo"
+    templates = asked.templates or folder.resolve().parent.name in ("placebo", "axis")
     return Limits(pairs=asked.pairs or (40 if templates else 120), templates=templates)
 
 
@@ -190,7 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--pairs", type=int, help="fewest pairs (120; 40 where templates are meant)"
     )
-    parser.add_argument("--templates", action="store_true", help="templates are meant (placebo/*)")
+    parser.add_argument(
+        "--templates", action="store_true", help="templates are meant (placebo/*, axis/*)"
+    )
     parser.add_argument("--debug", action="store_true", help="show an error's traceback")
     asked = parser.parse_args(arguments)
     code = 0

@@ -145,10 +145,10 @@ def test_the_command_reads_a_category_and_says_how_it_went(tmp_path, capsys):
     assert "There is no folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("category", ["alignment", "placebo"])
+@pytest.mark.parametrize("category", ["alignment", "placebo", "axis"])
 def test_the_shipped_sets_have_no_finding(category):
     root = datasets("traits", category)
     for path in sorted(root.glob("*/positive.txt")):
-        placebo = category == "placebo"
+        placebo = category != "alignment"
         limits = Limits(pairs=40, templates=True) if placebo else Limits()
         assert lint(load_contrast(path.parent), limits).findings == ()
