@@ -1,4 +1,4 @@
-"""Is it this trait alone? Vectors freed of one another, and how far each one's own set stands out."""
+"""Is it this trait alone? Vectors freed of one another, and how far the own set stands out."""
 
 import numpy as np
 import xarray as xr
