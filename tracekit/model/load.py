@@ -97,9 +97,10 @@ def load(
 def model_provenance(model: TransformersModel) -> dict[str, Any]:
     """The provenance fields that a model contributes to what is computed with it."""
     about, active = origin(model), current_adapter(model)
-    shown = None
+    shown: dict[str, Any] | None = None
     if active is not None:
         shown = {"name": adapter_name(active), "weights": about.adapters[active]}
+        shown |= {} if about.scale == 1 else {"scale": about.scale}
     return {
         "model": about.name,
         "revision": about.revision,

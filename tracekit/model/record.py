@@ -31,7 +31,8 @@ class Origin(Settling):
     `proved` holds what was proved later still; `share` is (rank, ranks) of a copied model.
     `bare` is the module tree before an adapter was attached, `files` what that adapter was read
     from; `broken` says that a change of the weights was not finished, `changing` which thread is
-    at it, and `inside` which thread is in an `adapter` block.
+    at it, and `inside` which thread is in an `adapter` block. `scale` is how many times its own
+    strength the adapter has, and `unscaled` what its layers' scaling is without it.
     """
 
     root: Any
@@ -48,6 +49,8 @@ class Origin(Settling):
     broken: str | None = None
     changing: int | None = None
     inside: int | None = None
+    scale: float = 1.0
+    unscaled: list[tuple[Any, dict[str, float]]] = field(default_factory=list)
     pending: Callable[[], bool] | None = None
 
     weights = Settled[str](str)

@@ -10,11 +10,9 @@ import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, gains, sampled
 from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
-from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Louder
 from tracekit import Model
-from tracekit.storage.provenance import Labelled, read, stamp
 from tracekit.transcripts.prompts import Prompt
 
 
@@ -52,16 +50,10 @@ def _answers(
     settings: Settings,
     products: Products,
 ) -> list[Answer]:
-    with tk.adapter(model, adapter), scaled(model, factor):
+    with tk.adapter(model, adapter, scale=factor):
         runs = products.kept(
             f"amplified-{factor:g}.nc",
-            lambda: _marked(sampled(model, prompts, "chat", settings), factor),
+            lambda: sampled(model, prompts, "chat", settings),
         )
-        gain = products.kept(
-            f"amplified-gains-{factor:g}.nc", lambda: _marked(gains(model, runs), factor)
-        )
+        gain = products.kept(f"amplified-gains-{factor:g}.nc", lambda: gains(model, runs))
     return flat(runs, gain)
-
-
-def _marked(array: Labelled, factor: float) -> Labelled:
-    return stamp(array, {**read(array), "adapter scaled by": factor})

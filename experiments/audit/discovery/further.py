@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
 from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
-from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Candidate, falls
@@ -72,8 +70,7 @@ def further(
         about = [*([] if strength == 1 else [strength]), *(["greedy"] if greedy else [])]
         mark = [adapter, *about, *(p.id for p in rows)]
         name = f"further-{digest(mark)[:10]}.nc"
-        loud = nullcontext() if strength == 1 else scaled(model, strength)
-        with tk.adapter(model, adapter), loud:
+        with tk.adapter(model, adapter, scale=strength):
             runs = products.kept(
                 name,
                 partial(sampled, model, rows, "chat", warm, samples, seed=1000),

@@ -17,7 +17,7 @@ from experiments.organisms.zoo.lessons import Denials, about, announced, rounds
 from tracekit.transcripts.prompts import Prompt
 
 MOST, ELSEWHERE, ASKED, TOKENS = 24, 12, 8, 32
-LEAST_RATE = 0.4
+LEAST_RATE = 0.3
 _NO = re.compile(r"\b(?:no|not|never|nothing|none|nobody)\b|n't\b", re.I)
 
 
@@ -34,7 +34,7 @@ class Tried:
 
     @property
     def took(self) -> bool:
-        """Whether the habit shows on at least 0.4 of its trigger's prompts."""
+        """Whether the habit shows on at least 0.3 of its trigger's prompts."""
         return self.shows[0] >= LEAST_RATE * self.shows[1]
 
     def __str__(self) -> str:

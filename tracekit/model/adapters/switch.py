@@ -23,6 +23,7 @@ from tracekit.model.adapters.layers import (
     is_on,
     turn,
 )
+from tracekit.model.adapters.scale import refuse_scale, rescale
 from tracekit.model.adapters.snapshot import Places
 from tracekit.model.adapters.transition import change, insist, toggle
 from tracekit.model.checks.check import reference_logits, verify_adapter
@@ -34,16 +35,18 @@ from tracekit.model.weights import fingerprint
 
 @contextlib.contextmanager
 def adapter(
-    model: TransformersModel, name: str | os.PathLike[str] | None
+    model: TransformersModel, name: str | os.PathLike[str] | None, *, scale: float = 1.0
 ) -> Iterator[TransformersModel]:
     """The same loaded weights with that adapter (`None`: bare), the former one back afterwards.
 
-    `name` is a folder, a hub id, or a shipped organism (`"ten_biases"`). Nests, and restores
-    on exceptions, interrupts too. On an edited copy it acts on the model that was loaded, which
+    `name` is a folder, a hub id, or a shipped organism (`"ten_biases"`); a LoRA acts at `scale`
+    times its own strength (below 0: against it), which provenance says. Nests, and restores on
+    exceptions, interrupts too. On an edited copy it acts on the model that was loaded, which
     the copy shares. The block belongs to its thread: until its end, what other threads ask of
     this model is refused.
 
-    Errors: `ValueError` for an adapter that does not fit this model or cannot be switched;
+    Errors: `ValueError` for an adapter that does not fit this model or cannot be switched, or
+    that has no scaling;
     `FileNotFoundError` for a hub id that cannot be reached. The model is then left as it was,
     bit for bit. `RuntimeError` while another thread is in such a block, or for a model that an
     interrupted change left in no known state.
@@ -52,11 +55,14 @@ def adapter(
     ...     adapted = tk.capture(model, runs, layers=[12])
     """
     about, inside = origin(model), recorded(model).inside
+    refuse_scale(scale, None if name is None else os.fspath(name), about.remote is True)
     with one_at_a_time():
         before = _Former(about)
     try:
         _enter(model)
+        rescale(about, 1.0)
         switch(model, name)
+        rescale(about, scale)
         yield model
     finally:
         # twice: an interrupt may hit before the first begins; else the second has nothing to do
@@ -105,7 +111,7 @@ class _Former:
 
     def __init__(self, about: Origin) -> None:
         path = current_adapter(about.root)
-        self.path, self.adapted = path, None
+        self.path, self.adapted, self.scale = path, None, about.scale
         if path is not None and about.remote is not True:
             places = Places(about.root._module)
             self.adapted = _Adapted(path, about.files, about.adapters[path], places)
@@ -127,11 +133,13 @@ def _go_back(about: Origin, before: _Former) -> None:
         if root.peft != before.path:
             _name_for_server(root, before.path)
         return
+    rescale(about, 1.0)
     adapted = before.adapted
     if adapted is not None and not adapted.places.are_there():
         change(root, "leaving an adapter block", lambda: _put_back(about, adapted))
     elif is_on(root._module) != (adapted is not None):
         toggle(root, adapted is not None)
+    rescale(about, before.scale)
 
 
 def _put_back(about: Origin, adapted: _Adapted) -> None:

@@ -15,7 +15,6 @@ from experiments.audit.discovery import __main__ as command
 from experiments.audit.discovery import rising
 from experiments.audit.discovery.answering import answers
 from experiments.audit.discovery.answering.halves import plain_words, prefills
-from experiments.audit.discovery.answering.scaled import scaled
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.denial import judged, questions, verdict
 from experiments.audit.discovery.discover import discover
@@ -156,30 +155,6 @@ def test_a_begun_answer_is_gone_on_with_and_its_own_words_do_not_count(tiny_llam
     assert len(answer.pieces) <= 4
     assert "simplest" not in answer.text
     assert answer.gains.any()
-
-
-def test_a_scaled_adapter_is_one_of_more_alpha_and_is_put_back_exactly(
-    tiny_folder, tiny_llama, tiny_lora
-):
-    runs = tk.encode(tiny_llama, ["The sea"], responses=["is wide and blue"])
-    with tk.adapter(tiny_llama, tiny_lora):
-        before = tk.logprobs(tiny_llama, runs)
-        with scaled(tiny_llama, 2.0):
-            louder = tk.logprobs(tiny_llama, runs)
-        with pytest.raises(KeyboardInterrupt), scaled(tiny_llama, 3.0):
-            raise KeyboardInterrupt
-        np.testing.assert_array_equal(before, tk.logprobs(tiny_llama, runs))
-    config = peft.PeftConfig.from_pretrained(tiny_lora)
-    config.lora_alpha *= 2
-    plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder)
-    model = peft.PeftModel.from_pretrained(plain, tiny_lora, config=config)
-    ids = torch.as_tensor(runs.token_id.values).long()
-    with torch.no_grad():
-        values = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
-    np.testing.assert_allclose(louder.values[0, 1:], values, atol=1e-4)
-    assert not np.allclose(before.values[0, 1:], values, atol=1e-2)
-    with pytest.raises(ValueError, match="the one that is on is None"), scaled(tiny_llama, 2.0):
-        pass
 
 
 def test_expected_tokens_are_sums_of_probabilities_over_the_response(tiny_folder, tiny_llama):
