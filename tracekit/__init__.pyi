@@ -7,10 +7,11 @@ from tracekit.model.adapters.switch import adapter
 from tracekit.model.checks.check import check
 from tracekit.model.load import load
 from tracekit.passes.capture import capture
+from tracekit.passes.comparison import compare
 from tracekit.passes.generation import generate
 from tracekit.passes.gradients import gradients
 from tracekit.passes.labelling import label
-from tracekit.passes.logits import logprobs, unembed
+from tracekit.passes.logits import logit_lens, logprobs, next_tokens, unembed
 from tracekit.passes.stepwise import capture_during
 from tracekit.passes.strength import calibrate, divergence, residual_norm, sweep
 from tracekit.storage.difference import difference, norm
@@ -19,6 +20,7 @@ from tracekit.storage.provenance import stamp
 from tracekit.storage.store import open, save
 from tracekit.storage.vector_files.by_suffix import read_vectors, write_vectors
 from tracekit.transcripts.encode import encode
+from tracekit.transcripts.find import find
 from tracekit.transcripts.prompts import Prompt, read_prompts
 from tracekit.transcripts.tensors import inputs
 
@@ -33,15 +35,19 @@ __all__ = [
     "capture_during",
     "check",
     "clamp",
+    "compare",
     "difference",
     "divergence",
     "encode",
+    "find",
     "generate",
     "gradients",
     "inputs",
     "label",
     "load",
+    "logit_lens",
     "logprobs",
+    "next_tokens",
     "norm",
     "open",
     "patch",

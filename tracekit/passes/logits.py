@@ -67,21 +67,53 @@ def next_logprobs(
     budget = token_budget or batching.default_budget(model)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     filled = np.full((transcripts.sizes["prompt"], len(ids)), np.nan)
-    for rows, values in batching.over(plan, lambda rows: _next(model, transcripts, rows, ids)):
-        filled[rows] = values
+    for rows, values in batching.over(plan, lambda rows: _next(model, transcripts, rows)):
+        filled[rows] = values[:, list(ids)]
     coords = {"prompt": ids_of(transcripts), "id": list(ids)}
     array = xr.DataArray(filled, coords, dims=("prompt", "id"), name="logprob")
     return stamp(array, {**read(transcripts), **model_provenance(model)})
 
 
-def _next(
-    model: TransformersModel, transcripts: xr.Dataset, rows: list[int], ids: Sequence[int]
-) -> np.ndarray:
+def next_tokens(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    *,
+    top: int = 10,
+    token_budget: int | None = None,
+) -> xr.Dataset:
+    """The likeliest tokens that each row goes on with: over (prompt, rank), likeliest first.
+
+    `id`, `text` and `logprob` (nats).
+
+    Errors: `ValueError` for more tokens than the vocabulary has, or none.
+
+    >>> next_tokens(model, tk.encode(model, ["Is snow white?"]), top=3).sizes["rank"]
+    3
+    """
+    budget = token_budget or batching.default_budget(model)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    shape = (transcripts.sizes["prompt"], top)
+    scores, ids = np.full(shape, np.nan), np.full(shape, -1)
+    for rows, values in batching.over(plan, lambda rows: _next(model, transcripts, rows)):
+        if not 0 < top <= values.shape[1]:
+            raise InputError(
+                f"The {top} likeliest tokens were asked for; the vocabulary has {values.shape[1]}. "
+                "Give 1 or more, and no more than that."
+            )
+        best = torch.as_tensor(values).topk(top)
+        scores[rows], ids[rows] = best.values.numpy(), best.indices.numpy()
+    named = {"id": ids, "text": token_texts(model.tokenizer, ids), "logprob": scores}
+    coords = {"prompt": ids_of(transcripts), "rank": np.arange(top, dtype=np.int32)}
+    made = xr.Dataset({k: (("prompt", "rank"), v) for k, v in named.items()}, coords)
+    return stamp(made, {**read(transcripts), **model_provenance(model)})
+
+
+def _next(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> np.ndarray:
     made = batching.batch(model, transcripts, rows)
     options = remote_options(model)
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
         last = nnsight.save(head.read(model)[:, -1].float().log_softmax(-1))
-    return last[:, list(ids)].cpu().numpy()
+    return last.cpu().numpy()
 
 
 def _logprobs(
@@ -165,6 +197,59 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
         coords=coords,
         attrs=dict(array.attrs),
     )
+
+
+def logit_lens(
+    model: TransformersModel, array: xr.DataArray, tokens: Sequence[str | int]
+) -> xr.Dataset:
+    """How likely some tokens are at every place of residuals, read through the model's own head.
+
+    `array` (…, dim) takes the place of the last block's output, as for `unembed`. `tokens` are
+    texts of one token each (" Paris"), or ids. Returns a Dataset over (…, choice): `logprob`
+    (nats, NaN in holes) and `rank` among the vocabulary (0 is the likeliest, −1 in holes).
+    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
+
+    Errors: `ValueError` for a text that is no single token (its pieces are named), for a token
+    given twice, and as `unembed`.
+
+    >>> logit_lens(model, traces, [" the", " a"]).logprob.dims
+    ('prompt', 'token', 'layer', 'choice')
+    """
+    outer = [dim for dim in array.dims if dim != "dim"]
+    _refuse_unfit(model, array)
+    ids = _single(model, tokens)
+    values = torch.as_tensor(array.transpose(*outer, "dim").values)
+    scores, ranks = [], []
+    for part in head.of_residuals(model, values.reshape(-1, values.shape[-1])):
+        own = part[:, ids]
+        scores.append(part.log_softmax(-1)[:, ids])
+        over = torch.stack([(part > one[:, None]).sum(1) for one in own.T], 1)
+        ranks.append(over.masked_fill(own.isnan(), -1))
+    shape = (*values.shape[:-1], len(ids))
+    coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
+    coords["choice"] = token_texts(model.tokenizer, np.array(ids))
+    named = {"logprob": torch.cat(scores), "rank": torch.cat(ranks).to(torch.int32)}
+    made = {name: ((*outer, "choice"), v.reshape(shape).numpy()) for name, v in named.items()}
+    return xr.Dataset(made, coords, attrs=dict(array.attrs))
+
+
+def _single(model: TransformersModel, tokens: Sequence[str | int]) -> list[int]:
+    ids: list[int] = []
+    for token in [tokens] if isinstance(tokens, str) else tokens:
+        if isinstance(token, str):
+            found = list(model.tokenizer(token, add_special_tokens=False)["input_ids"])
+        else:
+            found = [int(token)]
+        if len(found) != 1:
+            pieces = [str(piece) for piece in token_texts(model.tokenizer, np.array(found, int))]
+            raise InputError(
+                f"The token {token!r} was asked for; it is {len(found)} tokens: {pieces}. Give one "
+                "token, often with the space before it."
+            )
+        ids += found
+    if not ids or len(set(ids)) < len(ids):
+        raise InputError(f"The tokens {list(tokens)} were asked for. Give some, each once.")
+    return ids
 
 
 def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:

@@ -1,0 +1,124 @@
+"""Two adapters on one set of weights: how their predictions of the same tokens differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import nnsight
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+
+from tracekit.edits.steering import rows_of
+from tracekit.errors import InputError
+from tracekit.model import head
+from tracekit.model.adapters.switch import adapter
+from tracekit.model.load import model_provenance
+from tracekit.model.record import remote_options
+from tracekit.passes import batching
+from tracekit.passes.capture import capture
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_of, token_texts
+
+Name = str | os.PathLike[str] | None
+
+
+def compare(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    adapters: tuple[Name, Name],
+    layers: Sequence[int] = (),
+    *,
+    top: int = 10,
+    token_budget: int | None = None,
+) -> xr.Dataset:
+    """What the first of two adapters (`None`: bare) makes of the same ids, against the second.
+
+    Over (prompt, token), in nats: `log_ratio`, log p(first) − log p(second) of each token, and
+    `kl`, KL(first ‖ second) of the prediction of it; NaN in holes and at a row's first token. Over
+    (rank): `risen` and `fallen`, the tokens of the vocabulary whose mean probability over all
+    these predictions rises and falls most, and by how much. With `layers`, over (prompt, token,
+    layer): `cosine` of both residuals, and `change`, the length of their difference in parts of
+    the second's. One set of weights serves both; all tokens count.
+
+    Errors: `ValueError` for one adapter twice, and as `tracekit.adapter`.
+
+    >>> compare(model, runs, (lora, None)).log_ratio.dims
+    ('prompt', 'token')
+    """
+    if adapters[0] == adapters[1]:
+        raise InputError(f"compare was given {adapters[0]!r} twice. Give two, or one and None.")
+    budget = token_budget or batching.default_budget(model, parts=4)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    filled = {name: np.full(real.shape, np.nan, np.float32) for name in ("log_ratio", "kl")}
+    moved: torch.Tensor | float = 0.0
+    for rows in plan:
+        sides = [_predictions(model, transcripts, rows, name) for name in adapters]
+        ids = transcripts.token_id.transpose("prompt", "token").values
+        for row, first, second in zip(rows, *sides, strict=True):
+            following = torch.as_tensor(ids[row][real[row]][1:].astype(np.int64))[:, None]
+            ratio = first.gather(1, following) - second.gather(1, following)
+            where = np.flatnonzero(real[row])[1:]
+            filled["log_ratio"][row, where] = ratio[:, 0].numpy()
+            filled["kl"][row, where] = (first.exp() * (first - second)).sum(-1).numpy()
+            moved = moved + (first.exp() - second.exp()).double().sum(0)
+    count = max(int((real.sum(1) - 1).sum()), 1)
+    names = ("prompt", "token", "group", "token_text")
+    coords = {n: c for n, c in transcripts.coords.items() if n in names}
+    made = {name: (("prompt", "token"), values) for name, values in filled.items()}
+    whole = xr.Dataset(made, coords).assign(_most(model, torch.as_tensor(moved) / count, top))
+    if layers:
+        whole = whole.merge(_residuals(model, transcripts, adapters, layers), compat="override")
+    with adapter(model, adapters[0]):
+        first_made = model_provenance(model)
+    with adapter(model, adapters[1]):
+        second_made = model_provenance(model)
+    return stamp(whole, {**read(transcripts), **first_made, "against": second_made["adapter"]})
+
+
+def _predictions(
+    model: TransformersModel, transcripts: xr.Dataset, rows: list[int], name: Name
+) -> list[torch.Tensor]:
+    """By row, the float32 log-probabilities at each of its tokens but the last, on the CPU."""
+    with adapter(model, name):
+        made = batching.batch(model, transcripts, rows)
+        mask = made.attention_mask.bool()
+        options = remote_options(model)
+        with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
+            saved = nnsight.save(head.read(model))
+    logits = saved.detach().cpu()
+    return [logits[n][mask[n]][:-1].float().log_softmax(-1) for n in range(len(rows))]
+
+
+def _most(model: TransformersModel, moved: torch.Tensor, top: int) -> dict[str, xr.DataArray]:
+    coords = {"rank": np.arange(top, dtype=np.int32)}
+    found = {}
+    for name, sign in (("risen", 1), ("fallen", -1)):
+        best = (sign * moved).topk(top)
+        texts = token_texts(model.tokenizer, best.indices.numpy())
+        found[name] = xr.DataArray(texts, coords, dims="rank")
+        values = (sign * best.values).numpy()
+        found[f"{name}_by"] = xr.DataArray(values, coords, dims="rank")
+    return found
+
+
+def _residuals(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    adapters: tuple[Name, Name],
+    layers: Sequence[int],
+) -> xr.Dataset:
+    sides = []
+    for name in adapters:
+        with adapter(model, name):
+            sides.append(capture(model, transcripts, layers, tokens="all", progress=False))
+    first, second = (side.sel(prompt=ids_of(transcripts)).astype(np.float64) for side in sides)
+    lengths = [np.sqrt((side**2).sum("dim", skipna=False)) for side in (first, second)]
+    cosine = (first * second).sum("dim", skipna=False) / (lengths[0] * lengths[1])
+    change = np.sqrt(((first - second) ** 2).sum("dim", skipna=False)) / lengths[1]
+    both = xr.Dataset({"cosine": cosine, "change": change})
+    return both.drop_vars([name for name in both.coords if name not in both.dims])
