@@ -45,11 +45,8 @@ def find(
         columns = np.flatnonzero(there)
         for covered in _covered(pattern, [_plain(str(t)) for t in texts[columns]]):
             found[row, columns[covered if which == "all" else covered[-1:]]] = True
-    without = [
-        name
-        for name, hit in zip(ids_of(transcripts), found.any(1).tolist(), strict=True)
-        if not hit
-    ]
+    names = ids_of(transcripts)
+    without = [names[row] for row in range(len(names)) if not found[row].any()]
     if without and missing == "raise":
         raise InputError(
             f"find was asked for {pattern.pattern!r}; {len(without)} of {len(found)} rows do not "
