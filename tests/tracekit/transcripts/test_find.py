@@ -34,8 +34,8 @@ def test_every_occurrence_in_every_turn_is_covered_and_nothing_else(runs):
 
 
 def test_the_last_token_of_each_occurrence(runs):
-    every, last = tk.find(runs, "Paris is nice", missing="none"), None
-    last = tk.find(runs, "Paris is nice", "last", missing="none")
+    every = tk.find(runs, "Paris is nice", missing="none")
+    last = tk.find(runs, "Paris is nice", which="last", missing="none")
     assert last.values[0].sum() == 1
     assert np.flatnonzero(last.values[0])[0] == np.flatnonzero(every.values[0])[-1]
     assert not last.values[1].any()
@@ -54,15 +54,35 @@ def test_a_token_that_is_covered_in_part_counts(runs):
 
 
 def test_it_selects_what_is_captured(tiny_llama, runs):
-    mask = tk.find(runs, "Paris", "last")
+    mask = tk.find(runs, "Paris", which="last")
     traces = tk.capture(tiny_llama, runs, [1], tokens=mask, progress=False)
     kept = traces.notnull().all("dim").isel(layer=0)
     want = mask.sel(token=kept.token, prompt=kept.prompt)
     np.testing.assert_array_equal(kept, want)
 
 
+def test_a_turn_of_a_role_and_a_text_in_it(runs):
+    second = tk.find(runs, role="user", turn=1, missing="none")
+    assert "".join(texts(runs, second, 0)) == "Not Paris again."
+    assert not second.values[1].any()
+    there = tk.find(runs, "Paris", role="user", turn=1, which="last", missing="none")
+    assert there.values.sum() == 1
+    assert (there <= second).all()
+    assert [
+        s.strip() for s in spans(runs, tk.find(runs, "Paris", role="assistant", missing="none"), 0)
+    ] == ["Paris"]
+    last = tk.find(runs, turn=-1)
+    assert "".join(texts(runs, last, 0)) == "Yes, Paris."
+    assert "".join(texts(runs, last, 1)) == "No."
+    said = tk.find(runs, role="assistant")
+    assert "".join(texts(runs, said, 0)) == "So is Rome.Yes, Paris."
+
+
 def test_rows_without_it_are_named(runs):
     with pytest.raises(tk.InputError, match=r"1 of 2 rows do not have it, the first is 'a'"):
         tk.find(runs, "saw")
-    with pytest.raises(tk.InputError, match="empty text"):
-        tk.find(runs, "")
+    with pytest.raises(tk.InputError, match=r"role='user', turn=1; 1 of 2"):
+        tk.find(runs, role="user", turn=1)
+    for nothing in ("", None):
+        with pytest.raises(tk.InputError, match="no role and no turn"):
+            tk.find(runs, nothing)
