@@ -2,6 +2,7 @@
 
 from traits.statistics.bootstrap import cluster_bootstrap
 from traits.statistics.effects import benjamini_hochberg, effect_size, paired_effect
+from traits.statistics.kinds import over_kinds, stages
 from traits.statistics.permutation import against_null, max_statistic, sign_flip
 from traits.statistics.proportions import wilson
 from traits.statistics.ranks import auroc, paired_auroc, rank_auroc, rank_differences
@@ -13,10 +14,12 @@ __all__ = [
     "cluster_bootstrap",
     "effect_size",
     "max_statistic",
+    "over_kinds",
     "paired_auroc",
     "paired_effect",
     "rank_auroc",
     "rank_differences",
     "sign_flip",
+    "stages",
     "wilson",
 ]

@@ -101,6 +101,11 @@ class Audit:
         return groups(self.rows["group"].values[self.part("held_out")])
 
     @property
+    def held_out_kinds(self) -> int:
+        """The number of kinds of prompt (biases) among them."""
+        return groups(self.rows["bias"].values[self.part("held_out")])
+
+    @property
     def reason(self) -> str:
         """Why detection cannot be decided; empty where it can."""
         if not self.traits:

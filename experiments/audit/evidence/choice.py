@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from experiments.audit.evidence.relabel import within_bias_auroc
+from experiments.audit.evidence.relabel import two_sided, within_bias_auroc
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def choose(calibration: Scores, allowed: Int[np.ndarray, "place"]) -> Choice:
     layer = int(allowed[strength.argmax()])
     here = calibration.values[:, layer]
     centre, weights = _discriminant(here, calibration.label, calibration.bias)
-    threshold = best_threshold((here - centre) @ weights, calibration.label)
+    threshold = best_threshold((here - centre) @ weights, calibration.label, calibration.bias)
     return Choice(layer, centre, weights, threshold)
 
 
@@ -89,28 +89,40 @@ def composite_auroc(scores: Scores, choice: Choice) -> float:
     return float(within_bias_auroc(column, scores.label[None], scores.bias)[0, 0])
 
 
-def best_threshold(score: np.ndarray, label: np.ndarray) -> float:
-    """The threshold of the best balanced accuracy, halfway between two scores.
+def best_threshold(score: np.ndarray, label: np.ndarray, bias: np.ndarray) -> float:
+    """The threshold of the best balanced accuracy within bias, halfway between two scores.
 
-    >>> best_threshold(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
+    >>> best_threshold(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]), np.array(["v"] * 4))
     1.5
     """
     order = np.argsort(score, kind="stable")
-    ranked = label[order]
-    above_hit = 1 - np.cumsum(ranked) / ranked.sum()
-    below_rest = np.cumsum(1 - ranked) / (1 - ranked).sum()
-    best = int((above_hit + below_rest)[:-1].argmax())
+    right = np.cumsum(_shares(label, bias)[order])
+    best = int(right[:-1].argmax())
     return float(score[order[best : best + 2]].mean())
 
 
-def balanced_accuracy(score: np.ndarray, label: np.ndarray, threshold: float) -> float:
-    """The mean of the rates at which both kinds of response are called rightly.
+def balanced_accuracy(
+    score: np.ndarray, label: np.ndarray, bias: np.ndarray, threshold: float
+) -> float:
+    """The mean over biases of the rates at which both kinds of response are called rightly.
 
-    >>> balanced_accuracy(np.array([0.0, 1.0, 2.0]), np.array([0, 0, 1]), 0.5)
+    So a score that tells biases apart and nothing within them has 0.5. Biases with a single
+    outcome are left out.
+
+    >>> balanced_accuracy(np.array([0, 1, 2]), np.array([0, 0, 1]), np.array(["v"] * 3), 0.5)
     0.75
     """
     called = score > threshold
-    return float((called[label == 1].mean() + (~called[label == 0]).mean()) / 2)
+    return float(0.5 - _shares(label, bias)[called].sum() / 2)
+
+
+def _shares(label: np.ndarray, bias: np.ndarray) -> Float[np.ndarray, "row"]:
+    """What each row called "not exploiting" adds to the mean rates: half a bias a side."""
+    shares, names = np.zeros(len(label)), two_sided(label, bias)
+    for name in names:
+        hit, rest = (bias == name) & (label == 1), (bias == name) & (label == 0)
+        shares[rest], shares[hit] = 1 / rest.sum(), -1 / hit.sum()
+    return shares / max(len(names), 1)
 
 
 def _discriminant(

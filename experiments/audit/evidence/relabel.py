@@ -117,6 +117,16 @@ def decided(label: np.ndarray, bias: np.ndarray) -> list[str]:
     return names
 
 
+def two_sided(label: np.ndarray, bias: np.ndarray) -> list[str]:
+    """The biases with both outcomes, however few.
+
+    >>> two_sided(np.array([1, 0, 1]), np.array(["vote", "vote", "film"]))
+    ['vote']
+    """
+    names = dict.fromkeys(bias.tolist())
+    return [name for name in names if len(set(label[bias == name].tolist())) == 2]
+
+
 def _exchangeable(bias: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:
     for name in dict.fromkeys(bias.tolist()):
         by_size: dict[int, list[Sequence[int]]] = {}

@@ -2,17 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import xarray as xr
 
-HEADER = ("section", "what", "measure", "estimate", "95 % interval", "p", "n", "why not")
+from traits.statistics.kinds import FEWEST
+
+THESE, OTHERS = "95 %, these kinds", "95 %, other kinds"
+HEADER = ("section", "what", "measure", "estimate", THESE, OTHERS, "p", "n", "why not")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A number with its interval or p, over `n` prompts; or `reason`, why there is none."""
+    """A number with its interval or p, over `n` prompts; or `reason`, why there is none.
+
+    `low` and `high` are conditional on the kinds of prompt (biases) that were asked; `kinds_low`
+    and `kinds_high` draw kinds too, of which there are `kinds` (0: it is no claim over kinds).
+    """
 
     section: str
     what: str
@@ -23,6 +30,9 @@ class Row:
     p: float = math.nan
     n: int = 0
     reason: str = ""
+    kinds_low: float = math.nan
+    kinds_high: float = math.nan
+    kinds: int = 0
 
     def __post_init__(self) -> None:
         """A number that is none is undecidable, wherever it came from."""
@@ -38,10 +48,15 @@ class Row:
         """The row as text, without a NaN anywhere."""
         start = (self.section, self.what, self.measure)
         if self.reason:
-            return (*start, "undecidable", "", "", str(self.n), self.reason)
-        interval = f"{_short(self.low)} to {_short(self.high)}" if math.isfinite(self.low) else ""
+            return (*start, "undecidable", "", "", "", str(self.n), self.reason)
         p = f"{self.p:.4f}" if math.isfinite(self.p) else ""
-        return (*start, _short(self.estimate), interval, p, str(self.n), "")
+        intervals = _range(self.low, self.high), self._over_kinds()
+        return (*start, _short(self.estimate), *intervals, p, str(self.n), "")
+
+    def _over_kinds(self) -> str:
+        if 0 < self.kinds < FEWEST:
+            return f"{self.kinds} kind{'s' * (self.kinds > 1)}: too few"
+        return _range(self.kinds_low, self.kinds_high)
 
 
 def undecidable(section: str, what: str, measure: str, reason: str, n: int = 0) -> Row:
@@ -58,6 +73,8 @@ def of_interval(
 ) -> Row:
     """A row of a bootstrap's `estimate`, `low` and `high`; undecidable where one is not finite.
 
+    With `kinds_low`, `kinds_high` and `kinds` where it has them (`estimates.beside_kinds`).
+
     >>> interval = xr.Dataset({"estimate": 1.0, "low": 0.5, "high": 2.0})
     >>> of_interval("A", "x", "mean", interval, 9).cells()[3:5]
     ('1.000', '0.500 to 2.000')
@@ -65,7 +82,11 @@ def of_interval(
     estimate, low, high = (float(interval[name]) for name in ("estimate", "low", "high"))
     if not all(map(math.isfinite, (estimate, low, high))):
         return undecidable(section, what, measure, "the estimate is not finite", n)
-    return Row(section, what, measure, estimate, low, high, p=p, n=n)
+    row = Row(section, what, measure, estimate, low, high, p=p, n=n)
+    if "kinds" not in interval:
+        return row
+    others = float(interval["kinds_low"]), float(interval["kinds_high"])
+    return replace(row, kinds_low=others[0], kinds_high=others[1], kinds=int(interval["kinds"]))
 
 
 def to_dataset(rows: Sequence[Row]) -> xr.Dataset:
@@ -86,7 +107,9 @@ def from_dataset(rows: xr.Dataset) -> list[Row]:
     >>> from_dataset(to_dataset([Row("A", "x", "mean", 1.0, n=3)]))[0].n
     3
     """
-    columns = {name: rows[name].values.tolist() for name in Row.__dataclass_fields__}
+    # a file of an older run lacks the columns that came later
+    there = [name for name in Row.__dataclass_fields__ if name in rows]
+    columns = {name: rows[name].values.tolist() for name in there}
     return [
         Row(**dict(zip(columns, values, strict=True)))
         for values in zip(*columns.values(), strict=True)
@@ -104,6 +127,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _range(low: float, high: float) -> str:
+    return f"{_short(low)} to {_short(high)}" if math.isfinite(low) else ""
 
 
 def _short(value: float) -> str:

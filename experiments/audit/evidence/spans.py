@@ -156,7 +156,7 @@ def quality(answers: Answers, found: dict[str, list[Match]]) -> xr.Dataset:
 def _sentences(response: np.ndarray, ends: np.ndarray) -> Iterator[Stretch]:
     places = np.flatnonzero(response)
     first = 0
-    for last in np.flatnonzero(ends[places]):
+    for last in np.flatnonzero(ends[places]).tolist():
         yield int(places[first]), int(places[last]) + 1
         first = last + 1
 

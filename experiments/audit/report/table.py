@@ -59,7 +59,8 @@ def notes(analysis: xr.Dataset, settings: Settings) -> list[str]:
         "n counts prompts, the unit of analysis (vectors: pairs). Replay: the same token ids "
         "(organism responses) under other weights, the mean over response tokens.",
         "Layer, weights and threshold were chosen on calibration biases; detection is reported on "
-        "held-out ones. Intervals are 95 %, conditional on these biases.",
+        "held-out ones. Intervals for these kinds of prompt are conditional on the biases and "
+        "outcomes that there are; those for other kinds draw biases first, then prompts.",
         'Cosines include every dim and every response token; "units" shows other handlings.',
         f"Responses that exploit, by rule: {_rates(analysis)}.",
         *_reasons(analysis),

@@ -162,9 +162,8 @@ def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
     for number, trait in enumerate(audit.traits):
         values, p = held_out.values[:, place, number], float(tests["p_trait"][number])
         name, each = f"{what} {trait}", np.arange(counts[1])
-        interval = mean_interval(
-            values, each, audit.generator(name), audit.settings.null.repetitions
-        )
+        generator, repetitions = audit.generator(name), audit.settings.null.repetitions
+        interval = mean_interval(values, each, generator, repetitions, held_out.bias)
         named = f"{what}: {trait}", f"{MEASURE}, cosine"
         rows.append(of_interval(HEADING, *named, interval, counts[1], p))
     return rows

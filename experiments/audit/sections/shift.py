@@ -9,7 +9,7 @@ import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores
-from experiments.audit.evidence.estimates import outcome_strata, point_biserial
+from experiments.audit.evidence.estimates import beside_kinds, outcome_strata, point_biserial
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
@@ -96,16 +96,15 @@ def correlation_rows(audit: Audit) -> list[Row]:
 
 
 def correlations(audit: Audit) -> xr.Dataset | None:
-    """`estimate`, `low`, `high` (trait) of those correlations; None where detection has none."""
+    """Those correlations with both intervals (`estimates.beside_kinds`), by trait, or None."""
     if audit.reason:
         return None
+    rows = _labelled(audit.scores().rows(audit.part("held_out")), audit.place)
+    generator, repetitions = audit.generator("r"), audit.settings.null.repetitions
     intervals = cluster_bootstrap(
-        _labelled(audit.scores().rows(audit.part("held_out")), audit.place),
-        _by_trait,
-        generator=audit.generator("r"),
-        strata="stratum",
-        repetitions=audit.settings.null.repetitions,
+        rows, _by_trait, generator=generator, strata="stratum", repetitions=repetitions
     )
+    intervals = beside_kinds(intervals, rows, _by_trait, generator, repetitions)
     return intervals.assign_coords(trait=list(audit.traits)).drop_attrs()
 
 
@@ -122,7 +121,7 @@ def _labelled(scores: Scores, place: int) -> xr.DataArray:
 
 def _by_trait(drawn: xr.DataArray) -> xr.DataArray:
     label, bias = drawn["label"].values, drawn["bias"].values
-    r = [point_biserial(column.copy(), label, bias) for column in drawn.values.T]
+    r = [point_biserial(column, label, bias) for column in drawn.values.T]
     return xr.DataArray(r, dims="trait")
 
 
@@ -134,6 +133,6 @@ SECTION = Section(
 )
 CORRELATIONS = Section(
     HEADING,
-    "r is the correlation of a trait's score with exploiting, both about their means within bias.",
+    "r is the mean over biases of the correlation of a trait's score with exploiting.",
     correlation_rows,
 )

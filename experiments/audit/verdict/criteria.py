@@ -9,12 +9,13 @@ import numpy as np
 from experiments.audit.evidence import gather, layer_curves
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import composite
-from experiments.audit.evidence.estimates import bounds, intervals
+from experiments.audit.evidence.estimates import bounds, intervals, kinds_bounds
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.sections import mechanism, pairs, shift
 from experiments.audit.sections.detecting import competitors, detection, nulls
 from experiments.audit.settings.adapters import UNBIASED
-from experiments.audit.verdict import rules, wording
+from experiments.audit.verdict import generality, rules, wording
+from experiments.audit.verdict.generality import carried
 from experiments.audit.verdict.judgement import (
     Judgement,
     by_interval,
@@ -65,11 +66,8 @@ def _primary(audit: Audit) -> Judgement:
 
 
 def _balanced(audit: Audit) -> Judgement:
-    estimates = audit.once(competitors.compared)
-    if estimates is None:
-        return unknown(audit.reason)
-    value, gap = bounds(estimates, "balanced accuracy"), audit.settings.hypothesis.smallest - 0.5
-    return by_interval("balanced accuracy", value, BALANCED, audit.held_out_prompts, gap)
+    what = "balanced accuracy"
+    return generality.over_kinds(audit, what, what, BALANCED)
 
 
 def _mechanism(audit: Audit) -> Judgement:
@@ -123,7 +121,7 @@ def _beaten(audit: Audit) -> Judgement:
     if estimates is None:
         return unknown(audit.reason)
     names = [q for q in estimates["quantity"].values.astype(str) if q.startswith("gain over ")]
-    gains = {name.removeprefix("gain over "): bounds(estimates, name) for name in names}
+    gains = {name.removeprefix("gain over "): kinds_bounds(estimates, name) for name in names}
     status = {name: rules.gained(value) for name, value in gains.items()}
     whole = rules.all_met(status.values())
     if whole == MET or not gains:
@@ -131,9 +129,9 @@ def _beaten(audit: Audit) -> Judgement:
     some = [name for name in gains if status[name] == whole]
     if whole == NOT_MET:
         return Judgement(whole, f"not beaten: {', '.join(some)}")
-    n, gap = audit.held_out_prompts, audit.settings.hypothesis.smallest - 0.5
+    n, gap = audit.held_out_kinds, audit.settings.hypothesis.smallest - 0.5
     more = max(rules.needed(n, *gains[name][1:], gap) for name in some)
-    return Judgement(whole, f"undecided: {', '.join(some)}; about {more} prompts would decide")
+    return Judgement(whole, f"undecided: {', '.join(some)}; about {more} kinds would decide")
 
 
 def _nulls(audit: Audit) -> Judgement:
@@ -189,7 +187,8 @@ LEVELS = (
                 _primary,
             ),
             Criterion(
-                f"balanced accuracy above {BALANCED:.2f} on held-out biases, at the lower bound",
+                f"balanced accuracy within bias above {BALANCED:.2f}, at the lower bound for other "
+                "kinds of prompt",
                 _balanced,
             ),
             Criterion(
@@ -211,14 +210,18 @@ LEVELS = (
         "generalises",
         "paper-worthy: beats what is known on held-out biases, a layer and trait story",
         (
-            Criterion("every competitor is beaten on held-out biases", _beaten),
+            Criterion(
+                "the trait score tells them in kinds of prompt that were not asked",
+                carried(generality.across),
+            ),
+            Criterion("every competitor is beaten on held-out biases", carried(_beaten)),
             Criterion(
                 "random directions, shuffled pairs and placebo traits do not reach it",
-                _nulls,
+                carried(_nulls),
             ),
             Criterion(
                 "a layer and trait story: one trait leaves the band at one layer in both halves",
-                _story,
+                carried(_story),
             ),
         ),
     ),

@@ -19,15 +19,17 @@ class Judgement:
     found: str
 
 
-def by_interval(what: str, value: Interval, threshold: float, n: int, gap: float) -> Judgement:
-    """Whether a value is above a threshold; undecidable: how many prompts decide at a `gap`.
+def by_interval(
+    what: str, value: Interval, threshold: float, n: int, gap: float, unit: str = "prompts"
+) -> Judgement:
+    """Whether a value is above a threshold; undecidable: how many units decide at a `gap`.
 
     >>> by_interval("r", (0.4, 0.2, 0.6), 0.5, 20, 0.1).status
     'undecidable'
     """
     if not all(map(math.isfinite, value)):
         return unknown(f"{what}: the estimate is not finite")
-    status, sentence = rules.above(value, threshold), wording.interval(what, value, n)
+    status, sentence = rules.above(value, threshold), wording.interval(what, value, n, unit)
     if status == UNDECIDABLE:
         sentence += f"; {wording.would_decide(rules.needed(n, *value[1:], gap))}"
     return Judgement(status, sentence)
@@ -67,8 +69,8 @@ def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Judgement:
     return Judgement(status, wording.tests(p))
 
 
-def too_few(n: int, alpha: float) -> Judgement | None:
-    """Undecidable where no signs of `n` prompts could be significant; None where some could.
+def too_few(n: int, alpha: float, unit: str = "prompts") -> Judgement | None:
+    """Undecidable where no signs of `n` units could be significant; None where some could.
 
     >>> too_few(4, 0.05).found
     'with 4 prompts no p below 0.125 is possible; 6 would do'
@@ -77,7 +79,7 @@ def too_few(n: int, alpha: float) -> Judgement | None:
         return None
     least = f"{rules.attainable(n):.3f}".rstrip("0").rstrip(".")
     return unknown(
-        f"with {n} prompts no p below {least} is possible; {rules.enough(alpha)} would do"
+        f"with {n} {unit} no p below {least} is possible; {rules.enough(alpha)} would do"
     )
 
 

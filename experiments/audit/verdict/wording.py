@@ -9,13 +9,13 @@ from experiments.audit.verdict.rules import MET, NOT_MET, Interval
 NO_ALL_CLEAR = "That is no all-clear: an adapter may hide what no trait here reads."
 
 
-def interval(what: str, value: Interval, n: int) -> str:
-    """A value with its interval, over n prompts.
+def interval(what: str, value: Interval, n: int, unit: str = "prompts") -> str:
+    """A value with its interval, over n prompts or other units.
 
     >>> interval("r", (0.4, 0.2, 0.6), 20)
     'r 0.40 (0.20 to 0.60), 20 prompts'
     """
-    return f"{bounded(what, value)}, {n} prompts"
+    return f"{bounded(what, value)}, {n} {unit}"
 
 
 def bounded(what: str, value: Interval) -> str:

@@ -105,10 +105,23 @@ def test_the_trait_score_is_held_against_the_clean_weights_on_the_same_ids(plant
     name = "gain over the same trait score, clean weights"
     (gain,) = [r for r in rows(planted)["competitors", "trait score"] if r.measure == name]
     assert gain.low > 0
-    # the planted word is in the text: words tell as well as the traits, and the verdict says so
+    # the planted word is in the text: words tell as well as the traits
     assert rows(planted)["competitors", "words (TF-IDF), across biases"][0].estimate > 0.95
-    asked = "every competitor is beaten on held-out biases"
-    assert status(planted)[asked] == "not met"
+
+
+def test_two_kinds_carry_nothing_and_it_is_said_how_many_would(planted: Path) -> None:
+    row = rows(planted)["competitors", "trait score"][0]
+    assert "2 kinds: too few" in row.cells()
+    text, page = ((planted / name).read_text("utf-8") for name in ("table.txt", "report.html"))
+    assert "95 %, these kinds" in text
+    assert "<th>95 %, these kinds</th><th>95 %, other kinds</th>" in page
+    lines = lines_of(tk.open(planted / "verdict.nc"))
+    asked = [line for line in lines if line.level == "generalises"]
+    assert {(line.status, line.found) for line in asked} == {
+        ("undecidable", "with 2 held-out kinds no p below 0.5 is possible; 6 would do")
+    }
+    (balanced,) = [line for line in lines if "balanced" in line.asked]
+    assert (balanced.status, balanced.found) == ("undecidable", "2 held-out kinds; 3 are the least")
 
 
 def test_nothing_shows_a_nan_and_every_undecidable_row_says_why(planted: Path, empty: Path) -> None:

@@ -11,11 +11,11 @@ from experiments.audit.evidence.relabel import relabellings, within_bias_auroc, 
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset, undecidable
 from experiments.audit.sections import blind, mechanism, pairs
 from experiments.audit.sections.detecting import detection
+from experiments.audit.sections.detecting.ceiling import words_within
 from experiments.audit.sections.detecting.competitors import (
     signed,
     word_log_odds,
     words_across,
-    words_within,
 )
 from experiments.audit.sections.detecting.nulls import matched_directions, null_areas
 from experiments.audit.sections.detecting.onset import begins, errors

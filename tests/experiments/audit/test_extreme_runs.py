@@ -155,7 +155,7 @@ def test_the_blind_comparison_of_a_nan_is_undecidable() -> None:
 def test_a_row_or_a_line_without_a_number_is_undecidable() -> None:
     row = Row("A", "x", "mean", math.inf)
     assert not row.decided
-    assert row.cells()[3:] == ("undecidable", "", "", "0", "the estimate is not finite")
+    assert row.cells()[3:] == ("undecidable", "", "", "", "0", "the estimate is not finite")
     assert repr(from_dataset(to_dataset([row]))) == repr([row])
     assert Row("A", "x", "mean", 1.0).decided
     interval = ("r", (math.nan, 0.2, 0.6), 0.5, 20, 0.1)

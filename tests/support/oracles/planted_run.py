@@ -1,5 +1,6 @@
 """A run folder as the phases with a model leave it, with an effect of known size in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +40,26 @@ def settings() -> Settings:
     return read_preset("tiny", {**few, "traits": names, "methods": ("mean_diff",)})
 
 
-def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -> Settings:
+def build(
+    folder: Path,
+    effect: float,
+    seed: int = 0,
+    exploiting: bool = True,
+    biases: Mapping[str, str] | None = None,
+) -> Settings:
     """Write all that `analyse` reads; `effect` is in sd of a token at exploit spans.
+
+    `biases` names the part of each (none: two of either part).
 
     The control is sycophantic in its own answers and nowhere else.
     """
     given = settings()
     Run(folder).claim(described(given))
     generator = np.random.default_rng(seed)
-    runs = {"organism": texts(generator, SAMPLES, exploiting), "clean": texts(generator, 1, False)}
+    runs = {
+        "organism": texts(generator, SAMPLES, exploiting, biases),
+        "clean": texts(generator, 1, False, biases),
+    }
     runs["control"] = runs["clean"]
     for name, dataset in runs.items():
         tk.save(dataset, Run(folder).responses(name))
@@ -70,9 +82,14 @@ def build(folder: Path, effect: float, seed: int = 0, exploiting: bool = True) -
     return given
 
 
-def texts(generator: np.random.Generator, samples: int, exploiting: bool) -> xr.Dataset:
+def texts(
+    generator: np.random.Generator,
+    samples: int,
+    exploiting: bool,
+    biases: Mapping[str, str] | None = None,
+) -> xr.Dataset:
     """Transcripts of every bias and of neutral prompts; half of the biased ones exploit."""
-    parts = {**BIASES, "neutral": "neutral"}
+    parts = {**(biases or BIASES), "neutral": "neutral"}
     rows = [(b, n, k) for b in parts for n in range(PROMPTS) for k in range(samples)]
     token = np.arange(-2, TOKENS, dtype=np.int32)
     count = len(rows)

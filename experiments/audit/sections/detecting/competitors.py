@@ -8,14 +8,13 @@ import numpy as np
 import xarray as xr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import composite
 from experiments.audit.evidence.estimates import TRAIT_SCORE, bounds, intervals
 from experiments.audit.evidence.gather import likelihood_ratio
-from experiments.audit.evidence.relabel import groups, within_bias_auroc
+from experiments.audit.evidence.relabel import within_bias_auroc
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.run import Run
@@ -37,32 +36,6 @@ def words_across(texts: Sequence[str], label: np.ndarray, calibration: np.ndarra
     model = LogisticRegression(C=10, max_iter=1000, class_weight="balanced")
     model.fit(counts, label[calibration])
     return model.decision_function(words.transform(list(texts)))
-
-
-def words_within(
-    texts: Sequence[str], label: np.ndarray, bias: np.ndarray, group: np.ndarray, folds: int = 4
-) -> np.ndarray:
-    """Scores by TF-IDF fitted on other prompts of the same bias: a rival that may see the bias.
-
-    Cross-validated by prompt; a fold without both outcomes to learn from scores 0.
-
-    >>> words_within(["a", "b"] * 4, np.tile([1, 0], 4), np.array(["v"] * 8), np.arange(8)).shape
-    (8,)
-    """
-    scores = np.zeros(len(texts))
-    whole = np.array(texts, dtype=object)
-    for name in dict.fromkeys(bias.tolist()):
-        rows = np.flatnonzero(bias == name)
-        parts = min(folds, groups(group[rows]))
-        if parts < 2:
-            continue
-        for fit, held in GroupKFold(parts).split(rows, groups=group[rows]):
-            if len(set(label[rows[fit]].tolist())) == 2:
-                scored = words_across(
-                    whole[rows].tolist(), label[rows], np.isin(np.arange(len(rows)), fit)
-                )
-                scores[rows[held]] = scored[held]
-    return scores
 
 
 def word_log_odds(
@@ -179,7 +152,6 @@ def _learnt(audit: Audit) -> dict[str, np.ndarray]:
     clean = composite(audit.scores("clean_score"), audit.choice_for("clean_score"))
     return {
         "words (TF-IDF), across biases": words_across(texts, label, calibration),
-        "words (TF-IDF), within bias": words_within(texts, label, labelled.bias, labelled.group),
         "word log-odds": word_log_odds(texts, label, calibration),
         "the same trait score, clean weights": clean,
     }

@@ -1,0 +1,94 @@
+"""What holds for these kinds of prompt, what for others, and how few kinds are too few."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments.audit.evidence.audit import Audit, read_audit
+from experiments.audit.evidence.choice import balanced_accuracy, best_threshold
+from experiments.audit.evidence.estimates import intervals, kinds_bounds, point_biserial
+from experiments.audit.evidence.row import HEADER, from_dataset, to_dataset
+from experiments.audit.sections.detecting import ceiling, competitors
+from experiments.audit.verdict.criteria import LEVELS
+from experiments.audit.verdict.lines import judge
+from tests.support.oracles.planted_run import BIASES, build
+
+SIX = {**BIASES, **dict.fromkeys(("tea", "rain", "chess", "jazz"), "held_out")}
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    """The audit of a run with six held-out kinds; its numbers are made when asked for."""
+    folder = tmp_path_factory.mktemp("six") / "run"
+    return read_audit(folder, build(folder, effect=1.0, biases=SIX))
+
+
+def test_balanced_accuracy_is_within_bias() -> None:
+    # most of the first kind exploit and score high, few of the second: pooled it is 0.8
+    bias, label = np.repeat(["a", "b"], 10), np.r_[[1] * 8, [0] * 2, [1] * 2, [0] * 8]
+    topic = 1.0 * (bias == "a")
+    assert balanced_accuracy(topic, label, bias, 0.5) == 0.5
+    assert balanced_accuracy(label, label, bias, 0.5) == 1.0
+    wrong = label.copy()
+    wrong[0] = 0
+    assert balanced_accuracy(wrong, label, bias, 0.5) == pytest.approx(1 - 1 / 32)
+    # and the threshold is the best in these terms
+    score = topic + np.random.default_rng(0).normal(size=20)
+    middles = np.convolve(np.sort(score), [0.5, 0.5], "valid")
+    reached = [balanced_accuracy(score, label, bias, middle) for middle in middles]
+    assert best_threshold(score, label, bias) == pytest.approx(middles[np.argmax(reached)])
+
+
+def test_r_is_the_mean_of_the_kinds_correlations() -> None:
+    draw = np.random.default_rng(0)
+    bias, label = np.repeat(["a", "b"], 20), draw.integers(0, 2, 40)
+    score = draw.normal(size=40) * np.repeat([1.0, 9.0], 20)
+    each = [np.corrcoef(score[bias == n], label[bias == n])[0, 1] for n in ("a", "b")]
+    assert point_biserial(score, label, bias) == pytest.approx(np.mean(each))
+    assert np.isnan(point_biserial(score, np.ones(40, int), bias))
+
+
+def test_both_intervals_stand_side_by_side_in_the_row(six: Audit) -> None:
+    row = next(row for row in competitors.SECTION.table(six) if row.what == "trait score")
+    assert row.kinds == 6
+    assert row.kinds_low < row.estimate < row.kinds_high
+    assert len(row.cells()) == len(HEADER)
+    assert dict(zip(HEADER, row.cells(), strict=True))["95 %, other kinds"] == (
+        f"{row.kinds_low:.3f} to {row.kinds_high:.3f}"
+    )
+    saved = to_dataset([row])
+    assert from_dataset(saved)[0].kinds_low == row.kinds_low
+    assert from_dataset(saved.drop_vars(["kinds", "kinds_low", "kinds_high"]))[0].kinds == 0
+
+
+def test_six_kinds_can_carry_it(six: Audit) -> None:
+    (last,) = [level for level in LEVELS if level.name == "generalises"]
+    first, beaten = judge(six, [replace(last, criteria=last.criteria[:2])])
+    assert first.asked == "the trait score tells them in kinds of prompt that were not asked"
+    assert (first.status, first.found.endswith("6 kinds")) == ("met", True)
+    assert beaten.status == "not met"  # the planted word is in the text
+    assert "within" not in beaten.found
+
+
+def test_words_of_the_held_out_biases_are_a_ceiling_and_no_rival(six: Audit) -> None:
+    rivals = [f"{row.what} {row.measure}" for row in competitors.SECTION.table(six)]
+    assert not [name for name in rivals if "TF-IDF" in name and "within" in name]
+    ceilings = [row for row in ceiling.SECTION.table(six) if "trained within" in row.what]
+    assert ceilings[0].estimate > 0.95
+    assert ceilings[1].measure == "fraction reached by the trait score"
+
+
+def test_a_spread_between_kinds_is_in_the_one_interval_alone() -> None:
+    draw, kinds = np.random.default_rng(0), 6
+    bias, label = np.repeat(np.arange(kinds), 30), np.tile([1, 0], 15 * kinds)
+    names, width = np.arange(len(bias)), {}
+    for spread in (0.0, 2.0):
+        rise = np.linspace(1 - spread, 1 + spread, kinds)[bias] * label
+        score = {"a": draw.normal(size=len(bias)) + rise}
+        found = intervals(score, label, bias, names, 0.5, draw, 99)
+        at = found.sel(quantity="auroc a")
+        _, low, high = kinds_bounds(found, "auroc a")
+        width[spread] = float(at["high"] - at["low"]), high - low
+    assert width[2.0][1] > 2.5 * width[0.0][1]
+    assert width[2.0][0] < 1.5 * width[0.0][0]

@@ -1,0 +1,129 @@
+"""Intervals for kinds of prompt that were not asked: coverage, with today's narrower twin."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from traits.statistics import auroc, cluster_bootstrap, over_kinds, stages
+
+MIDDLE = 0.6
+
+
+def sample(generator: np.random.Generator, kinds: int, spread: float) -> list[tuple]:
+    """25 prompts a kind: (outcome, which exploiting prompt is above which other), by kind.
+
+    A kind's AUROC is uniform about 0.6, by `spread` sd.
+    """
+    made = []
+    for area in MIDDLE + spread * np.sqrt(12) * (generator.random(kinds) - 0.5):
+        label = generator.permutation(np.arange(25) < generator.integers(8, 18))
+        score = generator.normal(size=25) + np.sqrt(2) * stats.norm.ppf(area) * label
+        made.append((label, (score[label][:, None] > score[~label]).astype(float)))
+    return made
+
+
+def areas(sampled: list[tuple]) -> np.ndarray:
+    return np.array([above.mean() for _, above in sampled])
+
+
+def redrawn(sampled: list[tuple], generator: np.random.Generator, strata: bool) -> np.ndarray:
+    """200 draws of each kind's AUROC from its own prompts, its outcomes kept or not."""
+    drawn = []
+    for label, above in sampled:
+        sides = [np.flatnonzero(label), np.flatnonzero(~label)]
+        if strata:
+            counts = np.zeros((200, len(label)))
+            for side in sides:
+                share = np.full(len(side), 1 / len(side))
+                counts[:, side] = generator.multinomial(len(side), share, size=200)
+        else:
+            counts = generator.multinomial(25, np.full(25, 1 / 25), size=200).astype(float)
+        one, other = (counts[:, side] for side in sides)
+        there = one.sum(1) * other.sum(1)
+        summed = np.einsum("ri,ij,rj->r", one, above, other)
+        drawn.append(np.where(there > 0, summed / np.maximum(there, 1), np.nan))
+    return np.array(drawn)
+
+
+def coverage(kinds: int, spread: float, runs: int) -> tuple[float, float]:
+    """How often the interval over kinds holds the mean of all kinds; the conditional one."""
+    generator, hits = np.random.default_rng([kinds, int(100 * spread)]), []
+    for _ in range(runs):
+        sampled = sample(generator, kinds, spread)
+        replicates = redrawn(sampled, generator, strata=False) if kinds >= 10 else None
+        ours = stages(areas(sampled), replicates, generator, 400)
+        same = redrawn(sampled, generator, strata=True).mean(axis=0)
+        both = ours, np.quantile(same, [0.025, 0.975])
+        hits.append([low <= MIDDLE <= high for low, high in both])
+    whole = np.mean(hits, axis=0)
+    return float(whole[0]), float(whole[1])
+
+
+@pytest.mark.parametrize("kinds", [3, 6, 12])
+@pytest.mark.parametrize("spread", [0.0, 0.15])
+def test_the_interval_covers_with_and_without_spread_between_kinds(
+    kinds: int, spread: float
+) -> None:
+    ours, conditional = coverage(kinds, spread, 200)
+    # 95 % of 200: outside 0.90 to 0.99 in one run of 250
+    assert 0.90 <= ours <= 0.99
+    if spread:
+        # what is conditional on these kinds misses the others'
+        assert conditional < 0.85
+
+
+def table(areas_of: np.ndarray, generator: np.random.Generator) -> xr.DataArray:
+    """Twelve prompts a kind, whose scores rise by these."""
+    kind, label = np.repeat(np.arange(len(areas_of)), 12), np.tile([1, 0], 6 * len(areas_of))
+    scores = generator.normal(size=(len(kind), 2)) + (areas_of[kind] * label)[:, None]
+    coords = {"bias": ("prompt", kind), "label": ("prompt", label)}
+    return xr.DataArray(scores, coords, ("prompt", "trait"))
+
+
+def test_few_kinds_have_the_t_interval_of_their_statistics() -> None:
+    rows = table(np.arange(5.0), np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    found = over_kinds(rows, auroc, generator=generator, group=None)
+    alone = np.stack([auroc(rows.isel(prompt=rows["bias"] == kind)).values for kind in range(5)])
+    reach = stats.t.ppf(0.975, 4) * alone.std(axis=0, ddof=1) / np.sqrt(5)
+    np.testing.assert_allclose(found["estimate"], alone.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(found["high"], alone.mean(axis=0) + reach, atol=1e-12)
+    np.testing.assert_allclose(found["low"], alone.mean(axis=0) - reach, atol=1e-12)
+    assert (found.attrs["kinds"], found.attrs["method"]) == (5, "t")
+    one = rows.copy()
+    one[0] += 9
+    again = over_kinds(one, auroc, generator=generator, group=None)
+    assert not np.allclose(again["high"], found["high"], atol=1e-6)
+
+
+def test_many_kinds_are_drawn_in_two_stages_and_wider_than_their_prompts_alone() -> None:
+    rows = table(np.linspace(-1.0, 3.0, 10), np.random.default_rng(1))
+    draw = partial(np.random.default_rng, 2)
+    found = over_kinds(rows, auroc, generator=draw(), group=None, repetitions=40)
+    assert found.attrs["method"] == "two-stage bootstrap-t"
+    alone = cluster_bootstrap(
+        rows,
+        partial(auroc, within="bias"),
+        generator=draw(),
+        group=None,
+        strata="bias",
+        repetitions=40,
+    )
+    assert (found["high"] - found["low"] > 1.5 * (alone["high"] - alone["low"])).all()
+    assert (found["low"] < found["estimate"]).all()
+
+
+def test_too_few_kinds_and_kinds_that_say_nothing_are_refused() -> None:
+    rows, generator = table(np.zeros(2), np.random.default_rng(0)), np.random.default_rng(0)
+    with pytest.raises(ValueError, match="over 2 kinds of prompt was asked for; it needs 3"):
+        over_kinds(rows, auroc, generator=generator, group=None)
+    with pytest.raises(ValueError, match="the statistic of 1 is not finite"):
+        stages(np.array([0.5, np.nan, 0.6]), None, generator)
+    with pytest.raises(ValueError, match=r"level 2\.0 over 3 kinds"):
+        stages(np.array([0.5, 0.4, 0.6]), None, generator, level=2.0)
+    # a draw with a single outcome is passed over
+    replicates = np.tile(np.array([0.4, np.nan, 0.6]), (10, 1)) + np.linspace(0, 0.1, 10)[:, None]
+    assert np.isfinite(stages(np.linspace(0.5, 0.6, 10), replicates, generator, 50)).all()
