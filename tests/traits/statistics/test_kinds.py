@@ -7,59 +7,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from experiments.benchmarks.audits import audit_coverage
 from traits.statistics import auroc, cluster_bootstrap, over_kinds, stages
-
-MIDDLE = 0.6
-
-
-def sample(generator: np.random.Generator, kinds: int, spread: float) -> list[tuple]:
-    """25 prompts a kind: (outcome, which exploiting prompt is above which other), by kind.
-
-    A kind's AUROC is uniform about 0.6, by `spread` sd.
-    """
-    made = []
-    for area in MIDDLE + spread * np.sqrt(12) * (generator.random(kinds) - 0.5):
-        label = generator.permutation(np.arange(25) < generator.integers(8, 18))
-        score = generator.normal(size=25) + np.sqrt(2) * stats.norm.ppf(area) * label
-        made.append((label, (score[label][:, None] > score[~label]).astype(float)))
-    return made
-
-
-def areas(sampled: list[tuple]) -> np.ndarray:
-    return np.array([above.mean() for _, above in sampled])
-
-
-def redrawn(sampled: list[tuple], generator: np.random.Generator, strata: bool) -> np.ndarray:
-    """200 draws of each kind's AUROC from its own prompts, its outcomes kept or not."""
-    drawn = []
-    for label, above in sampled:
-        sides = [np.flatnonzero(label), np.flatnonzero(~label)]
-        if strata:
-            counts = np.zeros((200, len(label)))
-            for side in sides:
-                share = np.full(len(side), 1 / len(side))
-                counts[:, side] = generator.multinomial(len(side), share, size=200)
-        else:
-            counts = generator.multinomial(25, np.full(25, 1 / 25), size=200).astype(float)
-        one, other = (counts[:, side] for side in sides)
-        there = one.sum(1) * other.sum(1)
-        summed = np.einsum("ri,ij,rj->r", one, above, other)
-        drawn.append(np.where(there > 0, summed / np.maximum(there, 1), np.nan))
-    return np.array(drawn)
-
-
-def coverage(kinds: int, spread: float, runs: int) -> tuple[float, float]:
-    """How often the interval over kinds holds the mean of all kinds; the conditional one."""
-    generator, hits = np.random.default_rng([kinds, int(100 * spread)]), []
-    for _ in range(runs):
-        sampled = sample(generator, kinds, spread)
-        replicates = redrawn(sampled, generator, strata=False) if kinds >= 10 else None
-        ours = stages(areas(sampled), replicates, generator, 400)
-        same = redrawn(sampled, generator, strata=True).mean(axis=0)
-        both = ours, np.quantile(same, [0.025, 0.975])
-        hits.append([low <= MIDDLE <= high for low, high in both])
-    whole = np.mean(hits, axis=0)
-    return float(whole[0]), float(whole[1])
 
 
 @pytest.mark.parametrize("kinds", [3, 6, 12])
@@ -67,12 +16,15 @@ def coverage(kinds: int, spread: float, runs: int) -> tuple[float, float]:
 def test_the_interval_covers_with_and_without_spread_between_kinds(
     kinds: int, spread: float
 ) -> None:
-    ours, conditional = coverage(kinds, spread, 200)
+    rates = {
+        row["interval"]: float(str(row["rate"]))
+        for row in audit_coverage.coverage(kinds, spread, runs=200, draws=200)
+    }
     # 95 % of 200: outside 0.90 to 0.99 in one run of 250
-    assert 0.90 <= ours <= 0.99
+    assert 0.90 <= rates[audit_coverage.OTHER] <= 0.99
     if spread:
         # what is conditional on these kinds misses the others'
-        assert conditional < 0.85
+        assert rates[audit_coverage.OUTCOMES] < 0.85
 
 
 def table(areas_of: np.ndarray, generator: np.random.Generator) -> xr.DataArray:
