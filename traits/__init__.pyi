@@ -8,6 +8,7 @@ from traits.statistics import auroc
 from traits.vectors import nulls
 from traits.vectors.evaluation import evaluate, held_out_auroc
 from traits.vectors.extraction import extract
+from traits.vectors.joint_selection import Parts, evaluate_jointly
 from traits.vectors.methods import METHODS, Method
 from traits.vectors.pairing import pairs, select_part, split_pairs
 from traits.vectors.portability import agreement, transfer
@@ -22,6 +23,7 @@ __all__ = [
     "ChatSet",
     "ContrastSet",
     "Method",
+    "Parts",
     "agreement",
     "as_cosine",
     "auroc",
@@ -29,6 +31,7 @@ __all__ = [
     "chat_traces",
     "elicit",
     "evaluate",
+    "evaluate_jointly",
     "extract",
     "gradient",
     "has_chats",

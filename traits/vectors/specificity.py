@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from tracekit.errors import InputError
 from traits.vectors.extraction import unit
@@ -18,19 +19,17 @@ def orthogonal(vectors: xr.DataArray, axes: xr.DataArray | None = None) -> xr.Da
     of `axes` that differ, and for a vector of which nothing is left.
 
     >>> given = xr.DataArray([[[1.0, 1.0]], [[0.0, 2.0]]], dims=("trait", "layer", "dim"))
-    >>> orthogonal(given).values.round(3).tolist()
-    [[[1.0, 0.0]], [[-0.707, 0.707]]]
+    >>> bool(abs(orthogonal(given)[0, 0] @ given[1, 0]) < 1e-9)
+    True
     """
-    inputs, core = [vectors], [["trait", "dim"]]
-    if axes is not None:
-        inputs, core = [vectors, axes], [*core, ["axis", "dim"]]
+    none = xr.DataArray(np.empty((0, vectors.sizes["dim"])), dims=("axis", "dim"))
     made = xr.apply_ufunc(
-        _freed,
-        *inputs,
-        input_core_dims=core,
+        freed,
+        vectors,
+        none if axes is None else axes,
+        input_core_dims=[["trait", "dim"], ["axis", "dim"]],
         output_core_dims=[["trait", "dim"]],
         join="exact",
-        vectorize=True,
     )
     return made.transpose(*vectors.dims).astype(vectors.dtype)
 
@@ -62,19 +61,26 @@ def specificity(areas: xr.DataArray) -> xr.DataArray:
     return square.where(own).max("set") - others.max("set")
 
 
-def _freed(vectors: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
-    directions = unit(vectors.astype(np.float64))
-    left = np.empty_like(directions)
-    for n, direction in enumerate(directions):
-        others = np.delete(directions, n, axis=0)
-        others = others if axes is None else np.concatenate([others, unit(axes.astype(float))])
-        span = np.linalg.svd(others.T, full_matrices=False)
-        basis = span[0][:, span[1] > LEAST]
-        left[n] = direction - basis @ (basis.T @ direction)
-    empty = np.flatnonzero(np.linalg.norm(left, axis=-1) < LEAST).tolist()
+def freed(
+    vectors: Float[np.ndarray, "*any trait dim"], axes: Float[np.ndarray, "*more axis dim"]
+) -> Float[np.ndarray, "*any trait dim"]:
+    """`orthogonal` on arrays; `axes` may have none.
+
+    >>> vectors = freed(np.array([[1.0, 1.0], [0.0, 2.0]]), np.empty((0, 2)))
+    >>> bool(abs(vectors[0] @ [0.0, 2.0]) < 1e-9)
+    True
+    """
+    count = vectors.shape[-2]
+    axes = np.broadcast_to(axes, (*vectors.shape[:-2], *axes.shape[-2:]))
+    both = unit(np.concatenate([vectors, axes], axis=-2).astype(np.float64))
+    # the dual basis: row n of it is at a right angle to all rows but the n-th
+    size, basis = np.linalg.eigh(both @ np.swapaxes(both, -1, -2))
+    inverse = (basis / np.maximum(size, LEAST**4)[..., None, :]) @ np.swapaxes(basis, -1, -2)
+    left = np.diagonal(inverse, axis1=-2, axis2=-1)[..., :count] ** -0.5
+    empty = sorted(set(np.argwhere(left < LEAST)[:, -1].tolist()))
     if empty:
         raise InputError(
-            f"Vectors at a right angle to the others were asked for, and the others span {empty} "
-            f"(their places of {len(directions)}) whole. Leave out a trait that another repeats."
+            f"Vectors at a right angle to the others were asked for, and of {count} the others "
+            f"span those at {empty} whole. Leave out a trait that another repeats."
         )
-    return unit(left)
+    return unit(inverse[..., :count, :] @ both)

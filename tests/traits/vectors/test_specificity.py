@@ -41,7 +41,7 @@ def test_each_vector_is_the_residual_of_a_regression_on_the_others_and_the_axis(
 def test_a_vector_that_others_span_is_refused_and_layers_must_agree():
     given = vectors()
     given[3] = given[0] + given[1]
-    with pytest.raises(ValueError, match=r"the others span \[0, 1, 3\]"):
+    with pytest.raises(ValueError, match=r"span those at \[0, 1, 3\] whole"):
         orthogonal(given)
     with pytest.raises(ValueError, match="layer"):
         orthogonal(vectors(), vectors(1).isel(layer=[0, 1]).rename(trait="axis"))
