@@ -5,23 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.audit.evidence.audit import Audit, read_audit
+from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import balanced_accuracy, best_threshold
 from experiments.audit.evidence.estimates import intervals, kinds_bounds, point_biserial
 from experiments.audit.evidence.row import HEADER, from_dataset, to_dataset
 from experiments.audit.sections.detecting import ceiling, competitors
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.lines import judge
-from tests.support.oracles.planted_run import BIASES, build
-
-SIX = {**BIASES, **dict.fromkeys(("tea", "rain", "chess", "jazz"), "held_out")}
-
-
-@pytest.fixture(scope="module")
-def six(tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    """The audit of a run with six held-out kinds; its numbers are made when asked for."""
-    folder = tmp_path_factory.mktemp("six") / "run"
-    return read_audit(folder, build(folder, effect=1.0, biases=SIX))
 
 
 def test_balanced_accuracy_is_within_bias() -> None:
