@@ -14,6 +14,7 @@ import xarray as xr
 from scipy import stats
 
 DRAWS, LEAST, NATS, DECILES = 10_000, 2, 0.3, 1.0
+Piece = tuple[int, slice, float]  # a row, its tokens, and in which decile they begin
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,16 @@ def _areas(there: Responses, score: np.ndarray) -> list[float]:
 
 
 def _layer(fit: Responses, depth: tuple[float, float]) -> int:
-    blocks = fit.values.shape[1]
-    allowed = [n for n in range(blocks) if depth[0] - 1e-9 <= n / blocks <= depth[1] + 1e-9]
+    allowed = _allowed(fit.values.shape[1], depth)
     strength = [
         max(abs(np.mean(_areas(fit, column)) - 0.5) for column in fit.values[:, layer].T)
         for layer in allowed
     ]
     return allowed[int(np.argmax(strength))]
+
+
+def _allowed(blocks: int, depth: tuple[float, float]) -> list[int]:
+    return [n for n in range(blocks) if depth[0] - 1e-9 <= n / blocks <= depth[1] + 1e-9]
 
 
 def _generator(seed: int, what: str) -> np.random.Generator:
@@ -152,3 +156,106 @@ def _weighted(fit: Responses, held: Responses, layer: int) -> np.ndarray:
     correlation = (within / scale).T @ (within / scale) / len(within)
     inverse = np.linalg.inv(correlation + 0.1 * np.eye(len(scale)))
     return held.values[:, layer] @ (inverse @ (np.mean(gaps, axis=0) / scale) / scale)
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """The change at exploiting spans minus at sentences of bare answers, at the chosen layer.
+
+    `estimate`, its `t` and `p` (max-T) by trait; `spans` of them, `matched` so many.
+    """
+
+    layer: int
+    estimate: np.ndarray
+    t: np.ndarray
+    p: np.ndarray
+    spans: int
+    matched: int
+
+
+def mechanism(folder: Path, depth: tuple[float, float], seed: int) -> Mechanism:
+    """(organism − clean) at spans minus at own sentences, by prompt: t, and p by flipped signs."""
+    own, clean = (
+        xr.open_dataset(folder / "projections" / f"{name}.organism.nc").transpose(
+            "prompt", "token", "layer", "trait"
+        )
+        for name in ("organism", "clean")
+    )
+    passed = xr.open_dataset(folder / "evaluation.nc")["passed"].values.astype(bool)
+    moved = (own["cosine"].values - clean["cosine"].values)[..., passed].astype(float)
+    spans, free = _pieces(own)
+    pairs = _nearest(_likely(folder, own), spans, free)
+    fit, held = (_by_prompt(own, moved, pairs, part) for part in ("calibration", "held_out"))
+    allowed = _allowed(moved.shape[2], depth)
+    layer = allowed[int(np.argmax([max(abs(_t(fit[:, layer]))) for layer in allowed]))]
+    signs = _signs(len(held), _generator(seed, "organism − clean at spans, own sentences"))
+    t = _t(held[:, layer])
+    flipped = np.abs([_t(held[:, layer] * sign[:, None]) for sign in signs]).max(axis=1)
+    beyond = (flipped[:, None] >= np.abs(t) * (1 - 1e-9)).sum(axis=0)
+    p = beyond / len(signs) if 2.0 ** len(held) <= DRAWS else (1 + beyond) / (1 + len(signs))
+    return Mechanism(layer, held[:, layer].mean(axis=0), t, p, len(spans), len(pairs))
+
+
+def _by_prompt(own: xr.Dataset, moved: np.ndarray, pairs: list, part: str) -> np.ndarray:
+    """A contrast a prompt of that part: the mean over its answers of the mean over their spans."""
+    answers: dict[str, dict[int, list[np.ndarray]]] = {}
+    for (row, span, _), (other, sentence, _) in pairs:
+        if str(own["part"].values[row]) == part:
+            apart = moved[row, span].mean(axis=0) - moved[other, sentence].mean(axis=0)
+            group = str(own["group"].values[row])
+            answers.setdefault(group, {}).setdefault(row, []).append(apart)
+    means = [[np.mean(each, axis=0) for each in rows.values()] for rows in answers.values()]
+    return np.array([np.mean(rows, axis=0) for rows in means])
+
+
+def _t(values: np.ndarray) -> np.ndarray:
+    return values.mean(axis=0) / (values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+
+
+def _signs(count: int, generator: np.random.Generator) -> np.ndarray:
+    if 2.0**count <= DRAWS:
+        return np.array(list(product([1.0, -1.0], repeat=count)))
+    return generator.choice([-1.0, 1.0], size=(DRAWS, count))
+
+
+def _likely(folder: Path, own: xr.Dataset) -> np.ndarray:
+    """log p of each token under the clean weights; NaN before the answers."""
+    (values,) = xr.open_dataset(folder / "logprobs.nc").sel(weights="clean").data_vars.values()
+    there = values.sel(prompt=own["prompt"]).transpose("prompt", "token").values
+    return np.pad(there, [(0, 0), (own.sizes["token"] - there.shape[1], 0)], constant_values=np.nan)
+
+
+def _pieces(own: xr.Dataset) -> tuple[list[Piece], list[Piece]]:
+    """Every exploiting span, and every sentence of an answer that carries no bias."""
+    spans, free = [], []
+    for row in range(own.sizes["prompt"]):
+        said = (own["role"].values[row] == "assistant") & (own["token"].values >= 0)
+        marked = own["exploit_span"].values[row].astype(bool) & said
+        bare = own["exploit"].values[row] == 0 or own["part"].values[row] == "neutral"
+        begin = int(np.flatnonzero(said)[0])
+        for place in np.flatnonzero(said).tolist():
+            on = 10 * said[:place].sum() / said.sum()
+            if marked[place] and not marked[place - 1]:
+                stop = place + int(np.argmin(np.r_[marked[place:], False]))
+                spans.append((row, slice(place, stop), on))
+            if str(own["token_text"].values[row, place]).endswith("."):
+                if bare and not marked[begin : place + 1].any():
+                    before = 10 * said[:begin].sum() / said.sum()
+                    free.append((row, slice(begin, place + 1), before))
+                begin = place + 1
+    return spans, free
+
+
+def _nearest(likely: np.ndarray, spans: list[Piece], free: list[Piece]) -> list:
+    """Each span with the sentence that is nearest, the nearest pairs first, each sentence once."""
+    near = []
+    for (a, one), (b, other) in product(enumerate(spans), enumerate(free)):
+        nats = likely[one[0], one[1]].mean() - likely[other[0], other[1]].mean()
+        far, odd = abs(one[2] - other[2]) / DECILES, abs(nats) / NATS
+        if max(far, odd) <= 1 + 1e-9:
+            near.append((far + odd, a, b))
+    pairs: dict[int, int] = {}
+    for _, a, b in sorted(near):
+        if a not in pairs and b not in pairs.values():
+            pairs[a] = b
+    return [(spans[a], free[b]) for a, b in sorted(pairs.items())]

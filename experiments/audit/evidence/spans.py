@@ -124,8 +124,9 @@ def span_means(
     sums = np.zeros((values.shape[0], *values.shape[2:]))
     counts = np.zeros(values.shape[0])
     for match in pairs:
-        at = values[match.row, slice(*match.span)].mean(axis=0)
-        sums[match.row] += at - values[match.beside, slice(*match.matched)].mean(axis=0)
+        at = values[match.row, slice(*match.span)].mean(axis=0, dtype=np.float64)
+        beside = values[match.beside, slice(*match.matched)].mean(axis=0, dtype=np.float64)
+        sums[match.row] += at - beside
         counts[match.row] += 1
     with_match = np.where(counts > 0, counts, np.nan)
     return sums / with_match[:, None, None]

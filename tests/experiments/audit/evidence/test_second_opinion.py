@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
+from experiments.audit.sections import mechanism as section
 from experiments.audit.sections.detecting import competitors, detection
-from tests.support.second_opinion import Opinion, opinion
+from tests.support.second_opinion import Opinion, mechanism, opinion
 
 EXACT = {"rtol": 0, "atol": 1e-6}
 
@@ -51,3 +52,26 @@ def test_one_label_or_one_value_of_the_files_changed_and_they_no_longer_agree(
         other = again(six, copy)
         assert not np.allclose(other.area, truth.area, **EXACT)
         assert abs(other.kinds_low - truth.kinds_low) > 1e-6
+
+
+def test_the_mechanism_is_that_of_the_files(six: Audit, tmp_path: Path) -> None:
+    low, high = six.settings.hypothesis.depth
+    other = mechanism(six.folder, (low, high), six.settings.null.seed)
+    assert (int(six.rows["spans"]), int(six.rows["matched"].sel(match="own sentences"))) == (
+        other.spans,
+        other.matched,
+    )
+    by_name = {row.what: row for row in section.rows(six)}
+    what = section.at_spans("clean", "own sentences")
+    rows = [by_name[f"{what}: {trait}"] for trait in six.traits]
+    assert by_name[what].measure == f"max-T, layer {other.layer}"
+    np.testing.assert_allclose(by_name[what].estimate, np.abs(other.t).max(), **EXACT)
+    np.testing.assert_allclose([row.estimate for row in rows], other.estimate, **EXACT)
+    np.testing.assert_allclose([row.p for row in rows], other.p, **EXACT)
+    copy = Path(shutil.copytree(six.folder, tmp_path / "run"))
+    path = copy / "logprobs.nc"
+    whole = xr.open_dataset(path).load()
+    whole[next(iter(whole.data_vars))][{"weights": 0, "prompt": slice(0, 8)}] -= 1.0
+    path.unlink()
+    whole.to_netcdf(path)
+    assert not np.allclose(mechanism(copy, (low, high), 0).t, other.t, **EXACT)
