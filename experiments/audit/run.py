@@ -137,6 +137,10 @@ class Run:
         """Traces of one trait's chats under instruction: (prompt, window, layer, dim)."""
         return self.all_chats / f"{_flat_name(trait)}.nc"
 
+    def written(self, trait: str) -> Path:
+        """Traces of one trait's chat pairs by two writers: (prompt, layer, dim)."""
+        return self.all_chats / f"{_flat_name(trait)}.written.nc"
+
     def responses(self, text: str) -> Path:
         """What one arm says, with labels, or an edited text: transcripts (prompt, token)."""
         return self.folder / "responses" / f"{text}.nc"

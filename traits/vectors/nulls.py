@@ -48,7 +48,7 @@ def covariance_matched(
             _check_fit(samples.shape[1:], positive.shape[1:])
         sides = (positive, negative) if samples is None else (samples,)
         rows = np.concatenate([side - side.mean(axis=0, dtype=np.float64) for side in sides])
-        return np.einsum("n,nkd->kd", generator.normal(size=len(rows)) / np.sqrt(len(rows)), rows)
+        return np.tensordot(generator.normal(size=len(rows)) / np.sqrt(len(rows)), rows, axes=1)
 
     return matched
 

@@ -12,7 +12,14 @@ import tracekit as tk
 from experiments.audit.inputs import Inputs
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
-from experiments.audit.vectors import instructed, relations, stories, vector_figures, vector_table
+from experiments.audit.vectors import (
+    instructed,
+    relations,
+    stories,
+    vector_figures,
+    vector_table,
+    written,
+)
 from experiments.audit.vectors.evaluation import judged
 from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
@@ -37,7 +44,8 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     Vectors (trait, extraction, layer, dim) are fitted on one part of the pairs, layer and token
     window are chosen on a second, and what is reported is measured on a third. A trait that is
     not above its bands is marked in `passed` (see `evaluation.judged`). Captured on the way and
-    not again: stories, and in a full evaluation vectors of placebos and chats.
+    not again: stories, and in a full evaluation vectors of placebos and chats, those under
+    instruction (does the model obey?) and those that two writers wrote (see `written.judged`).
     """
     _refuse_unfit(inputs.contrasts, settings)
     _capture_stories(folder, settings, inputs)
@@ -49,6 +57,8 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     evaluation = evaluation.merge(_corrected(evaluation))
     sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
     evaluation = relations.added(folder, settings, inputs.model, vectors, evaluation, sets)
+    if settings.vectors.full:
+        evaluation = _on_written(folder, settings, inputs, evaluation)
     evaluation = stamp(evaluation, {**read(vectors), "what": "evaluation"})
     evaluation = evaluation.assign_attrs(method=settings.vectors.method)
     there = Run(folder)
@@ -68,7 +78,8 @@ def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
 
 
 def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
-    sets = [*inputs.contrasts, *stories.placebo_sets(settings)]
+    beside = [*stories.placebo_sets(settings), *stories.axis_sets(settings)]
+    sets = [*inputs.contrasts, *beside]
     if all(Run(folder).story(contrast.name).is_file() for contrast in sets):
         return
     base = inputs.base()
@@ -91,6 +102,20 @@ def _judged(
     made = {name: read(traces)[name] for name in _SOURCE}
     vectors = stamp(vectors, {"made_by": "experiments.audit.phases.extraction", **made})
     return vectors, found.assign_coords(trait=contrast.name)
+
+
+def _on_written(
+    folder: Path, settings: Settings, inputs: Inputs, evaluation: xr.Dataset
+) -> xr.Dataset:
+    chats = settings.vectors.chats
+    reasons = {name: written.undecided(chats.get(name)) for name in settings.vectors.names}
+    decided = [name for name, reason in reasons.items() if not reason]
+    if not decided:
+        return evaluation.assign(written_reason=("trait", [*reasons.values()]))
+    with tk.adapter(inputs.model, None):
+        for name in Bar(decided, unit="trait", desc="read chats"):
+            written.capture(inputs.model, chats[name], folder)
+    return written.added(evaluation, written.judged(folder, settings, decided), reasons)
 
 
 def _corrected(evaluation: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -22,7 +22,7 @@ from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, mem
 from experiments.audit.plan.shapes import Shape, rank, shape
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.groups import Prompts, Settings
-from experiments.audit.vectors.stories import placebo_sets
+from experiments.audit.vectors.stories import axis_sets, placebo_sets
 from tracekit.errors import InputError
 
 CHARACTERS = 4  # of English text a token
@@ -129,7 +129,11 @@ def _work(settings: Settings, hub: HubSet | None) -> Work:
     rows, asked = _prompts(settings.prompts, hub)
     stories = [
         side
-        for contrast in (*settings.vectors.contrasts.values(), *placebo_sets(settings))
+        for contrast in (
+            *settings.vectors.contrasts.values(),
+            *placebo_sets(settings),
+            *axis_sets(settings),
+        )
         for sides in (contrast.positive, contrast.negative)
         for side in sides[: settings.vectors.pairs or None]
     ]

@@ -15,6 +15,7 @@ from typing import Any
 from experiments.audit.settings.adapters import Adapters, Arm
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
+from traits.contrast_sets.chats import ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
 
 GENERAL = (
@@ -97,6 +98,12 @@ class Vectors:
                 )
             sets[contrast.name] = contrast
         return sets
+
+    @property
+    def chats(self) -> dict[str, ChatSet]:
+        """The chat pairs of each trait that has some, by its full name."""
+        given = {load_contrast(name).name: name for name in self.traits or available()}
+        return {full: load_chats(name) for full, name in given.items() if has_chats(name)}
 
     @property
     def names(self) -> list[str]:

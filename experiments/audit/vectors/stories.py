@@ -39,7 +39,7 @@ def made(model: Any, contrast: ContrastSet, settings: Settings) -> xr.DataArray:
     """
     given = settings.vectors
     runs = elicit(model, contrast, pairs=given.pairs, continuation=given.continuation)
-    if given.vet and not contrast.name.startswith("placebo/"):
+    if given.vet and not contrast.name.startswith(("placebo/", "axis/")):
         runs = vetted(model, contrast, runs, settings)
     return window_traces(model, runs, windows(settings))
 
@@ -68,6 +68,11 @@ def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settin
 def placebo_sets(settings: Settings) -> list[ContrastSet]:
     """The shipped sets about nothing of interest; none in a quick evaluation."""
     return [load_contrast(name) for name in available("placebo")] if settings.vectors.full else []
+
+
+def axis_sets(settings: Settings) -> list[ContrastSet]:
+    """The shipped sets about what all traits share, of which vectors are freed; none when quick."""
+    return [load_contrast(name) for name in available("axis")] if settings.vectors.full else []
 
 
 def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:

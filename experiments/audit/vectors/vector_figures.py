@@ -72,7 +72,7 @@ def chats(evaluation: xr.Dataset) -> Figure:
     at = evaluation.sel(measure="auroc")
     low, middle, high = (at[f"chat_{name}"].values for name in ("low", "estimate", "high"))
     ax.hlines(places, low, high, color=REPORT)
-    ax.plot(middle, places, "o", color=REPORT, label="AUROC in chats, 95 %")
+    ax.plot(middle, places, "o", color=REPORT, label="AUROC, does it obey? 95 %")
     bands = evaluation["chat_null_quantile"].sel(quantile=0.95)
     for name in bands["null"].values:
         ax.plot(

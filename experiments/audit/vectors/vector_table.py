@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.audit.run import Run
+from experiments.audit.vectors import written_table
 from traits.vectors.selection import PATH
 
 Row = dict[str, str]
@@ -29,13 +30,14 @@ def write(evaluation: xr.Dataset, folder: Path) -> list[Path]:
 
 
 def row(one: xr.Dataset) -> Row:
-    """One trait's numbers: its path, AUROC beside the nulls, nearest rival set, and chats."""
+    """One trait's numbers: its path, AUROC beside the nulls, nearest rival set, chats."""
     first: Row = {"trait": str(one["trait"].item()), "passed": ["no", "yes"][int(one["passed"])]}
     first |= {
         f"{what}_{part}": str(one["pairs"].sel(part=part).item())
         for what, part in (("n", "fit"), ("n", "select"), ("n", "report"))
     }
-    return {**first, **_path(one), **_rival(one), **_choice(one), **_chat(one)}
+    told = {**_path(one), **_rival(one), **_choice(one)}
+    return {**first, **told, **_chat(one), **written_table.row(one)}
 
 
 def text(evaluation: xr.Dataset) -> str:
@@ -48,7 +50,9 @@ def text(evaluation: xr.Dataset) -> str:
         "each, through the same selection). Intervals: 95 %, bootstrap over pairs of the report "
         "part, which neither fit nor selection has seen."
     )
-    return "\n\n".join([head, *(_paragraph(evaluation.sel(trait=name)) for name in traits)]) + "\n"
+    paragraphs = [_paragraph(evaluation.sel(trait=name)) for name in traits]
+    matrices = written_table.matrix(evaluation)
+    return "\n\n".join([head, *paragraphs, *([matrices] if matrices else [])]) + "\n"
 
 
 def _path(one: xr.Dataset) -> Row:
@@ -108,9 +112,11 @@ def _paragraph(one: xr.Dataset) -> str:
         lines.append(f"  method chosen too ({path}): AUROC {_shown(found, 'open_')}")
     if "chat_auroc" in found:
         lines.append(
-            f"  in chats ({found['chat_pairs']} pairs): AUROC {_shown(found, 'chat_')}, p "
-            f"{found['chat_p']}; right sign in {found['chat_instructions_right']} instructions"
+            f"  does the model obey ({found['chat_pairs']} instructed chats)? AUROC "
+            f"{_shown(found, 'chat_')}, p {found['chat_p']}; right sign in "
+            f"{found['chat_instructions_right']} instructions"
         )
+    lines += written_table.lines(one)
     for sign, name in (("+", "promoted"), ("−", "demoted")):
         lines.append(f"  {sign} {' '.join(map(repr, one[name].values.tolist()))}")
     said = json.loads(str(one["findings"].item()))

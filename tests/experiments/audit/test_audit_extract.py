@@ -10,11 +10,26 @@ import pytest
 import xarray as xr
 
 from experiments.audit.run import Run
-from experiments.audit.vectors import instructed, stories, vector_figures, vector_table
+from experiments.audit.vectors import (
+    instructed,
+    stories,
+    vector_figures,
+    vector_table,
+    written,
+    written_table,
+)
 from experiments.audit.vectors.evaluation import split
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.experiment import read_preset
-from traits import available, load_contrast, pairs, project, select_part
+from traits import (
+    ChatSet,
+    available,
+    load_chats,
+    load_contrast,
+    pairs,
+    project,
+    select_part,
+)
 from traits.statistics import paired_auroc
 
 TRAITS = ("alignment/sycophancy", "alignment/concealment")
@@ -120,6 +135,86 @@ def test_chats_are_instructed_twins_and_their_auroc_is_that_of_the_story_vector(
     assert found != pytest.approx(float(paired_auroc(*(project(s, other) for s in sides))))
 
 
+def along(vector: np.ndarray) -> xr.DataArray:
+    return xr.DataArray(np.asarray(vector, dtype=float), dims="dim")
+
+
+def written_sides(finished: Path, trait: str, writer: str, layer: int) -> tuple:
+    traces = xr.open_dataset(Run(finished).written(trait))
+    values = traces[next(iter(traces.data_vars))]
+    return pairs(values.isel(prompt=values["writer"].values == writer).sel(layer=layer))
+
+
+def test_written_answers_judge_a_vector_of_the_other_writers_pairs(
+    finished: Path, evaluation: xr.Dataset
+) -> None:
+    at = {"source": "chats", "form": "as fitted", "trait": TRAITS[0], "written_measure": "auroc"}
+    assert (evaluation["written_reason"] == "").all()
+    for judged, teacher in (("second", "a"), ("first", "b")):
+        one = evaluation.sel({**at, "writer": judged})
+        layer = int(one["written_selected_layer"])
+        positive, negative = written_sides(finished, TRAITS[0], teacher, layer)
+        difference = (positive - negative).values[:20].mean(0)
+        vector = difference / np.linalg.norm(difference)
+        np.testing.assert_allclose(one["written_vector"], vector, atol=1e-5)
+        judge = "b" if teacher == "a" else "a"
+        sides = written_sides(finished, TRAITS[0], judge, layer)
+        wanted = float(paired_auroc(*(side.astype(float).dot(along(vector)) for side in sides)))
+        assert float(one["written_estimate"]) == pytest.approx(wanted, abs=1e-6)
+        own = written_sides(finished, TRAITS[0], teacher, layer)
+        fitted = float(paired_auroc(*(side.astype(float).dot(along(vector)) for side in own)))
+        assert float(one["written_estimate"]) != pytest.approx(fitted, abs=1e-3)
+
+
+def test_traits_by_traits_and_their_specificity_are_those_of_the_vectors_of_both_ways(
+    finished: Path, evaluation: xr.Dataset
+) -> None:
+    at = evaluation.sel(source="stories + chats", form="orthogonal")
+    for column, other in enumerate(TRAITS):
+        areas = []
+        for judge, writer in (("b", "second"), ("a", "first")):
+            one = at.sel(writer=writer)
+            layer = int(one["written_selected_layer"])
+            sides = written_sides(finished, other, judge, layer)
+            vector = one["written_vector"].sel(trait=TRAITS[0]).values
+            areas.append(
+                float(paired_auroc(*(side.astype(float).dot(along(vector)) for side in sides)))
+            )
+        found = at["written_areas"].sel(kind="chats", trait=TRAITS[0], trait_other=other)
+        assert float(found) == pytest.approx(np.mean(areas), abs=1e-6)
+        if column == 0:
+            estimate = at["written_estimate"].sel(trait=TRAITS[0], written_measure="auroc")
+            assert float(found) == pytest.approx(float(estimate.mean("writer")), abs=1e-6)
+    own, other = at["written_areas"].sel(kind="chats", trait=TRAITS[0]).values
+    wanted = own - max(other, 1 - other)
+    found = float(at["written_specificity"].sel(kind="chats", trait=TRAITS[0]))
+    assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_table_has_written_answers_by_source_and_form(evaluation: xr.Dataset) -> None:
+    one = evaluation.sel(trait=TRAITS[0])
+    found = vector_table.row(one)
+    for name in ("written_both_auroc", "written_chats_orthogonal_placebo_95"):
+        assert 0 <= float(found[name]) <= 1
+    assert found["written_undecided"] == ""
+    text = vector_table.text(evaluation)
+    assert "does the model obey (" in text
+    assert "AUROC on the stories of (across), of vectors of chats, orthogonal, of (down)" in text
+    moved = evaluation.copy(deep=True)
+    moved["written_estimate"] = moved["written_estimate"] - 0.2
+    assert vector_table.row(moved.sel(trait=TRAITS[0])) != found
+
+
+def test_a_trait_without_chats_is_undecided_and_says_why() -> None:
+    chats = load_chats("honesty")
+    assert written.undecided(chats) == ""
+    assert written.undecided(None) == "no chat pairs"
+    few = ChatSet(chats.name, chats.pairs[:40])
+    assert "chat pairs by writer: a 32, b 8; two writers of at least 28" in written.undecided(few)
+    text = written_table.lines(xr.Dataset({"written_reason": written.undecided(None)}))
+    assert text == ["  written answers: undecided (no chat pairs)"]
+
+
 @pytest.mark.parametrize("name", available("alignment"))
 def test_every_trait_has_sixty_instructed_pairs(name: str) -> None:
     made = instructed.prompts(load_contrast(name))
@@ -179,7 +274,7 @@ def test_a_quick_evaluation_has_no_placebos_and_no_chats(
     assert not (tmp_path / "run" / "chats").exists()
 
 
-def written(folder: Path, positive: list[str], negative: list[str]) -> str:
+def write_set(folder: Path, positive: list[str], negative: list[str]) -> str:
     folder.mkdir(parents=True)
     (folder / "positive.txt").write_text("\n".join(positive))
     (folder / "negative.txt").write_text("\n".join(negative))
@@ -206,7 +301,7 @@ def test_a_set_that_cannot_be_used_is_one_line_and_exit_code_2(
     negative: list[str],
     words: str,
 ) -> None:
-    name = written(tmp_path / "mine" / "own", LINES, negative)
+    name = write_set(tmp_path / "mine" / "own", LINES, negative)
     assert main([*flags(tiny_folder, tiny_lora, name), "--out", str(tmp_path / "run")]) == 2
     lines = [s for s in capsys.readouterr().err.splitlines() if "rm_sycophancy:" in s]
     assert len(lines) == 1
@@ -217,7 +312,7 @@ def test_a_set_without_instructions_has_no_full_evaluation(
     tiny_folder: Path, tiny_lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [f"{line} {n}" for n, line in enumerate(LINES * 2)]
-    name = written(tmp_path / "mine" / "own", lines, [s.replace("well", "ill") for s in lines])
+    name = write_set(tmp_path / "mine" / "own", lines, [s.replace("well", "ill") for s in lines])
     asked = [*flags(tiny_folder, tiny_lora, name), "--evaluation", "full"]
     assert main([*asked, "--out", str(tmp_path / "run")]) == 2
     assert "steering.json has 0 chat_prompts" in capsys.readouterr().err
