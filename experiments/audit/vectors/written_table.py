@@ -42,10 +42,10 @@ def lines(one: xr.Dataset) -> list[str]:
         for form, mark in FORMS.items():
             at = {k: found.get(f"written_{short}_{mark}{k}", "") for k in _COLUMNS}
             bands = [f"{name} {at[f'{name}_95']}" for name in NULLS if at[f"{name}_95"]]
+            beyond = f"{at['specificity_chats']} (chats), {at['specificity_stories']} (stories)"
             said.append(
                 f"    {source}, {form}, layers {at['layers']}: AUROC {at['auroc']}, within pairs "
-                f"{at['within']}, bands: {', '.join(bands)}; specificity {at['specificity_chats']} (chats), "
-                f"{at['specificity_stories']} (stories)"
+                f"{at['within']}, bands: {', '.join(bands)}; specificity {beyond}"
             )
     return said
 
