@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import tracekit as tk
 from experiments.audit.settings.adapters import last_name
 from experiments.audit.settings.groups import Settings
+from experiments.audit.verdict import rules
 
 LEAST_BLIND = 3  # neutral prompts
 LEAST_OUTCOMES = 4  # responses of a bias: two of each outcome
@@ -74,6 +75,9 @@ def _detection(
             named = "" if biases else " (the prompts name no bias)"
             left = f"no {part.replace('_', '-')} bias is left"
             yield f"detection, its rivals and nulls: {left}{named}"
+    kinds, due = whole.count("held_out"), rules.enough(settings.hypothesis.alpha)
+    if 0 < kinds < due:
+        yield f"whether anything generalises: {kinds} held-out kinds, and {due} are the least"
 
 
 def _controls(settings: Settings) -> Iterator[str]:
