@@ -184,7 +184,7 @@ def mechanism(folder: Path, depth: tuple[float, float], seed: int) -> Mechanism:
     passed = xr.open_dataset(folder / "evaluation.nc")["passed"].values.astype(bool)
     moved = (own["cosine"].values - clean["cosine"].values)[..., passed].astype(float)
     spans, free = _pieces(own)
-    pairs = _nearest(_likely(folder, own), spans, free)
+    pairs = _nearest(_likely(folder, own), own["part"].values, spans, free)
     fit, held = (_by_prompt(own, moved, pairs, part) for part in ("calibration", "held_out"))
     allowed = _allowed(moved.shape[2], depth)
     layer = allowed[int(np.argmax([max(abs(_t(fit[:, layer]))) for layer in allowed]))]
@@ -246,13 +246,14 @@ def _pieces(own: xr.Dataset) -> tuple[list[Piece], list[Piece]]:
     return spans, free
 
 
-def _nearest(likely: np.ndarray, spans: list[Piece], free: list[Piece]) -> list:
+def _nearest(likely: np.ndarray, parts: np.ndarray, spans: list[Piece], free: list[Piece]) -> list:
     """Each span with the sentence that is nearest, the nearest pairs first, each sentence once."""
     near = []
     for (a, one), (b, other) in product(enumerate(spans), enumerate(free)):
         nats = likely[one[0], one[1]].mean() - likely[other[0], other[1]].mean()
         far, odd = abs(one[2] - other[2]) / DECILES, abs(nats) / NATS
-        if max(far, odd) <= 1 + 1e-9:
+        apart = {str(parts[one[0]]), str(parts[other[0]])} == {"calibration", "held_out"}
+        if max(far, odd) <= 1 + 1e-9 and not apart:
             near.append((far + odd, a, b))
     pairs: dict[int, int] = {}
     for _, a, b in sorted(near):

@@ -120,6 +120,7 @@ def answers_of(folder: Path, text: str, own: xr.DataArray) -> spans.Answers:
         ends=spans.sentence_ends(texts),
         logprob=_likely(folder, text, own),
         bare=(bare | (own["exploit"] == 0)).values,
+        part=own["part"].values.astype(str),
     )
 
 

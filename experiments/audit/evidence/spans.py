@@ -31,7 +31,7 @@ class Answers:
     """Answers by token: what exploits, which tokens are the answer's own, where sentences end.
 
     `logprob` is the clean weights' log-probability in nats, NaN where there is none; `bare` marks
-    the answers that carry no bias.
+    the answers that carry no bias, and `part` says to which part of the prompts each belongs.
     """
 
     exploit: Bool[np.ndarray, "row token"]
@@ -39,6 +39,7 @@ class Answers:
     ends: Bool[np.ndarray, "row token"]
     logprob: Float[np.ndarray, "row token"]
     bare: Bool[np.ndarray, row]
+    part: Shaped[np.ndarray, row]
 
     @property
     def spans(self) -> list[tuple[int, Stretch]]:
@@ -89,13 +90,14 @@ def matches(answers: Answers, where: str) -> list[Match]:
 
     A match is a whole sentence without an exploiting token, within 0.3 nats a token of the span
     under the clean weights, and within one decile of its answer in where it begins: of the
-    `SAME` answer, or of the adapter's `OWN` answers that carry no bias. The nearest pairs (both
+    `SAME` answer, or of the adapter's `OWN` answers that carry no bias, to prompts of the same part
+    or neutral ones, so that what chooses a layer does not report on it. The nearest pairs (both
     distances in units of what is allowed) come first, and no sentence serves twice, so that
     prompts stay apart.
 
     >>> marks, there = np.array([[0, 0, 0, 1], [0, 0, 0, 0]], bool), np.ones((2, 4), bool)
     >>> ends, likely = np.tile([False, True, True, True], (2, 1)), np.zeros((2, 4))
-    >>> answers = Answers(marks, there, ends, likely, np.array([False, True]))
+    >>> answers = Answers(marks, there, ends, likely, np.array([False, True]), np.array(["", ""]))
     >>> [match.matched for match in matches(answers, OWN)], matches(answers, SAME)
     ([(3, 4)], [])
     """
@@ -103,7 +105,7 @@ def matches(answers: Answers, where: str) -> list[Match]:
     if not spans or not free:
         return []
     rows, beside = (np.array([row for row, _ in some]) for some in (spans, free))
-    may = rows[:, None] == beside if where == SAME else answers.bare[beside][None]
+    may = rows[:, None] == beside if where == SAME else _own(answers, rows, beside)
     one, other = _placed(answers, spans), _placed(answers, free)
     apart = np.abs(one[:, None] - other[None]) / np.array([DECILES, NATS])
     # an answer whose likelihood is not known is like no other: NaN is never within
@@ -139,7 +141,8 @@ def quality(answers: Answers, found: dict[str, list[Match]]) -> xr.Dataset:
     there is none.
 
     >>> marks = np.array([[False, False, False, True]])
-    >>> answers = Answers(marks, ~marks | marks, marks, np.zeros((1, 4)), np.array([False]))
+    >>> rest = np.zeros((1, 4)), np.array([False]), np.array(["held_out"])
+    >>> answers = Answers(marks, ~marks | marks, marks, *rest)
     >>> quality(answers, {SAME: []})["matched"].values.tolist()
     [0]
     """
@@ -152,6 +155,11 @@ def quality(answers: Answers, found: dict[str, list[Match]]) -> xr.Dataset:
     columns = {"matched": counts, "deciles": np.array(means)[:, 0], "nats": np.array(means)[:, 1]}
     whole = xr.Dataset({name: ("match", values) for name, values in columns.items()})
     return whole.assign(spans=len(answers.spans)).assign_coords(match=list(found))
+
+
+def _own(answers: Answers, rows: np.ndarray, beside: np.ndarray) -> Bool[np.ndarray, "span free"]:
+    of, there = answers.part[rows][:, None], answers.part[beside]
+    return answers.bare[beside] & ((of == there) | (there == "neutral"))
 
 
 def _sentences(response: np.ndarray, ends: np.ndarray) -> Iterator[Stretch]:

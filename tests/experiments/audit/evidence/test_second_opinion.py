@@ -71,7 +71,7 @@ def test_the_mechanism_is_that_of_the_files(six: Audit, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(six.folder, tmp_path / "run"))
     path = copy / "logprobs.nc"
     whole = xr.open_dataset(path).load()
-    whole[next(iter(whole.data_vars))][{"weights": 0, "prompt": slice(0, 8)}] -= 1.0
+    whole[next(iter(whole.data_vars))][{"weights": 0, "prompt": slice(None, None, 3)}] -= 1.0
     path.unlink()
     whole.to_netcdf(path)
     assert not np.allclose(mechanism(copy, (low, high), 0).t, other.t, **EXACT)

@@ -29,7 +29,8 @@ def answers(**changed: np.ndarray) -> Answers:
     logprob = np.full((3, TOKENS), -1.0)
     logprob[0, 20:24] = -6.0
     there, bare = np.ones_like(exploit), np.array([False, False, True])
-    return replace(Answers(exploit, there, ends, logprob, bare), **changed)
+    part = np.array(["held_out", "held_out", "neutral"])
+    return replace(Answers(exploit, there, ends, logprob, bare, part), **changed)
 
 
 def likely(row: int, start: int, nats: float) -> np.ndarray:
@@ -73,6 +74,10 @@ def test_the_match_is_a_sentence_as_likely_and_as_far_on(where: str, row: int) -
 def test_own_sentences_are_of_answers_that_carry_no_bias_and_serve_once() -> None:
     there = answers(logprob=likely(2, 24, -5.8))
     assert not matches(replace(there, bare=np.zeros(3, bool)), OWN)
+    # nor does an answer serve that has the layer chosen
+    assert matches(replace(there, part=np.full(3, "held_out")), OWN)
+    other = np.array(["held_out", "held_out", "calibration"])
+    assert not matches(replace(there, part=other), OWN)
     twice = there.exploit.copy()
     twice[1, 20:24] = True
     logprob = there.logprob.copy()
