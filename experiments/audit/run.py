@@ -80,6 +80,15 @@ class Run:
         return self.folder / "means.nc"
 
     @property
+    def span_contrasts(self) -> Path:
+        """The same at its spans minus at their matches: (weights, match, prompt, layer, dim)."""
+        return self.folder / "span_contrasts.nc"
+
+    def own_means(self, name: str) -> Path:
+        """Mean unit residuals of an arm's own answers to held-out prompts: (prompt, layer, dim)."""
+        return self.folder / "own_means" / f"{name}.nc"
+
+    @property
     def questions(self) -> Path:
         """How much likelier yes is than no when it is asked: (way, prompt)."""
         return self.folder / "questions.nc"
@@ -200,7 +209,10 @@ class Run:
                     f"{', '.join(names[:3])} and no run (no {SETTINGS}). Give a new folder."
                 )
             return
-        there, now = _flat(self.settings()), _flat(json.loads(json.dumps(made_of)))
+        there, now = (
+            former.in_one_table(self.settings()),
+            former.in_one_table(json.loads(json.dumps(made_of))),
+        )
         differ = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
         if differ:
             shown = "; ".join(f"{k}: {there.get(k)!r} there, {now.get(k)!r} now" for k in differ)
@@ -274,16 +286,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{str(path)!r} holds no JSON object. Start the run anew.")
     return content
-
-
-def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{before}{key}."))
-        else:
-            flat[before + key] = value
-    return flat
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ class Audit:
         others = [name for name in self.settings.arms if name not in ("clean", "organism")]
         return {name: gather.replayed(self.folder, name, self.rows) for name in others}
 
-    @property
+    @cached_property
     def means(self) -> xr.DataArray:
         """Mean unit residuals of the rows: (weights, prompt, layer, dim)."""
         return tk.open(Run(self.folder).means).sel(prompt=self.rows["prompt"].values)

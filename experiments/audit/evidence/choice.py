@@ -3,6 +3,8 @@
 Nothing here sees a held-out bias; what is chosen is reported on those alone.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,9 +19,9 @@ class Scores:
     """Scores of responses (row, layer, trait) with what is known of each row."""
 
     values: Float[np.ndarray, "row layer trait"]
-    label: Int[np.ndarray, "row"]
-    bias: Shaped[np.ndarray, "row"]
-    group: Shaped[np.ndarray, "row"]
+    label: Int[np.ndarray, row]
+    bias: Shaped[np.ndarray, row]
+    group: Shaped[np.ndarray, row]
 
     def rows(self, which: np.ndarray) -> Self:
         """Those rows alone."""
@@ -40,8 +42,8 @@ class Choice:
     """
 
     layer: int
-    centre: Float[np.ndarray, "trait"]
-    weights: Float[np.ndarray, "trait"]
+    centre: Float[np.ndarray, trait]
+    weights: Float[np.ndarray, trait]
     threshold: float
 
 
@@ -55,7 +57,7 @@ def allowed_layers(layers: np.ndarray, depth: tuple[float, float], blocks: int) 
     return np.flatnonzero((part >= depth[0] - 1e-9) & (part <= depth[1] + 1e-9))
 
 
-def choose(calibration: Scores, allowed: Int[np.ndarray, "place"]) -> Choice:
+def choose(calibration: Scores, allowed: Int[np.ndarray, place]) -> Choice:
     """The layer of the largest |AUROC − ½| of any trait, weights (LDA) and threshold there.
 
     Weights are the within-bias covariance's inverse times the difference of means; the threshold
@@ -67,18 +69,46 @@ def choose(calibration: Scores, allowed: Int[np.ndarray, "place"]) -> Choice:
     >>> choose(scores, np.arange(4)).weights.shape
     (2,)
     """
-    rows, _, traits = calibration.values.shape
-    flat = calibration.values[:, allowed].reshape(rows, -1)
-    areas = within_bias_auroc(flat, calibration.label[None], calibration.bias)[0]
-    strength = np.abs(areas - 0.5).reshape(len(allowed), traits).max(axis=1)
-    layer = int(allowed[strength.argmax()])
+    layer = int(chosen_places(calibration.values[None], calibration, allowed)[0])
     here = calibration.values[:, layer]
     centre, weights = _discriminant(here, calibration.label, calibration.bias)
     threshold = best_threshold((here - centre) @ weights, calibration.label, calibration.bias)
     return Choice(layer, centre, weights, threshold)
 
 
-def composite(scores: Scores, choice: Choice) -> Float[np.ndarray, "row"]:
+def chosen_places(
+    values: Float[np.ndarray, "draw row layer trait"],
+    calibration: Scores,
+    allowed: Int[np.ndarray, place],
+) -> Int[np.ndarray, draw]:
+    """For each draw of scores the place of the largest |AUROC − ½| of any of its traits.
+
+    `calibration` says what the rows are; its own values are not looked at.
+
+    >>> draw = np.random.default_rng(0)
+    >>> rows = Scores(np.zeros((8, 4, 2)), np.tile([1, 0], 4), np.array(["v"] * 8), np.arange(8))
+    >>> chosen_places(draw.normal(size=(5, 8, 4, 2)), rows, np.arange(4)).shape
+    (5,)
+    """
+    draws, rows, _, traits = values.shape
+    flat = values[:, :, allowed].transpose(1, 0, 2, 3).reshape(rows, -1)
+    areas = within_bias_auroc(flat, calibration.label[None], calibration.bias)[0]
+    strength = np.abs(areas - 0.5).reshape(draws, len(allowed), traits).max(axis=2)
+    return allowed[strength.argmax(axis=1)]
+
+
+def at_places(
+    values: Float[np.ndarray, "draw row layer trait"], places: Int[np.ndarray, draw]
+) -> Float[np.ndarray, "draw row trait"]:
+    """Each draw's values at its own place on the layer axis.
+
+    >>> at_places(np.arange(6.0).reshape(2, 1, 3, 1), np.array([0, 2])).ravel().tolist()
+    [0.0, 5.0]
+    """
+    return np.take_along_axis(values, places[:, None, None, None], axis=2)[:, :, 0]
+
+
+def composite(scores: Scores, choice: Choice) -> Float[np.ndarray, row]:
     """One score a response, with the layer and weights that were chosen."""
     return (scores.values[:, choice.layer] - choice.centre) @ choice.weights
 
@@ -116,7 +146,7 @@ def balanced_accuracy(
     return float(0.5 - _shares(label, bias)[called].sum() / 2)
 
 
-def _shares(label: np.ndarray, bias: np.ndarray) -> Float[np.ndarray, "row"]:
+def _shares(label: np.ndarray, bias: np.ndarray) -> Float[np.ndarray, row]:
     """What each row called "not exploiting" adds to the mean rates: half a bias a side."""
     shares, names = np.zeros(len(label)), two_sided(label, bias)
     for name in names:

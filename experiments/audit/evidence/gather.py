@@ -37,7 +37,7 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
     runs = _aligned(tk.open(Run(folder).responses(text)), own)
     response = response_tokens(own)
     answers = answers_of(folder, text, own)
-    matched = {where: spans.matches(answers, where) for where in spans.MATCHES}
+    matched = spans.by_match(answers)
     variables: dict[str, Any] = {
         "score": response_mean(own),
         "clean_score": response_mean(clean),
@@ -66,8 +66,7 @@ def replayed(folder: Path, weights: str, rows: xr.Dataset) -> xr.Dataset:
     """Other weights on the organism's ids of `rows`: `shift` from clean, `contrast` by match."""
     own, clean = _pair(folder, weights, "organism", "cosine")
     moved = tk.difference(own, clean)
-    answers = answers_of(folder, "organism", own)
-    matched = {where: spans.matches(answers, where) for where in spans.MATCHES}
+    matched = spans.by_match(answers_of(folder, "organism", own))
     variables = {"shift": response_mean(moved), "contrast": _contrast(moved, matched)}
     dims = ("match", "prompt", "layer", "trait")
     whole = xr.Dataset({name: _bare(value, dims) for name, value in variables.items()})
@@ -90,7 +89,7 @@ def edited_shift(folder: Path, text: str) -> xr.Dataset | None:
     return whole.assign_coords(group=("prompt", moved["group"].values))
 
 
-def response_tokens(array: xr.DataArray) -> np.ndarray:
+def response_tokens(array: xr.DataArray | xr.Dataset) -> np.ndarray:
     """Which tokens are the response's own words: (prompt, token)."""
     roles = array["role"].transpose("prompt", "token").values.astype(str)
     return (roles == "assistant") & (array["token"].values >= 0)
@@ -108,8 +107,8 @@ def _pair(folder: Path, weights: str, text: str, kind: str) -> tuple[xr.DataArra
     return arms[0], arms[1]
 
 
-def answers_of(folder: Path, text: str, own: xr.DataArray) -> spans.Answers:
-    """An arm's answers by token, as spans are matched in them, for the labels of projections.
+def answers_of(folder: Path, text: str, own: xr.DataArray | xr.Dataset) -> spans.Answers:
+    """An arm's answers by token, as spans are matched in them; `own` has their labels.
 
     Likelihoods are those of the clean weights, and are known of the organism's answers alone.
     """
@@ -130,14 +129,14 @@ def _contrast(moved: xr.DataArray, matched: dict[str, list[spans.Match]]) -> xr.
     return xr.concat(means, xr.Variable("match", list(matched)))
 
 
-def _likely(folder: Path, text: str, own: xr.DataArray) -> np.ndarray:
+def _likely(folder: Path, text: str, own: xr.DataArray | xr.Dataset) -> np.ndarray:
     if text != "organism":
         return np.full((own.sizes["prompt"], own.sizes["token"]), np.nan)
     logprobs = tk.open(Run(folder).logprobs).sel(weights="clean", prompt=own["prompt"].values)
     return logprobs.reindex(token=own["token"].values).transpose("prompt", "token").values
 
 
-def _marked(own: xr.DataArray) -> np.ndarray:
+def _marked(own: xr.DataArray | xr.Dataset) -> np.ndarray:
     return own["exploit_span"].transpose("prompt", "token").values.astype(bool)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.relabel import relabellings, within_bias_auroc
+from experiments.audit.evidence.standing import Standing, lacking, stand, unheld
 from traits.statistics import max_statistic
 
 DRAWS = 2000
@@ -49,6 +51,37 @@ def by_part(audit: Audit) -> dict[str, xr.Dataset]:
     if audit.reason:
         return {}
     return {name: _of_part(audit, name) for name in ("calibration", "held_out")}
+
+
+def standing(audit: Audit) -> Standing:
+    """How far the traits leave both bands at one layer, beside directions.
+
+    The smaller of both distances from ½ in units of the band, at the best layer; 0 where the
+    halves have other signs.
+    """
+    parts = audit.once(by_part)
+    if reason := audit.reason or lacking(audit, "organism", "clean"):
+        return unheld(reason)
+    halves = {name: (audit.part(name), float(parts[name]["band"])) for name in parts}
+    scores = {name: audit.scores().rows(rows) for name, (rows, _) in halves.items()}
+
+    def statistic(*values: np.ndarray) -> np.ndarray:
+        apart = [
+            _distances(one, scores[name]) / max(halves[name][1], 1e-9)
+            for one, name in zip(values, scores, strict=True)
+        ]
+        both = np.minimum(*map(np.abs, apart))
+        return np.where(np.sign(apart[0]) == np.sign(apart[1]), both, 0.0).max(axis=1)
+
+    means = audit.means.sel(weights="organism").values
+    return stand(audit, statistic, *(means[rows] for rows, _ in halves.values()))
+
+
+def _distances(values: np.ndarray, scores: Scores) -> Float[np.ndarray, "draw layer trait"]:
+    draws, rows, layers, traits = values.shape
+    flat = values.transpose(1, 0, 2, 3).reshape(rows, -1)
+    areas = within_bias_auroc(flat, scores.label[None], scores.bias)[0]
+    return areas.reshape(draws, layers, traits) - 0.5
 
 
 def _of_part(audit: Audit, name: str) -> xr.Dataset:

@@ -10,7 +10,10 @@ import xarray as xr
 from traits.statistics.kinds import FEWEST
 
 THESE, OTHERS = "95 %, these kinds", "95 %, other kinds"
-HEADER = ("section", "what", "measure", "estimate", THESE, OTHERS, "p", "n", "why not")
+HEADER = (
+    *("section", "what", "measure", "estimate", THESE, OTHERS, "p"),
+    *("p directions", "p placebo", "n", "why not"),
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Row:
 
     `low` and `high` are conditional on the kinds of prompt (biases) that were asked; `kinds_low`
     and `kinds_high` draw kinds too, of which there are `kinds` (0: it is no claim over kinds).
+    `p_directions` and `p_placebo` are those beside random directions and placebo traits that went
+    through the same choices (`standing`), and `no_null` why one that is due is none.
     """
 
     section: str
@@ -33,6 +38,9 @@ class Row:
     kinds_low: float = math.nan
     kinds_high: float = math.nan
     kinds: int = 0
+    p_directions: float = math.nan
+    p_placebo: float = math.nan
+    no_null: str = ""
 
     def __post_init__(self) -> None:
         """A number that is none is undecidable, wherever it came from."""
@@ -48,10 +56,13 @@ class Row:
         """The row as text, without a NaN anywhere."""
         start = (self.section, self.what, self.measure)
         if self.reason:
-            return (*start, "undecidable", "", "", "", str(self.n), self.reason)
-        p = f"{self.p:.4f}" if math.isfinite(self.p) else ""
+            return (*start, "undecidable", *[""] * 5, str(self.n), self.reason)
+        p = [
+            f"{one:.4f}" if math.isfinite(one) else ""
+            for one in (self.p, self.p_directions, self.p_placebo)
+        ]
         intervals = _range(self.low, self.high), self._over_kinds()
-        return (*start, _short(self.estimate), *intervals, p, str(self.n), "")
+        return (*start, _short(self.estimate), *intervals, *p, str(self.n), "")
 
     def _over_kinds(self) -> str:
         if 0 < self.kinds < FEWEST:
@@ -102,7 +113,7 @@ def to_dataset(rows: Sequence[Row]) -> xr.Dataset:
 
 
 def from_dataset(rows: xr.Dataset) -> list[Row]:
-    """The rows of `to_dataset`.
+    """The rows of `to_dataset`; a column that a former version did not write is left empty.
 
     >>> from_dataset(to_dataset([Row("A", "x", "mean", 1.0, n=3)]))[0].n
     3

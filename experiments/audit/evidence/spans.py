@@ -114,6 +114,17 @@ def matches(answers: Answers, where: str) -> list[Match]:
     return [Match(*spans[a], *free[b]) for a, b in sorted(taken)]
 
 
+def by_match(answers: Answers) -> dict[str, list[Match]]:
+    """The matches of each kind (`MATCHES`).
+
+    >>> marks = np.array([[False, False, False, True]])
+    >>> answers = Answers(marks, ~marks | marks, marks, np.zeros((1, 4)), np.array([False]))
+    >>> by_match(answers)
+    {'same answer': [], 'own sentences': []}
+    """
+    return {where: matches(answers, where) for where in MATCHES}
+
+
 def span_means(
     values: Float[np.ndarray, "row token layer trait"], pairs: list[Match]
 ) -> Float[np.ndarray, "row layer trait"]:

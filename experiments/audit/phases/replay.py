@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.evidence import gather
+from experiments.audit.evidence.spans import Match, Stretch, by_match
 from experiments.audit.inputs import Inputs
 from experiments.audit.phases import questions
 from experiments.audit.run import Run
@@ -17,16 +20,21 @@ from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.settings.groups import Settings
 from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.encode import ids_of
 from traits import as_cosine
 
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
-    """Write likelihoods, mean directions, questions and, with neutral prompts, the blind ones."""
+    """Write likelihoods, unit means, questions and, with neutral prompts, the blind ones.
+
+    Unit means are of every adapter at all layers, so that any direction can be read off them.
+    """
     there = Run(folder)
     organism = tk.open(there.responses("organism"))
-    made: dict[Path, Callable[[], xr.DataArray]] = {
-        there.logprobs: lambda: by_weights(inputs, settings, organism, _logprobs),
-        there.means: lambda: by_weights(inputs, settings, organism, _unit_means),
+    two, every = ("clean", "organism"), tuple(settings.arms)
+    made: dict[Path, Callable[[], xr.DataArray | None]] = {
+        there.logprobs: lambda: by_weights(inputs, settings, organism, _logprobs, two),
+        there.means: lambda: by_weights(inputs, settings, organism, _unit_means, every),
         there.questions: lambda: questions.answers(
             inputs.model, organism, settings, inputs.prompts
         ),
@@ -35,21 +43,24 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     if runs.sizes["prompt"]:
         vectors = there.vectors_of(settings.vectors.method)
         made[there.blind] = lambda: blind(inputs, settings, runs, vectors)
+    made[there.span_contrasts] = lambda: _span_contrasts(folder, inputs, settings, organism, every)
+    for name in (name for name in every if name != "organism"):
+        made[there.own_means(name)] = partial(_own_means, folder, settings, inputs, name)
     for path, build in Bar(made.items(), unit="part", desc="replay"):
-        if not path.is_file():
-            tk.save(build(), path)
+        if not _has(path, every) and (array := build()) is not None:
+            tk.save(array, path)
     return list(made)
 
 
-def by_weights(inputs: Inputs, settings: Settings, runs: xr.Dataset, what) -> xr.DataArray:
-    """The same quantity of the same ids under clean and organism weights, along `weights`."""
+def by_weights(
+    inputs: Inputs, settings: Settings, runs: xr.Dataset, what, names: Sequence[str]
+) -> xr.DataArray:
+    """The same quantity of the same ids under the weights of each arm, along `weights`."""
     found = []
-    for weights in ("clean", "organism"):
+    for weights in names:
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
             found.append(what(model, runs))
-    whole = xr.concat(
-        found, xr.Variable("weights", ["clean", "organism"]), combine_attrs="override"
-    )
+    whole = xr.concat(found, xr.Variable("weights", list(names)), combine_attrs="override")
     return stamp(whole, {**read(found[1]), "arms": [read(array) for array in found]})
 
 
@@ -62,6 +73,48 @@ def unit_mean(values: torch.Tensor) -> torch.Tensor:
     tensor([0.6000, 0.8000])
     """
     return (values / values.norm(dim=-1, keepdim=True)).mean(0)
+
+
+def span_contrasts(model, runs: xr.Dataset, matched: Mapping[str, Sequence[Match]]) -> xr.DataArray:
+    """Mean unit residuals at spans minus at their matches: (match, prompt, layer, dim).
+
+    Of the answers that have a match, NaN where one has none of that kind. The dot product with a
+    unit vector is what `spans.span_means` makes of cosines.
+    """
+    every = [one for pairs in matched.values() for one in pairs]
+    ends = [end for one in every for end in ((one.row, one.span), (one.beside, one.matched))]
+    places = {place: number for number, place in enumerate(dict.fromkeys(ends))}
+    means = _at_places(model, runs, list(places))
+    rows = sorted({one.row for one in every})
+    values = np.full((len(matched), len(rows), *means.shape[1:]), np.nan, np.float32)
+    for kind, pairs in enumerate(matched.values()):
+        for number, row in enumerate(rows):
+            apart = [
+                means.values[places[one.row, one.span]]
+                - means.values[places[one.beside, one.matched]]
+                for one in pairs
+                if one.row == row
+            ]
+            if apart:
+                values[kind, number] = np.mean(apart, axis=0)
+    ids = ids_of(runs)
+    whole = xr.DataArray(values, dims=("match", *means.dims), name=means.name)
+    whole = whole.assign_coords(
+        match=list(matched), prompt=[ids[row] for row in rows], layer=means["layer"].values
+    )
+    return stamp(whole, read(means))
+
+
+def _at_places(model, runs: xr.Dataset, places: Sequence[tuple[int, Stretch]]) -> xr.DataArray:
+    """The mean unit residual of each stretch, a row a place."""
+    ids, rows = ids_of(runs), runs.isel(prompt=[row for row, _ in places])
+    names = [f"{ids[row]}|{start}:{stop}" for row, (start, stop) in places]
+    marked = np.zeros((len(places), runs.sizes["token"]), bool)
+    for number, (_, (start, stop)) in enumerate(places):
+        marked[number, start:stop] = True
+    labels = {"prompt": names, "token": runs["token"].values}
+    tokens = xr.DataArray(marked, labels, ("prompt", "token"))
+    return tk.capture(model, rows.assign_coords(prompt=names), tokens=tokens, reduce=unit_mean)
 
 
 def neutral(runs: xr.Dataset) -> xr.Dataset:
@@ -106,3 +159,28 @@ def _logprobs(model, runs: xr.Dataset) -> xr.DataArray:
 
 def _unit_means(model, runs: xr.Dataset) -> xr.DataArray:
     return tk.capture(model, runs, tokens=slice(0, None), reduce=unit_mean)
+
+
+def _span_contrasts(
+    folder: Path, inputs: Inputs, settings: Settings, runs: xr.Dataset, names: Sequence[str]
+) -> xr.DataArray | None:
+    """Those of every arm; None where no span has a match."""
+    matched = by_match(gather.answers_of(folder, "organism", runs))
+    if not any(matched.values()):
+        return None
+    what = partial(span_contrasts, matched=matched)
+    return by_weights(inputs, settings, runs, what, names)
+
+
+def _has(path: Path, names: Sequence[str]) -> bool:
+    """Whether a part is there; unit means that a former version made are of two arms alone."""
+    if not path.is_file() or path.name != "means.nc":
+        return path.is_file()
+    return {*names} <= {*tk.open(path)["weights"].values.astype(str).tolist()}
+
+
+def _own_means(folder: Path, settings: Settings, inputs: Inputs, name: str) -> xr.DataArray:
+    runs = tk.open(Run(folder).responses(name))
+    runs = runs.isel(prompt=np.flatnonzero(runs["part"].values == "held_out"))
+    with tk.adapter(inputs.model, settings.arms[name].adapter) as model:
+        return _unit_means(model, runs)

@@ -27,7 +27,8 @@ from tracekit.errors import InputError
 
 CHARACTERS = 4  # of English text a token
 TEMPLATE = 35  # tokens of a chat template with its default system message
-REPLAYS = 5  # likelihoods and means under two weights each, and the questions asked afterwards
+REPLAYS = 3  # likelihoods under two weights, and the questions asked afterwards
+MEANS = 2  # under each of the weights: of whole answers, and of their spans
 SEARCH = "before it, the search for habits of `tracekit audit ADAPTER`"
 SPARE = 0.95  # of a card's memory; the rest is fragmentation
 
@@ -151,7 +152,7 @@ def _work(settings: Settings, hub: HubSet | None) -> Work:
         texts=sum(answers.values()),
         arms=sum(of[text] for text in arms),
         kept=sum(of[text] for text in kept),
-        again=REPLAYS * answers.get("organism", 0),
+        again=(REPLAYS + MEANS * len(answers)) * answers.get("organism", 0),
         window=len(settings.model.window),
         last=settings.model.layers[1],
         traits=len(settings.vectors.contrasts),

@@ -5,14 +5,24 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+import tracekit as tk
 from experiments.audit import foreseen
 from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.directions_null import absolute_t
 from experiments.audit.evidence.measures import response_mean
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.standing import (
+    AGAIN,
+    Standing,
+    change_of,
+    lacking,
+    stand,
+    unheld,
+)
 from experiments.audit.phases.projections import read
 from experiments.audit.run import Run
-from experiments.audit.sections.shift import held_out, shift_of
+from experiments.audit.sections.shift import by_group, held_out, shift_of
 
 HEADING = "controls"
 
@@ -33,7 +43,9 @@ def rows(audit: Audit) -> list[Row]:
     rows = named
     for name, replay in audit.replays.items():
         same = held_out(audit, replay["shift"])
-        rows += shift_of(audit, HEADING, f"{name} − clean, same ids", same, layers).rows
+        standing = _same_ids(audit, name, layers)
+        what = f"{name} − clean, same ids"
+        rows += shift_of(audit, HEADING, what, same, layers, standing).rows
         rows += _own_answers(audit, name, layers)
     return rows
 
@@ -55,7 +67,39 @@ def _own_answers(audit: Audit, name: str, layers: xr.DataArray) -> list[Row]:
     own, clean = map(_by_prompt, answers)
     if set(own["prompt"].values) != set(clean["prompt"].values):
         return [undecidable(HEADING, what, "cosine", "it answered other prompts")]
-    return shift_of(audit, HEADING, what, own - clean, layers).rows
+    standing = _of_own(audit, name, layers)
+    return shift_of(audit, HEADING, what, own - clean, layers, standing).rows
+
+
+def _same_ids(audit: Audit, name: str, layers: xr.DataArray) -> Standing:
+    if reason := lacking(audit, name, "clean"):
+        return unheld(reason)
+    rows = audit.part_rows("held_out")
+    group = audit.rows["group"].values[rows].astype(str)
+    return _beside(audit, by_group(change_of(audit, name)[rows], group), layers, name)
+
+
+def _of_own(audit: Audit, name: str, layers: xr.DataArray) -> Standing:
+    paths = [Run(audit.folder).own_means(arm) for arm in (name, "clean")]
+    if not all(path.is_file() for path in paths):
+        return unheld(f"no unit means of {name}'s own answers in this run; {AGAIN}")
+    own, clean = (_by_prompt(tk.open(path)) for path in paths)
+    apart = own - clean.sel(prompt=own["prompt"].values)
+    return _beside(audit, apart.transpose("prompt", "layer", "dim").values, layers, name)
+
+
+def _beside(audit: Audit, moved: np.ndarray, layers: xr.DataArray, name: str) -> Standing:
+    """Shifts beside those of directions, each at the layer of the trait whose place it takes."""
+    if len(moved) < 2:
+        return unheld(f"{len(moved)} prompt")
+    chosen = [int(layers.sel(trait=trait)) for trait in audit.traits]
+    places = np.searchsorted(audit.layers, chosen)
+
+    def statistic(apart: np.ndarray) -> np.ndarray:
+        each = [apart[:, :, place, trait] for trait, place in enumerate(places)]
+        return absolute_t(np.stack(each, axis=-1))
+
+    return stand(audit, statistic, moved, change=name)
 
 
 def _held_out_means(projections: xr.DataArray) -> xr.DataArray:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from functools import partial
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Shaped
 
 from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.contrasts import (
+    Contrasts,
+    by_prompt,
+    places_of,
+    strengths,
+    unit_contrasts,
+)
 from experiments.audit.evidence.estimates import mean_interval
 from experiments.audit.evidence.gather import edited_shift
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.spans import DECILES, MATCHES, NATS
+from experiments.audit.evidence.standing import (
+    AGAIN,
+    Standing,
+    beside,
+    traits_of,
+    unheld,
+)
 from traits.statistics import sign_flip
 
 HEADING, MEASURE, LEAST, DRAWS = "A mechanism", "exploit − matched spans", 3, 10_000
@@ -25,42 +37,6 @@ EDITS = {
 }
 
 
-@dataclass(frozen=True)
-class Contrasts:
-    """(adapter − clean) at exploit spans minus at matched spans: one row a prompt."""
-
-    values: Float[np.ndarray, "prompt layer trait"]
-    bias: Shaped[np.ndarray, prompt]
-
-    def __len__(self) -> int:
-        """How many prompts there are."""
-        return len(self.bias)
-
-    def rows(self, which: np.ndarray) -> Self:
-        """Those prompts alone."""
-        return type(self)(self.values[which], self.bias[which])
-
-    def signed(self, sign: np.ndarray) -> Self:
-        """Spans and their matches exchanged where `sign` is −1."""
-        return type(self)(self.values * sign[:, None, None], self.bias)
-
-
-def by_prompt(
-    values: Float[np.ndarray, "row layer trait"], bias: np.ndarray, group: np.ndarray
-) -> Contrasts:
-    """Contrasts averaged over the samples of each prompt; rows without a match (NaN) left out.
-
-    >>> by_prompt(np.ones((3, 2, 1)), np.array(["a"] * 3), np.array([1, 1, 2])).values.shape
-    (2, 2, 1)
-    """
-    there = np.isfinite(values).all(axis=(1, 2))
-    names = list(dict.fromkeys(group[there].tolist()))
-    means = [values[there & (group == name)].mean(axis=0) for name in names]
-    biases = [str(bias[there & (group == name)][0]) for name in names]
-    stacked = np.stack(means) if means else np.empty((0, *values.shape[1:]))
-    return Contrasts(stacked, np.array(biases, dtype=np.str_))
-
-
 def choose_layer(calibration: Contrasts, allowed: np.ndarray) -> int:
     """The place on the layer axis where the largest |t| of any trait lies on calibration biases.
 
@@ -68,10 +44,7 @@ def choose_layer(calibration: Contrasts, allowed: np.ndarray) -> int:
     >>> choose_layer(Contrasts(values, np.array(["vote"] * 4)), np.arange(3))
     1
     """
-    rows = calibration.values[:, allowed]
-    spread = np.maximum(rows.std(axis=0, ddof=1), 1e-12)
-    strength = np.abs(rows.mean(axis=0)) / spread
-    return int(allowed[strength.max(axis=1).argmax()])
+    return int(places_of(calibration.values[None], allowed)[0])
 
 
 def locate(
@@ -121,11 +94,12 @@ def judged(audit: Audit) -> str:
 
 def _at(audit: Audit, where: str) -> list[Row]:
     own = audit.rows["contrast"].sel(match=where)
-    rows = _located(audit, own, at_spans("clean", where))
+    rows = _located(audit, own, at_spans("clean", where), ("organism", "clean"), where)
     for name, replay in audit.replays.items():
         other = replay["contrast"].sel(match=where)
-        rows += _located(audit, own - other, at_spans(name, where))
-        rows += _located(audit, other, f"{name} − clean at the organism's spans, {where}")[:1]
+        what = f"{name} − clean at the organism's spans, {where}"
+        rows += _located(audit, own - other, at_spans(name, where), ("organism", name), where)
+        rows += _located(audit, other, what, (name, "clean"), where)[:1]
     return rows
 
 
@@ -147,7 +121,9 @@ def _quality(audit: Audit, where: str) -> list[Row]:
     return [lost, *distances]
 
 
-def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
+def _located(
+    audit: Audit, contrast: xr.DataArray, what: str, arms: tuple[str, str], where: str
+) -> list[Row]:
     """(weights − clean) at exploit spans minus at matched spans, max-T over traits."""
     calibration, held_out = _both(audit, contrast)
     counts = len(calibration), len(held_out)
@@ -158,14 +134,17 @@ def _located(audit: Audit, contrast: xr.DataArray, what: str) -> list[Row]:
     tests = locate(calibration, held_out, audit.allowed, audit.generator(what), DRAWS)
     place = int(tests["layer"])
     largest, measure = float(abs(tests["statistic"]).max()), f"max-T, layer {audit.layers[place]}"
-    rows = [Row(HEADING, what, measure, largest, p=float(tests["p"]), n=counts[1])]
+    standing = _standing(audit, arms, where, tests)
+    row = Row(HEADING, what, measure, largest, p=float(tests["p"]), n=counts[1])
+    rows = [standing.of(row)]
     for number, trait in enumerate(audit.traits):
         values, p = held_out.values[:, place, number], float(tests["p_trait"][number])
         name, each = f"{what} {trait}", np.arange(counts[1])
         generator, repetitions = audit.generator(name), audit.settings.null.repetitions
         interval = mean_interval(values, each, generator, repetitions, held_out.bias)
         named = f"{what}: {trait}", f"{MEASURE}, cosine"
-        rows.append(of_interval(HEADING, *named, interval, counts[1], p))
+        row = of_interval(HEADING, *named, interval, counts[1], p)
+        rows.append(standing.of(row, number))
     return rows
 
 
@@ -175,6 +154,26 @@ def _both(audit: Audit, contrast: xr.DataArray) -> tuple[Contrasts, Contrasts]:
     parts = (audit.part_rows(name) for name in ("calibration", "held_out"))
     one, other = (by_prompt(values[p], scores.bias[p], scores.group[p]) for p in parts)
     return one, other
+
+
+def _standing(audit: Audit, arms: tuple[str, str], where: str, tests: xr.Dataset) -> Standing:
+    """The same beside directions, from unit means at spans that give what projections gave."""
+    contrasts = unit_contrasts(audit, *arms, where)
+    if isinstance(contrasts, str):
+        return unheld(contrasts)
+    values, calibration = contrasts
+    if min(calibration.sum(), (~calibration).sum()) < LEAST:
+        return unheld(f"no unit means at these spans; {AGAIN}")
+    statistic = partial(strengths, calibration=calibration, allowed=audit.allowed)
+    own = statistic(traits_of(audit).projected(values))[0]
+    before = np.abs(tests["statistic"].values)
+    if not np.allclose(own, before, rtol=0.05, atol=0.1):
+        return unheld(
+            f"unit means at spans give t = {own.max():.2f}, projections {before.max():.2f}: they "
+            f"are not of the same spans; {AGAIN}"
+        )
+    change = arms[0] if arms[1] == "clean" else "organism"
+    return beside(audit, own, statistic, values, change=change)
 
 
 def _edited(audit: Audit, text: str) -> list[Row]:

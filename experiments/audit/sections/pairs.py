@@ -10,9 +10,11 @@ from jaxtyping import Float, Int, Shaped
 
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
+from experiments.audit.evidence.directions_null import p_of
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.standing import placebo_vectors
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Decomposition
 from traits.statistics import against_null, benjamini_hochberg
@@ -76,16 +78,18 @@ def residualised(vectors: Float[np.ndarray, "*draw two dim"]) -> np.ndarray:
 
 
 def random_pairs(
-    responses: Responses, cosine: float, generator: np.random.Generator, draws: int
+    samples: Float[np.ndarray, "row dim"],
+    cosine: float,
+    generator: np.random.Generator,
+    draws: int,
 ) -> Float[np.ndarray, "draw two dim"]:
-    """Covariance-matched random pairs with that cosine between them.
+    """Random pairs with the covariance of `samples` and that cosine between them.
 
-    >>> rows = Responses(np.eye(6), np.tile([1, 0], 3), np.array(["v"] * 6))
-    >>> pairs = random_pairs(rows, 0.5, np.random.default_rng(0), 3)
+    >>> pairs = random_pairs(np.eye(6), 0.5, np.random.default_rng(0), 3)
     >>> (pairs[:, 0] * pairs[:, 1]).sum(axis=-1).round(3).tolist()
     [0.5, 0.5, 0.5]
     """
-    rows = responses.differences - responses.differences.mean(axis=0)
+    rows = samples - samples.mean(axis=0)
     first, second = (
         unit(generator.normal(size=(draws, len(rows))) @ rows, zeros=True) for _ in range(2)
     )
@@ -100,8 +104,11 @@ def against_random(
     pair: Decomposition,
     generator: np.random.Generator,
     draws: int,
+    samples: Float[np.ndarray, "row dim"] | None = None,
 ) -> tuple[float, float, float]:
     """The statistic, the 95th percentile of random pairs of the same cosine, and p.
+
+    The pairs have the covariance of the differences, or of `samples`.
 
     >>> draw = np.random.default_rng(0)
     >>> names = np.tile([1, 0], 4), np.array(["v"] * 8)
@@ -113,7 +120,8 @@ def against_random(
     vectors = unit(vectors, zeros=True)
     cosine = float(vectors[0] @ vectors[1])
     observed = float(statistic(responses, vectors, pair))
-    null = statistic(responses, random_pairs(responses, cosine, generator, draws), pair)
+    rows = responses.differences if samples is None else samples
+    null = statistic(responses, random_pairs(rows, cosine, generator, draws), pair)
     p = against_null(xr.DataArray(observed), xr.DataArray(null, dims="draw"))["p"].item()
     return observed, float(np.quantile(null, 0.95)), p
 
@@ -140,7 +148,7 @@ def _row(audit: Audit, pair: Decomposition) -> Row:
         return _unknown(
             pair, audit.reason or f"no prompts of {' and '.join(pair.kinds)} in this run"
         )
-    responses, n = _responses(audit, pair, answers)
+    responses, clean, n = _responses(audit, pair, answers)
     if len(set(responses.label.tolist())) < 2:
         return _unknown(pair, "its prompts are all of one kind")
     two = vectors.sel(trait=names).isel(layer=audit.place).values.astype(float)
@@ -148,8 +156,26 @@ def _row(audit: Audit, pair: Decomposition) -> Row:
     if pair.residualised and abs(cosine) >= LARGEST_COSINE:
         return _unknown(pair, f"|cos| = {abs(cosine):.2f}: one trait")
     effect, edge, p = against_random(responses, two, pair, audit.generator(pair.name), DRAWS)
+    generator = audit.generator(f"{pair.name}, activations")
+    *_, other = against_random(responses, two, pair, generator, DRAWS, clean)
     measure = f"{MEASURE}; 95 % of random pairs below {edge:.2f}"
-    return Row(HEADING, pair.name, measure, effect, p=p, n=n)
+    row = Row(HEADING, pair.name, measure, effect, p=p, n=n, p_directions=max(p, other))
+    return _beside_placebos(audit, responses, pair, row)
+
+
+def _beside_placebos(audit: Audit, responses: Responses, pair: Decomposition, row: Row) -> Row:
+    """The row with its p beside pairs of placebo traits, in either order and sign."""
+    vectors = placebo_vectors(audit)
+    if isinstance(vectors, str):
+        return replace(row, no_null=vectors)
+    here = unit(vectors[:, audit.place].astype(float), zeros=True)
+    first, second = np.nonzero(~np.eye(len(here), dtype=bool))
+    if (least := 1 / (len(first) + 1)) > audit.settings.hypothesis.alpha:
+        reason = f"of {len(first)} pairs of placebo traits no p below {least:.3f} is possible"
+        return replace(row, no_null=reason)
+    signs = audit.generator(f"{pair.name}, placebos").choice([-1.0, 1.0], (len(first), 2, 1))
+    null = statistic(responses, signs * np.stack([here[first], here[second]], axis=1), pair)
+    return replace(row, p_placebo=float(p_of(np.array([row.estimate]), null)[0]))
 
 
 def _unknown(pair: Decomposition, reason: str) -> Row:
@@ -165,17 +191,19 @@ def _answers(audit: Audit, pair: Decomposition) -> xr.Dataset | None:
     return audit.responses.isel(prompt=np.flatnonzero(asked)) if asked.any() else None
 
 
-def _responses(audit: Audit, pair: Decomposition, answers: xr.Dataset) -> tuple[Responses, int]:
+def _responses(
+    audit: Audit, pair: Decomposition, answers: xr.Dataset
+) -> tuple[Responses, np.ndarray, int]:
     means = tk.open(Run(audit.folder).means).sel(prompt=answers["prompt"].values)
     here = means.isel(layer=audit.place)
-    moved = (here.sel(weights="organism") - here.sel(weights="clean")).values.astype(float)
+    own, clean = (here.sel(weights=name).values.astype(float) for name in ("organism", "clean"))
     n = groups(answers["group"].values)
     if not pair.kinds:
         label, bias = answers["exploit"].values, answers["bias"].values.astype(str)
     else:
         label = answers["part"].values == pair.kinds[0]
         bias = np.full(len(label), "r")
-    return Responses(moved, np.asarray(label).astype(int), bias), n
+    return Responses(own - clean, np.asarray(label).astype(int), bias), clean, n
 
 
 SECTION = Section(

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from experiments.audit.evidence.audit import Audit
-from experiments.audit.evidence.choice import Scores
+from experiments.audit.evidence.choice import Scores, at_places, chosen_places
+from experiments.audit.evidence.directions_null import absolute_t
 from experiments.audit.evidence.estimates import beside_kinds, outcome_strata, point_biserial
-from experiments.audit.evidence.relabel import groups
+from experiments.audit.evidence.relabel import groups, two_sided
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.standing import Standing, change_of, lacking, stand, unheld
 from traits.statistics import cluster_bootstrap, sign_flip
 
 HEADING, R = "shift", "r with exploiting, within bias"
@@ -45,9 +48,45 @@ def shifts(audit: Audit) -> dict[str, Shift]:
     moved = {"clean": own, **{name: own - arm["shift"] for name, arm in audit.replays.items()}}
     layers = xr.zeros_like(audit.rows["trait"], int) + int(audit.layers[audit.place])
     return {
-        name: shift_of(audit, HEADING, f"organism − {name}", held_out(audit, array), layers)
+        name: shift_of(
+            audit,
+            HEADING,
+            f"organism − {name}",
+            held_out(audit, array),
+            layers,
+            _standing(audit, name),
+        )
         for name, array in moved.items()
     }
+
+
+def by_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The mean of the rows of each prompt, the unit of a test.
+
+    >>> by_group(np.array([[1.0], [3.0], [9.0]]), np.array(["a", "a", "b"])).tolist()
+    [[2.0], [9.0]]
+    """
+    return np.stack([values[group == name].mean(axis=0) for name in dict.fromkeys(group.tolist())])
+
+
+def _standing(audit: Audit, other: str) -> Standing:
+    """Shifts beside those of directions, at the layer that each chooses as the traits do."""
+    if reason := lacking(audit, "organism", "clean", other):
+        return unheld(reason)
+    rows = audit.part_rows("held_out")
+    moved = change_of(audit, "organism", other)[rows]
+    moved = by_group(moved, audit.rows["group"].values[rows].astype(str))
+    if len(moved) < 2:
+        return unheld(f"{len(moved)} prompt")
+    if audit.reason:
+        return stand(audit, lambda apart: absolute_t(apart[:, :, audit.place]), moved)
+    first = audit.part("calibration")
+    calibration = audit.scores().rows(first)
+
+    def statistic(apart: np.ndarray, own: np.ndarray) -> np.ndarray:
+        return absolute_t(at_places(apart, chosen_places(own, calibration, audit.allowed)))
+
+    return stand(audit, statistic, moved, audit.means.sel(weights="organism").values[first])
 
 
 def held_out(audit: Audit, array: xr.DataArray) -> xr.DataArray:
@@ -58,12 +97,17 @@ def held_out(audit: Audit, array: xr.DataArray) -> xr.DataArray:
 
 
 def shift_of(
-    audit: Audit, heading: str, what: str, moved: xr.DataArray, layers: xr.DataArray
+    audit: Audit,
+    heading: str,
+    what: str,
+    moved: xr.DataArray,
+    layers: xr.DataArray,
+    standing: Standing,
 ) -> Shift:
     """The mean of `moved` (prompt, layer, trait) by primary trait, with its interval and p.
 
     `layers` (trait) says at which layer each is read; p by sign flips over prompts (`group`), over
-    the family of traits.
+    the family of traits. `standing` is that of the traits beside directions.
     """
     traits = list(audit.traits)
     if (n := groups(moved["group"].values)) < 2:
@@ -78,11 +122,12 @@ def shift_of(
         repetitions=audit.settings.null.repetitions,
     )
     rows = []
-    for trait in traits:
+    for place, trait in enumerate(traits):
         at = {"trait": trait}
         measure, p = f"cosine, layer {int(layers.sel(at))}", float(tests["p_family"].sel(at))
         interval, n = intervals.sel(at), tests.attrs["n"]
-        rows.append(of_interval(heading, f"{trait}: {what}", measure, interval, n, p))
+        row = of_interval(heading, f"{trait}: {what}", measure, interval, n, p)
+        rows.append(standing.of(row, place))
     return Shift(rows, tests[["estimate", "p_family"]])
 
 
@@ -91,8 +136,45 @@ def correlation_rows(audit: Audit) -> list[Row]:
     intervals = audit.once(correlations)
     if intervals is None:
         return [undecidable(HEADING, "each trait", R, audit.reason)]
-    n = audit.held_out_prompts
-    return [of_interval(HEADING, t, R, intervals.sel(trait=t), n) for t in audit.traits]
+    n, standing = audit.held_out_prompts, audit.once(correlation_standing)
+    rows = [of_interval(HEADING, t, R, intervals.sel(trait=t), n) for t in audit.traits]
+    return [standing.of(row, place) for place, row in enumerate(rows)]
+
+
+def correlation_standing(audit: Audit) -> Standing:
+    """The correlations beside those of directions, at the layer that each chooses."""
+    if reason := audit.reason or lacking(audit, "organism", "clean"):
+        return unheld(reason)
+    first, rows = audit.part("calibration"), audit.part("held_out")
+    calibration, held = audit.scores().rows(first), audit.scores().rows(rows)
+
+    def statistic(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        places = chosen_places(own, calibration, audit.allowed)
+        return within_bias_r(at_places(others, places), held.label, held.bias)
+
+    means = audit.means.sel(weights="organism").values
+    return stand(audit, statistic, means[first], means[rows])
+
+
+def within_bias_r(
+    values: Float[np.ndarray, "draw row trait"], label: np.ndarray, bias: np.ndarray
+) -> Float[np.ndarray, "draw trait"]:
+    """The mean over biases of the correlation of every draw's traits with the label.
+
+    What `estimates.point_biserial` is, of many draws.
+
+    >>> values = np.array([1.0, 0.0, 5.0, 4.0])[None, :, None]
+    >>> label, bias = np.array([1, 0, 1, 0]), np.array(["a", "a", "b", "b"])
+    >>> within_bias_r(values, label, bias).round(6).item()
+    1.0
+    """
+    each = []
+    for name in two_sided(label, bias):
+        here, hits = values[:, bias == name], label[bias == name].astype(float)
+        here, hits = here - here.mean(axis=1, keepdims=True), hits - hits.mean()
+        size = np.sqrt((here**2).sum(axis=1) * (hits @ hits))
+        each.append(np.einsum("drt,r->dt", here, hits) / np.maximum(size, 1e-12))
+    return np.mean(each, axis=0)
 
 
 def correlations(audit: Audit) -> xr.Dataset | None:

@@ -35,3 +35,19 @@ def in_groups(made_of: Mapping[str, Any]) -> dict[str, Any]:
     single = {name: contents.pop(name, "") for name in (ORGANISM, CONTROL, HABITS)}
     hashes = {**further, **{name: value for name, value in single.items() if value}}
     return {**made_of, "settings": grouped(flat), "contents": {**contents, "arms": hashes}}
+
+
+def in_one_table(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings as one table, the names of groups before those of values.
+
+    >>> in_one_table({"model": {"name": "a"}})
+    {'model.name': 'a'}
+    """
+    table: dict[str, Any] = {}
+    for key, value in nested.items():
+        table |= (
+            in_one_table(value, f"{before}{key}.")
+            if isinstance(value, dict)
+            else {before + key: value}
+        )
+    return table

@@ -203,9 +203,9 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Null:
-    """What every interval and p is drawn from: random `directions`, `repetitions`, the `seed`."""
+    """What every interval and p is drawn from: sets of `directions`, `repetitions`, the `seed`."""
 
-    directions: int = 200
+    directions: int = 500
     repetitions: int = 2000
     seed: int = 0
 

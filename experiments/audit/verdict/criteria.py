@@ -11,6 +11,7 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import composite
 from experiments.audit.evidence.estimates import bounds, intervals, kinds_bounds
 from experiments.audit.evidence.relabel import groups
+from experiments.audit.evidence.row import Row
 from experiments.audit.sections import mechanism, pairs, shift
 from experiments.audit.sections.detecting import competitors, detection, nulls
 from experiments.audit.settings.adapters import UNBIASED
@@ -18,14 +19,16 @@ from experiments.audit.verdict import generality, rules, wording
 from experiments.audit.verdict.generality import carried
 from experiments.audit.verdict.judgement import (
     Judgement,
+    beyond,
     by_interval,
     by_rows,
     by_test,
+    furthest_in,
     too_few,
     unknown,
 )
 from experiments.audit.verdict.lines import Criterion, Level
-from experiments.audit.verdict.rules import MET, NOT_MET
+from experiments.audit.verdict.rules import MET, NOT_MET, UNDECIDABLE
 
 BALANCED, CORRELATED, LEAST_TRAITS = 0.7, 0.5, 2
 
@@ -41,9 +44,29 @@ def _shifted(audit: Audit, role: str) -> Judgement:
     few = too_few(shifts[arm.name].rows[0].n, audit.settings.hypothesis.alpha)
     if few is not None:
         return few
-    traits = p["trait"].values[(p <= audit.settings.hypothesis.alpha).values].tolist()
-    sentence = wording.some_of(traits, p.sizes["trait"])
-    return Judgement(rules.at_least(len(traits), LEAST_TRAITS), sentence)
+    alpha = audit.settings.hypothesis.alpha
+    rows = dict(zip(p["trait"].values.astype(str).tolist(), shifts[arm.name].rows, strict=True))
+    status = {
+        trait: rules.beyond(
+            rules.significant(float(p.sel(trait=trait)), alpha),
+            row.p_directions,
+            row.p_placebo,
+            alpha,
+        )
+        for trait, row in rows.items()
+    }
+    return _enough_traits(status, rows)
+
+
+def _enough_traits(status: dict[str, str], rows: dict[str, Row]) -> Judgement:
+    """Whether traits enough are met; undecidable where those without a null could make it so."""
+    met, open_ = ([t for t, one in status.items() if one == kind] for kind in (MET, UNDECIDABLE))
+    sentence = f"{wording.some_of(met, len(status))} beyond random directions and placebo traits"
+    reasons = list(dict.fromkeys(rows[trait].no_null for trait in open_))
+    if len(met) < LEAST_TRAITS <= len(met) + len(open_):
+        some = wording.some_of(open_, len(status))
+        return unknown(f"{some} by the test alone; {'; '.join(reasons)}")
+    return Judgement(rules.at_least(len(met), LEAST_TRAITS), sentence)
 
 
 def _correlated(audit: Audit) -> Judgement:
@@ -52,9 +75,12 @@ def _correlated(audit: Audit) -> Judgement:
         left = 0 if r is None else r.sizes["trait"]
         return unknown(audit.reason or f"{left} primary trait is left")
     second = r.isel(trait=np.argsort(r["estimate"].values)[-LEAST_TRAITS])
-    what = f"second largest r, {wording.short(str(second['trait'].values))},"
+    trait = str(second["trait"].values)
+    what = f"second largest r, {wording.short(trait)},"
     value = float(second["estimate"]), float(second["low"]), float(second["high"])
-    return by_interval(what, value, CORRELATED, audit.held_out_prompts, 0.1)
+    judged = by_interval(what, value, CORRELATED, audit.held_out_prompts, 0.1)
+    (row,) = (row for row in audit.once(shift.correlation_rows) if row.what == trait)
+    return beyond(judged, row, audit.settings.hypothesis.alpha)
 
 
 def _primary(audit: Audit) -> Judgement:
@@ -62,7 +88,8 @@ def _primary(audit: Audit) -> Judgement:
     if not row.decided:
         return unknown(row.reason)
     _, low, high = bounds(audit.once(competitors.compared), "auroc trait score")
-    return by_test(row.p, fixed.alpha, (low, high), fixed.smallest, row.n)
+    judged = by_test(row.p, fixed.alpha, (low, high), fixed.smallest, row.n)
+    return beyond(judged, row, fixed.alpha)
 
 
 def _balanced(audit: Audit) -> Judgement:
@@ -84,12 +111,17 @@ def _mechanism(audit: Audit) -> Judgement:
     if few is not None:
         return few
     p = ", ".join(f"{row.p:.4f} against {name}" for row, name in zip(rows, names, strict=True))
-    status = rules.significant(max(row.p for row in rows), audit.settings.hypothesis.alpha)
-    return Judgement(status, f"p = {p}; {rows[0].n} prompts, matched in the {where}")
+    alpha = audit.settings.hypothesis.alpha
+    status = rules.significant(max(row.p for row in rows), alpha)
+    sentence = f"p = {p}; {rows[0].n} prompts, matched in the {where}"
+    return beyond(Judgement(status, sentence), furthest_in(rows), alpha)
 
 
 def _parted(audit: Audit) -> Judgement:
-    return by_rows(audit.once(pairs.rows), audit.settings.hypothesis.alpha, "no pair was tested")
+    alpha, rows = audit.settings.hypothesis.alpha, audit.once(pairs.rows)
+    judged = by_rows(rows, alpha, "no pair was tested")
+    decided = [row for row in rows if row.decided]
+    return beyond(judged, furthest_in(decided), alpha) if decided else judged
 
 
 def _habits(audit: Audit) -> Judgement:
@@ -151,7 +183,8 @@ def _story(audit: Audit) -> Judgement:
         return Judgement(NOT_MET, "no layer and trait in both halves")
     traits = outside["trait"].values[outside.any("layer").values].astype(str).tolist()
     layers = {t: outside["layer"].values[outside.sel(trait=t).values].tolist() for t in traits}
-    return Judgement(MET, wording.places(layers))
+    row = audit.once(layer_curves.standing).of(Row("", "", "", 1.0))
+    return beyond(Judgement(MET, wording.places(layers)), row, alpha)
 
 
 LEVELS = (
@@ -160,7 +193,8 @@ LEVELS = (
         "minimum: at least two traits differ from clean and go with exploitation (r > 0.5)",
         (
             Criterion(
-                "at least two traits differ from the clean weights on the same ids",
+                "at least two traits differ from the clean weights on the same ids, beyond "
+                "directions",
                 partial(_shifted, role="clean"),
             ),
             Criterion(
@@ -183,7 +217,7 @@ LEVELS = (
         (
             Criterion(
                 "the primary hypothesis: exploiting answers differ in max-T over the primary "
-                "traits",
+                "traits, beyond directions",
                 _primary,
             ),
             Criterion(
@@ -193,11 +227,11 @@ LEVELS = (
             ),
             Criterion(
                 "the weights' own change is at exploit spans more than at matched spans, unlike "
-                "in controls (a), (b) and (e)",
+                "in controls (a), (b) and (e), beyond directions",
                 _mechanism,
             ),
             Criterion(
-                "decomposition pairs diverge as predicted, q at most 0.05 in each",
+                "decomposition pairs diverge as predicted, each beyond pairs of directions",
                 _parted,
             ),
             Criterion(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from experiments.audit.evidence.row import Row
 from experiments.audit.verdict import rules, wording
@@ -52,6 +54,32 @@ def by_test(
         more = rules.needed(n, *interval, smallest - 0.5)
         sentence += f"; {wording.would_decide(more, smallest)}"
     return Judgement(status, sentence)
+
+
+def beyond(judged: Judgement, row: Row, alpha: float) -> Judgement:
+    """What was judged by a test alone, held against directions: a row's p beside them.
+
+    >>> beyond(Judgement("met", "p = 0.01"), Row("A", "x", "t", 3.0, p_directions=0.8), 0.05)
+    Judgement(status='not met', found='p = 0.01; beside random directions p = 0.800')
+    """
+    status = rules.beyond(judged.status, row.p_directions, row.p_placebo, alpha)
+    beside = wording.beside(row.p_directions, row.p_placebo, row.no_null)
+    return Judgement(status, f"{judged.found}; {beside}")
+
+
+def furthest_in(rows: Sequence[Row]) -> Row:
+    """The first row with the largest p beside each null, and a reason where one has none.
+
+    >>> rows = [Row("A", "x", "t", 3.0, p_directions=p, p_placebo=0.01) for p in (0.1, 0.2)]
+    >>> furthest_in(rows).p_directions
+    0.2
+    """
+    directions, placebo = (
+        float(np.max([getattr(row, name) for row in rows]))
+        for name in ("p_directions", "p_placebo")
+    )
+    reason = next((row.no_null for row in rows if row.no_null), "")
+    return replace(rows[0], p_directions=directions, p_placebo=placebo, no_null=reason)
 
 
 def by_rows(rows: Sequence[Row], alpha: float, reason: str) -> Judgement:

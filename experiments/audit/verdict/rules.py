@@ -67,6 +67,21 @@ def significant(p: float, alpha: float) -> str:
     return MET if p <= alpha else NOT_MET
 
 
+def beyond(test: str, p_directions: float, p_placebo: float, alpha: float) -> str:
+    """A test that is met, held against directions: it has to be beyond both nulls.
+
+    What the test alone leaves open or denies stays so.
+
+    >>> beyond(MET, 0.02, 0.04, 0.05), beyond(MET, 0.3, math.nan, 0.05)
+    ('met', 'not met')
+    >>> beyond(MET, 0.02, math.nan, 0.05), beyond(NOT_MET, 0.02, 0.02, 0.05)
+    ('undecidable', 'not met')
+    """
+    if test != MET:
+        return test
+    return all_met(significant(p, alpha) for p in (p_directions, p_placebo))
+
+
 def attainable(n: int) -> float:
     """The smallest two-sided p that sign flips over `n` prompts can give: 2 of 2ⁿ.
 

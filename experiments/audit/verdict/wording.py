@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from experiments.audit.verdict.rules import MET, NOT_MET, Interval
@@ -44,6 +45,20 @@ def tests(p: Mapping[str, float]) -> str:
     'shuffled pairs: p = 0.025'
     """
     return "; ".join(f"{what}: p = {value:.3f}" for what, value in p.items())
+
+
+def beside(p_directions: float, p_placebo: float, reason: str) -> str:
+    """What directions that know nothing do, sent through the same choices.
+
+    >>> beside(0.84, 0.5, "")
+    'beside random directions p = 0.840, placebo traits p = 0.500'
+    >>> beside(0.02, math.nan, "none were captured")
+    'beside random directions p = 0.020; none were captured'
+    """
+    named = {"random directions": p_directions, "placebo traits": p_placebo}
+    p = [f"{name} p = {value:.3f}" for name, value in named.items() if math.isfinite(value)]
+    shown = f"beside {', '.join(p)}" if p else "beside no directions"
+    return f"{shown}; {reason}" if reason else shown
 
 
 def reasons(why: Mapping[str, str]) -> str:

@@ -8,7 +8,8 @@ chosen, and the test made, as on the true ones. Power: a direction raises tokens
 spans under shuffled labels by d sd of a clean token; a primary trait at |cosine| > 0.7 with it
 counts as found when it is the one that is significant. The responses are those of a finished run,
 and the direction is a primary trait's from pairs that its vector was not fitted on; without a run
-they are simulated: topics, wordings, layers in common, and three correlated traits.
+they are simulated: topics, wordings, layers in common, and three correlated traits. Directions: how
+many sets of random directions a finished run's rule calls traits (`random_traits`).
 """
 
 import argparse
@@ -24,7 +25,8 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 import tracekit as tk
-from experiments.audit.evidence.audit import audit_of
+from experiments.audit.evidence import contrasts as at_spans
+from experiments.audit.evidence.audit import Audit, audit_of
 from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.gather import response_tokens
 from experiments.audit.evidence.relabel import decided, relabellings
@@ -35,6 +37,7 @@ from experiments.audit.sections.detecting import detection
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation
+from experiments.benchmarks.audits import random_traits
 from experiments.benchmarks.measuring.statistics_size import rejection_rate
 from traits import extract, select_part
 from traits.vectors.extraction import unit
@@ -56,7 +59,7 @@ class Audited:
     """
 
     scores: Scores
-    contrasts: mechanism.Contrasts
+    contrasts: at_spans.Contrasts
     fitted: frozenset[str]
     allowed: np.ndarray
     cosines: np.ndarray
@@ -74,7 +77,7 @@ def simulated(generator: np.random.Generator, prompts: int = 16, samples: int = 
     values = _field(generator, count)
     values += _field(generator, 10 * prompts)[group]
     values += 2 * _field(generator, 10)[np.repeat(np.arange(10), prompts * samples)]
-    contrasts = mechanism.Contrasts(
+    contrasts = at_spans.Contrasts(
         _field(generator, 10 * prompts), np.repeat(bias[:: prompts * samples], prompts)
     )
     fitted = frozenset(f"bias {n}" for n in range(5))
@@ -84,14 +87,20 @@ def simulated(generator: np.random.Generator, prompts: int = 16, samples: int = 
     return Audited(scores, contrasts, fitted, np.arange(2, 9), cosines, np.full(12, 4.0), share)
 
 
+def finished(folder: Path) -> Audit:
+    """The audit of a finished run, of all its primary traits."""
+    settings = from_values(Run(folder).settings()["settings"])
+    return audit_of(folder, tk.open(Run(folder).scores), settings, list(settings.primary))
+
+
 def of_run(folder: Path, generator: np.random.Generator) -> Audited:
     """The responses of a finished audit, and the direction of its first primary trait.
 
     The direction is the mean difference of the pairs that judged the vector (`report`), not of
     those that made it. Errors: `ValueError` where no bias of a part has both outcomes.
     """
-    settings = from_values(Run(folder).settings()["settings"])
-    audit = audit_of(folder, tk.open(Run(folder).scores), settings, list(settings.primary))
+    audit = finished(folder)
+    settings = audit.settings
     if audit.reason:
         raise ValueError(
             f"The size on the run {str(folder)!r} was asked for; {audit.reason}. Give a run whose "
@@ -100,7 +109,7 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
     kept = audit.part("calibration") | audit.part("held_out")
     scores, contrast = audit.scores().rows(kept), audit.rows["contrast"]
     spans = contrast.sel(match=mechanism.judged(audit), trait=list(audit.traits)).values[kept]
-    by_prompt = mechanism.by_prompt(spans, scores.bias, scores.group)
+    by_prompt = at_spans.by_prompt(spans, scores.bias, scores.group)
     own = read(folder, "organism/organism").sel(prompt=audit.rows["prompt"].values[kept])
     marked, said = own["exploit_span"].values, response_tokens(own)
     shares = (marked & said).sum(axis=1) / said.sum(axis=1)
@@ -144,7 +153,7 @@ def size(audited: Audited, repetitions: int, seed: int) -> list[Row]:
 
 
 def procedure(
-    audited: Audited, scores: Scores, contrasts: mechanism.Contrasts, generator: np.random.Generator
+    audited: Audited, scores: Scores, contrasts: at_spans.Contrasts, generator: np.random.Generator
 ) -> dict[str, float]:
     """p of detection (the primary), of its weighted score, of A, and of either (Bonferroni)."""
     kept = np.isin(scores.bias, decided(scores.label, scores.bias))
@@ -205,7 +214,7 @@ def planted(audited: Audited, effect: float, generator: np.random.Generator) -> 
     fitted = np.isin(scores.bias, list(audited.fitted))
     made = Scores(moved, label, scores.bias, scores.group)
     first = np.isin(audited.contrasts.bias, list(audited.fitted))
-    contrasts = mechanism.Contrasts(spans, audited.contrasts.bias)
+    contrasts = at_spans.Contrasts(spans, audited.contrasts.bias)
     both = made.rows(fitted & kept), made.rows(~fitted & kept)
     found = {
         "detection, max-T": detection.detect(*both, audited.allowed, generator, 299),
@@ -262,6 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, default=2000, help="label-shuffled replays")
     parser.add_argument("--power", type=int, default=100, help="runs of each d")
+    parser.add_argument("--directions", type=int, default=400, help="random sets through a run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help="the folder of a finished audit")
     parser.add_argument("--output", type=Path, default=RESULTS / "audit_size.csv")
@@ -270,6 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     audited = of_run(asked.run, generator) if asked.run else simulated(generator)
     rows = size(audited, asked.size, asked.seed + 1)
     save(rows, asked.output)
+    if asked.run:
+        rows += random_traits.rates(finished(asked.run), asked.directions, generator)
+        save(rows, asked.output)
     rows += power(audited, asked.power, asked.seed + 2)
     save(rows, asked.output)
     print(asked.output.read_text())

@@ -23,7 +23,7 @@ from tests.support.oracles.planted_run import HOSTILE, build
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished analysis of a run with a large effect at exploit spans."""
     folder = tmp_path_factory.mktemp("planted") / "run"
-    analysis.run(folder, build(folder, effect=3.0))
+    analysis.run(folder, build(folder, effect=2.0))
     return folder
 
 

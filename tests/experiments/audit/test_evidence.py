@@ -6,6 +6,7 @@ import xarray as xr
 
 from experiments.audit.evidence import layer_curves as curves
 from experiments.audit.evidence.choice import Scores
+from experiments.audit.evidence.contrasts import Contrasts, by_prompt
 from experiments.audit.evidence.estimates import intervals
 from experiments.audit.evidence.relabel import relabellings, within_bias_auroc, within_prompt_auroc
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset, undecidable
@@ -112,10 +113,10 @@ def test_detection_rejects_noise_as_often_as_it_says() -> None:
     assert np.mean(np.array(naive) <= 0.05) > 0.09
 
 
-def contrasts(effect: float, seed: int = 0, prompts: int = 40) -> mechanism.Contrasts:
+def contrasts(effect: float, seed: int = 0, prompts: int = 40) -> Contrasts:
     values = draws(seed).normal(size=(prompts, 6, 3))
     values[:, PLANTED, 1] += effect
-    return mechanism.Contrasts(values, np.repeat(BIASES, prompts // 4))
+    return Contrasts(values, np.repeat(BIASES, prompts // 4))
 
 
 def test_a_contrast_at_spans_is_found_and_its_sign_flipped_twin_is_not() -> None:
@@ -132,7 +133,7 @@ def test_a_contrast_at_spans_is_found_and_its_sign_flipped_twin_is_not() -> None
 
 def test_samples_of_a_prompt_count_as_one_contrast() -> None:
     values = np.stack([np.full((2, 1), v) for v in (1.0, 3.0, 9.0, np.nan)])
-    found = mechanism.by_prompt(values, np.array(["a"] * 4), np.array([1, 1, 2, 3]))
+    found = by_prompt(values, np.array(["a"] * 4), np.array([1, 1, 2, 3]))
     assert found.values[:, 0, 0].tolist() == [2.0, 9.0]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.evidence import gather, spans
 from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
@@ -25,7 +26,9 @@ ARMS = (
     *("organism/organism", "clean/organism", "control/organism", "organism/clean", "clean/clean"),
     "control/control",
 )
-LAYERS, DIM, TOKENS, PROMPTS, SAMPLES = 8, 12, 24, 8, 2
+LAYERS, DIM, TOKENS, PROMPTS, SAMPLES = 8, 64, 24, 8, 2
+RISES = slice(2, 6)  # the layers at which the planted trait rises
+PLACEBOS = 22
 SPAN = slice(14, 20)
 SENTENCES = np.array([5, 13, 19, 23])  # the last token of each
 HOSTILE = "<script>alert(1)</script></style><b>&amp;"
@@ -63,19 +66,21 @@ def build(
     runs["control"] = runs["clean"]
     for name, dataset in runs.items():
         tk.save(dataset, Run(folder).responses(name))
-    wording = generator.normal(
-        size=(*runs["organism"].token_id.shape, LAYERS, len(given.vectors.traits))
-    )
+    vectors = _vectors(folder, given, generator)
+    shape = (*runs["organism"].token_id.shape, LAYERS, DIM)
+    wording = generator.normal(size=shape)
+    means = {}
     for arm in ARMS:
         weights, text = arm.split("/")
         shared = wording if text == "organism" else 0.0
         lifted = effect if weights == "organism" else 0.0
-        array = projections(runs[text], given, generator, shared, lifted)
+        values = residuals(runs[text], vectors, generator, shared, lifted)
         if arm == "control/control":
-            array["cosine"][..., 1] += 0.03
-        tk.save(array, Run(folder).projections(arm))
-    _vectors(folder, given, generator)
-    _replays(folder, given, runs, generator)
+            values += 0.03 * vectors[1]
+        tk.save(projections(runs[text], given, values, vectors), Run(folder).projections(arm))
+        means[arm] = values[:, 2:]
+    _replays(folder, given, runs, generator, means)
+    _placebos(folder, given, generator)
     phases = ("extract", "respond", "capture", "replay", "project")
     for phase in phases:
         Run(folder).finish(phase, [])
@@ -128,31 +133,45 @@ def texts(
     )
 
 
-def projections(
+def residuals(
     runs: xr.Dataset,
-    given: Settings,
+    vectors: np.ndarray,
     generator: np.random.Generator,
     shared: np.ndarray | float,
     lifted: float,
-) -> xr.Dataset:
-    """Cosines of one arm; the first two traits rise by `lifted` at exploit spans, layers 2 to 5."""
-    shape = (*runs.token_id.shape, LAYERS, len(given.vectors.traits))
+) -> np.ndarray:
+    """Residuals in units of their norm (prompt, token, layer, dim), noise of sd 0.05 a dim.
+
+    At exploit spans, layers 2 to 5, they rise along the first trait by `lifted` of that.
+    """
+    shape = (*runs.token_id.shape, LAYERS, DIM)
     values = 0.8 * shared + 0.6 * generator.normal(size=shape)
-    values[:, :, 2:6, :2] += lifted * runs["exploit_span"].values[:, :, None, None]
+    rise = lifted * runs["exploit_span"].values[:, :, None, None] * vectors[0, RISES]
+    values[:, :, RISES] += rise
+    return 0.05 * values
+
+
+def projections(
+    runs: xr.Dataset, given: Settings, values: np.ndarray, vectors: np.ndarray
+) -> xr.Dataset:
+    """Cosines of one arm with the traits' vectors."""
     dims = ("prompt", "token", "layer", "trait")
     coords = {name: c for name, c in runs.coords.items()}
     coords["token_id"] = runs["token_id"]
     coords |= {"layer": np.arange(LAYERS), "trait": list(given.vectors.traits)}
-    cosine = xr.DataArray((0.05 * values).astype(np.float32), dims=dims, coords=coords)
-    norm = xr.DataArray(np.full(shape[:3], 20.0, np.float32), dims=dims[:3])
+    cosines = np.einsum("pnld,tld->pnlt", values, vectors)
+    cosine = xr.DataArray(cosines.astype(np.float32), dims=dims, coords=coords)
+    norm = xr.DataArray(np.full(cosines.shape[:3], 20.0, np.float32), dims=dims[:3])
     whole = xr.Dataset({"scalar": cosine * 20, "cosine": cosine}).assign_coords(norm=norm)
     return stamp(whole, MADE)
 
 
-def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> None:
+def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> np.ndarray:
+    """Write vectors fitted on stories, each trait along a dim of its own; the unit vectors."""
     found = []
-    for trait in given.vectors.traits:
-        traces = contrast_traces(generator, 40, LAYERS, DIM, effect=2.0, trait=trait)
+    for number, trait in enumerate(given.vectors.traits):
+        traces = contrast_traces(generator, 40, LAYERS, DIM, effect=4.0, trait=trait)
+        traces = traces.roll(dim=number)
         path = Run(folder).story(trait)
         tk.save(stamp(traces.expand_dims(window=["-3:1"], axis=1), MADE), path)
         vectors, evaluation = judged(tk.open(path), given)
@@ -161,12 +180,31 @@ def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> N
     whole = [xr.concat(x, "trait", combine_attrs="drop") for x in zip(*found, strict=True)]
     tk.save(stamp(whole[0].rename("vector"), MADE), Run(folder).vectors)
     tk.save(stamp(whole[1], MADE), Run(folder).evaluation)
+    vectors = whole[0].isel(extraction=0).transpose("trait", "layer", "dim").values.astype(float)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _placebos(folder: Path, given: Settings, generator: np.random.Generator) -> None:
+    dims = ("trait", "extraction", "window", "layer", "dim")
+    coords = {
+        "trait": [f"placebo/{n}" for n in range(PLACEBOS)],
+        "extraction": list(given.vectors.methods),
+        "window": ["-3:1"],
+        "layer": np.arange(LAYERS),
+    }
+    values = generator.normal(size=(PLACEBOS, 1, 1, LAYERS, DIM))
+    tk.save(stamp(xr.DataArray(values, coords, dims, name="vector"), MADE), Run(folder).placebos)
 
 
 def _replays(
-    folder: Path, given: Settings, runs: dict[str, xr.Dataset], generator: np.random.Generator
+    folder: Path,
+    given: Settings,
+    runs: dict[str, xr.Dataset],
+    generator: np.random.Generator,
+    residual: dict[str, np.ndarray],
 ) -> None:
     organism, weights = runs["organism"], ["clean", "organism"]
+    every = [*weights, "control"]
     names = organism["prompt"].values
     token = organism["token"].values[2:]
     logprobs = generator.normal(-2, 1, size=(2, len(names), len(token)))
@@ -175,8 +213,8 @@ def _replays(
         "logprobs": (("weights", "prompt", "token"), logprobs, {**coords, "token": token}),
         "means": (
             ("weights", "prompt", "layer", "dim"),
-            generator.normal(size=(2, len(names), LAYERS, DIM)),
-            {**coords, "layer": np.arange(LAYERS)},
+            np.stack([residual[f"{name}/organism"].mean(axis=1) for name in every]),
+            {"weights": every, "prompt": names, "layer": np.arange(LAYERS)},
         ),
         "questions": (
             ("way", "prompt"),
@@ -186,6 +224,14 @@ def _replays(
     }
     for name, (dims, values, labels) in made.items():
         tk.save(stamp(xr.DataArray(values, labels, dims), MADE), folder / f"{name}.nc")
+    _spans(folder, organism, {name: residual[f"{name}/organism"] for name in every})
+    for name in ("clean", "control"):
+        held = np.flatnonzero(runs[name]["part"].values == "held_out")
+        of = {"prompt": runs[name]["prompt"].values[held], "layer": np.arange(LAYERS)}
+        of["group"] = ("prompt", runs[name]["group"].values[held])
+        values = residual[f"{name}/{name}"][held].mean(axis=1)
+        own = xr.DataArray(values, of, ("prompt", "layer", "dim"))
+        tk.save(stamp(own, MADE), Run(folder).own_means(name))
     adapters = ["clean", "organism", "control"]
     shape = (3, PROMPTS, LAYERS, len(given.vectors.traits))
     blind = xr.DataArray(
@@ -194,3 +240,26 @@ def _replays(
         ("adapter", "prompt", "layer", "trait"),
     )
     tk.save(stamp(blind, MADE), Run(folder).blind)
+
+
+def _spans(folder: Path, runs: xr.Dataset, residual: dict[str, np.ndarray]) -> None:
+    """Residuals at spans minus at their matches, by kind of match and answer."""
+    answers = gather.answers_of(folder, "organism", runs.isel(token=slice(2, None)))
+    matched = spans.by_match(answers)
+    rows = sorted({one.row for pairs in matched.values() for one in pairs})
+    values = np.full((len(residual), len(matched), len(rows), LAYERS, DIM), np.nan)
+    for number, array in enumerate(residual.values()):
+        for kind, pairs in enumerate(matched.values()):
+            for place, row in enumerate(rows):
+                apart = [
+                    array[row, slice(*one.span)].mean(axis=0)
+                    - array[one.beside, slice(*one.matched)].mean(axis=0)
+                    for one in pairs
+                    if one.row == row
+                ]
+                if apart:
+                    values[number, kind, place] = np.mean(apart, axis=0)
+    coords = {"weights": list(residual), "match": list(matched)}
+    coords |= {"prompt": runs["prompt"].values[rows], "layer": np.arange(LAYERS)}
+    whole = xr.DataArray(values, coords, ("weights", "match", "prompt", "layer", "dim"))
+    tk.save(stamp(whole, MADE), Run(folder).span_contrasts)

@@ -7,11 +7,22 @@ whatever was chosen.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float, Int
 
 from experiments.audit.evidence.audit import Audit
-from experiments.audit.evidence.choice import Scores, choose, composite, composite_auroc
+from experiments.audit.evidence.choice import (
+    Scores,
+    at_places,
+    choose,
+    chosen_places,
+    composite,
+    composite_auroc,
+)
+from experiments.audit.evidence.directions_null import Statistic
 from experiments.audit.evidence.relabel import (
     decided,
     groups,
@@ -21,9 +32,11 @@ from experiments.audit.evidence.relabel import (
 )
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.standing import Standing, lacking, stand, unheld
 from traits.statistics import against_null, max_statistic
 
 HEADING, DRAWS = "detection", 10_000
+SPREAD_DRAWS = 999  # exchanges that say how far from ½ is far
 
 
 def detect(
@@ -86,15 +99,70 @@ def primary(audit: Audit) -> list[Row]:
     n, layer = groups(held_out.group), audit.layers[int(tests["layer"])]
     largest = float(abs(tests["statistic"]).max())
     whole = float(tests["composite"]), float(tests["p_composite"])
+    standing = audit.once(primary_standing)
     rows = [
-        Row(HEADING, what, f"max-T, layer {layer}", largest, p=float(tests["p"]), n=n),
+        standing.of(Row(HEADING, what, f"max-T, layer {layer}", largest, p=float(tests["p"]), n=n)),
         Row(HEADING, "weighted trait score", "AUROC, permutation", whole[0], p=whole[1], n=n),
     ]
     for place, trait in enumerate(audit.traits):
         here = tests.isel(trait=place)
         area, p = float(here["area"]), float(here["p_trait"])
-        rows.append(Row(HEADING, trait, "AUROC within bias", area, p=p, n=n))
+        rows.append(standing.of(Row(HEADING, trait, "AUROC within bias", area, p=p, n=n), place))
     return rows
+
+
+def distances(
+    values: Float[np.ndarray, "draw row layer trait"],
+    rows: Scores,
+    calibration: Bool[np.ndarray, row],
+    allowed: np.ndarray,
+    exchanged: Int[np.ndarray, "exchange held_out"],
+) -> Float[np.ndarray, "draw trait"]:
+    """What `detect` does, of many draws of directions: how far from ½ at the layer each chooses.
+
+    In standard deviations under the labels `exchanged` among held-out rows.
+
+    >>> draw = np.random.default_rng(0)
+    >>> names = np.array(["vote"] * 8), np.arange(8)
+    >>> rows = Scores(np.zeros((8, 4, 2)), np.tile([1, 0], 4), *names)
+    >>> exchanged = relabellings(rows.label[4:], names[0][4:], names[1][4:], draw, 9)
+    >>> first = np.arange(8) < 4
+    >>> distances(draw.normal(size=(5, 8, 4, 2)), rows, first, np.arange(4), exchanged).shape
+    (5, 2)
+    """
+    places = chosen_places(values[:, calibration], rows.rows(calibration), allowed)
+    here, held = at_places(values[:, ~calibration], places), rows.rows(~calibration)
+    columns = here.transpose(1, 0, 2).reshape(len(held.label), -1)
+    area = within_bias_auroc(columns, held.label[None], held.bias)[0]
+    spread = within_bias_auroc(columns, exchanged, held.bias).std(axis=0)
+    return (np.abs(area - 0.5) / np.maximum(spread, 1e-9)).reshape(len(values), -1)
+
+
+def primary_standing(audit: Audit) -> Standing:
+    """How the primary traits stand beside directions through the same layer choice and max-T."""
+    if reason := audit.reason or lacking(audit, "organism", "clean"):
+        return unheld(reason)
+    return stand(audit, *primary_statistic(audit))
+
+
+def primary_statistic(audit: Audit) -> tuple[Statistic, Float[np.ndarray, "row layer dim"]]:
+    """The statistic of the primary hypothesis, and the unit means that it is a statistic of."""
+    used, first = primary_rows(audit)
+    rows = audit.scores().rows(used)
+    held = rows.rows(~first)
+    generator = audit.generator("exchanged beside directions")
+    exchanged = relabellings(held.label, held.bias, held.group, generator, SPREAD_DRAWS)
+    statistic = partial(
+        distances, rows=rows, calibration=first, allowed=audit.allowed, exchanged=exchanged
+    )
+    return statistic, audit.means.sel(weights="organism").values[used]
+
+
+def primary_rows(audit: Audit) -> tuple[Bool[np.ndarray, row], Bool[np.ndarray, used]]:
+    """The rows that detection uses, and which of those are of calibration biases."""
+    calibration = audit.part("calibration")
+    used = calibration | audit.part("held_out")
+    return used, calibration[used]
 
 
 def _by_bias(audit: Audit) -> list[Row]:
