@@ -45,9 +45,6 @@ def in_one_table(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """
     table: dict[str, Any] = {}
     for key, value in nested.items():
-        table |= (
-            in_one_table(value, f"{before}{key}.")
-            if isinstance(value, dict)
-            else {before + key: value}
-        )
+        inner = isinstance(value, dict)
+        table |= in_one_table(value, f"{before}{key}.") if inner else {before + key: value}
     return table

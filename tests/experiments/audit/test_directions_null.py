@@ -162,7 +162,7 @@ def test_rows_of_a_former_version_have_no_p_beside_directions() -> None:
     (row,) = from_dataset(former.drop_vars(["p_directions", "p_placebo", "no_null"]))
     assert (row.p, np.isnan(row.p_directions), row.no_null) == (0.01, True, "")
     shown = replace(row, p_directions=0.25, p_placebo=0.125).cells()
-    assert shown[5:8] == ("0.0100", "0.2500", "0.1250")
+    assert shown[6:9] == ("0.0100", "0.2500", "0.1250")
 
 
 def test_contrasts_at_spans_are_those_of_the_plain_model(tiny_llama: TransformersModel) -> None:
