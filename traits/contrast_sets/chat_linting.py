@@ -67,9 +67,9 @@ def lint_chats(chats: ChatSet, limits: ChatLimits = ChatLimits()) -> ChatLint:
     >>> lint_chats(chats).findings[0]
     '4 chat pairs, fewer than 60'
     """
-    answers = [tuple(getattr(pair, side) for pair in chats.pairs) for side in ("shows", "lacks")]
-    contrast = ContrastSet(chats.name, *answers)
-    totals = [sum(len(answer.split()) for answer in side) for side in answers]
+    shows, lacks = (tuple(getattr(p, side) for p in chats.pairs) for side in ("shows", "lacks"))
+    contrast = ContrastSet(chats.name, shows, lacks)
+    totals = [sum(len(answer.split()) for answer in side) for side in (shows, lacks)]
     share = abs(totals[0] - totals[1]) / min(totals)
     words = {
         (teacher, judged): words_across(chats, teacher, judged)

@@ -96,7 +96,7 @@ def _in_form(vectors: Vectors, form: str, axes: np.ndarray) -> Vectors:
 
 def _place(vectors: Vectors, parts: Mapping[str, Parts]) -> tuple[int, int]:
     areas = [
-        rank_auroc(*candidate_scores(vector[None], part.select))[0]
+        np.asarray(rank_auroc(*candidate_scores(vector[None], part.select)))[0]
         for vector, part in zip(vectors, parts.values(), strict=True)
     ]
     mean = np.mean(areas, axis=0)
@@ -133,8 +133,8 @@ def _reported(
             np.quantile(_measures(positive[rows], negative[rows]), [0.025, 0.975], axis=0)
         )
     low, high = np.moveaxis(np.stack(bounds), 1, 0)
-    rows = {"estimate": np.stack(values), "low": low, "high": high}
-    made = {name: (("trait", "measure"), array) for name, array in rows.items()}
+    measured = {"estimate": np.stack(values), "low": low, "high": high}
+    made = {name: (("trait", "measure"), array) for name, array in measured.items()}
     return xr.Dataset({**made, "vector": (("trait", "dim"), vectors.astype(np.float32))})
 
 

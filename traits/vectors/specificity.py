@@ -57,7 +57,7 @@ def specificity(areas: xr.DataArray) -> xr.DataArray:
         )
     square = areas.sel(set=names)
     own = xr.DataArray(np.eye(len(names), dtype=bool), dims=("trait", "set"))
-    others = np.maximum(square, 1 - square).where(~own)
+    others = (abs(square - 0.5) + 0.5).where(~own)
     return square.where(own).max("set") - others.max("set")
 
 

@@ -8,6 +8,7 @@ import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.run import Run
 from experiments.audit.vectors import evaluation
+from experiments.audit.vectors.fitting import with_chats
 from traits import select_part
 
 
@@ -15,6 +16,9 @@ def fitted_traces(audit: Audit, trait: str) -> xr.DataArray:
     """The traces that a trait's vector was fitted on: (prompt, layer, dim)."""
     traces = tk.open(Run(audit.folder).story(trait))
     part, _ = evaluation.split(traces, audit.settings)
+    if count := audit.settings.vectors.chat_pairs:
+        written = tk.open(Run(audit.folder).written(trait))
+        traces, part = with_chats(traces, part, written, count)
     return select_part(traces, part, "fit").sel(window=chosen_window(audit, trait))
 
 

@@ -21,6 +21,7 @@ from experiments.audit.vectors import (
     written,
 )
 from experiments.audit.vectors.evaluation import judged
+from tracekit.errors import InputError
 from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 from traits import ContrastSet, split_pairs
@@ -66,6 +67,8 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     tk.save(evaluation, there.evaluation)
     shown = [*vector_table.write(evaluation, folder), *vector_figures.draw(evaluation, folder)]
     beside = [there.all_chats, there.placebos] if settings.vectors.full else []
+    if settings.vectors.chat_pairs and not settings.vectors.full:
+        beside = [there.all_chats]
     return [there.stories, *beside, there.vectors, there.evaluation, *shown]
 
 
@@ -75,6 +78,18 @@ def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
         split_pairs(xr.DataArray(np.arange(count), dims="pair"), generator=np.random.default_rng(0))
         if settings.vectors.full:
             instructed.prompts(contrast)
+    _refuse_without_chats(contrasts, settings)
+
+
+def _refuse_without_chats(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
+    asked = settings.vectors.chat_pairs
+    reasons = {c.name: written.undecided(settings.vectors.chats.get(c.name)) for c in contrasts}
+    lacking = [f"{name} has {reason}" for name, reason in reasons.items() if reason]
+    if asked and lacking:
+        raise InputError(
+            f"chat_pairs={asked} was asked for, and {'; '.join(lacking)}. Write chat.json, or give "
+            "chat_pairs = 0."
+        )
 
 
 def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
@@ -98,7 +113,12 @@ def _judged(
     if settings.vectors.full:
         with tk.adapter(inputs.model, None):
             chats = instructed.capture(inputs.model, contrast, settings.vectors.chat_tokens, folder)
-    vectors, found = judged(traces, settings, stories.placebo_vectors(settings, folder), chats)
+    told = None
+    if settings.vectors.chat_pairs:
+        with tk.adapter(inputs.model, None):
+            told = written.capture(inputs.model, settings.vectors.chats[contrast.name], folder)
+    placebos = stories.placebo_vectors(settings, folder)
+    vectors, found = judged(traces, settings, placebos, chats, told)
     made = {name: read(traces)[name] for name in _SOURCE}
     vectors = stamp(vectors, {"made_by": "experiments.audit.phases.extraction", **made})
     return vectors, found.assign_coords(trait=contrast.name)

@@ -44,6 +44,11 @@ def described(settings: Settings) -> dict[str, Any]:
         "arms": {arm.name: _adapter(arm.adapter) for arm in adapters.arms if arm.adapter},
         "benign": _hash(sorted(Path(adapters.benign).glob("*/adapter_*.*"))),
     }
+    if settings.vectors.full or settings.vectors.chat_pairs:
+        pairs = {name: chats.pairs for name, chats in settings.vectors.chats.items()}
+        contents["chats"] = {
+            name: digest([dataclasses.astuple(pair) for pair in of]) for name, of in pairs.items()
+        }
     return {"settings": merged(dataclasses.asdict(settings), portable), "contents": contents}
 
 

@@ -63,8 +63,9 @@ class Vectors:
     tokens that the base model adds to it, or of those `windows` within, such as "-4:-1", that
     does best on the pairs kept for selection; `method` is the one of `methods` that is projected
     on; `evaluation` is "quick" or "full" (placebo sets, chats of `chat_tokens` and a choice of
-    method besides), with `draws` of each random null; `vet` has each story judged, by the base
-    "model" itself or by the judge at an OpenAI-compatible address.
+    method besides), with `draws` of each random null; so many `chat_pairs` of the first of two
+    writers (0: none) join the fit, with as much weight as the stories; `vet` has each story
+    judged, by the base "model" itself or by the judge at an OpenAI-compatible address.
     """
 
     traits: tuple[str, ...] = ()
@@ -77,6 +78,7 @@ class Vectors:
     evaluation: str = "quick"
     draws: int = 99
     chat_tokens: int = 24
+    chat_pairs: int = 0
     vet: str = ""
 
     @property

@@ -20,6 +20,7 @@ LARGEST_SEED = 2**63 - 1  # of torch's generators
 BOUNDS: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("pairs", "limit", "prefix", "continuation"), (0, 1_000_000)),
     **dict.fromkeys(("max_new_tokens", "chat_tokens"), (1, 1_000_000)),
+    "chat_pairs": (0, 20),
     "samples": (1, 10_000),
     "temperature": (0.0, 100.0),
     **dict.fromkeys(("directions", "draws"), (19, 100_000)),

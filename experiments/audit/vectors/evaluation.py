@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.audit.settings.groups import Settings
+from experiments.audit.vectors.fitting import with_chats
 from traits import evaluate, extract, pairs, passed, project, select_part, split_pairs
 from traits.statistics import cluster_bootstrap, paired_auroc
 
@@ -33,6 +34,7 @@ def judged(
     settings: Settings,
     placebos: xr.DataArray | None = None,
     chats: xr.DataArray | None = None,
+    written: xr.DataArray | None = None,
 ) -> tuple[xr.DataArray, xr.Dataset]:
     """A trait's vectors (extraction, layer, dim), each at the window chosen for it; a verdict.
 
@@ -40,9 +42,12 @@ def judged(
     (extraction): `layer_selected`, `window_selected`. Of the method that is projected on:
     `estimate`, `low`, `high` over `measure`, the nulls (see `traits.evaluate`), `findings`, and
     `passed`, 1 where its AUROC is above the bands of shuffled pairs and of placebos. `open_…` are
-    the same with the method chosen too, `chat_…` on chats.
+    the same with the method chosen too, `chat_…` on chats. Of `written` answers, where they are
+    given, the setting `chat_pairs` says how many pairs join the fit; stories choose and report.
     """
     part, generator = split(traces, settings)
+    if written is not None:
+        traces, part = with_chats(traces, part, written, settings.vectors.chat_pairs)
 
     def run(methods: tuple[str, ...], **more: Any) -> xr.Dataset:
         others = None if placebos is None else placebos.sel(extraction=list(methods))

@@ -16,6 +16,7 @@ from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from experiments.audit.vectors import stories
 from experiments.audit.vectors.evaluation import split
+from experiments.audit.vectors.fitting import LEAST, of_writer, stretched, writers
 from traits import METHODS, ChatSet, Parts, chat_traces, evaluate_jointly, specificity
 from traits.statistics import rank_auroc
 from traits.vectors.pairing import windowed_pairs
@@ -23,7 +24,6 @@ from traits.vectors.selection import Sides
 
 SOURCES = ("stories", "stories + chats", "chats")
 FITTED = 20  # of a writer's pairs; by the others the layer is chosen
-LEAST = FITTED + 8
 DRAWS = 39  # of each null, at most: all traits are fitted anew in each
 
 
@@ -123,17 +123,9 @@ def _pairs(folder: Path, settings: Settings, name: str) -> Pairs:
     sides = windowed_pairs(traces)
     rows = {p: (sides[0].values[part == p], sides[1].values[part == p]) for p in np.unique(part)}
     written = tk.open(Run(folder).written(name)).sel(layer=traces["layer"].values)
-    chats = {}
-    for writer in _writers(written["writer"].values):
-        of = windowed_pairs(written.isel(prompt=written["writer"].values == writer))
-        # one mean over the answer stands against every window of the stories
-        chats[writer] = tuple(np.repeat(s.values, traces.sizes["window"], axis=1) for s in of)
+    windows = traces.sizes["window"]
+    chats = {name: of_writer(written, name, windows)[1] for name in writers(written)}
     return Pairs(rows, chats)
-
-
-def _writers(writer: np.ndarray) -> list[str]:
-    names, counts = np.unique(writer, return_counts=True)
-    return [str(name) for name in names[counts >= 2 * LEAST]][:2]
 
 
 def _parts(pairs: Pairs, source: str, judge: int) -> Parts:
@@ -145,14 +137,10 @@ def _parts(pairs: Pairs, source: str, judge: int) -> Parts:
         return Parts(pairs.stories["fit"], pairs.stories["select"], report)
     if source == SOURCES[2]:
         return Parts(chats, rest, report)
-    return Parts(_beside(pairs.stories["fit"], chats), rest, report)
-
-
-def _beside(told: Sides, chats: Sides) -> Sides:
-    # as much weight for the few chat pairs as for the stories: their differences are stretched
-    middle, half = (chats[0] + chats[1]) / 2, (chats[0] - chats[1]) / 2
-    half = half * (len(told[0]) / len(chats[0]))
-    return np.concatenate([told[0], middle + half]), np.concatenate([told[1], middle - half])
+    told = pairs.stories["fit"]
+    both = zip(told, stretched(chats, len(told[0])), strict=True)
+    positive, negative = (np.concatenate(sides) for sides in both)
+    return Parts((positive, negative), rest, report)
 
 
 def _areas(found: xr.Dataset, given: Mapping[str, Pairs], judge: int) -> xr.DataArray:

@@ -20,7 +20,7 @@ from experiments.audit.vectors import (
 )
 from experiments.audit.vectors.evaluation import split
 from experiments.rm_sycophancy.__main__ import main
-from experiments.rm_sycophancy.experiment import read_preset
+from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from traits import (
     ChatSet,
     available,
@@ -279,6 +279,41 @@ def write_set(folder: Path, positive: list[str], negative: list[str]) -> str:
     (folder / "positive.txt").write_text("\n".join(positive))
     (folder / "negative.txt").write_text("\n".join(negative))
     return str(folder)
+
+
+def own_preset(folder: Path, trait: str = "alignment/sycophancy") -> str:
+    """The tiny preset as a file of one's own, whose vectors take twenty chat pairs too."""
+    text = Path(EXPERIMENT.presets, "tiny.toml").read_text("utf-8")
+    text = text.replace("continuation = 2", "continuation = 2\nchat_pairs = 20")
+    text = text.replace("alignment/sycophancy", trait)
+    sets = '[prompts]\nsets = ["embedded_calibration.json", "embedded_held_out.json"]'
+    (folder / "mine.toml").write_text(text.replace("[prompts]", sets), "utf-8")
+    return str(folder / "mine.toml")
+
+
+def test_vectors_of_stories_and_chats_are_made_by_the_phase_and_said_in_its_settings(
+    tiny_folder: Path, tiny_lora: Path, tmp_path: Path
+) -> None:
+    given = ["--model", str(tiny_folder), "--organism", str(tiny_lora), "--control", ""]
+    asked = ["extract", "--preset", own_preset(tmp_path), *given]
+    assert main([*asked, "--out", str(tmp_path / "run")]) == 0
+    found = xr.open_dataset(tmp_path / "run" / "evaluation.nc")
+    assert found["pairs"].sel(trait=TRAITS[0], part="fit").item() == 40
+    assert Run(tmp_path / "run").written(TRAITS[0]).is_file()
+    contents = json.loads((tmp_path / "run" / "settings.json").read_text())["contents"]
+    assert list(contents["chats"]) == [TRAITS[0]]
+
+
+def test_chat_pairs_of_a_trait_without_chats_are_refused_in_one_line(
+    tiny_folder: Path, tiny_lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model", str(tiny_folder), "--organism", str(tiny_lora), "--control", ""]
+    asked = ["extract", "--preset", own_preset(tmp_path, "placebo/tense"), *given]
+    assert main([*asked, "--out", str(tmp_path / "run")]) == 2
+    lines = [s for s in capsys.readouterr().err.splitlines() if "rm_sycophancy:" in s]
+    assert len(lines) == 1
+    assert "chat_pairs=20 was asked for, and placebo/tense has no chat pairs" in lines[0]
+    assert not (tmp_path / "run" / "contrast").exists()
 
 
 LINES = [f"Story {n} ended well for all of us, and then we" for n in range(20)]
