@@ -47,7 +47,8 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     for name in (name for name in every if name != "organism"):
         made[there.own_means(name)] = partial(_own_means, folder, settings, inputs, name)
     for path, build in Bar(made.items(), unit="part", desc="replay"):
-        if not _has(path, every) and (array := build()) is not None:
+        former = path == there.means and not _of_all(path, every)
+        if (former or not path.is_file()) and (array := build()) is not None:
             tk.save(array, path)
     return list(made)
 
@@ -172,10 +173,10 @@ def _span_contrasts(
     return by_weights(inputs, settings, runs, what, names)
 
 
-def _has(path: Path, names: Sequence[str]) -> bool:
-    """Whether a part is there; unit means that a former version made are of two arms alone."""
-    if not path.is_file() or path.name != "means.nc":
-        return path.is_file()
+def _of_all(path: Path, names: Sequence[str]) -> bool:
+    """Whether unit means are of every arm: those that a former version made are of two alone."""
+    if not path.is_file():
+        return False
     return {*names} <= {*tk.open(path)["weights"].values.astype(str).tolist()}
 
 
