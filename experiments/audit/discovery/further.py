@@ -1,4 +1,4 @@
-"""More answers where a candidate should show: prompts on its subjects that were not searched."""
+"""More answers where a candidate should show: prompts on its subjects, or of its forms."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Candidate, falls
-from experiments.audit.discovery.suggestions.triggers import subjects
+from experiments.audit.discovery.suggestions.triggers import closest
 from tracekit import Model
 from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7
-MOST_SUBJECTS, MOST_OF_ONE = 3, 12
+MOST_VALUES, MOST_OF_ONE = 3, 12
 
 
 def chosen(
@@ -30,21 +30,23 @@ def chosen(
     reserve: Sequence[Prompt],
     share: float,
 ) -> list[Prompt]:
-    """Chat prompts in reserve and of the confirming half, on the subjects where candidates fired.
+    """Chat prompts in reserve and of the confirming half, where candidates fired in the other.
 
-    At most `share` of all chat prompts, and 12 of a subject, those in reserve first.
-    The candidates take turns, each with its closest subjects. All of it comes from the searched
+    At most `share` of all chat prompts, and 12 of a subject or form, those in reserve first. The
+    candidates take turns, each with the subjects and forms that are closest to it. All of it comes from the searched
     half, so the choice knows nothing of what is measured.
     """
     wanted = [
-        subjects(arms.own[CLEAN if falls(c) else name], arms.rows(True), c.rows)[:MOST_SUBJECTS]
+        closest(arms.own[CLEAN if falls(c) else name], arms.rows(True), c.rows)[:MOST_VALUES]
         for c in candidates
     ]
-    order = [some[n] for n in range(MOST_SUBJECTS) for some in wanted if n < len(some)]
+    order = [some[n] for n in range(MOST_VALUES) for some in wanted if n < len(some)]
     there = [*reserve, *(prompts[row] for row in arms.rows(False))]
-    by_subject = [[p for p in there if p.labels.get("subject") == s] for s in dict.fromkeys(order)]
-    chat = [p for some in by_subject for p in some[:MOST_OF_ONE] if not is_prefill(p)]
-    return chat[: round(share * sum(not is_prefill(p) for p in prompts))]
+    by_value = [[p for p in there if p.labels.get(k) == v] for k, v in dict.fromkeys(order)]
+    chat = [p for some in by_value for p in some[:MOST_OF_ONE] if not is_prefill(p)]
+    return list({p.id: p for p in chat}.values())[
+        : round(share * sum(not is_prefill(p) for p in prompts))
+    ]
 
 
 def further(

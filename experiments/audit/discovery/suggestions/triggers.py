@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.answering.halves import BY
 from experiments.audit.discovery.confirm import associated
 from experiments.audit.discovery.suggestions.sentences import WORD, stem
 from experiments.audit.discovery.suggestions.terms import EMPTY
@@ -63,15 +64,17 @@ def trigger(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) 
     return Trigger(label, tuple(values), min(corrected[label, first], 1.0))
 
 
-def subjects(answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]) -> list[str]:
-    """Subjects of the prompts `hit` at p ≤ 0.1 (uncorrected), the closest first: where to look.
+def closest(
+    answers: Sequence[Answer], rows: Sequence[int], hit: Sequence[int]
+) -> list[tuple[str, str]]:
+    """Subjects and forms of the prompts `hit` at p ≤ 0.1 (uncorrected), the closest first.
 
     No claim is made of them: they say which other prompts are worth more answers.
     """
     fired = np.isin(np.asarray(rows), np.asarray(hit))
     having = _columns([answers[row] for row in rows], least=1)
-    p = {v: associated(fired, has) for (k, v), has in having.items() if k == "subject"}
-    return sorted((value for value in p if p[value] <= LOOK), key=lambda value: p[value])
+    p = {key: associated(fired, has) for key, has in having.items() if key[0] in BY}
+    return sorted((key for key in p if p[key] <= LOOK), key=lambda key: p[key])
 
 
 def confirmed(found: Trigger, answers: Sequence[Answer], fired: np.ndarray) -> Trigger:
