@@ -33,8 +33,8 @@ def chosen(
     """Chat prompts in reserve and of the confirming half, where candidates fired in the other.
 
     At most `share` of all chat prompts, and 12 of a subject or form, those in reserve first. The
-    candidates take turns, each with the subjects and forms that are closest to it. All of it comes from the searched
-    half, so the choice knows nothing of what is measured.
+    candidates take turns, each with the subjects and forms that are closest to it. All of it comes
+    from the searched half, so the choice knows nothing of what is measured.
     """
     wanted = [
         closest(arms.own[CLEAN if falls(c) else name], arms.rows(True), c.rows)[:MOST_VALUES]
