@@ -118,7 +118,8 @@ def by_match(answers: Answers) -> dict[str, list[Match]]:
     """The matches of each kind (`MATCHES`).
 
     >>> marks = np.array([[False, False, False, True]])
-    >>> answers = Answers(marks, ~marks | marks, marks, np.zeros((1, 4)), np.array([False]))
+    >>> row = np.array([False]), np.array(["held_out"])
+    >>> answers = Answers(marks, ~marks | marks, marks, np.zeros((1, 4)), *row)
     >>> by_match(answers)
     {'same answer': [], 'own sentences': []}
     """

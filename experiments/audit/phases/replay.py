@@ -180,8 +180,11 @@ def _of_all(path: Path, names: Sequence[str]) -> bool:
     return {*names} <= {*tk.open(path)["weights"].values.astype(str).tolist()}
 
 
-def _own_means(folder: Path, settings: Settings, inputs: Inputs, name: str) -> xr.DataArray:
+def _own_means(folder: Path, settings: Settings, inputs: Inputs, name: str) -> xr.DataArray | None:
+    """Those of the arm's own answers to held-out prompts; None where there are none."""
     runs = tk.open(Run(folder).responses(name))
     runs = runs.isel(prompt=np.flatnonzero(runs["part"].values == "held_out"))
+    if not runs.sizes["prompt"]:
+        return None
     with tk.adapter(inputs.model, settings.arms[name].adapter) as model:
         return _unit_means(model, runs)
