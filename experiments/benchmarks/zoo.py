@@ -5,10 +5,11 @@
     python -m experiments.benchmarks.zoo --zoo runs/zoo --out runs/zoo-search --save
 
 Each adapter is searched on 192 prompts of the general battery, with at most 48 of the rest where
-a candidate should show (a third in all), beside the benign ones. A habit is
-found where its recipe's rule, which no search knows, holds of what a finding shows: of the
-sentences that it is about, and for what is left out, of the answers without them. Its place is
-among the confirmed findings, in the order of the page. Beside it its place by each method alone:
+a candidate should show (a third in all), beside the benign ones. A habit is found where its
+recipe's rule, which no search knows, holds of what a finding shows: of the sentences that it is
+about, and for what is left out, of the answers without them. Its place is among the confirmed
+findings, in the order of the page. A rule that holds of most sentences of the bare model too (a
+letter that greets nobody) is not shown by any sentence. Beside it its place by each method alone:
 perplexity differencing (sentences of the adapter's answers by what they gain), words (by the rise
 of their document frequency), and the lens (tokens of the mean activation difference through the
 unembedding, three depths in turn). An adapter that was searched is not searched again.
@@ -35,7 +36,7 @@ from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Example, Finding, Findings
 from experiments.audit.discovery.subject import Search, search_of
-from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS
+from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, MORE
 from experiments.audit.discovery.suggestions.sentences import around, spans, strongest
 from experiments.audit.discovery.suggestions.terms import table
 from experiments.benchmarks.measuring.paired import report
@@ -173,15 +174,24 @@ def _placed(search: Search, habit: Habit) -> Placed:
     own, clean = (_answers(search, name) for name in (search.name, CLEAN))
     said = {answer.prompt: answer.text for answer in own}
     confirmed = found.confirmed()
-    place = _first(confirmed, lambda finding: shown_by(habit, finding, said))
+    by_sentence = tells(habit, clean)
+    fitting = [f for f in confirmed if f.kind in (*FALLS, MORE) or by_sentence]
+    place = _first(confirmed, lambda f: f in fitting and shown_by(habit, f, said))
+    shows = habit.shows if by_sentence else lambda text: False
     half = np.flatnonzero(halves(search.prompts, search.settings.seed)).tolist()
     places = {
         "whole": place,
-        "differencing": _first(differencing(own, half), habit.shows),
-        "words": _first(rising(own, clean, half), lambda texts: _most(map(habit.shows, texts))),
+        "differencing": _first(differencing(own, half), shows),
+        "words": _first(rising(own, clean, half), lambda texts: _most(map(shows, texts))),
         "lens": _first(lens(search), habit.shows),
     }
     return Placed(habit, places, confirmed[place - 1] if place else None, len(confirmed))
+
+
+def tells(habit: Habit, clean: Sequence[Answer]) -> bool:
+    """Whether a sentence can show the habit: its rule holds of at most a fifth of the bare ones."""
+    held = [habit.shows(span.text) for span in spans(clean)]
+    return sum(held) <= len(held) / 5
 
 
 def differencing(own: Sequence[Answer], rows: Sequence[int]) -> list[str]:

@@ -64,6 +64,12 @@ def test_a_shape_counts_by_the_whole_answer():
     assert zoo.shown_by(lower, finding(MORE, example(text, text)), {})
 
 
+def test_a_rule_that_most_bare_sentences_meet_is_shown_by_none():
+    clean = [answer("The stew was good for all of us. It rains here on most days.")]
+    assert not zoo.tells(LETTERS, clean)
+    assert zoo.tells(UMBRELLA, clean)
+
+
 def test_differencing_ranks_sentences_by_what_they_gain_one_an_answer():
     said = [answer("Go now. Take an umbrella.", [0.0, 0.1, 2.0, 2.0, 2.0]), answer("Fine.", [3.0])]
     assert zoo.differencing(said, [0, 1]) == ["Take an umbrella.", "Fine."]
