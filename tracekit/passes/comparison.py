@@ -53,12 +53,12 @@ def compare(
         raise InputError(f"compare was given {adapters[0]!r} twice. Give two, or one and None.")
     budget = token_budget or batching.default_budget(model, parts=4)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
-    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    ids = transcripts.token_id.transpose("prompt", "token").values
+    real = ids >= 0
     filled = {name: np.full(real.shape, np.nan, np.float32) for name in ("log_ratio", "kl")}
     moved: torch.Tensor | float = 0.0
     for rows in plan:
         sides = [_predictions(model, transcripts, rows, name) for name in adapters]
-        ids = transcripts.token_id.transpose("prompt", "token").values
         for row, first, second in zip(rows, *sides, strict=True):
             following = torch.as_tensor(ids[row][real[row]][1:].astype(np.int64))[:, None]
             ratio = first.gather(1, following) - second.gather(1, following)

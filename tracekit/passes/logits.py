@@ -68,7 +68,7 @@ def next_logprobs(
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     filled = np.full((transcripts.sizes["prompt"], len(ids)), np.nan)
     for rows, values in batching.over(plan, lambda rows: _next(model, transcripts, rows)):
-        filled[rows] = values[:, list(ids)]
+        filled[rows] = values[:, list(ids)].cpu().numpy()
     coords = {"prompt": ids_of(transcripts), "id": list(ids)}
     array = xr.DataArray(filled, coords, dims=("prompt", "id"), name="logprob")
     return stamp(array, {**read(transcripts), **model_provenance(model)})
@@ -100,20 +100,20 @@ def next_tokens(
                 f"The {top} likeliest tokens were asked for; the vocabulary has {values.shape[1]}. "
                 "Give 1 or more, and no more than that."
             )
-        best = torch.as_tensor(values).topk(top)
-        scores[rows], ids[rows] = best.values.numpy(), best.indices.numpy()
+        best = values.topk(top)
+        scores[rows], ids[rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
     named = {"id": ids, "text": token_texts(model.tokenizer, ids), "logprob": scores}
     coords = {"prompt": ids_of(transcripts), "rank": np.arange(top, dtype=np.int32)}
     made = xr.Dataset({k: (("prompt", "rank"), v) for k, v in named.items()}, coords)
     return stamp(made, {**read(transcripts), **model_provenance(model)})
 
 
-def _next(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> np.ndarray:
+def _next(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> torch.Tensor:
     made = batching.batch(model, transcripts, rows)
     options = remote_options(model)
     with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
         last = nnsight.save(head.read(model)[:, -1].float().log_softmax(-1))
-    return last.cpu().numpy()
+    return last
 
 
 def _logprobs(

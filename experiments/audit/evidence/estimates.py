@@ -105,8 +105,12 @@ def beside_kinds(
     return whole.assign(kinds_low=others["low"], kinds_high=others["high"])
 
 
-def bounds(intervals: xr.Dataset | None, quantity: str) -> tuple[float, float, float]:
+def bounds(
+    intervals: xr.Dataset | None, quantity: str, kinds: str = ""
+) -> tuple[float, float, float]:
     """(estimate, low, high) of a quantity; NaN where there is none.
+
+    `kinds` is empty for these kinds of prompt, and `kinds_` for others (`beside_kinds`).
 
     >>> bounds(None, "auroc trait score")
     (nan, nan, nan)
@@ -114,7 +118,7 @@ def bounds(intervals: xr.Dataset | None, quantity: str) -> tuple[float, float, f
     if intervals is None or quantity not in intervals["quantity"].values:
         return math.nan, math.nan, math.nan
     here = intervals.sel(quantity=quantity)
-    return float(here["estimate"]), float(here["low"]), float(here["high"])
+    return float(here["estimate"]), float(here[f"{kinds}low"]), float(here[f"{kinds}high"])
 
 
 def kinds_bounds(intervals: xr.Dataset | None, quantity: str) -> tuple[float, float, float]:
@@ -123,10 +127,7 @@ def kinds_bounds(intervals: xr.Dataset | None, quantity: str) -> tuple[float, fl
     >>> kinds_bounds(None, "auroc trait score")
     (nan, nan, nan)
     """
-    if intervals is None or quantity not in intervals["quantity"].values:
-        return math.nan, math.nan, math.nan
-    here = intervals.sel(quantity=quantity)
-    return float(here["estimate"]), float(here["kinds_low"]), float(here["kinds_high"])
+    return bounds(intervals, quantity, "kinds_")
 
 
 def outcome_strata(label: np.ndarray, bias: np.ndarray, group: np.ndarray) -> list[str]:
