@@ -202,7 +202,8 @@ class Run:
         if not self.folder.is_dir():
             return
         if not (self.folder / SETTINGS).is_file():
-            names = sorted(path.name for path in self.folder.iterdir())
+            # a hidden file is what writing left that was killed: the run starts over it
+            names = sorted(p.name for p in self.folder.iterdir() if not p.name.startswith("."))
             if names:
                 raise InputError(
                     f"The folder {str(self.folder)!r} was asked for; it holds "

@@ -1,5 +1,6 @@
 """A run's folder has one reader and writer: no other module spells what lies in it."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_every_entry_lies_in_the_folder_and_has_a_place_of_its_own(tmp_path: Pat
     places += [run.projections("a/b"), run.story("x/y"), run.chats("x/y"), run.steering("0")]
     assert len(set(places)) == len(places)
     assert all(tmp_path in place.parents for place in places)
+
+
+def test_a_folder_holding_what_a_killed_write_left_is_new_and_one_holding_a_file_is_not(
+    tmp_path: Path,
+) -> None:
+    made_of = described(EXPERIMENT.preset("tiny"))
+    (tmp_path / ".settings.json.31066-139945597299584.part").write_text("{")
+    Run(tmp_path).claim(made_of)
+    assert Run(tmp_path).settings()["settings"] == json.loads(json.dumps(made_of["settings"]))
+    (other := tmp_path / "other").mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"it holds notes\.txt and no run"):
+        Run(other).claim(made_of)
 
 
 def test_a_run_says_what_it_was_made_of_and_what_has_finished(tmp_path: Path) -> None:
