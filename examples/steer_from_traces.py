@@ -6,7 +6,7 @@ python examples/steer_from_traces.py runs/…/contrast/alignment.sycophancy.nc 1
 import sys
 
 import tracekit as tk
-from tracekit.passes.strength import residual_norm
+from tracekit.passes.generating.strength import residual_norm
 
 path, layer, strength = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 traces = tk.open(path).sel(layer=layer)  # (prompt, dim): label 1 shows the trait, 0 its opposite

@@ -7,13 +7,13 @@ from tracekit.model.adapters.switch import adapter
 from tracekit.model.checks.check import check
 from tracekit.model.load import load
 from tracekit.passes.capture import capture
-from tracekit.passes.comparison import compare
-from tracekit.passes.generation import generate
-from tracekit.passes.gradients import gradients
+from tracekit.passes.generating.generation import generate
+from tracekit.passes.generating.stepwise import capture_during
+from tracekit.passes.generating.strength import calibrate, divergence, residual_norm, sweep
 from tracekit.passes.labelling import label
-from tracekit.passes.logits import logit_lens, logprobs, next_tokens, unembed
-from tracekit.passes.stepwise import capture_during
-from tracekit.passes.strength import calibrate, divergence, residual_norm, sweep
+from tracekit.passes.readouts.comparison import compare
+from tracekit.passes.readouts.gradients import gradients
+from tracekit.passes.readouts.logits import logit_lens, logprobs, next_tokens, unembed
 from tracekit.storage.difference import difference, norm
 from tracekit.storage.provenance import read as provenance
 from tracekit.storage.provenance import stamp

@@ -21,7 +21,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.benchmarks.measuring import paired
 from tracekit.model.load import device_of
-from tracekit.passes.strength import residual_norm, sweep
+from tracekit.passes.generating.strength import residual_norm, sweep
 from tracekit.transcripts.prompts import take
 
 RESULTS = Path(__file__).parent / "results"

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 import tracekit as tk
 from experiments.audit.settings.groups import Settings
-from tracekit.passes.logits import next_logprobs
+from tracekit.passes.readouts.logits import next_logprobs
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import assemble, ids_of
 from tracekit.transcripts.prompts import Prompt

@@ -15,7 +15,7 @@ import tracekit as tk
 from experiments.audit.labels import Labeller
 from experiments.audit.steering import outcomes
 from experiments.audit.steering.dose_settings import Steering
-from tracekit.passes.strength import sweep
+from tracekit.passes.generating.strength import sweep
 from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 

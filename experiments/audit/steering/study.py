@@ -45,7 +45,7 @@ from experiments.audit.steering.dose_settings import Steering
 from experiments.audit.steering.study_folder import Study
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
-from tracekit.passes.strength import residual_norm
+from tracekit.passes.generating.strength import residual_norm
 from tracekit.progress import Bar
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp

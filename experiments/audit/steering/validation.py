@@ -12,7 +12,7 @@ import tracekit as tk
 from experiments.audit.phases.questions import yes_over_no
 from experiments.audit.steering import outcomes
 from experiments.audit.steering.dose_settings import Steering
-from tracekit.passes.strength import sweep
+from tracekit.passes.generating.strength import sweep
 from tracekit.storage.provenance import read, stamp
 from traits import load_contrast
 from traits.contrast_sets.judge import ask, environment_key

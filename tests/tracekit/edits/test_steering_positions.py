@@ -9,7 +9,7 @@ from nnsight import TransformersModel
 
 import tracekit as tk
 from tests.support import steering
-from tracekit.passes.strength import sweep
+from tracekit.passes.generating.strength import sweep
 from tracekit.storage.provenance import read
 
 NEW, LAYER = 5, 2

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.passes.logits import next_logprobs
+from tracekit.passes.readouts.logits import next_logprobs
 from tracekit.storage.provenance import read
 from traits import elicit, extract, gradient, load_contrast, pairs, project
 from traits.contrast_sets.vetting import ANSWERS

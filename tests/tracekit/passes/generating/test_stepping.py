@@ -8,7 +8,7 @@ import tracekit as tk
 from tests.support.oracles import every_kind
 from tracekit.model import names
 from tracekit.model.record import origin
-from tracekit.passes import generation, stepping
+from tracekit.passes.generating import generation, stepping
 
 
 def greedy(folder, ids, count):

@@ -9,7 +9,7 @@ import tracekit as tk
 from tests.support.models import tiny
 from tests.support.oracles import reference
 from tracekit.model.sites import first
-from tracekit.passes.logits import next_logprobs
+from tracekit.passes.readouts.logits import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
 

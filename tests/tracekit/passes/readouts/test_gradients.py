@@ -9,7 +9,7 @@ import xarray as xr
 
 import tracekit as tk
 from tests.support.oracles import reference
-from tracekit.passes.logits import next_logprobs
+from tracekit.passes.readouts.logits import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
 WORDS = {"towards": " cat", "against": " mat"}

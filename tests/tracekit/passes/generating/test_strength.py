@@ -10,7 +10,7 @@ from nnsight import TransformersModel
 
 import tracekit as tk
 from tests.support import steering
-from tracekit.passes.strength import calibrate, divergence, residual_norm, sweep
+from tracekit.passes.generating.strength import calibrate, divergence, residual_norm, sweep
 
 RESPONSES = ["In France.", "Once upon a time, far out.", "Hello!", "White, gold and pink."]
 

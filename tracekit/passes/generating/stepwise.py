@@ -17,7 +17,7 @@ from tracekit.model.load import edits_of, model_provenance
 from tracekit.model.record import end_edit
 from tracekit.passes import coordinates
 from tracekit.passes.forward import Work, refuse_nonfinite
-from tracekit.passes.generation import generate
+from tracekit.passes.generating.generation import generate
 from tracekit.passes.request import Site, ask, kept_tokens
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of

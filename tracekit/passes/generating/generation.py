@@ -19,8 +19,8 @@ from tracekit.model import distributed, head
 from tracekit.model.load import device_of, model_provenance
 from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
-from tracekit.passes.decoding import READING_IDS, config, end_ids, only, require_decoding
-from tracekit.passes.stepping import require_steps
+from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
+from tracekit.passes.generating.stepping import require_steps
 from tracekit.progress import Bar
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read

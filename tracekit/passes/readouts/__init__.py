@@ -1,0 +1,1 @@
+"""What is read off a forward beside its activations: logits, comparisons, gradients."""
