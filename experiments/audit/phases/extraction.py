@@ -45,7 +45,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     Vectors (trait, extraction, layer, dim) are fitted on one part of the pairs, layer and token
     window are chosen on a second, and what is reported is measured on a third. A trait that is
     not above its bands is marked in `passed` (see `evaluation.judged`). Captured on the way and
-    not again: stories, and in a full evaluation vectors of placebos and chats, those under
+    not again: stories, placebos where asked for, and in a full evaluation chats, those under
     instruction (does the model obey?) and those that two writers wrote (see `written.judged`).
     """
     _refuse_unfit(inputs.contrasts, settings)
@@ -66,9 +66,9 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     tk.save(vectors.rename("vector"), there.vectors)
     tk.save(evaluation, there.evaluation)
     shown = [*vector_table.write(evaluation, folder), *vector_figures.draw(evaluation, folder)]
-    beside = [there.all_chats, there.placebos] if settings.vectors.full else []
-    if settings.vectors.chat_pairs and not settings.vectors.full:
-        beside = [there.all_chats]
+    chats = settings.vectors.full or settings.vectors.chat_pairs
+    beside = [there.all_chats] if chats else []
+    beside += [there.placebos] if settings.vectors.with_placebos else []
     return [there.stories, *beside, there.vectors, there.evaluation, *shown]
 
 

@@ -62,10 +62,11 @@ class Vectors:
     vectors are made of the last `prefix` tokens of a contrast story and the first `continuation`
     tokens that the base model adds to it, or of those `windows` within, such as "-4:-1", that
     does best on the pairs kept for selection; `method` is the one of `methods` that is projected
-    on; `evaluation` is "quick" or "full" (placebo sets, chats of `chat_tokens` and a choice of
-    method besides), with `draws` of each random null; so many `chat_pairs` of the first of two
-    writers (0: none) join the fit, with as much weight as the stories; `vet` has each story
-    judged, by the base "model" itself or by the judge at an OpenAI-compatible address.
+    on; `placebos` has the shipped traits about nothing of interest captured too, without which no
+    claim about traits is met; `evaluation` is "quick" or "full" (placebos, chats of `chat_tokens`
+    and a choice of method besides), with `draws` of each random null; so many `chat_pairs` of the
+    first of two writers (0: none) join the fit, with as much weight as the stories; `vet` has each
+    story judged, by the base "model" itself or by the judge at an OpenAI-compatible address.
     """
 
     traits: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class Vectors:
     methods: tuple[str, ...] = ("mean_diff", "probe")
     method: str = "mean_diff"
     windows: tuple[str, ...] = ()
+    placebos: bool = False
     evaluation: str = "quick"
     draws: int = 99
     chat_tokens: int = 24
@@ -111,6 +113,11 @@ class Vectors:
     def names(self) -> list[str]:
         """Full names of the traits, each once."""
         return list(self.contrasts)
+
+    @property
+    def with_placebos(self) -> bool:
+        """Whether placebo sets are captured."""
+        return self.placebos or self.full
 
     @property
     def full(self) -> bool:

@@ -66,8 +66,9 @@ def vetted(model: Any, contrast: ContrastSet, runs: xr.Dataset, settings: Settin
 
 
 def placebo_sets(settings: Settings) -> list[ContrastSet]:
-    """The shipped sets about nothing of interest; none in a quick evaluation."""
-    return [load_contrast(name) for name in available("placebo")] if settings.vectors.full else []
+    """The shipped sets about nothing of interest; none where the settings ask for none."""
+    names = available("placebo") if settings.vectors.with_placebos else []
+    return [load_contrast(name) for name in names]
 
 
 def axis_sets(settings: Settings) -> list[ContrastSet]:
@@ -78,7 +79,7 @@ def axis_sets(settings: Settings) -> list[ContrastSet]:
 def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
     """Vectors of the placebo sets captured in `folder`: (trait, extraction, window, layer, dim).
 
-    From all their pairs; saved beside them. None in a quick evaluation.
+    From all their pairs; saved beside them. None where the settings ask for none.
     """
     path, sets = Run(folder).placebos, placebo_sets(settings)
     if not sets:

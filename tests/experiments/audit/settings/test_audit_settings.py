@@ -1,5 +1,6 @@
 """Presets, and labels of responses."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import xarray as xr
 from transformers import AutoTokenizer
 
 from experiments.audit.command import chosen, command_line
+from experiments.audit.experiment import Experiment
 from experiments.audit.labels import labelled, token_spans
+from experiments.audit.own.adapter_audit import EXPERIMENT as OWN
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.tables import from_values
+from experiments.audit.vectors import stories
 from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from experiments.rm_sycophancy.rules.detectors import label, spans
 from tracekit.model.embedded import datasets, embedded_model
+from traits.contrast_sets.contrast import available
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +142,30 @@ def test_the_presets_of_the_audit_name_what_is_shipped(name: str) -> None:
     assert preset.hypothesis == read_preset("smollm2").hypothesis
     biases = {str(prompt.labels["part"]) for prompt in read(preset.prompts)}
     assert {"calibration", "held_out", "neutral"} <= biases
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "changes"),
+    [
+        *((EXPERIMENT, name, {}) for name in ("smollm2", "smollm2-full", "llama-70b", "ndif")),
+        (OWN, "own", {"organism": "ten_biases"}),
+    ],
+    ids=str,
+)
+def test_presets_for_real_runs_capture_the_placebos_without_which_nothing_is_met(
+    experiment: Experiment, name: str, changes: dict[str, str]
+) -> None:
+    sets = stories.placebo_sets(experiment.preset(name, changes))
+    assert [contrast.name for contrast in sets] == list(available("placebo"))
+    assert len(sets) >= 20
+
+
+def test_placebos_are_captured_where_asked_for_and_in_every_full_evaluation() -> None:
+    tiny = read_preset("tiny")
+    assert stories.placebo_sets(tiny) == []
+    for asked in ({"placebos": True}, {"evaluation": "full"}):
+        vectors = dataclasses.replace(tiny.vectors, **asked)
+        assert stories.placebo_sets(dataclasses.replace(tiny, vectors=vectors))
 
 
 def test_the_full_preset_samples_each_prompt_and_has_placebos() -> None:
