@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class InputError(ValueError):
     """Bad input: a value, an option or a file that says what was asked, found, and to be done.
@@ -26,3 +28,10 @@ class InputTypeError(InputError, TypeError):
 
 class InputKeyError(InputError, KeyError):
     """A name that is not among those there are; a `KeyError` too."""
+
+
+def brief(value: Any) -> str:
+    """A value as an error shows it: an array by its type and shape."""
+    if hasattr(value, "shape"):
+        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
+    return repr(value)

@@ -29,10 +29,10 @@ from experiments.benchmarks.measuring.paired import median, paired, ratio, repor
 from tracekit.model.load import device_of
 from tracekit.model.sites import first
 from tracekit.passes import batching
-from tracekit.passes.request import kept_tokens
 from tracekit.storage.provenance import read
 from tracekit.transcripts import tensors
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.selection import kept_tokens
 
 BARE, FULL = "bare forward to the last layer", "bare forward, whole decoder"
 DISK, PROJECTED, PLAN = "capture to disk", "capture vectors=, all layers", "the plan's way"

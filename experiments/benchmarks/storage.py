@@ -24,8 +24,9 @@ import tracekit as tk
 from experiments.benchmarks.measuring.paired import median, paired, ratio, report
 from tracekit.passes import forward
 from tracekit.passes.capture import _job
-from tracekit.passes.request import ask, kept_tokens
+from tracekit.passes.request import ask
 from tracekit.storage import shard
+from tracekit.transcripts.selection import kept_tokens
 
 LAYERS = range(8, 18)
 

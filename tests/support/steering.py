@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +35,16 @@ def hooked_ids(
     model: TransformersModel,
     transcripts: xr.Dataset,
     edits: Mapping[int, Acts],
-    first: int | None,
+    first: int | np.ndarray | None,
     max_new_tokens: int,
+    part: str = "",
 ) -> list[list[int]]:
     """Greedy ids by `module.generate` with hooks, one left-padded batch, tokens ≥ `first`.
 
-    Each edit is a function of (hidden, whether it acts). Written apart from tracekit: the labels
-    come from the prompt lengths, and the step from the width of what the hook sees.
+    Each edit is a function of (hidden, whether it acts). `first` may be a boolean array (row,
+    column) over the prompts and what is generated; `part` a module of the block by its path, whose
+    output is changed. Written apart from tracekit: the labels come from the prompt lengths, and
+    the step from the width of what the hook sees.
     """
     module, tokenizer = model._module, model.tokenizer
     ids = transcripts.token_id.values
@@ -48,22 +52,26 @@ def hooked_ids(
     padded = torch.tensor(np.where(ids >= 0, ids, tokenizer.pad_token_id)).long()
     width = padded.shape[1]
     seen: dict[int, int] = {}
+    where = first
+    if not isinstance(where, np.ndarray):
+        columns = np.arange(width + max_new_tokens) >= width + (-width if first is None else first)
+        where = np.broadcast_to(columns, (len(ids), len(columns)))
+    acting = torch.tensor(where)
+    acting[:, :width] &= mask
 
-    def hook(layer: int, act: Acts) -> Callable[..., torch.Tensor]:
-        def change(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
+    def hook(layer: int, act: Acts) -> Callable[..., Any]:
+        def change(_: object, __: object, output: Any) -> Any:
+            value = output[0] if isinstance(output, tuple) else output
             past = seen.get(layer, 0)
-            columns = torch.arange(past, past + output.shape[1])
-            seen[layer] = past + output.shape[1]
-            acts = columns >= width + (first if first is not None else -width)
-            acts = acts.expand(output.shape[:2]).clone()
-            if past == 0:
-                acts &= mask
-            return act(output, acts[..., None])
+            seen[layer] = past + value.shape[1]
+            new = act(value, acting[:, past : seen[layer], None])
+            return (new, *output[1:]) if isinstance(output, tuple) else new
 
         return change
 
     handles = [
-        module.model.layers[n].register_forward_hook(hook(n, act)) for n, act in edits.items()
+        module.model.layers[n].get_submodule(part).register_forward_hook(hook(n, act))
+        for n, act in edits.items()
     ]
     try:
         with torch.no_grad():

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit.errors import InputError, InputTypeError
+from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.model.load import origin
 from tracekit.storage.identity import tokenizer_hash, vocabulary_hash
 from tracekit.storage.provenance import read
@@ -33,13 +33,6 @@ def listed(layers: Any) -> list[int] | None:
             "such as range(12, 24). −1 is the embedding output."
         )
     return [operator.index(number) for number in np.atleast_1d(numbers).tolist()]
-
-
-def brief(value: Any) -> str:
-    """A value as an error shows it: an array by its type and shape."""
-    if hasattr(value, "shape"):
-        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
-    return repr(value)
 
 
 def require_fit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,18 +12,17 @@ import xarray as xr
 from jaxtyping import Float
 from nnsight import TransformersModel
 
-from tracekit.edits.compatibility import brief, listed, require_blocks, require_layers
+from tracekit.edits.compatibility import listed, require_blocks, require_layers
 from tracekit.edits.positions import Rows
-from tracekit.errors import InputError, InputTypeError
+from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.selection import AUTOMATIC
 from tracekit.transcripts.tensors import prompt_hashes, require_transcripts
 
 Amount = float | int | xr.DataArray
 Vector = xr.DataArray | np.ndarray | torch.Tensor
 PROMPT_IDS = "prompt_ids"
-# what encode calls the n-th text of any set
-AUTOMATIC = re.compile(r"text/\d+(#\d+)*")
 
 
 class Direction:

@@ -9,10 +9,11 @@ import torch
 from nnsight import TransformersModel
 
 from tracekit.edits.directions import Direction, hashed
-from tracekit.edits.positions import Rows, Tokens, named, overflow, require_tokens, running_in
+from tracekit.edits.positions import Rows, named, overflow, running_in
 from tracekit.errors import InputError
 from tracekit.model.record import end_edit, origin, own_edits
 from tracekit.model.sites import first, with_first
+from tracekit.transcripts.selection import Selection, Tokens
 
 # (hidden, layer, where, rows) → hidden, of which only the places in `where` are taken
 Change = Callable[[torch.Tensor, int, torch.Tensor, Rows | None], torch.Tensor]
@@ -42,7 +43,7 @@ def edit(
     The model itself is untouched; edits made on a copy act in the order they were made. What was
     edited, with a hash of `at` and the `settings`, goes into the provenance of what the copy makes.
 
-    Errors: `ValueError` for a remote model and for tokens that are no labels.
+    Errors: `ValueError` for a remote model, and for tokens that `Selection` does not know.
     """
     about = origin(model)
     if about.remote:
@@ -50,16 +51,17 @@ def edit(
             f"{kind} was asked for on the remote model {about.name}: edits do not travel. "
             "Load the model here (remote=False)."
         )
-    require_tokens(tokens)
+    selection = Selection(tokens)
+    selection.require_known()
     layers = sorted(at)
     name = f"{kind} (edit {len(own_edits(model))}, {_shown(settings)})"
     with model.edit() as (tracer, edited):
         for step in tracer.iter[:]:
             for layer in layers:
                 output = model.layers[layer].output
-                new = _changed(model._module, first(output), change, layer, tokens, step, name)
+                new = _changed(model._module, first(output), change, layer, selection, step, name)
                 model.layers[layer].output = with_first(output, new)
-    made = {"kind": kind, "vector": hashed(at), "layers": layers, "tokens": named(tokens)}
+    made = {"kind": kind, "vector": hashed(at), "layers": layers, "tokens": named(selection)}
     end_edit(model, edited, {**made, **settings})
     return edited
 
@@ -69,20 +71,20 @@ def _changed(
     hidden: torch.Tensor,
     change: Change,
     layer: int,
-    tokens: Tokens,
+    selection: Selection,
     step: int,
     name: str,
 ) -> torch.Tensor:
     running = running_in(module)
     if running is None:
-        if tokens != "all":
+        if selection.name != "all":
             raise InputError(
-                f"An edit at token labels {named(tokens)} ran in a raw model.trace, where no row's "
-                "response start is known. Use tk.generate or tk.capture, or tokens='all'."
+                f"An edit at token labels {named(selection)} ran in a raw model.trace, where no "
+                "row's response start is known. Use tk.generate or tk.capture, or tokens='all'."
             )
         rows, where = None, torch.ones(*hidden.shape[:2], 1, dtype=torch.bool, device=hidden.device)
     else:
-        rows, where = running.rows(step, hidden.shape[1]), running.chosen(tokens, step, hidden)
+        rows, where = running.rows(step, hidden.shape[1]), running.chosen(selection, step, hidden)
     new = torch.where(where, change(hidden, layer, where, rows).to(hidden.dtype), hidden)
     # a norm squares its input, so a value that is finite may still be too large
     bad = (_finite(hidden) & ~_finite(new)).any(-1)

@@ -12,8 +12,9 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import listed, require_blocks, require_fit, require_layers, source
 from tracekit.edits.directions import Direction
 from tracekit.edits.edit import edit
-from tracekit.edits.positions import WORDS, Rows, Tokens, require_tokens
+from tracekit.edits.positions import Rows
 from tracekit.errors import InputError
+from tracekit.transcripts.selection import Selection, Tokens
 
 
 def patch(
@@ -36,14 +37,13 @@ def patch(
 
     >>> healed = patch(model, clean, layers=range(10, 20))
     """
-    require_tokens(tokens)
+    selection = Selection(tokens)
     _require_traces(traces)
     made = require_fit(model, traces, transfer=transfer, what="traces")
     chosen = listed(traces["layer"].values if layers is None else layers) or []
     require_blocks(model, chosen)
     require_layers(traces, chosen)
-    within = WORDS[tokens] if isinstance(tokens, str) else tokens
-    stored = _Stored(traces.sel(token=within))
+    stored = _Stored(traces.isel(token=selection.labels(traces["token"].values)))
     at = {layer: Direction(stored.values(layer)) for layer in chosen}
 
     def change(

@@ -8,22 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from nnsight import TransformersModel
 
-from tracekit.edits.compatibility import brief
 from tracekit.errors import InputError
 from tracekit.model.record import origin
 from tracekit.model.threads import one_at_a_time
 from tracekit.storage.identity import digest
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.selection import Selection
 
-Tokens = str | slice
+# the response, and the last prompt token, which says its first
 DEFAULT_TOKENS = slice(-1, None)
-# as in a capture: the response, and the last prompt token, which says its first
-WORDS: dict[str, slice] = {"response": DEFAULT_TOKENS, "all": slice(None)}
 
 
 class Rows:
@@ -59,6 +56,11 @@ class Rows:
         rows = zip(self.ids, prompts, strict=True)
         return [digest(ids[before].tolist()) for ids, before in rows]
 
+    def within(self, selection: Selection) -> Bool[torch.Tensor, "row column"]:
+        """Where the tokens of a selection are."""
+        columns = (self.labels.numpy(), self.ids.numpy(), self.real.numpy())
+        return torch.from_numpy(selection.at(self.prompts, *columns))
+
 
 class Running:
     """A batch on its way through the model, and what its edits report."""
@@ -79,11 +81,11 @@ class Running:
             self._chosen.clear()
         return self._rows[1]
 
-    def chosen(self, tokens: Tokens, step: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Whether an edit at `tokens` acts, by row and column, made once a forward."""
-        rows, key = self.rows(step, hidden.shape[1]), (str(tokens), hidden.device)
+    def chosen(self, selection: Selection, step: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Whether an edit at a selection acts, by row and column, made once a forward."""
+        rows, key = self.rows(step, hidden.shape[1]), (id(selection), hidden.device)
         if key not in self._chosen:
-            self._chosen[key] = _within(rows, tokens)[..., None].to(hidden.device)
+            self._chosen[key] = rows.within(selection)[..., None].to(hidden.device)
         return self._chosen[key]
 
     def report(self, edit: str, overflowed: Bool[torch.Tensor, row]) -> None:
@@ -154,35 +156,9 @@ def running_in(module: torch.nn.Module) -> Running | None:
     return getattr(module, "tracekit_rows", None)
 
 
-def require_tokens(tokens: Tokens) -> None:
-    """Errors: `ValueError` for anything but "response", "all" and slices of token labels."""
-    if isinstance(tokens, str) and tokens in WORDS:
-        return
-    if not isinstance(tokens, slice):
-        raise InputError(
-            f"tokens={brief(tokens)} was asked for; there are 'response', 'all' and slices of "
-            "token labels such as slice(-1, None). An edit acts while tokens are generated, so "
-            "it takes no mask."
-        )
-    ends = [tokens.start, tokens.stop]
-    whole = all(end is None or isinstance(end, int | np.integer) for end in ends)
-    if not whole or tokens.step is not None or (None not in ends and ends[0] > ends[1]):
-        raise InputError(
-            f"tokens={tokens!r} was asked for; both ends are token labels (included, the first "
-            "not after the last) and there is no step. 0 is the first response token."
-        )
-
-
-def named(tokens: Tokens) -> str:
-    """The positions as provenance names them: a word by the labels that it stands for."""
-    tokens = WORDS["response"] if isinstance(tokens, str) and tokens == "response" else tokens
-    return f"{tokens.start}:{tokens.stop}" if isinstance(tokens, slice) else tokens
-
-
-def _within(rows: Rows, tokens: Tokens) -> Bool[torch.Tensor, "row column"]:
-    chosen, tokens = rows.real, WORDS.get(tokens, tokens) if isinstance(tokens, str) else tokens
-    if isinstance(tokens, slice) and tokens.start is not None:
-        chosen = chosen & (rows.labels >= tokens.start)
-    if isinstance(tokens, slice) and tokens.stop is not None:
-        chosen = chosen & (rows.labels <= tokens.stop)
-    return chosen
+def named(selection: Selection) -> str:
+    """The positions as provenance names them: a slice without a step by its ends alone."""
+    tokens = DEFAULT_TOKENS if selection.name == "response" else selection.tokens
+    if isinstance(tokens, slice) and tokens.step is None:
+        return f"{tokens.start}:{tokens.stop}"
+    return selection.name

@@ -13,9 +13,10 @@ from tracekit.edits.directions import Amount, Amounts, Direction, Vector, direct
 from tracekit.edits.edit import edit
 from tracekit.edits.edit import edited_depth as edited_depth
 from tracekit.edits.patching import patch as patch
-from tracekit.edits.positions import DEFAULT_TOKENS, Rows, Tokens
+from tracekit.edits.positions import DEFAULT_TOKENS, Rows
 from tracekit.edits.positions import rows_of as rows_of
 from tracekit.errors import InputError
+from tracekit.transcripts.selection import Tokens
 
 
 def steer(
@@ -32,13 +33,15 @@ def steer(
     `vector` (dim) acts at `layers` (by default at its `layer` coordinate); with a `layer` dim it
     acts at each of its layers; a plain array or tensor needs `layers`. `coefficient` is a number,
     or a DataArray over `prompt` (one a row, of `per_prompt` or `sweep`), `layer` (one a layer, such
-    as a multiple of `residual_norm`), or both. `tokens` are labels: by default the last prompt
-    token and everything generated, so that the first generated token is influenced; "all" is
-    every token. A vector made with other weights needs `transfer=True`.
+    as a multiple of `residual_norm`), or both. `tokens` as in `capture`: by default the last
+    prompt token and everything generated, so that the first generated token is influenced; a
+    boolean array (prompt, token), such as of `tk.find`, is looked up by prompt and label, and what
+    it has no label for is not edited. A vector made with other weights needs `transfer=True`.
     Source: activation addition, arXiv:2308.10248.
 
     Errors: `ValueError` for a vector or layers that do not fit, a coefficient that is not finite
-    or makes values that are not, and a remote model.
+    or makes values that are not, a mask without a row for a prompt or of other ids, and a remote
+    model.
 
     >>> happy = steer(model, vectors.sel(trait="alignment/sycophancy", layer=12), coefficient=8.0)
     """

@@ -18,7 +18,7 @@ from tracekit.model.load import device_of, model_provenance
 from tracekit.passes import batching, coordinates
 from tracekit.passes.forward import Values, Work, batches
 from tracekit.passes.labelling import scatter
-from tracekit.passes.request import Asked, Reduce, Site, Tokens, ask, kept_tokens
+from tracekit.passes.request import Asked, Reduce, Site, ask
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.identity import digest, tokenizer_hash
@@ -28,6 +28,7 @@ from tracekit.storage.store import storable
 from tracekit.storage.writers import Writers
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash, row_hashes
+from tracekit.transcripts.selection import Tokens, kept_tokens
 
 
 def capture(
@@ -53,7 +54,8 @@ def capture(
     One trace a batch, stopped after the last layer asked for. `layers` counts from 0 (−1: the
     embedding output), all by default, or those of `vectors`. `site` is "residual", "attention",
     "mlp", or a function of the block giving (row, token, …). `tokens`: "response" (and the last
-    prompt token), "all", a slice of token labels, or a boolean array (prompt, token).
+    prompt token), "prompt", "all", a slice or list of token labels, or a boolean array (prompt,
+    token): `tk.find` gives that of a text, a role or a turn.
     `reduce="mean"` (or a function of a row's (token, dim) values, giving (dim,)) keeps one value a
     row: (prompt, layer, dim), by default of the response's own tokens. Functions are recorded by
     source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`

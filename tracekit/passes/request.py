@@ -10,23 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool
 from nnsight import TransformersModel
 
-from tracekit.edits.compatibility import brief, listed, require_fit, require_layers
+from tracekit.edits.compatibility import listed, require_fit, require_layers
 from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.passes.functions.axes import require_tokens_first
 from tracekit.passes.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
 from tracekit.storage.identity import digest
-from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.labels import RESERVED
-from tracekit.transcripts.tensors import require_transcripts
+from tracekit.transcripts.selection import Tokens, recorded, require_tokens
 
 Reduce = str | Reducer | Named
 Site = sites.Site | Named
-Tokens = str | slice | xr.DataArray
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Asked:
         made: dict[str, Any] = {
             "layers": self.layers,
             "site": self.site_name,
-            "tokens": _recorded(self.tokens),
+            "tokens": recorded(self.tokens),
             "reduce": self.reduce_name,
             "vectors": None if self.vectors is None else _hash(self.vectors),
             "round_to": self.round_to,
@@ -98,6 +95,7 @@ def ask(
     Errors: `ValueError` or `TypeError` for what does not.
     """
     _refuse_settings(reduce, vectors, round_to, nonfinite)
+    require_tokens(tokens)
     made_from, layers = None, listed(layers)
     if vectors is not None:
         vectors, layers = _fitting(model, vectors, layers)
@@ -124,66 +122,6 @@ def ask(
         vectors_from=made_from,
         round_to=round_to,
         nonfinite=nonfinite,
-    )
-
-
-def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "prompt token"]:
-    """Which (prompt, token) places to keep.
-
-    Errors: `ValueError` for tokens that are no labels, or that leave a prompt with nothing.
-    """
-    require_transcripts(transcripts)
-    axis = transcripts.token.values
-    kept = transcripts.token_id.transpose("prompt", "token").values >= 0
-    kept = kept & _chosen(transcripts, tokens)
-    empty = [name for name, row in zip(ids_of(transcripts), kept, strict=True) if not row.any()]
-    if empty:
-        raise InputError(
-            f"tokens={brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
-            f"{empty[0]!r}, whose labels are within {axis.min()} to {axis.max()}. Leave them out "
-            "or widen it: slice(-1, -1) is the last prompt token."
-        )
-    return kept
-
-
-def _chosen(transcripts: xr.Dataset, tokens: Any) -> np.ndarray:
-    axis = transcripts.token.values
-    if isinstance(tokens, xr.DataArray):
-        return _masked(transcripts, tokens)
-    if isinstance(tokens, str) and tokens in ("response", "all"):
-        return axis >= (-1 if tokens == "response" else axis.min())
-    parts = (tokens.start, tokens.stop, tokens.step) if isinstance(tokens, slice) else ("",)
-    if not all(part is None or isinstance(part, int | np.integer) for part in parts):
-        raise InputError(
-            f"tokens={brief(tokens)} was asked for; there are 'response', 'all', slices of token "
-            "labels such as slice(0, 4) (both ends included), and a boolean DataArray over "
-            "(prompt, token) such as runs.role == 'assistant'."
-        )
-    return np.isin(axis, transcripts.token.sel(token=tokens).values)
-
-
-def _masked(transcripts: xr.Dataset, mask: xr.DataArray) -> np.ndarray:
-    labels = {dim: transcripts[dim].values for dim in ("prompt", "token")}
-    whole = mask.dtype == bool and set(mask.dims) == set(labels)
-    lacking = [dim for dim in labels if not (whole and np.isin(labels[dim], mask[dim]).all())]
-    if lacking:
-        raise InputError(
-            f"tokens= was given a DataArray of {mask.dtype} over {mask.dims}; a mask is boolean, "
-            f"over (prompt, token), with every label of the transcripts (not: {lacking}). Make it "
-            "of them, such as runs.role == 'assistant'."
-        )
-    return mask.sel(labels).transpose("prompt", "token").values
-
-
-def _recorded(tokens: Tokens) -> str:
-    if isinstance(tokens, slice):
-        return f"{tokens.start}:{tokens.stop}:{tokens.step}"
-    if isinstance(tokens, str):
-        return tokens
-    places = np.argwhere(tokens.transpose("prompt", "token").values)
-    names, labels = tokens["prompt"].values, tokens["token"].values
-    return (
-        f"mask:{digest(sorted([str(names[row]), int(labels[column])] for row, column in places))}"
     )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Shaped
 
 from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.selection import FOUND_ID
 
 Text = str | re.Pattern[str]
 # one value a column: its place, its role, its text
@@ -37,8 +38,9 @@ def find(
     tokens, without both the whole row, the template included; a text is looked for in each turn
     by itself. Every occurrence counts, and a token that it covers in part counts too;
     `which="last"` keeps the last token of each. A row without any is refused, or with
-    `missing="none"` has no token. The result is what `capture(tokens=…)` and `.where` take. A
-    character that lies in several tokens (rare scripts, emoji) is not found.
+    `missing="none"` has no token. The result is what every `tokens=` (of captures and edits) and
+    `.where` take; it knows the ids that it was made of, so that it acts on no others. A character
+    that lies in several tokens (rare scripts, emoji) is not found.
 
     Errors: `ValueError` for rows that do not have it (the first is named), for an empty text, and
     where nothing was asked for.
@@ -61,7 +63,8 @@ def find(
                 found[row, columns[covered if which == "all" else covered[-1:]]] = True
     if missing == "raise":
         _refuse_missing(found, ids_of(transcripts), text, role, turn)
-    coords = {name: transcripts.coords[name] for name in ("prompt", "token")}
+    places = {name: transcripts.coords[name] for name in ("prompt", "token")}
+    coords = {**places, FOUND_ID: (("prompt", "token"), rows[0])}
     return xr.DataArray(found, coords, dims=("prompt", "token"), name="found")
 
 

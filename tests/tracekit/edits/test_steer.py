@@ -12,7 +12,6 @@ from nnsight import TransformersModel
 
 import tracekit as tk
 from tests.support.steering import LAYER
-from tracekit.edits.positions import require_tokens
 
 
 def test_steering_raises_the_projection_by_the_coefficient(
@@ -54,7 +53,7 @@ BAD = {
     "infinite": (lambda v: v.sel(layer=1), {"coefficient": np.inf}, r"coefficient=inf"),
     "tokens": (lambda v: v.sel(layer=1), {"tokens": "last"}, r"tokens='last'"),
     "backwards": (lambda v: v.sel(layer=1), {"tokens": slice(4, 2)}, r"slice\(4, 2"),
-    "step": (lambda v: v.sel(layer=1), {"tokens": slice(0, 4, 2)}, r"no step"),
+    "step": (lambda v: v.sel(layer=1), {"tokens": slice(None, 4, 2)}, r"a step counts up"),
 }
 
 
@@ -85,8 +84,6 @@ def test_plain_arrays_and_tensors_act_at_the_layers_given(
     for vector, layers in ((one.values, None), (two.values, [1]), ([1.0, 2.0], 1), ("x", 1)):
         with pytest.raises(TypeError, match="an edit needs a DataArray"):
             steer(tiny_llama, vector, coefficient=1.0, layers=layers)
-    with pytest.raises(ValueError, match=r"tokens=<DataArray of bool.*takes no mask"):
-        inspect.unwrap(require_tokens)(plain.role == "user")
 
 
 @pytest.mark.parametrize("size", [1e38, 1e30])

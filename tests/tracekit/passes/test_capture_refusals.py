@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,12 @@ import xarray as xr
 import tracekit as tk
 from tests.support import forwards
 from tests.support.forwards import QUIET
-from tracekit.passes import request
 from tracekit.storage.provenance import read
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_llama: Any) -> xr.Dataset:
     return forwards.encoded(tiny_llama)
-
-
-@pytest.mark.parametrize(
-    "tokens", [np.ones((9, 4), bool), [0, 1], 3, None, slice("a", "b"), slice(0.5, 2)]
-)
-def test_other_tokens_are_refused(tiny_llama: Any, runs: xr.Dataset, tokens: Any) -> None:
-    with pytest.raises(ValueError, match=r"was asked for; there are 'response', 'all', slices"):
-        inspect.unwrap(request.kept_tokens)(runs, tokens)
 
 
 @pytest.fixture

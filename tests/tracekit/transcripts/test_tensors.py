@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import tracekit as tk
-from tracekit.passes import request
 from tracekit.storage.provenance import read
-from tracekit.transcripts import tensors
+from tracekit.transcripts import selection, tensors
 
 TEXTS = ["Where is Paris in the world?", "Yes"]
 
@@ -86,7 +85,7 @@ def test_anything_but_transcripts_is_refused(tiny_llama, text):
         (tk.capture, (tiny_llama, text)),
         (tk.capture_during, (tiny_llama, text)),
         (tensors.lengths, (text,)),
-        (request.kept_tokens, (text, "all")),
+        (selection.kept_tokens, (text, "all")),
         (tk.per_prompt, (text, [1.0])),
     ):
         with pytest.raises(TypeError, match=r"Transcripts are needed, and this is .*tk\.encode"):

@@ -18,9 +18,10 @@ from tracekit.model.record import end_edit
 from tracekit.passes import coordinates
 from tracekit.passes.forward import Work, refuse_nonfinite
 from tracekit.passes.generating.generation import generate
-from tracekit.passes.request import Site, ask, kept_tokens
+from tracekit.passes.request import Site, ask
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.selection import Tokens, kept_tokens
 
 
 def capture_during(
@@ -29,7 +30,7 @@ def capture_during(
     layers: int | Sequence[int] | None = None,
     *,
     site: Site = "residual",
-    tokens: str | slice = "response",
+    tokens: Tokens = "response",
     nonfinite: str = "raise",
     **options: Any,
 ) -> tuple[xr.Dataset, xr.DataArray]:

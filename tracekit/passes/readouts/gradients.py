@@ -20,11 +20,11 @@ from tracekit.model.record import remote_options
 from tracekit.passes import batching
 from tracekit.passes.forward import flat_index
 from tracekit.passes.labelling import wrap
-from tracekit.passes.request import Tokens, kept_tokens
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash
+from tracekit.transcripts.selection import Tokens, kept_tokens
 
 # every block's activations are kept for the way back
 KEPT_ACTIVATIONS = 8
