@@ -1,9 +1,9 @@
-"""Where in a block a value is read: the residual stream, or what attention and MLP add to it."""
+"""Where in a block a value is read: the stream, what is added to it, and what makes that."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import nnsight
@@ -11,66 +11,71 @@ import torch
 from nnsight import TransformersModel
 
 from tracekit.errors import InputError
-from tracekit.model.checks import proof
+from tracekit.model import parts
+from tracekit.model.checks import inside, proof
 from tracekit.model.checks.probe import probe
-from tracekit.model.record import origin
+from tracekit.model.heads import contributions
+from tracekit.model.parts import first as first
+from tracekit.model.parts import with_first as with_first
+from tracekit.model.record import Origin, origin
 from tracekit.transcripts.padded import Batch
 
 Site = str | Callable[[Any], Any]
-SITES = ("residual", "attention", "mlp")
-NAMES = {"attention": "attn", "mlp": "mlp"}
-# the norms that Gemma2/3, OLMo2 (and GLM4) put on what a part adds, before it is added
-POST_NORMS = {
-    "attention": ("post_self_attn_layernorm", "post_attention_layernorm"),
-    "mlp": ("post_mlp_layernorm", "post_feedforward_layernorm"),
+# the axes of each site's values after those of tokens
+SITES: Mapping[str, tuple[str, ...]] = {
+    "residual": ("dim",),
+    "attention": ("dim",),
+    "mlp": ("dim",),
+    "heads": ("head", "dim"),
+    "queries": ("head", "dim"),
+    "keys": ("head", "dim"),
+    "values": ("head", "dim"),
+    "pattern": ("head", "key"),
+    "mlp_hidden": ("unit",),
+    "router": ("expert",),
 }
 
 
-def first(value: Any) -> torch.Tensor:
-    """The tensor of a module output that may be a tuple (attention also returns its pattern)."""
-    return value[0] if isinstance(value, tuple | list) else value
-
-
-def with_first(value: Any, new: torch.Tensor) -> Any:
-    """A module output with another tensor in the place of `first`."""
-    return type(value)([new, *value[1:]]) if isinstance(value, tuple | list) else new
-
-
-def read(model: TransformersModel, layer: int, site: Site) -> torch.Tensor:
+def read(
+    model: TransformersModel, layer: int, site: Site, index: torch.Tensor | None = None
+) -> torch.Tensor:
     """The value at a site of block `layer`, inside a trace; -1 is the embedding output.
 
-    `attention` and `mlp` are what each adds to the residual stream: after the post-norm on
-    architectures that have one (Gemma2/3, OLMo2). `check_layers` refuses the blocks that do not
-    add them as they are.
+    (row, column, …), or with `index` those of rows × columns alone: (place, …). `attention` and
+    `mlp` are what each adds to the residual stream: after the post-norm on architectures that
+    have one (Gemma2/3, OLMo2). `pattern` is −1 where the model masks. `check_layers` refuses the
+    blocks that do not have a site as it is described.
     """
     if layer == -1:
-        return first(model.layers[0].input)
+        return _chosen(first(model.layers[0].input), index)
     block = model.layers[layer]
     if callable(site):
-        return site(block)
-    return first(block.output if site == "residual" else part(block, site).output)
+        return _chosen(site(block), index)
+    if site == "heads":
+        heads = parts.carried(block)
+        added = contributions(block, _chosen(heads, index).flatten(0, -3))
+        return added if index is not None else added.unflatten(0, heads.shape[:2])
+    if site in parts.READERS:
+        return _chosen(parts.read(block, site), index)
+    module = block if site == "residual" else parts.part(block, site)
+    return _chosen(first(module.output), index)
 
 
-def part(block: Any, site: str) -> Any:
-    """The module of a block (an envoy) that stands for `attention` or `mlp`; `None` without one."""
-    for name in POST_NORMS[site]:
-        if hasattr(block, name) and _post_normed(block):
-            return getattr(block, name)
-    return getattr(block, NAMES[site], None)
-
-
-def _post_normed(block: Any) -> bool:
-    # Llama has a `post_attention_layernorm` too, which norms the mlp's input
-    marks = ("post_feedforward_layernorm", "post_mlp_layernorm")
-    return any(hasattr(block, mark) for mark in marks)
+def _chosen(value: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+    if index is None:
+        return value
+    # what has no axis of rows is flat already
+    flat = value if value.ndim == 2 else value.flatten(0, 1)
+    return flat.index_select(0, index.to(flat.device))
 
 
 def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: Site) -> list[int]:
     """The layers asked for, ascending; every block's for `None`.
 
     Errors: `ValueError` for none, for one out of range, for one named twice, for an unknown site
-    or one that -1 (the embedding output) does not have, and for `attention` or `mlp` where a
-    block does not add it as it is. Where nothing was proved (`check=False`), the proof runs now.
+    or one that -1 (the embedding output) does not have, for `attention` or `mlp` where a block
+    does not add it as it is, and for another site that a block lacks. What was not proved yet is
+    proved now.
     """
     depth = len(model.layers)
     wanted = [int(layer) for layer in (range(depth) if layers is None else layers)]
@@ -92,6 +97,21 @@ def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: S
     if isinstance(site, str) and site != "residual":
         _refuse_unproved(model, wanted, site)
     return sorted(wanted)
+
+
+def sizes(model: TransformersModel, layers: Sequence[int], site: str) -> tuple[int, ...]:
+    """How long the axes of a site are, but for that of keys (a bound for `router`).
+
+    Errors: `ValueError` for layers whose values are not of one size.
+    """
+    hidden = model._module.config.get_text_config().hidden_size
+    found = {n: parts.sizes(model.layers[max(n, 0)], site, hidden) for n in layers}
+    if len({*found.values()}) > 1:
+        raise InputError(
+            f"site={site!r} of layers {list(layers)} was asked for, and its sizes differ: {found}. "
+            "Capture layers of one size at a time."
+        )
+    return found[layers[0]]
 
 
 def watched(model: TransformersModel, tracer: Any) -> Any:
@@ -119,17 +139,16 @@ def prove(
     ]
     refused = proof.unproved(ran, batch.attention_mask.bool())
     for layer, block in enumerate(model.layers):
-        for site in NAMES.keys() - _parts(block).keys():
-            children = ", ".join(name for name, _ in block._module.named_children())
+        for site in parts.NAMES.keys() - _parts(block).keys():
             refused.setdefault(site, {})[layer] = (
-                f"it has no module known as {NAMES[site]!r}; it has {children}. Pass rename= to "
-                "load, or a function of the block."
+                f"{parts.has(block, parts.NAMES[site])}. Pass rename= to load, or a function of "
+                "the block."
             )
     origin(model).unproved = refused
 
 
 def _parts(block: Any) -> dict[str, str]:
-    envoys = {site: part(block, site) for site in NAMES}
+    envoys = {site: parts.part(block, site) for site in parts.NAMES}
     return {site: envoy.path for site, envoy in envoys.items() if hasattr(envoy, "_module")}
 
 
@@ -149,22 +168,7 @@ def _calls(cache: Any, path: str, name: str) -> list[proof.Call]:
 
 def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str) -> None:
     about = origin(model)
-    if about.remote is True:
-        warnings.warn(
-            f"site={site!r} of {about.name} is read unproved: its weights are on the server. "
-            "Load the model here once, or use site='residual'.",
-            stacklevel=4,
-        )
-        return
-    if about.unproved is None:
-        batch, root = probe(model), about.root
-        with torch.no_grad(), root.trace(batch.model_inputs) as tracer:
-            calls = watched(root, tracer)
-            outputs = nnsight.save([first(block.output) for block in root.layers])
-            tracer.stop()
-        prove(root, calls, outputs, batch)
-    assert about.unproved is not None
-    reasons = about.unproved.get(site, {})
+    reasons = _unproved_there(model, site) if about.remote is True else _reasons(about, site)
     refused = [layer for layer in layers if layer in reasons]
     if refused:
         right = [n for n in range(len(model.layers)) if n not in reasons]
@@ -173,3 +177,34 @@ def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str)
             f"site={site!r} was asked for, but at layers[{refused[-1]}] of {about.name} "
             f"{reasons[refused[-1]]} Use site='residual'{instead}."
         )
+
+
+def _unproved_there(model: TransformersModel, site: str) -> dict[int, str]:
+    """Why blocks of a model on a server do not have a site, as far as its modules say."""
+    if site == "pattern":
+        raise InputError(
+            f"site='pattern' of {origin(model).name} was asked for, which is on a server: its "
+            "attention cannot be made to say its pattern from here. Load the model here."
+        )
+    warnings.warn(
+        f"site={site!r} of {origin(model).name} is read unproved: its weights are on the server. "
+        "Load the model here once, or use site='residual'.",
+        stacklevel=5,
+    )
+    return {} if site in parts.NAMES else inside.absent(model, site)
+
+
+def _reasons(about: Origin, site: str) -> dict[int, str]:
+    """Why blocks do not have a site, proved once."""
+    if about.unproved is None:
+        batch, root = probe(about.root), about.root
+        with torch.no_grad(), root.trace(batch.model_inputs) as tracer:
+            calls = watched(root, tracer)
+            outputs = nnsight.save([first(block.output) for block in root.layers])
+            tracer.stop()
+        prove(root, calls, outputs, batch)
+    assert about.unproved is not None
+    if site not in (*parts.NAMES, *about.unproved):
+        added = about.unproved.get("attention", {}) if site == "heads" else {}
+        about.unproved[site] = {**inside.lacking(about.root, site), **added}
+    return about.unproved.get(site, {})

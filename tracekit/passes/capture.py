@@ -37,6 +37,7 @@ def capture(
     layers: int | Sequence[int] | None = None,
     *,
     site: Site = "residual",
+    dims: Sequence[str] | None = None,
     tokens: Tokens = "response",
     reduce: Reduce | None = None,
     vectors: xr.DataArray | None = None,
@@ -79,13 +80,14 @@ def capture(
     ('prompt', 'token', 'layer', 'dim')
     """
     shard.require_codec(compression)
-    asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer)
+    asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer, dims)
     coordinates.require_free(transcripts, asked)
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
     kept = kept_tokens(transcripts, asked.tokens)
     folder = None if path is None else Folder(Path(path), distributed.share(model)[0])
-    budget = token_budget or (folder and folder.budget()) or _default_budget(model, asked)
+    budget = token_budget or (folder and folder.budget())
+    budget = budget or _default_budget(model, asked, transcripts.sizes["token"])
     budget = distributed.agreed(model, budget)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     made_with = {
@@ -102,31 +104,28 @@ def capture(
     return _to_folder(work, plan, folder, compression, writers)
 
 
-def _default_budget(model: TransformersModel, asked: Asked) -> int:
-    config = model._module.config.get_text_config()
-    wide = config.hidden_size if asked.vectors is None else asked.vectors.sizes["trait"]
-    # a function may return anything narrower; the block's own values are the bound
+def _default_budget(model: TransformersModel, asked: Asked, columns: int) -> int:
     plain = asked.vectors is None and asked.reduce is None and not callable(asked.site)
     size = model._module.dtype.itemsize if plain else 4
-    return batching.default_budget(model, size * wide * len(asked.layers))
+    numbers = asked.numbers * (columns if asked.is_pattern else 1)
+    return batching.default_budget(model, size * numbers * len(asked.layers))
 
 
 def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
     asked, axis = work.asked, coordinates.axis(work)
     kept = work.kept[:, axis]
+    outer = kept.shape[:1] if asked.reduce else kept.shape
     filled: dict[str, np.ndarray] = {}
     for batch in _everyones(work, plan):
         where = (np.asarray(batch.rows),) if asked.reduce else _places(kept, batch.rows)
-        outer = kept.shape[:1] if asked.reduce else kept.shape
         _fill(filled, "values", outer, where, batch.layers)
         if asked.vectors is not None:
             _fill(filled, "norm", outer, where, batch.checks)
     values = filled["values"]
     if asked.round_to:
         values = shard.round_to_bfloat16(values)
-    named = coordinates.with_last(
-        coordinates.labels(work, range(len(kept))), values.shape[-1], filled.get("norm")
-    )
+    rows, last = coordinates.labels(work, range(len(kept))), values.shape[len(outer) + 1 :]
+    named = coordinates.with_axes(rows, asked, last, filled.get("norm"))
     array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
     return stamp(array, work.made_with)
 
@@ -203,7 +202,7 @@ def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:
         norm = scatter(torch.stack(batch.checks, 1).numpy(), where)
     return shard.Job(
         path=path,
-        frame=coordinates.with_last(named, batch.layers[0].shape[-1], norm),
+        frame=coordinates.with_axes(named, asked, batch.layers[0].shape[1:], norm),
         name=asked.name,
         dims=asked.dims,
         raw=tuple(_bits(layer) for layer in batch.layers),

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.errors import InputError
+from tracekit.passes import patterns
 from tracekit.passes.forward import Work
 from tracekit.passes.request import Asked
 from tracekit.storage.provenance import stamp
@@ -27,8 +29,8 @@ def require_free(transcripts: Any, asked: Asked) -> None:
     that a capture would write over.
     """
     require_transcripts(transcripts)
-    projected = () if asked.vectors is None else ("trait", "norm")
-    refuse_taken(transcripts.coords, ("layer", "dim", asked.name, *projected), "This capture")
+    own = {*asked.dims, asked.name, "dim" if asked.vectors is None else "norm"}
+    refuse_taken(transcripts.coords, own - {"prompt", "token"}, "This capture")
 
 
 def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
@@ -46,12 +48,31 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
     coords["layer"] = np.asarray(work.asked.layers, np.int32)
     if work.asked.vectors is not None:
         coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
+    if work.asked.is_pattern:
+        coords["key"] = work.transcripts["token"].values[patterns.key_columns(work.kept)]
     # labels read from a file carry its encoding, and strings as objects
-    return stamp(storable(xr.Dataset(coords=coords)), work.made_with)
+    frame = storable(xr.Dataset(coords=coords))
+    return stamp(frame.rename(token="query") if work.asked.is_pattern else frame, work.made_with)
 
 
-def with_last(frame: xr.Dataset, width: int, norm: np.ndarray | None) -> xr.Dataset:
-    """The labels with those of the last dim: `dim` itself, or `norm` beside projections."""
+def with_axes(
+    frame: xr.Dataset, asked: Asked, sizes: Sequence[int], norm: np.ndarray | None
+) -> xr.Dataset:
+    """The labels with those of the site's own axes, numbers from 0, and `norm` beside projections.
+
+    `sizes` are those of the values' last axes.
+
+    Errors: `ValueError` for other axes than the site's: those of a function that reduces.
+    """
+    if len(sizes) != len(asked.axes):
+        raise InputError(
+            f"reduce={asked.reduce_name} gave {len(sizes)} axes for a row; the site has "
+            f"{asked.axes}. Make one value of all tokens, and leave the other axes there."
+        )
+    named = dict(zip(asked.dims[-len(sizes) :], sizes, strict=True))
+    new: dict[str, Any] = {
+        dim: np.arange(n, dtype=np.int32) for dim, n in named.items() if dim not in frame.coords
+    }
     if norm is not None:
-        return frame.assign_coords(norm=(("prompt", "token", "layer"), norm))
-    return frame.assign_coords(dim=np.arange(width, dtype=np.int32))
+        new["norm"] = (asked.dims[:-1], norm)
+    return frame.assign_coords(new)

@@ -16,11 +16,12 @@ from nnsight import TransformersModel
 from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
+from tracekit.model.eager import eager
 from tracekit.model.load import device_of
 from tracekit.model.record import origin, remote_options
 from tracekit.model.sites import first
 from tracekit.model.sites import read as read_site
-from tracekit.passes import batching
+from tracekit.passes import batching, patterns
 from tracekit.passes.reduction import keep
 from tracekit.passes.request import Asked
 from tracekit.progress import Bar
@@ -43,9 +44,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Values:
-    """A batch on the CPU: per layer (kept or row, dim or trait), and a number a kept token.
+    """A batch on the CPU: per layer (kept or row, …, dim or trait), and a number a kept token.
 
-    The number is the norm where the values are projections; it is finite where the token is.
+    The number is finite where the token is; where the values are projections it is the norm, one
+    for each head where a site has heads.
     """
 
     rows: list[int]
@@ -89,15 +91,19 @@ def _trace(
     options = {"use_cache": False, **remote_options(model)}
     # plain values and functions that need torch alone: inside, a remote server must know them
     layers, site, reduce, deepest = asked.layers, asked.site, asked.reduce, edited_depth(model)
-    with rows_of(model, made), model.trace(made.model_inputs, **options) as tracer:
+    axes, attention = len(asked.axes), eager(model, asked.is_pattern)
+    with rows_of(model, made), attention, model.trace(made.model_inputs, **options) as tracer:
         saved = nnsight.save([])
         for layer in layers:
-            value = read_site(model, layer, site)
-            saved.append(keep(value, index, sizes, reduce, directions.get(layer)))
+            value = read_site(model, layer, site, index)
+            saved.append(keep(value, axes, sizes, reduce, directions.get(layer)))
         if deepest >= layers[-1]:
             # an edit of the last block (or deeper) has to run before the forward is stopped
             first(model.layers[deepest].output)
         tracer.stop()
+    if asked.is_pattern:
+        keys = patterns.key_columns(work.kept)
+        return patterns.by_key(saved, chosen, work.kept[rows], made, keys)
     return saved
 
 
@@ -166,7 +172,7 @@ def _arrived(work: Work, parts: Sequence[tuple[Values, list[Any]]]) -> Values:
 def refuse_nonfinite(work: Work, rows: Sequence[int], found: Sequence[torch.Tensor]) -> None:
     """Errors: `ValueError` naming prompt, token and layer of the first check that is not finite."""
     for layer, checks in zip(work.asked.layers, found, strict=True):
-        wrong = ~torch.isfinite(checks)
+        wrong = ~torch.isfinite(checks.reshape(len(checks), -1)).all(1)
         if not bool(wrong.any()):
             continue
         row, column = np.argwhere(work.kept[list(rows)])[int(wrong.nonzero()[0])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import listed, require_fit, require_layers
 from tracekit.errors import InputError
 from tracekit.model import sites
-from tracekit.passes.functions.axes import require_tokens_first
+from tracekit.model.eager import EAGER
+from tracekit.passes.functions.axes import axes_of, require_tokens_first
 from tracekit.passes.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
 from tracekit.storage.identity import digest
@@ -40,13 +42,28 @@ class Asked:
     vectors_from: dict[str, Any] | None
     round_to: str | None
     nonfinite: str
+    axes: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it is attention's, whose tokens are queries and keys."""
+        return isinstance(self.site, str) and self.site == "pattern"
 
     @property
     def dims(self) -> tuple[str, ...]:
         """The dims of what comes back."""
+        last = self.axes if self.vectors is None else (*self.axes[:-1], "trait")
         if self.reduce is not None:
-            return ("prompt", "layer", "dim")
-        return ("prompt", "token", "layer", "dim" if self.vectors is None else "trait")
+            return ("prompt", "layer", *last)
+        return ("prompt", "query" if self.is_pattern else "token", "layer", *last)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are kept of a token at a layer; of `pattern`, for each key."""
+        if self.vectors is None:
+            return math.prod(self.sizes)
+        return math.prod(self.sizes[:-1]) * self.vectors.sizes["trait"]
 
     @property
     def name(self) -> str:
@@ -76,6 +93,10 @@ class Asked:
         }
         if self.vectors_from is not None:
             made["vectors_from"] = self.vectors_from
+        if callable(self.site) and self.axes != ("dim",):
+            made["dims"] = list(self.axes)
+        if self.is_pattern:
+            made["attn_implementation"] = EAGER
         return made if self.nonfinite == "raise" else {**made, "nonfinite": self.nonfinite}
 
 
@@ -89,6 +110,7 @@ def ask(
     round_to: str | None = None,
     nonfinite: str = "raise",
     transfer: bool = False,
+    dims: Sequence[str] | None = None,
 ) -> Asked:
     """The request, once layers, site, vectors and settings are known to fit the model.
 
@@ -104,9 +126,12 @@ def ask(
     reduce_name, reduced = (
         (None, None) if reduce is None else _function("reduce", reduce, ("mean",))
     )
+    axes = axes_of(where, dims, reduce is not None, vectors is not None)
     wanted = sites.check_layers(model, layers, where)
     if callable(where):
-        require_tokens_first(model, wanted, where)
+        sizes = require_tokens_first(model, wanted, where, None if dims is None else axes)
+    else:
+        sizes = sites.sizes(model, wanted, where)
     if vectors is not None:
         vectors = vectors.sel(layer=wanted)
     if reduce is not None and isinstance(tokens, str) and tokens == "response":
@@ -122,6 +147,8 @@ def ask(
         vectors_from=made_from,
         round_to=round_to,
         nonfinite=nonfinite,
+        axes=axes,
+        sizes=sizes,
     )
 
 

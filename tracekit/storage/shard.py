@@ -162,7 +162,8 @@ def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
 class Job:
     """One shard to write: labels, and per layer the values as they left the device.
 
-    The values are (kept token or row, dim or trait), the kept tokens in the order of the labels.
+    The values are (kept token or row, …), the kept tokens in the order of the labels, and then
+    what follows `layer` among the dims.
     """
 
     path: Path
@@ -209,7 +210,8 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
     the whole is ever held. Blosc's chunks are made here, outside HDF5's lock, and in blocks of a
     size that netCDF cannot set.
     """
-    sizes = {**job.frame.sizes, job.dims[-1]: job.raw[0].shape[-1]}
+    inner = job.raw[0].shape[1:]
+    sizes = dict(job.frame.sizes) | dict(zip(job.dims[-len(inner) :], inner, strict=True))
     chunks = chunk_sizes({dim: sizes[dim] for dim in job.dims})
     apart = job.compression == "blosc_zstd"
     # the library is not for several threads at a time; xarray's readers hold the same lock
@@ -258,14 +260,15 @@ def split(
 
 
 def _block(job: Job, row: int) -> np.ndarray:
-    """A prompt's values, float32: (token, layer, dim) with NaN in holes, or (layer, dim)."""
-    if "token" not in job.dims:
+    """A prompt's values, float32: (token, layer, …) with NaN in holes, or (layer, …)."""
+    if "token_id" not in job.frame:
         block = np.stack([widen(layer[row], job.dtype) for layer in job.raw])
     else:
         where = job.frame["token_id"].values >= 0
         start, stop = int(where[:row].sum()), int(where[: row + 1].sum())
         # a layer after the other, as the chunks lie
-        filled = np.full((len(job.raw), where.shape[1], job.raw[0].shape[-1]), np.nan, np.float32)
+        rest = job.raw[0].shape[1:]
+        filled = np.full((len(job.raw), where.shape[1], *rest), np.nan, np.float32)
         for n, layer in enumerate(job.raw):
             filled[n, where[row]] = widen(layer[start:stop], job.dtype)
         block = filled.swapaxes(0, 1)

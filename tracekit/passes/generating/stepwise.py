@@ -12,6 +12,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.edits.positions import running_in
+from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.model.load import edits_of, model_provenance
 from tracekit.model.record import end_edit
@@ -30,6 +31,7 @@ def capture_during(
     layers: int | Sequence[int] | None = None,
     *,
     site: Site = "residual",
+    dims: Sequence[str] | None = None,
     tokens: Tokens = "response",
     nonfinite: str = "raise",
     **options: Any,
@@ -48,9 +50,10 @@ def capture_during(
     >>> int(runs.token.max()), int(traces.token.max())
     (19, 18)
     """
-    asked = ask(model, layers, site, tokens, nonfinite=nonfinite)
+    _refuse_pattern(site)
+    asked = ask(model, layers, site, tokens, nonfinite=nonfinite, dims=dims)
     coordinates.require_free(transcripts, asked)
-    record = _Record(asked.layers[0])
+    record = _Record(asked.layers[0], len(asked.axes))
     runs = generate(_watched(model, asked.layers, asked.site, record), transcripts, **options)
     made = read(runs)
     made["text"]["by"]["edits"] = edits_of(model)  # the one that reads changes nothing
@@ -69,11 +72,20 @@ def capture_during(
     return runs, _labelled(work, record)
 
 
+def _refuse_pattern(site: Site) -> None:
+    if site == "pattern":
+        raise InputError(
+            "site='pattern' was asked for while the model generates, where each step has other "
+            "keys. Use tk.capture on the transcripts that tk.generate returned."
+        )
+
+
 @dataclass
 class _Record:
     """Per batch (its prompts): the label of its first column, and per layer what each step had."""
 
     first_layer: int
+    axes: int
     starts: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
     steps: dict[tuple[str, ...], dict[int, list[torch.Tensor]]] = field(default_factory=dict)
 
@@ -88,7 +100,8 @@ class _Record:
             self.starts[rows.prompts] = rows.labels[:, 0]
             self.steps[rows.prompts] = {}
         new = value if step == 0 else value[:, -1:]  # without a cache, a step has all tokens so far
-        self.steps[rows.prompts].setdefault(layer, []).append(new.detach().flatten(2).cpu())
+        new = new.flatten(2) if self.axes == 1 else new
+        self.steps[rows.prompts].setdefault(layer, []).append(new.detach().cpu())
 
 
 def _watched(
@@ -118,9 +131,10 @@ def _labelled(work: Work, record: _Record) -> xr.DataArray:
             ]
     assert filled is not None
     if work.asked.nonfinite == "raise":
-        checks = [torch.as_tensor(filled[kept][:, n].sum(-1)) for n in range(filled.shape[2])]
+        seen = torch.as_tensor(filled[kept]).flatten(2)
+        checks = [seen[:, n].sum(-1) for n in range(filled.shape[2])]
         refuse_nonfinite(work, list(range(len(kept))), checks)
     rows = coordinates.labels(work, range(len(kept)))
-    named = coordinates.with_last(rows, filled.shape[-1], None)
+    named = coordinates.with_axes(rows, work.asked, filled.shape[3:], None)
     array = xr.DataArray(filled, dims=work.asked.dims, coords=named.coords, name=work.asked.name)
     return stamp(array, work.made_with)
