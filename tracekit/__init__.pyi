@@ -1,5 +1,7 @@
 from nnsight import TransformersModel as Model
 
+from tracekit.edits.by_function import edit
+from tracekit.edits.conditions import when
 from tracekit.edits.directions import per_prompt
 from tracekit.edits.steering import ablate, clamp, patch, steer
 from tracekit.errors import InputError
@@ -38,6 +40,7 @@ __all__ = [
     "compare",
     "difference",
     "divergence",
+    "edit",
     "encode",
     "find",
     "generate",
@@ -61,5 +64,6 @@ __all__ = [
     "steer",
     "sweep",
     "unembed",
+    "when",
     "write_vectors",
 ]

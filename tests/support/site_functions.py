@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracekit.passes.functions.fingerprint import named
+from tracekit.model.functions.fingerprint import named
 
 
 def name(value: Any) -> str:

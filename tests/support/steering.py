@@ -38,12 +38,13 @@ def hooked_ids(
     first: int | np.ndarray | None,
     max_new_tokens: int,
     part: str = "",
+    before: bool = False,
 ) -> list[list[int]]:
     """Greedy ids by `module.generate` with hooks, one left-padded batch, tokens ≥ `first`.
 
     Each edit is a function of (hidden, whether it acts). `first` may be a boolean array (row,
     column) over the prompts and what is generated; `part` a module of the block by its path, whose
-    output is changed. Written apart from tracekit: the labels come from the prompt lengths, and
+    output (`before`: input) is changed. Written apart from tracekit: the labels come from the prompt lengths, and
     the step from the width of what the hook sees.
     """
     module, tokenizer = model._module, model.tokenizer
@@ -60,7 +61,8 @@ def hooked_ids(
     acting[:, :width] &= mask
 
     def hook(layer: int, act: Acts) -> Callable[..., Any]:
-        def change(_: object, __: object, output: Any) -> Any:
+        def change(_: object, *given: Any) -> Any:
+            output = given[-1]
             value = output[0] if isinstance(output, tuple) else output
             past = seen.get(layer, 0)
             seen[layer] = past + value.shape[1]
@@ -69,8 +71,9 @@ def hooked_ids(
 
         return change
 
+    kind = f"register_forward{'_pre' if before else ''}_hook"
     handles = [
-        module.model.layers[n].get_submodule(part).register_forward_hook(hook(n, act))
+        getattr(module.model.layers[n].get_submodule(part), kind)(hook(n, act))
         for n, act in edits.items()
     ]
     try:

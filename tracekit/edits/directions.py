@@ -86,19 +86,23 @@ def directions(
     vector: xr.DataArray,
     layers: int | Sequence[int] | None,
     unit: bool = True,
+    bank: str | None = None,
 ) -> dict[int, Direction]:
     """The direction at each layer asked for (by default the vector's own), of norm 1 if `unit`.
+
+    With the dim `bank` they are several: (bank, dim).
 
     Errors: `ValueError` for dims other than (dim) or (layer, dim), for layers that the vector or
     the model lacks, and for a direction that is zero or not finite.
     """
-    extra = [dim for dim in vector.dims if dim not in ("layer", "dim")]
+    extra = [dim for dim in vector.dims if dim not in ("layer", "dim", bank)]
     if extra:
         # as a dictionary: xarray's own keyword `method` is in the way of the dim of that name
         choice = ", ".join(f"{dim!r}: {_first(vector, dim)}" for dim in extra)
         raise InputError(
             f"The vector has the dims {vector.dims}; an edit needs (dim) or (layer, dim). "
-            f"Choose one, such as .sel({{{choice}}})."
+            f"Choose one, such as .sel({{{choice}}}), or steer each row along its own: "
+            f"coefficient=tk.sweep(runs, […], {extra[0]}=[…]).coefficient."
         )
     if layers is None and "layer" not in vector.coords:
         raise InputError("The vector has no layer coordinate; name the layers with layers=.")
@@ -106,6 +110,8 @@ def directions(
     require_blocks(model, chosen)
     if "layer" in vector.dims:
         require_layers(vector, chosen)
+    order = [dim for dim in (bank, "layer", "dim") if dim in vector.dims]
+    vector = vector.transpose(*order)
     return {layer: Direction(_at(vector, layer, unit)) for layer in chosen}
 
 
@@ -145,9 +151,16 @@ class Amounts:
                 f"{self.name} has a value per prompt, and this is a raw model.trace, which knows "
                 "no prompts. Use tk.generate or tk.capture."
             )
+        return values[self.places(rows)][:, None, None]
+
+    def places(self, rows: Rows) -> list[int]:
+        """Where each running row is among the prompts of the numbers.
+
+        Errors: `ValueError` for a row without a number, or of other token ids.
+        """
         places = [self._place(name) for name in rows.prompts]
         self._require_ids(places, rows)
-        return values[places][:, None, None]
+        return places
 
     def described(self) -> Any:
         """The amounts as provenance records them: a number, or the range and a hash of a table."""
@@ -223,10 +236,12 @@ def hashed(at: Mapping[int, Direction]) -> str:
 def _at(vector: xr.DataArray, layer: int, unit: bool) -> np.ndarray:
     here = vector.sel(layer=layer) if "layer" in vector.dims else vector
     values = np.asarray(here.values, np.float32)
-    norm = np.linalg.norm(values.astype(float))
-    if not np.isfinite(norm) or norm == 0:
+    norm = np.linalg.norm(values.astype(float), axis=-1, keepdims=True)
+    wrong = norm[~np.isfinite(norm) | (norm == 0)]
+    if len(wrong):
         raise InputError(
-            f"The vector at layer {layer} has the norm {norm}; a direction is finite and not zero."
+            f"The vector at layer {layer} has the norm {wrong[0]}; a direction is finite and not "
+            "zero."
         )
     return (values / norm).astype(np.float32) if unit else values
 

@@ -10,7 +10,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import listed, require_blocks, require_fit, require_layers, source
-from tracekit.edits.directions import Direction
+from tracekit.edits.directions import Direction, hashed
 from tracekit.edits.edit import edit
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError
@@ -51,7 +51,7 @@ def patch(
     ) -> torch.Tensor:
         return stored.put(at[layer].values, hidden, where, rows)
 
-    return edit(model, "patch", at, change, tokens, **made)
+    return edit(model, "patch", chosen, change, tokens, vector=hashed(at), **made)
 
 
 class _Stored:

@@ -6,10 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import xarray as xr
 from nnsight import TransformersModel
 
+from tracekit.edits.banks import Choice, bank_dim
 from tracekit.edits.compatibility import require_fit
-from tracekit.edits.directions import Amount, Amounts, Direction, Vector, directions, labelled
+from tracekit.edits.conditions import Condition
+from tracekit.edits.directions import (
+    Amount,
+    Amounts,
+    Direction,
+    Vector,
+    directions,
+    hashed,
+    labelled,
+)
 from tracekit.edits.edit import edit
 from tracekit.edits.edit import edited_depth as edited_depth
 from tracekit.edits.patching import patch as patch
@@ -26,6 +37,7 @@ def steer(
     coefficient: Amount,
     layers: int | Sequence[int] | None = None,
     tokens: Tokens = DEFAULT_TOKENS,
+    when: Condition | None = None,
     transfer: bool = False,
 ) -> TransformersModel:
     """A copy of the model that adds `coefficient × vector` to the residual stream.
@@ -36,7 +48,10 @@ def steer(
     as a multiple of `residual_norm`), or both. `tokens` as in `capture`: by default the last
     prompt token and everything generated, so that the first generated token is influenced; a
     boolean array (prompt, token), such as of `tk.find`, is looked up by prompt and label, and what
-    it has no label for is not edited. A vector made with other weights needs `transfer=True`.
+    it has no label for is not edited. `when` says at which of them it acts: where a projection is
+    over a threshold (`tk.when`). A vector with one more dim, such as `direction`, steers each row
+    along the one that `coefficient` has as a coordinate of that name over `prompt` (`sweep` makes
+    it). A vector made with other weights needs `transfer=True`.
     Source: activation addition, arXiv:2308.10248.
 
     Errors: `ValueError` for a vector or layers that do not fit, a coefficient that is not finite
@@ -47,14 +62,23 @@ def steer(
     """
     vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)
-    at = directions(model, vector, layers, unit=False)
+    bank = bank_dim(vector, coefficient)
+    at = directions(model, vector, layers, unit=False, bank=bank)
     amount = Amounts("coefficient", coefficient, at)
+    choice = None
+    if bank is not None and isinstance(coefficient, xr.DataArray):
+        choice = Choice(vector, coefficient, amount, bank)
+    made |= {"vector": hashed(at), "coefficient": amount.described()}
+    made |= {} if choice is None else {"chosen": choice.described()}
 
     def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
         there = hidden.device
-        return hidden.float() + amount.at(layer, rows, there) * at[layer].on(there)
+        scale, direction = amount.at(layer, rows, there), at[layer].on(there)
+        if choice is not None and rows is not None:
+            direction = choice.of(direction, rows)
+        return hidden.float() + scale * direction
 
-    return edit(model, "steer", at, change, tokens, coefficient=amount.described(), **made)
+    return edit(model, "steer", list(at), change, tokens, when=when, **made)
 
 
 def ablate(
@@ -64,12 +88,14 @@ def ablate(
     layers: int | Sequence[int] | None = None,
     tokens: Tokens = DEFAULT_TOKENS,
     mean: Amount = 0.0,
+    when: Condition | None = None,
     transfer: bool = False,
 ) -> TransformersModel:
     """A copy of the model whose residual stream has no component along `vector`.
 
     It acts on the output of each block of `layers`. With `mean` the component is set to that
-    value (mean ablation); a DataArray over `layer` or `prompt` sets one for each.
+    value (mean ablation); a DataArray over `layer` or `prompt` sets one for each. `tokens` and
+    `when` as in `steer`.
     Source: directional ablation, arXiv:2406.11717. Errors as for `steer`.
 
     >>> without = ablate(model, vector, layers=range(30), tokens="all")
@@ -83,7 +109,8 @@ def ablate(
         wide, along, direction = _projected(hidden, at[layer])
         return wide + (goal.at(layer, rows, hidden.device) - along) * direction
 
-    return edit(model, "ablate", at, change, tokens, mean=goal.described(), **made)
+    made |= {"vector": hashed(at), "mean": goal.described()}
+    return edit(model, "ablate", list(at), change, tokens, when=when, **made)
 
 
 def clamp(
@@ -94,12 +121,14 @@ def clamp(
     high: Amount = np.inf,
     layers: int | Sequence[int] | None = None,
     tokens: Tokens = DEFAULT_TOKENS,
+    when: Condition | None = None,
     transfer: bool = False,
 ) -> TransformersModel:
     """A copy of the model whose projection on the unit `vector` stays between `low` and `high`.
 
     Bounds are in residual units; a DataArray over `layer` or `prompt` gives one for each, such as
-    the clean model's own range. Errors as for `steer`, and `ValueError` for low above high.
+    the clean model's own range. `tokens` and `when` as in `steer`. Errors as for `steer`, and
+    `ValueError` for low above high.
 
     >>> capped = clamp(model, vectors.sel(trait="alignment/sycophancy", layer=12), high=3.0)
     """
@@ -115,8 +144,8 @@ def clamp(
         ends = [bound.at(layer, rows, hidden.device) for bound in (below, above)]
         return wide + (torch.minimum(torch.maximum(along, ends[0]), ends[1]) - along) * direction
 
-    bounds = [below.described(), above.described()]
-    return edit(model, "clamp", at, change, tokens, bounds=bounds, **made)
+    made |= {"vector": hashed(at), "bounds": [below.described(), above.described()]}
+    return edit(model, "clamp", list(at), change, tokens, when=when, **made)
 
 
 def _projected(

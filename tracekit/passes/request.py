@@ -17,8 +17,8 @@ from tracekit.edits.compatibility import listed, require_fit, require_layers
 from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.model.eager import EAGER
-from tracekit.passes.functions.axes import axes_of, require_tokens_first
-from tracekit.passes.functions.fingerprint import Named, named
+from tracekit.model.functions.axes import axes_of, require_tokens_first
+from tracekit.model.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
 from tracekit.storage.identity import digest
 from tracekit.transcripts.labels import RESERVED

@@ -34,7 +34,7 @@ def outer(direction):
         return shift(block.mlp.output @ direction) * scale + maths.OFFSET
     return site
 
-from tracekit.passes.functions.fingerprint import named
+from tracekit.model.functions.fingerprint import named
 sites = [
     outer(torch.arange(3.0)), Reader(np.arange(2)), functools.partial(outer, 3),
     Reader(1).__call__, lambda block: torch.nn.functional.relu(block.mlp.output),

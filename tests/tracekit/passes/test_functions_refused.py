@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.site_functions import name, part, scaled
-from tracekit.passes.functions.fingerprint import named
+from tracekit.model.functions.fingerprint import named
 
 
 class Stateful:

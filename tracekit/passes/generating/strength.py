@@ -106,12 +106,16 @@ def calibrate(
     )
 
 
-def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
+def sweep(
+    transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Sequence[str]
+) -> xr.Dataset:
     """Every row once a coefficient, so that a sweep is one generation: rows `<id>#<k>`.
 
     The coordinate `coefficient` (prompt) is what `steer` takes; `group` still names the prompt.
+    With `direction=[…]` (or another name) every row comes once a coefficient and label, which is
+    a coordinate too: `steer` chooses each row's direction by it, of a vector with that dim.
 
-    Errors: `ValueError` for no coefficients, or one given twice.
+    Errors: `ValueError` for no coefficients or labels, or one given twice.
 
     >>> asked = sweep(tk.encode(model, prompts), [-4.0, 4.0])
     >>> steered = tk.steer(model, vector, coefficient=asked.coefficient)
@@ -119,19 +123,21 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float]) -> xr.Dataset:
     6
     """
     values = np.asarray(coefficients, dtype=float)
-    if len(values) == 0 or len(np.unique(values)) < len(values):
-        raise InputError(f"A sweep over {values.tolist()} was asked for; name each value once.")
-    refuse_taken(transcripts.coords, ("coefficient", PROMPT_IDS), "A sweep")
-    count = transcripts.sizes["prompt"]
-    rows = transcripts.isel(prompt=np.tile(np.arange(count), len(values)))
-    names = [f"{name}#{k}" for k in range(len(values)) for name in ids_of(transcripts)]
-    rows = rows.assign_coords(
-        {
-            "prompt": names,
-            "coefficient": ("prompt", np.repeat(values, count)),
-            PROMPT_IDS: ("prompt", tensors.prompt_hashes(rows)),
-        }
-    )
+    choices = {"coefficient": values, **{name: np.asarray(of) for name, of in labels.items()}}
+    for name, of in choices.items():
+        if len(of) == 0 or len(np.unique(of)) < len(of):
+            raise InputError(
+                f"A sweep over the {name}s {of.tolist()} was asked for; name each value once."
+            )
+    refuse_taken(transcripts.coords, (*choices, PROMPT_IDS), "A sweep")
+    count, each = transcripts.sizes["prompt"], [len(of) for of in choices.values()]
+    places = np.indices(each[::-1]).reshape(len(each), -1)[::-1]  # coefficients change first
+    rows = transcripts.isel(prompt=np.tile(np.arange(count), places.shape[1]))
+    names = [f"{name}#{k}" for k in range(places.shape[1]) for name in ids_of(transcripts)]
+    swept = zip(choices.items(), places, strict=True)
+    chosen = {name: ("prompt", np.repeat(of[place], count)) for (name, of), place in swept}
+    hashes = ("prompt", tensors.prompt_hashes(rows))
+    rows = rows.assign_coords({"prompt": names, **chosen, PROMPT_IDS: hashes})
     return stamp(rows, {**read(transcripts), "ids": ids_hash(rows)})
 
 

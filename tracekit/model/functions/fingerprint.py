@@ -16,8 +16,8 @@ import torch
 import xarray as xr
 
 from tracekit.errors import InputError, InputTypeError
-from tracekit.passes.functions.installed import is_library, is_library_name, module_of, qualified
-from tracekit.passes.functions.source import attributes_of, function_text, globals_of, imports_of
+from tracekit.model.functions.installed import is_library, is_library_name, module_of, qualified
+from tracekit.model.functions.source import attributes_of, function_text, globals_of, imports_of
 from tracekit.storage.identity import digest
 
 Named = tuple[str, Callable[..., Any]]
