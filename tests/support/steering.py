@@ -44,8 +44,8 @@ def hooked_ids(
 
     Each edit is a function of (hidden, whether it acts). `first` may be a boolean array (row,
     column) over the prompts and what is generated; `part` a module of the block by its path, whose
-    output (`before`: input) is changed. Written apart from tracekit: the labels come from the prompt lengths, and
-    the step from the width of what the hook sees.
+    output (`before`: input) is changed. Written apart from tracekit: the labels come from the
+    prompt lengths, and the step from the width of what the hook sees.
     """
     module, tokenizer = model._module, model.tokenizer
     ids = transcripts.token_id.values
