@@ -13,9 +13,12 @@ from tracekit.passes.generating.generation import generate
 from tracekit.passes.generating.stepwise import capture_during
 from tracekit.passes.generating.strength import calibrate, divergence, residual_norm, sweep
 from tracekit.passes.labelling import label
+from tracekit.passes.patching.attribution import attribution_patching
+from tracekit.passes.patching.sweep import activation_patching
 from tracekit.passes.readouts.comparison import compare
 from tracekit.passes.readouts.gradients import gradients
 from tracekit.passes.readouts.logits import logit_lens, logprobs, next_tokens, unembed
+from tracekit.passes.readouts.metrics import logit_difference
 from tracekit.storage.difference import difference, norm
 from tracekit.storage.provenance import read as provenance
 from tracekit.storage.provenance import stamp
@@ -31,7 +34,9 @@ __all__ = [
     "Model",
     "Prompt",
     "ablate",
+    "activation_patching",
     "adapter",
+    "attribution_patching",
     "calibrate",
     "capture",
     "capture_during",
@@ -48,6 +53,7 @@ __all__ = [
     "inputs",
     "label",
     "load",
+    "logit_difference",
     "logit_lens",
     "logprobs",
     "next_tokens",

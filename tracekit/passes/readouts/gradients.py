@@ -1,30 +1,34 @@
-"""How the model's next word depends on each residual: gradients, through nnsight's backward."""
+"""How a metric depends on each residual: gradients, alone, times input, or along a path."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import nnsight
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import listed
 from tracekit.edits.positions import rows_of
-from tracekit.errors import InputError
+from tracekit.errors import InputError, brief
 from tracekit.model import sites
-from tracekit.model.head import read as read_logits
 from tracekit.model.load import model_provenance
 from tracekit.model.record import remote_options
 from tracekit.passes import batching
 from tracekit.passes.forward import flat_index
 from tracekit.passes.labelling import wrap
+from tracekit.passes.readouts import metrics
+from tracekit.passes.readouts.path import along, baselines
+from tracekit.transcripts.selection import Tokens, kept_tokens
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash
-from tracekit.transcripts.selection import Tokens, kept_tokens
+from tracekit.transcripts.padded import Batch
 
 # every block's activations are kept for the way back
 KEPT_ACTIVATIONS = 8
@@ -35,82 +39,186 @@ def gradients(
     transcripts: xr.Dataset,
     layers: int | Sequence[int] | None = None,
     *,
-    towards: str,
-    against: str,
+    metric: metrics.Metric | None = None,
+    towards: str | None = None,
+    against: str | None = None,
     tokens: Tokens = "response",
+    times_input: bool = False,
+    steps: int | None = None,
+    baseline: xr.DataArray | None = None,
     token_budget: int | None = None,
 ) -> xr.DataArray:
-    """What raises the chance of one next word against another: (prompt, token, layer, dim).
+    """What raises a metric: its gradient, (prompt, token, layer, dim), per residual unit.
 
-    The gradient of ln p(`towards`) − ln p(`against`), as the word after each row's last token,
-    with respect to the residual stream after each block (−1: the embedding output), in nats per
-    residual unit. Each word counts by its first token. `tokens` as in `capture`; every block is
-    read by default. NaN in holes.
+    With respect to the residual stream after each block (−1: the embedding output; every block by
+    default), at `tokens` as in `capture`; NaN in holes. `metric` is one number a row:
 
-    Errors: `ValueError` for layers and tokens that are not there, and for words that begin with
-    the same token.
+    - `towards` and `against`: ln p of one next word over another's, in nats; with a pair for
+      each row `metric=logit_difference(model, [...], [...])`;
+    - a function of the logits (row, vocabulary) after each row's last token to (row); if it takes
+      a second argument, that is the rows' places among the prompts (row);
+    - `"logprob"`: the log-probability of the response's own ids, in nats;
+    - a direction (dim) with its `layer`: the mean projection of the response on it (of a prompt
+      alone, of its last token).
+
+    `times_input` multiplies by the residual itself. `steps` integrates the gradient of each layer
+    along the straight line from `baseline` (traces at these tokens; without one, 0) to the
+    residual, all tokens of the layer at once; with `times_input` (then: residual − baseline) the
+    sum over tokens and dims is the metric's whole change.
+    Source: integrated gradients, arXiv:1703.01365.
+
+    Errors: `ValueError` for layers and tokens that are not there or come after the probe's layer,
+    a metric of another shape, words that begin with the same token, and a baseline that lacks
+    tokens.
 
     >>> gradients(model, runs, towards="Yes", against="No").dims
     ('prompt', 'token', 'layer', 'dim')
     """
-    wanted = sites.check_layers(model, listed(layers), "residual")
-    words = _first_ids(model, towards, against)
+    asked = _Asked(
+        judge=metrics.judge(model, transcripts, _metric(model, metric, towards, against)),
+        layers=sites.check_layers(model, listed(layers), "residual"),
+        times_input=times_input,
+        steps=steps,
+    )
+    asked.require()
+    if baseline is not None and steps is None:
+        raise InputError("baseline= is where a path begins; give steps= too, such as steps=16.")
     kept = kept_tokens(transcripts, tokens)
+    begins = baselines(baseline, transcripts, kept, asked.layers)
     budget = token_budget or batching.default_budget(model, parts=KEPT_ACTIVATIONS)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     width = model._module.config.get_text_config().hidden_size
-    filled = np.full((*kept.shape, len(wanted), width), np.nan, np.float32)
+    filled = np.full((*kept.shape, len(asked.layers), width), np.nan, np.float32)
     for rows, values in batching.over(
-        plan,
-        lambda rows: _backward(model, transcripts.isel(prompt=rows), kept[rows], wanted, words),
+        plan, lambda rows: _of_batch(model, transcripts, kept, begins, rows, asked)
     ):
         inner, columns = np.nonzero(kept[rows])
         filled[np.asarray(rows)[inner], columns] = values
+    words = {"towards": towards, "against": against}
     made_with = {
         **read(transcripts),
         **model_provenance(model),
         "ids": ids_hash(transcripts),
-        "gradient": {"towards": towards, "against": against},
+        "gradient": {**(words if metric is None else {"metric": asked.judge.name}), **asked.how()},
         "batches": {"budget": budget, "plan": digest(plan)},
     }
-    array = wrap(filled, transcripts, wanted).isel(token=kept.any(0))
+    array = wrap(filled, transcripts, asked.layers).isel(token=kept.any(0))
     return stamp(array.rename("gradient"), made_with)
 
 
-def _first_ids(model: TransformersModel, towards: str, against: str) -> tuple[int, int]:
-    ids = [
-        model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in (towards, against)
-    ]
-    if not all(ids) or ids[0][0] == ids[1][0]:
+@dataclass(frozen=True)
+class _Asked:
+    judge: metrics.Judge
+    layers: list[int]
+    times_input: bool
+    steps: int | None
+
+    def require(self) -> None:
+        require_before(self.judge, self.layers)
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"steps={self.steps} was asked for; give 1 or more, such as 16.")
+
+    def how(self) -> dict[str, int]:
+        made = {"times_input": int(self.times_input), "steps": self.steps or 0}
+        return {name: value for name, value in made.items() if value}
+
+
+def require_before(judge: metrics.Judge, layers: Sequence[int]) -> None:
+    """Errors: `ValueError` for layers that a probe's layer comes before."""
+    after = [layer for layer in layers if judge.layer is not None and layer > judge.layer]
+    if after:
         raise InputError(
-            f"The words {towards!r} and {against!r} were asked for, and begin with the tokens "
-            f"{[row[:1] for row in ids]}: their chances cannot be told apart. Give words that "
-            "begin with different tokens."
+            f"Layers {after} were asked for, and the probe reads layer {judge.layer}, which does "
+            f"not depend on them. Give layers up to {judge.layer}."
         )
-    return ids[0][0], ids[1][0]
 
 
-def _backward(
+def _metric(
+    model: TransformersModel,
+    metric: metrics.Metric | None,
+    towards: str | None,
+    against: str | None,
+) -> metrics.Metric:
+    if metric is not None and towards is None and against is None:
+        return metric
+    if metric is None and towards is not None and against is not None:
+        return metrics.logit_difference(model, towards, against)
+    raise InputError(
+        f"gradients was given metric={brief(metric)}, towards={towards!r} and "
+        f"against={against!r}. Give a metric, or both words and no metric."
+    )
+
+
+def _of_batch(
     model: TransformersModel,
     transcripts: xr.Dataset,
     kept: np.ndarray,
-    layers: list[int],
-    words: tuple[int, int],
-) -> np.ndarray:
-    made = batching.batch(model, transcripts)
-    index, _ = flat_index(model, transcripts, kept, made)
-    options = {"use_cache": False, **remote_options(model)}
-    towards, against = words
+    begins: np.ndarray | None,
+    rows: list[int],
+    asked: _Asked,
+) -> Float[np.ndarray, "kept layer dim"]:
+    chosen = transcripts.isel(prompt=rows)
+    made = batching.batch(model, chosen)
+    index, _ = flat_index(model, chosen, kept[rows], made)
+    places, layers = torch.as_tensor(rows), asked.layers
+    result = backward(model, made, places, asked.judge, layers, "residual")
+    at = index.to(result.values[0].device)
+    own = [value.flatten(0, 1)[at].float() for value in result.values]
+    slopes = [slope.flatten(0, 1)[at].float() for slope in result.slopes]
+    ends = [torch.zeros_like(value) for value in own]
+    if begins is not None:
+        stored = torch.as_tensor(begins[rows][kept[rows]]).to(at.device)
+        ends = [stored[:, n].to(value) for n, value in enumerate(own)]
+    if asked.steps is not None:
+        slopes = along(model, made, places, asked.judge, layers, at, (ends, own), asked.steps)
+    if asked.times_input:
+        triples = zip(slopes, own, ends, strict=True)
+        slopes = [slope * (value - end) for slope, value, end in triples]
+    return torch.stack([slope.cpu() for slope in slopes], 1).numpy()
+
+
+@dataclass(frozen=True)
+class Backward:
+    """By layer (row, column, dim): the values at a site, the metric's gradient; a number a row."""
+
+    values: list[torch.Tensor]
+    slopes: list[torch.Tensor]
+    scores: Float[torch.Tensor, row]
+
+
+def backward(
+    model: TransformersModel,
+    made: Batch,
+    rows: torch.Tensor,
+    judge: metrics.Judge,
+    layers: Sequence[int],
+    site: str,
+) -> Backward:
+    """One forward and its way back: each row's metric, with respect to a site of each layer."""
+    options = {"use_cache": False, **judge.options(model), **remote_options(model)}
     with torch.enable_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
-        saved = nnsight.save([])
-        values = [sites.read(model, layer, "residual") for layer in layers[:1]]
-        # the weights need no gradients: the graph begins at the first value that is asked for
-        values[0].requires_grad_()
-        values += [sites.read(model, layer, "residual") for layer in layers[1:]]
-        logits = read_logits(model)[:, -1].float()
-        rise = (logits[:, towards] - logits[:, against]).sum()
-        with rise.backward():
-            for value in reversed(values):
-                flat = value.grad.flatten(0, 1)  # type: ignore[union-attr]
-                saved.append(flat.index_select(0, index.to(flat.device)).float())
-    return torch.stack([value.cpu() for value in reversed(saved)], 1).numpy()
+        saved = nnsight.save(list(_slopes(model, made, rows, judge, layers, site)))
+    values, slopes, scores = saved
+    return Backward(values, slopes, scores)
+
+
+def _slopes(
+    model: TransformersModel,
+    made: Batch,
+    rows: torch.Tensor,
+    judge: metrics.Judge,
+    layers: Sequence[int],
+    site: str,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+    values, residual = {}, None
+    for layer in sorted({*layers, *([] if judge.layer is None else [judge.layer])}):
+        if layer in layers:
+            values[layer] = sites.read(model, layer, site)
+            # the weights need no gradients: the graph begins at the first value asked for
+            values[layer].requires_grad_()
+        if layer == judge.layer:
+            residual = sites.read(model, layer, "residual")
+    scores = judge.read(model, made, rows, residual)
+    ordered = [values[layer] for layer in layers]
+    slopes = list(torch.autograd.grad(scores.sum(), ordered))
+    return [value.detach() for value in ordered], slopes, scores.detach()
