@@ -1,1 +1,1 @@
-"""Patching between prompts: what one run's activations change in another, measured or by gradients."""
+"""Patching between prompts: what activations of one run change in another."""

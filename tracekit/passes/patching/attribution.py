@@ -10,7 +10,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.passes.patching.pair import Group, Pairs, ask
-from tracekit.passes.readouts.gradients import KEPT_ACTIVATIONS, backward
+from tracekit.passes.readouts.gradients import KEPT_ACTIVATIONS, backward, require_steps
 from tracekit.passes.readouts.metrics import Metric
 from tracekit.passes.readouts.path import along
 from tracekit.transcripts.selection import Tokens
@@ -44,6 +44,7 @@ def attribution_patching(
     >>> attribution_patching(model, asked, other, metric=metric, layers=[4, 8]).dims
     ('site', 'layer', 'token', 'prompt')
     """
+    require_steps(steps)
     asked = ask(model, runs, sources, metric, layers, tokens, source_tokens, sites)
     shape = (len(asked.sites), len(asked.layers), *asked.places.at.shape)
     values, scores = np.full(shape, np.nan), np.full((2, shape[2]), np.nan)

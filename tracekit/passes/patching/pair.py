@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import nnsight
@@ -20,13 +20,13 @@ from tracekit.model.load import model_provenance
 from tracekit.passes import batching
 from tracekit.passes.patching.places import Places, pairs
 from tracekit.passes.readouts.metrics import Judge, Metric, judge
-from tracekit.transcripts.selection import Tokens
 from tracekit.passes.starting import Residual, require_local
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.selection import Tokens
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Pairs:
         name: str,
         how: dict[str, object],
     ) -> xr.DataArray:
-        """(site, layer, token, prompt) with the metric of the runs and of the sources themselves."""
+        """(site, layer, token, prompt), with the metric of both sides as they are."""
         coords = {
             **self.places.coordinates(self.runs, self.sources),
             "site": list(self.sites),
@@ -106,9 +106,10 @@ def ask(
         raise InputError(
             f"sites={list(chosen)} was asked for; give some of {list(sites.SITES)}, each once."
         )
-    wanted = [sites.check_layers(model, listed(layers), site) for site in chosen][0]
-    judged = judge(model, runs, metric)
-    if wanted[0] == -1 or judged.layer is not None and wanted[-1] > judged.layer:
+    for site in chosen:
+        wanted = sites.check_layers(model, listed(layers), site)
+    places, judged = pairs(runs, sources, tokens, source_tokens), judge(model, runs, metric)
+    if wanted[0] == -1 or (judged.layer is not None and wanted[-1] > judged.layer):
         raise InputError(
             f"Layers {wanted} were asked for; patches go into the blocks 0 to "
             f"{len(model.layers) - 1}, and no deeper than what the metric reads"
@@ -122,7 +123,7 @@ def ask(
         source_judge=judge(model, sources, metric),
         layers=wanted,
         sites=chosen,
-        places=pairs(runs, sources, tokens, source_tokens),
+        places=places,
     )
 
 
@@ -162,7 +163,15 @@ class Group:
         return saved
 
 
-def _read(model, made, rows, judge, layers, wanted, taken):  # type: ignore[no-untyped-def]
+def _read(
+    model: TransformersModel,
+    made: Batch,
+    rows: torch.Tensor,
+    judge: Judge,
+    layers: Sequence[int],
+    wanted: Sequence[str],
+    taken: Callable[[Residual], torch.Tensor],
+) -> tuple[dict[tuple[str, int], torch.Tensor], torch.Tensor]:
     values, residual = {}, None
     # in a block attention comes before the mlp, and what it puts out last
     ordered = sorted(wanted, key=["attention", "mlp", "residual"].index)

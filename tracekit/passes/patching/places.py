@@ -10,8 +10,8 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from tracekit.errors import InputError
-from tracekit.transcripts.selection import Tokens, kept_tokens
 from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.selection import Tokens, kept_tokens
 
 
 @dataclass(frozen=True)

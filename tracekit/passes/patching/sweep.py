@@ -15,12 +15,13 @@ from nnsight import TransformersModel
 from tracekit.edits.positions import rows_of
 from tracekit.model import head, sites
 from tracekit.model.load import device_of
+from tracekit.model.record import origin
 from tracekit.passes import batching
 from tracekit.passes.patching.pair import Group, Pairs, ask
 from tracekit.passes.readouts.metrics import Judge, Metric
-from tracekit.transcripts.selection import Tokens
 from tracekit.passes.starting import Start, begin, put, skips
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.selection import Tokens
 
 # tokens of a forward of patched rows on a CPU; of one that takes no deeper layer's rows, which
 # would begin lower than they need
@@ -110,10 +111,11 @@ def _patched(
     size = max((budget or _budget(asked.model)) // start.made.input_ids.shape[1], 1)
     least = max(LEAST // start.made.input_ids.shape[1], 1)
     for chunk in _chunks(group.there.numpy(), len(asked.layers), size, least):
-        for part, found in batching.run(
-            chunk, lambda part: _forward(asked, group, start, site, taken, np.asarray(part))
+        for part, found in batching.over(
+            [list(range(len(chunk)))],
+            lambda part, chunk=chunk: _forward(asked, group, start, site, taken, chunk[part]),  # type: ignore[misc]
         ):
-            yield np.asarray(part), found.cpu().numpy()
+            yield chunk[part], found.cpu().numpy()
 
 
 def _chunks(
@@ -134,7 +136,7 @@ def _chunks(
 
 
 def _budget(model: TransformersModel) -> int:
-    if device_of(model).type == "cuda" or "padding" in batching.origin(model).refused:
+    if device_of(model).type == "cuda" or "padding" in origin(model).refused:
         return batching.default_budget(model, parts=2)
     return CPU_BUDGET
 

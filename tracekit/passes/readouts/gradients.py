@@ -23,12 +23,12 @@ from tracekit.passes.forward import flat_index
 from tracekit.passes.labelling import wrap
 from tracekit.passes.readouts import metrics
 from tracekit.passes.readouts.path import along, baselines
-from tracekit.transcripts.selection import Tokens, kept_tokens
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.selection import Tokens, kept_tokens
 
 # every block's activations are kept for the way back
 KEPT_ACTIVATIONS = 8
@@ -115,12 +115,17 @@ class _Asked:
 
     def require(self) -> None:
         require_before(self.judge, self.layers)
-        if self.steps is not None and self.steps < 1:
-            raise InputError(f"steps={self.steps} was asked for; give 1 or more, such as 16.")
+        require_steps(self.steps)
 
     def how(self) -> dict[str, int]:
         made = {"times_input": int(self.times_input), "steps": self.steps or 0}
         return {name: value for name, value in made.items() if value}
+
+
+def require_steps(steps: int | None) -> None:
+    """Errors: `ValueError` for a path of no steps."""
+    if steps is not None and steps < 1:
+        raise InputError(f"steps={steps} was asked for; give 1 or more, such as 16, or None.")
 
 
 def require_before(judge: metrics.Judge, layers: Sequence[int]) -> None:

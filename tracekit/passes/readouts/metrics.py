@@ -34,6 +34,7 @@ class LogitDifference:
     def __call__(
         self, logits: Float[torch.Tensor, "row vocabulary"], rows: Int[torch.Tensor, row]
     ) -> Float[torch.Tensor, row]:
+        """The difference in each row, in nats; `rows` are the rows' places among the prompts."""
         if len(self.towards) == 1:
             rows = torch.zeros_like(rows)
         pair = torch.stack([self.towards[rows], self.against[rows]], 1)

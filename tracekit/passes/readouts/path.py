@@ -1,4 +1,4 @@
-"""Gradients along a path: a layer's residuals move in a straight line, and the gradients are met."""
+"""Gradients along a path: a layer's residuals move in a straight line."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 import tracekit as tk
-from tests.support.oracles import reference
+from tests.support.oracles import one_by_one, reference
 from tracekit.passes.readouts.logits import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
@@ -88,3 +88,99 @@ def test_words_that_cannot_be_told_apart_are_refused(tiny_llama: Any, runs: xr.D
         tk.gradients(tiny_llama, runs, towards=" cat", against=" cat")
     with pytest.raises(ValueError, match="blocks 0 to"):
         tk.gradients(tiny_llama, runs, [99], **WORDS)
+
+
+def rows_of(runs: xr.Dataset) -> list[list[int]]:
+    return [[i for i in row if i >= 0] for row in runs.token_id.values.tolist()]
+
+
+def same(ours: np.ndarray, plain: torch.Tensor) -> None:
+    """They agree, and a hundredth more of it would be seen."""
+    scale = float(plain.abs().max())
+    np.testing.assert_allclose(ours, plain.numpy(), atol=2e-4 * scale)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(ours, 1.01 * plain.numpy(), atol=2e-4 * scale)
+
+
+def test_of_a_pair_a_row_with_an_adapter_on(
+    tiny_llama: Any, tiny_folder: Any, tiny_lora: Any, runs: xr.Dataset
+) -> None:
+    metric = tk.logit_difference(tiny_llama, [" cat", " yes"], [" mat", " no"])
+    with tk.adapter(tiny_llama, str(tiny_lora)):
+        found = tk.gradients(tiny_llama, runs, [0, 2], metric=metric, tokens="all")
+    bare = tk.gradients(tiny_llama, runs, [0, 2], metric=metric, tokens="all")
+    theirs = reference.load(tiny_folder, lora=tiny_lora)
+    for n, ids in enumerate(rows_of(runs)):
+        score = lambda out, n=n: metric(out.logits[:, -1], torch.tensor([n]))[0]
+        for layer in (0, 2):
+            _, slope = one_by_one.slopes(theirs, ids, "residual", layer, score)
+            same(found.isel(prompt=n).sel(layer=layer).dropna("token").values, slope)
+    assert float(abs(found - bare).max()) > 1e-3
+
+
+def test_of_the_responses_own_ids_and_of_a_probe(tiny_llama: Any, tiny_folder: Any) -> None:
+    runs = tk.encode(tiny_llama, TEXTS, ["Yes, it is so.", "No."])
+    direction = np.linspace(-1, 1, 32).astype(np.float32)
+    probe = xr.DataArray(direction, dims="dim", coords={"layer": 2})
+    theirs = reference.load(tiny_folder)
+    own = tk.gradients(tiny_llama, runs, [0, 1], metric="logprob", tokens="all")
+    probed = tk.gradients(tiny_llama, runs, [0, 1], metric=probe, tokens="all")
+    for n, ids in enumerate(rows_of(runs)):
+        begin = int(runs.prompt_length[n])
+
+        def said(out: Any, ids: list[int] = ids, begin: int = begin) -> torch.Tensor:
+            scores = torch.log_softmax(out.logits[0, :-1], -1)
+            return scores[range(len(ids) - 1), ids[1:]][begin - 1 :].sum()
+
+        def read(out: Any, begin: int = begin) -> torch.Tensor:
+            return (out.hidden_states[3][0, begin:] @ torch.from_numpy(direction)).mean()
+
+        for layer in (0, 1):
+            for found, score in ((own, said), (probed, read)):
+                _, slope = one_by_one.slopes(theirs, ids, "residual", layer, score)
+                same(found.isel(prompt=n).sel(layer=layer).dropna("token").values, slope)
+
+
+def test_times_input_and_along_a_path_add_up(
+    tiny_llama: Any, tiny_folder: Any, tiny_lora: Any, runs: xr.Dataset
+) -> None:
+    metric = tk.logit_difference(tiny_llama, *WORDS.values())
+    given: dict[str, Any] = {"metric": metric, "tokens": slice(-3, -1), "times_input": True}
+    own = tk.capture(tiny_llama, runs, [-1, 1], tokens="all", progress=False)
+    with tk.adapter(tiny_llama, str(tiny_lora)):
+        begins = tk.capture(tiny_llama, runs, [-1, 1], tokens="all", progress=False)
+    plain = tk.gradients(tiny_llama, runs, [-1, 1], **given)
+    slopes = tk.gradients(tiny_llama, runs, [-1, 1], **{**given, "times_input": False})
+    np.testing.assert_allclose(plain, slopes * own.sel(token=slopes.token), atol=1e-6)
+    path = tk.gradients(tiny_llama, runs, [-1, 1], steps=24, baseline=begins, **given)
+    theirs = reference.load(tiny_folder)
+    for n, ids in enumerate(rows_of(runs)):
+        score = lambda logits: metric(logits[None], torch.tensor([0]))[0]
+        source = torch.from_numpy(begins.sel(layer=1).isel(prompt=n).dropna("token").values)
+        pairs = [(len(ids) + k, len(ids) + k) for k in range(-3, 0)]
+        there = one_by_one.patched(theirs, ids, source, "residual", 1, pairs, score)
+        here = one_by_one.patched(theirs, ids, source, "residual", 1, [], score)
+        whole = float(path.sel(layer=1).isel(prompt=n).sum())
+        assert whole == pytest.approx(here - there, abs=2e-3)
+        assert abs(float(plain.sel(layer=1).isel(prompt=n).sum()) - whole) > 1e-2
+    assert not np.allclose(path.sel(layer=-1), path.sel(layer=1), atol=1e-2, equal_nan=True)
+
+
+def test_metrics_and_paths_that_do_not_fit_are_refused(
+    tiny_llama: Any, runs: xr.Dataset, found: xr.DataArray
+) -> None:
+    def refused(match: str, *layers: Any, **given: Any) -> None:
+        with pytest.raises(ValueError, match=match):
+            tk.gradients(tiny_llama, runs, *layers, **given)
+
+    probe = found.isel(prompt=0, token=-1).sel(layer=1)
+    refused(r"Layers \[2, 3\] .* the probe reads layer 1", [1, 2, 3], metric=probe)
+    refused(r"one direction of 32 dims", metric=probe.drop_vars("layer"))
+    refused(r"needs a tensor of shape \(2,\)", metric=lambda logits: logits)
+    refused(r"Give a metric, or both words", towards=" cat")
+    refused(r"Give a metric, or both words", metric=probe, **WORDS)
+    refused(r"give steps= too", baseline=found, **WORDS)
+    refused(r"steps=0", steps=0, **WORDS)
+    refused(r"lacks \d+ of", [1], steps=2, baseline=found.isel(token=[0]), tokens="all", **WORDS)
+    other = found.sel(layer=[2])
+    refused(r"Layers \[1\] .* not in the array", [1], steps=2, baseline=other, **WORDS)
