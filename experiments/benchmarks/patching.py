@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.patching [--model MODEL] [--rounds 5]
 
-Three arms in one process, paired by round, in another order each round: hooks on the bare module,
-one forward a patch, with all logits and with those of the last token alone; and
+Two arms in one process, paired by round, in another order each round: hooks on the bare module,
+one forward a patch (with the logits of the last token alone, and no cache), and
 `tk.activation_patching`. The prompts have 20 tokens, so a model of 30 blocks makes 600 patches.
 The values of all arms are compared, and each arm's peak memory above the model is measured once.
 """
@@ -38,9 +38,6 @@ def main() -> None:
     metric = tk.logit_difference(model, " Mary", " John")
     arms: dict[str, Callable[[], torch.Tensor]] = {
         "plain hooks, one by one": lambda: _one_by_one(model, runs, sources, metric),
-        "the same, last logits alone": lambda: _one_by_one(
-            model, runs, sources, metric, logits_to_keep=1
-        ),
         "tk.activation_patching": lambda: _together(model, runs, sources, metric),
     }
     found, memory = {}, {}
@@ -63,13 +60,12 @@ def _ids(runs: xr.Dataset) -> list[int]:
     return [n for n in runs.token_id.values[0].tolist() if n >= 0]
 
 
-def _one_by_one(
-    model: Any, runs: xr.Dataset, sources: xr.Dataset, metric: Any, **settings: Any
-) -> torch.Tensor:
+def _one_by_one(model: Any, runs: xr.Dataset, sources: xr.Dataset, metric: Any) -> torch.Tensor:
     ids, others = _ids(runs), _ids(sources)
     module, row = model._module, torch.zeros(1, dtype=torch.long)
     base, device = len(model.layers), module.device
     rows = torch.tensor([ids], device=device)
+    settings = {"use_cache": False, "logits_to_keep": 1}
     scores = torch.empty(base, len(ids))
     stored: dict[int, torch.Tensor] = {}
     for layer in range(base):
@@ -83,7 +79,7 @@ def _one_by_one(
                 return value
 
             with torch.no_grad(), one_by_one.changed(module, layer, "residual", change):
-                logits = module(input_ids=rows, use_cache=False, **settings).logits[:, -1]
+                logits = module(input_ids=rows, **settings).logits[:, -1]
             scores[layer, column] = metric(logits, row)[0].float().cpu()
     return scores
 

@@ -12,7 +12,7 @@ from nnsight import TransformersModel
 from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
-from tracekit.model import head, sites
+from tracekit.model import head, parts
 from tracekit.model.record import origin
 from tracekit.transcripts.padded import Batch
 
@@ -46,8 +46,8 @@ def put(model: TransformersModel, layer: int, site: str, value: torch.Tensor) ->
         model.layers[0].input = value
         return
     block = model.layers[layer]
-    envoy = block if site == "residual" else sites.part(block, site)
-    envoy.output = sites.with_first(envoy.output, value)
+    envoy = block if site == "residual" else parts.part(block, site)
+    envoy.output = parts.with_first(envoy.output, value)
 
 
 def begin(model: TransformersModel, layer: int, residual: Residual, skips: bool) -> None:

@@ -39,8 +39,8 @@ def attribution_patching(
 
     Errors: as `activation_patching`.
 
-    >>> asked, other = (tk.encode(model, [f"{x} is in"], template="raw") for x in ("Rome", "Bonn"))
-    >>> metric = tk.logit_difference(model, " Italy", " Germany")
+    >>> asked, other = (tk.encode(model, [f"{x} is in"], template="raw") for x in ("Rome", "Paris"))
+    >>> metric = tk.logit_difference(model, " Italy", " France")
     >>> attribution_patching(model, asked, other, metric=metric, layers=[4, 8]).dims
     ('site', 'layer', 'token', 'prompt')
     """

@@ -28,6 +28,9 @@ from tracekit.transcripts.encode import ids_hash
 from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.selection import Tokens
 
+# what a block adds to the stream, in the order in which it is made
+SITES = ("attention", "mlp", "residual")
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -102,9 +105,9 @@ def ask(
     tensors.require_transcripts(runs)
     tensors.require_transcripts(sources)
     chosen = (named_sites,) if isinstance(named_sites, str) else tuple(named_sites)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(sites.SITES):
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(SITES):
         raise InputError(
-            f"sites={list(chosen)} was asked for; give some of {list(sites.SITES)}, each once."
+            f"sites={list(chosen)} was asked for; give some of {list(SITES)}, each once."
         )
     for site in chosen:
         wanted = sites.check_layers(model, listed(layers), site)
@@ -173,8 +176,7 @@ def _read(
     taken: Callable[[Residual], torch.Tensor],
 ) -> tuple[dict[tuple[str, int], torch.Tensor], torch.Tensor]:
     values, residual = {}, None
-    # in a block attention comes before the mlp, and what it puts out last
-    ordered = sorted(wanted, key=["attention", "mlp", "residual"].index)
+    ordered = sorted(wanted, key=SITES.index)
     for layer in sorted({*layers, *([] if judge.layer is None else [judge.layer])}):
         for site in ordered if layer in layers else ():
             values[site, layer] = taken(sites.read(model, layer, site))

@@ -56,8 +56,8 @@ def activation_patching(
     Errors: `ValueError` for unequal numbers of prompts or of tokens, for layers, sites and tokens
     that are not there, and for a metric of another shape.
 
-    >>> asked, other = (tk.encode(model, [f"{x} is in"], template="raw") for x in ("Rome", "Bonn"))
-    >>> metric = tk.logit_difference(model, " Italy", " Germany")
+    >>> asked, other = (tk.encode(model, [f"{x} is in"], template="raw") for x in ("Rome", "Paris"))
+    >>> metric = tk.logit_difference(model, " Italy", " France")
     >>> activation_patching(model, asked, other, metric=metric, layers=[4, 8]).dims
     ('site', 'layer', 'token', 'prompt')
     """
