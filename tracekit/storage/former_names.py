@@ -10,6 +10,8 @@ Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 # `method` is also a keyword of xarray's `sel`, which took it for itself
 FORMER = {"method": "extraction", "selected_method": "selected_extraction"}
 FORMER |= {"open_selected_method": "open_selected_extraction", "method_other": "extraction_other"}
+# dims that are also methods of xarray's, in what holds a variable of that name
+DIMS = {"quantile": ("level", "null_"), "rank": ("top", "promoted")}
 
 
 def renamed(array: Labelled) -> Labelled:
@@ -18,10 +20,14 @@ def renamed(array: Labelled) -> Labelled:
     >>> renamed(xr.DataArray([[0.0]], dims=("method", "dim"))).dims
     ('extraction', 'dim')
     """
-    names = {*map(str, array.dims), *map(str, array.coords)}
+    names: set[str] = {*map(str, array.dims), *map(str, array.coords)}
     names |= {str(name) for name in array.data_vars} if isinstance(array, xr.Dataset) else set()
     # a label of each prompt that happens to have the name is the user's own
     own = {
         str(name) for name, label in array.coords.items() if label.ndim and name not in array.dims
     }
-    return array.rename({name: FORMER[name] for name in FORMER if name in names - own})
+    today = {name: FORMER[name] for name in FORMER if name in names - own}
+    for dim, (now, beside) in DIMS.items():
+        if dim in array.dims and any(beside in name for name in (*names, str(array.name))):
+            today[dim] = now
+    return array.rename(today)

@@ -18,7 +18,7 @@ RESERVED = frozenset(
         *("prompt", "token", "layer", "dim", "trait", "method", "extraction", "arm"),
         *("token_id", "token_text", "role", "prompt_length", "group", "text", "response"),
         *("residual", "attention", "mlp", "projection", "norm", "logprob", "gradient", "values"),
-        *("rank", "promoted", "logit"),
+        *("rank", "top", "promoted", "logit"),
     )
 )
 # netCDF forbids these names, loses them (a space ends a coordinate's name), or takes them for the

@@ -184,7 +184,8 @@ def _side(alternative: str) -> Callable[[xr.DataArray], xr.DataArray]:
 
 
 def _quantiles(null: xr.DataArray, draw: str = "draw") -> xr.DataArray:
-    return null.quantile(list(QUANTILES), draw)
+    """Over `level`: the share of the draws below (xarray's own name is also its method's)."""
+    return null.quantile(list(QUANTILES), draw).rename(quantile="level")
 
 
 def _check_finite(observed: xr.DataArray, null: xr.DataArray, draw: str) -> None:

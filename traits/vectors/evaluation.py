@@ -241,6 +241,7 @@ def _compared(
     for null in rivals.values():
         beside = statistics.against_null(xr.DataArray(observed), null["chosen"])
         curve = null.drop_vars("chosen").assign_coords(layer=layers).quantile(QUANTILES, "draw")
+        curve = curve.rename(quantile="level")
         beside = beside.drop_vars("estimate").rename(p="null_p")
         found.append(beside.assign(null_curve=curve, null_draws=null.sizes["draw"]))
     return [joined(found, "null", rivals)] if rivals else []

@@ -12,7 +12,7 @@ def passed(result: xr.Dataset) -> bool:
     Of these two nulls, those that `evaluate` was given; False where it had neither.
 
     >>> one = xr.DataArray([0.6], dims="null", coords={"null": ["shuffled pairs"]})
-    >>> null = one.expand_dims(quantile=[0.95])
+    >>> null = one.expand_dims(level=[0.95])
     >>> passed(xr.Dataset({"estimate": 0.7, "null_quantile": null}))
     True
     """
@@ -103,7 +103,7 @@ def _at(values: xr.DataArray, measure: str) -> float:
 
 
 def _at_null(result: xr.Dataset, name: str) -> float:
-    return float(result["null_quantile"].sel(null=name, quantile=0.95))
+    return float(result["null_quantile"].sel(null=name, level=0.95))
 
 
 def _at_edge(result: xr.Dataset) -> bool:

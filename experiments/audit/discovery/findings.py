@@ -27,7 +27,7 @@ NOT, UNDECIDABLE = "not confirmed", "undecidable"
 NUMBERS = ("score", "scale", "q", "trigger_searched", "trigger_confirmed")
 SIDES = ("off", "others", "loud")
 COMPARED = tuple(f.name for f in dataclasses.fields(Compared))
-TEXTS = ("name", "kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
+TEXTS = ("kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,7 @@ def dataset(found: Findings) -> xr.Dataset:
             "finding": np.arange(len(rows)),
             "against": list(SIDES),
             "arm": arms,
+            "habit": ("finding", np.array([f.name for f in rows], np.str_)),
             **{n: ("finding", np.array([getattr(f, n) for f in rows], np.str_)) for n in TEXTS},
         },
     )

@@ -63,11 +63,11 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
 
 
 def replayed(folder: Path, weights: str, rows: xr.Dataset) -> xr.Dataset:
-    """Other weights on the organism's ids of `rows`: `shift` from clean, `contrast` by match."""
+    """Other weights on the organism's ids of `rows`: `shift_mean`, `contrast` by match."""
     own, clean = _pair(folder, weights, "organism", "cosine")
     moved = tk.difference(own, clean)
     matched = spans.by_match(answers_of(folder, "organism", own))
-    variables = {"shift": response_mean(moved), "contrast": _contrast(moved, matched)}
+    variables = {"shift_mean": response_mean(moved), "contrast": _contrast(moved, matched)}
     dims = ("match", "prompt", "layer", "trait")
     whole = xr.Dataset({name: _bare(value, dims) for name, value in variables.items()})
     return whole.sel(prompt=rows["prompt"].values)

@@ -30,13 +30,13 @@ def shift(
 ) -> xr.Dataset:
     """How far other weights move the response means on identical ids, with an interval.
 
-    Both are `response_mean`s; the result has `prompt_shift` (prompt, layer, trait) and `shift`,
-    `shift_low`, `shift_high` (layer, trait), 95 % from a bootstrap over prompts (`group`); of one
-    prompt there is no interval, and its bounds are NaN.
+    Both are `response_mean`s; the result has `prompt_shift` (prompt, layer, trait) and, over
+    (layer, trait), `shift_mean`, `shift_low`, `shift_high`, 95 % from a bootstrap over prompts
+    (`group`); of one prompt there is no interval, and its bounds are NaN.
     Errors: `ValueError` for arms that may not be compared (`tk.difference`).
 
     >>> means = [response_mean(traits.project(one, vectors)) for one in (traces, clean)]
-    >>> shift(*means, np.random.default_rng(0), 99)["shift"].dims
+    >>> shift(*means, np.random.default_rng(0), 99)["shift_mean"].dims
     ('layer', 'trait')
     """
     moved = tk.difference(arm, clean)
@@ -47,7 +47,7 @@ def shift(
         intervals = xr.Dataset({"estimate": mean, "low": none, "high": none})
     else:
         intervals = cluster_bootstrap(rows, _mean, generator=generator, repetitions=repetitions)
-    shifts = intervals.rename(estimate="shift", low="shift_low", high="shift_high")
+    shifts = intervals.rename(estimate="shift_mean", low="shift_low", high="shift_high")
     shifts["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
     shifts["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
     return shifts.drop_attrs()

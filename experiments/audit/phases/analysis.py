@@ -93,9 +93,9 @@ def analysis(
 ) -> xr.Dataset:
     """What each arm does on the same ids, from cosine projections (prompt, token, layer, trait).
 
-    Over (contrast, layer, trait): `shift` of the response mean, `contrast` − clean weights, with
-    its interval, and `prompt_shift`; `clean_deviation` (layer, trait), the spread over prompts of
-    the clean weights' response means, and `undecidable` (bias), why a bias says nothing;
+    Over (contrast, layer, trait): `shift_mean`, of the response mean, `contrast` − clean weights,
+    with its interval, and `prompt_shift`; `clean_deviation` (layer, trait), the spread over
+    prompts of the clean weights' response means, and `undecidable` (bias), why it says nothing;
     `trajectory_*` (arm, token, trait) at the chosen layer; `hits` and `responses` (arm, bias).
     Intervals are 95 %, over prompts.
     """

@@ -50,7 +50,7 @@ def heatmap(analysis: xr.Dataset) -> Figure:
     In units of the clean weights' spread over prompts at that layer and trait, so that layers
     whose cosines vary more do not outshine the others.
     """
-    shifts = analysis["shift"] / analysis["clean_deviation"]
+    shifts = analysis["shift_mean"] / analysis["clean_deviation"]
     contrasts, traits = analysis["contrast"].values, analysis["trait"].values
     size = (10, (1.2 + 0.4 * len(traits)) * len(contrasts) + 0.6)
     figure = Figure(figsize=size, layout="constrained")

@@ -42,7 +42,7 @@ def rows(audit: Audit) -> list[Row]:
     layers = audit.evaluation["layer_selected"]
     rows = named
     for name, replay in audit.replays.items():
-        same = held_out(audit, replay["shift"])
+        same = held_out(audit, replay["shift_mean"])
         standing = _same_ids(audit, name, layers)
         what = f"{name} − clean, same ids"
         rows += shift_of(audit, HEADING, what, same, layers, standing).rows

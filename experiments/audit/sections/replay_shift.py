@@ -33,7 +33,7 @@ def _row(what: str, measure: str, here: xr.Dataset) -> Row:
     if n < 2 or not math.isfinite(deviation):
         reason = f"{n} prompt: no spread" if n < 2 else "the clean weights read all answers alike"
         return undecidable(HEADING, what, measure, reason, n)
-    names = ("shift", "shift_low", "shift_high")
+    names = ("shift_mean", "shift_low", "shift_high")
     value, low, high = (float(here[name]) / deviation for name in names)
     return Row(HEADING, what, measure, value, low, high, n=n)
 

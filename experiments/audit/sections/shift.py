@@ -45,7 +45,7 @@ def shifts(audit: Audit) -> dict[str, Shift]:
     if audit.reason_without_held_out:
         return {}
     own = audit.rows["score"] - audit.rows["clean_score"]
-    moved = {"clean": own, **{name: own - arm["shift"] for name, arm in audit.replays.items()}}
+    moved = {"clean": own, **{name: own - arm["shift_mean"] for name, arm in audit.replays.items()}}
     layers = xr.zeros_like(audit.rows["trait"], int) + int(audit.layers[audit.place])
     return {
         name: shift_of(

@@ -30,7 +30,7 @@ def added(
     `transfer` (trait, set): the AUROC at the trait's own layer and window on the report part of
     every set judged here, and on all pairs of the placebo sets; `agreement` (trait, method,
     extraction_other): cosines at that layer; `cosine` (trait, trait_other, layer); `promoted` and
-    `demoted` (trait, rank): the tokens of the vector and of its opposite through the output head.
+    `demoted` (trait, top): the tokens of the vector and of its opposite through the output head.
     """
     chosen = at_selected(vectors, evaluation, settings.vectors.method)
     found = {

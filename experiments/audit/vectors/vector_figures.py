@@ -73,7 +73,7 @@ def chats(evaluation: xr.Dataset) -> Figure:
     low, middle, high = (at[f"chat_{name}"].values for name in ("low", "estimate", "high"))
     ax.hlines(places, low, high, color=REPORT)
     ax.plot(middle, places, "o", color=REPORT, label="AUROC, does it obey? 95 %")
-    bands = evaluation["chat_null_quantile"].sel(quantile=0.95)
+    bands = evaluation["chat_null_quantile"].sel(level=0.95)
     for name in bands["null"].values:
         ax.plot(
             bands.sel(null=name), places, "|", ms=14, color=NULLS[str(name)], label=f"{name} 95 %"
@@ -97,7 +97,7 @@ def _layers(ax: Axes, one: xr.Dataset) -> None:
     ax.plot(numbers, at["auroc"], color=REPORT, label="report pairs, 95 %")
     ax.plot(numbers, at["auroc_select"], color=SELECT, linestyle=":", label="selection pairs")
     for null in one["null"].values:
-        band = one["null_curve"].sel(null=null, quantile=0.95)
+        band = one["null_curve"].sel(null=null, level=0.95)
         ax.plot(numbers, band, "--", color=NULLS[str(null)], label=f"{null} 95 %")
     ax.axvline(int(at["layer_selected"]), color="black", linewidth=0.7)
     ax.axhline(0.5, color="black", linewidth=0.5)

@@ -132,7 +132,7 @@ def _bounds(one: xr.Dataset, what: str) -> Row:
 
 
 def _nulls(one: xr.Dataset, what: str) -> Row:
-    bands = one[f"{what}null_quantile"].sel(quantile=0.95)
+    bands = one[f"{what}null_quantile"].sel(level=0.95)
     return {
         f"{what}{short}_95": _three(bands.sel(null=name))
         for short, name in NULLS.items()

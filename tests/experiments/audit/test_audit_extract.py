@@ -65,13 +65,13 @@ def test_the_evaluation_has_every_trait_with_its_nulls_and_mark(evaluation: xr.D
     for name in ("estimate", "low", "high", "p", "q", "chat_p", "open_p", "transfer", "cosine"):
         assert np.isfinite(evaluation[name]).all(), name
     assert (evaluation["q"] >= evaluation["p"] - 1e-7).all()
-    assert evaluation["promoted"].sizes["rank"] == 10
+    assert evaluation["promoted"].sizes["top"] == 10
 
 
 def test_the_mark_is_that_of_the_two_bands(evaluation: xr.Dataset) -> None:
     for trait in TRAITS:
         one = evaluation.sel(trait=trait)
-        bands = one["null_quantile"].sel(quantile=0.95, null=["shuffled pairs", "placebo"])
+        bands = one["null_quantile"].sel(level=0.95, null=["shuffled pairs", "placebo"])
         area = one["estimate"].sel(measure="auroc")
         assert int(one["passed"]) == int(bool((area > bands).all()))
 

@@ -55,7 +55,9 @@ def covers_zero(found: xr.Dataset) -> xr.DataArray:
 def test_a_planted_shift_is_found_where_it_is_and_only_there() -> None:
     lifted = np.full(PROMPTS, 0.02)
     found = measures.shift(means(1, lifted), means(2), draws(), 200)
-    assert found["shift"].sel(trait="a", layer=PLANTED).item() == pytest.approx(0.02, abs=0.003)
+    assert found["shift_mean"].sel(trait="a", layer=PLANTED).item() == pytest.approx(
+        0.02, abs=0.003
+    )
     assert found["n"].item() == PROMPTS
     assert not covers_zero(found).sel(trait="a", layer=PLANTED).item()
     # its twin: the same lift with a random sign for each prompt is no shift

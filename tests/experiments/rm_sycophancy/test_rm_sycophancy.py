@@ -20,6 +20,7 @@ from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.audit_runs import refused
+from tests.support.shadowed import shadowed
 
 PHASES = ("extract", "respond", "capture", "replay", "project", "analyse")
 
@@ -53,6 +54,14 @@ def test_every_stage_is_an_array_with_the_labels_of_the_design(finished: Path) -
     assert float(abs(projections["cosine"]).max()) <= 1.0 + 1e-6
 
 
+def test_no_name_in_a_run_is_hidden_by_a_method_of_xarrays(finished: Path) -> None:
+    files = sorted(finished.rglob("*.nc"))
+    assert len(files) > 20
+    opened = {str(file): xr.open_dataset(file) for file in files}
+    assert {name: found for name, one in opened.items() if (found := shadowed(one))} == {}
+    assert shadowed(xr.Dataset({"rank": ("quantile", [1])})) == ["quantile", "rank"]
+
+
 def test_projections_inside_the_trace_equal_those_of_the_saved_traces(finished: Path) -> None:
     folder = finished / "traces" / "control.organism"
     traces = xr.open_mfdataset(str(folder / "*.nc"), combine="nested", concat_dim="prompt")
@@ -74,9 +83,9 @@ def test_the_shift_in_the_table_is_that_of_the_projections(finished: Path) -> No
     means = {arm: x.sel(token=slice(0, None)).mean(["token"]) for arm, x in arms.items()}
     for arm in ("organism", "control"):
         expected = (means[arm] - means["clean"]).mean("prompt")
-        there = found["shift"].sel(contrast=arm).transpose(*expected.dims)
+        there = found["shift_mean"].sel(contrast=arm).transpose(*expected.dims)
         np.testing.assert_allclose(there.values, expected.values, atol=1e-6)
-    other = found["shift"].sel(contrast="control").transpose(*expected.dims)
+    other = found["shift_mean"].sel(contrast="control").transpose(*expected.dims)
     assert not np.allclose(other.values, (means["organism"] - means["clean"]).mean("prompt").values)
 
 
@@ -193,9 +202,11 @@ def test_the_shifts_follow_the_projections(finished: Path) -> None:
     projections["organism/organism"] = (arm + 0.25).assign_attrs(arm.attrs)
     moved = analysis(projections, texts, evaluation, settings)
     np.testing.assert_allclose(
-        (moved["shift"] - same["shift"]).sel(contrast="organism"), 0.25, atol=1e-5
+        (moved["shift_mean"] - same["shift_mean"]).sel(contrast="organism"), 0.25, atol=1e-5
     )
-    np.testing.assert_allclose((moved["shift"] - same["shift"]).sel(contrast="control"), 0.0)
+    np.testing.assert_allclose(
+        (moved["shift_mean"] - same["shift_mean"]).sel(contrast="control"), 0.0
+    )
 
 
 def test_a_damaged_result_is_not_taken_for_finished(

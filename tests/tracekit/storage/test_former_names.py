@@ -38,6 +38,18 @@ def test_a_label_and_a_dataset_are_renamed_and_a_users_own_label_is_not(former, 
     assert tk.open(tk.save(mine, tmp_path / "mine.nc"))["method"].values.tolist() == ["by post"]
 
 
+def test_dims_that_are_methods_too_have_todays_names_and_a_users_own_keep_theirs(former, tmp_path):
+    bands = xr.Dataset(
+        {"null_quantile": ("quantile", [0.1, 0.9]), "promoted": ("rank", ["a", "b", "c"])},
+        {"quantile": [0.05, 0.95]},
+    )
+    today = tk.open(tk.save(tk.stamp(bands, MADE), tmp_path / "bands.nc"))
+    assert dict(today.sizes) == {"level": 2, "top": 3}
+    assert today["null_quantile"].sel(level=0.95).item() == 0.9
+    mine = former.isel(method=0, drop=True).quantile([0.05, 0.95], "dim")
+    assert tk.open(tk.save(mine, tmp_path / "mine.nc")).dims == ("quantile", "layer")
+
+
 def test_another_suffix_is_refused_by_name(former, tmp_path):
     with pytest.raises(tk.InputError, match=r"vectors\.npz.*the kinds are \.safetensors, \.gguf"):
         tk.write_vectors(former, tmp_path / "vectors.npz")

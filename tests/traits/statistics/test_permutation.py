@@ -106,7 +106,7 @@ def test_a_null_of_fewer_dims_serves_all_and_of_others_is_refused():
     null = xr.DataArray([0.0, 1.0, 2.0, 3.0], dims="draw")
     found = against_null(observed, null)
     assert found["p"].values.tolist() == [4 / 5, 2 / 5]
-    assert found["null_quantile"].sel(quantile=0.5).item() == 1.5
+    assert found["null_quantile"].sel(level=0.5).item() == 1.5
     with pytest.raises(ValueError, match=r"'draw'.*\('layer',\); it has \('trait',\)"):
         against_null(observed, null.rename(draw="trait"))
     with pytest.raises(ValueError, match="without 'trait'"):

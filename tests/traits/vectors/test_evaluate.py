@@ -117,7 +117,7 @@ def test_placebo_vectors_go_through_the_selection_oriented_in_their_favour():
     assert result["null"].values.tolist()[-1] == "placebo"
     assert int(result["null_draws"].sel(null="placebo")) == 25
     assert float(result["null_p"].sel(null="placebo")) == pytest.approx(1 / 26)
-    assert float(result["null_quantile"].sel(null="placebo", quantile=0.5)) > 0.5
+    assert float(result["null_quantile"].sel(null="placebo", level=0.5)) > 0.5
     part = split_pairs(pairs(traces)[0]["pair"], generator=generator)
     truth = extract(select_part(traces, part, "fit")).expand_dims(trait=["same"])
     copied = run(traces, placebos=-truth.drop_vars("extraction"), part=part)
@@ -134,7 +134,7 @@ def test_the_covariance_of_the_null_can_be_given():
     given = xr.DataArray(samples, dims=dims, coords={"layer": [0, 1, 2]})
     with_them, without = run(traces, samples=given), run(traces)
     band = [
-        float(result["null_quantile"].sel(null="covariance-matched", quantile=0.95))
+        float(result["null_quantile"].sel(null="covariance-matched", level=0.95))
         for result in (with_them, without)
     ]
     assert band[0] > 0.95 > band[1]

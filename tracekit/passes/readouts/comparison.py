@@ -39,7 +39,7 @@ def compare(
 
     Over (prompt, token), in nats: `log_ratio`, log p(first) − log p(second) of each token, and
     `kl`, KL(first ‖ second) of the prediction of it; NaN in holes and at a row's first token. Over
-    (rank): `risen` and `fallen`, the tokens of the vocabulary whose mean probability over all
+    (top): `risen` and `fallen`, the tokens of the vocabulary whose mean probability over all
     these predictions rises and falls most, and by how much. With `layers`, over (prompt, token,
     layer): `cosine` of both residuals, and `change`, the length of their difference in parts of
     the second's. One set of weights serves both; all tokens count.
@@ -95,14 +95,14 @@ def _predictions(
 
 
 def _most(model: TransformersModel, moved: torch.Tensor, top: int) -> dict[str, xr.DataArray]:
-    coords = {"rank": np.arange(top, dtype=np.int32)}
+    coords = {"top": np.arange(top, dtype=np.int32)}
     found = {}
     for name, sign in (("risen", 1), ("fallen", -1)):
         best = (sign * moved).topk(top)
         texts = token_texts(model.tokenizer, best.indices.numpy())
-        found[name] = xr.DataArray(texts, coords, dims="rank")
+        found[name] = xr.DataArray(texts, coords, dims="top")
         values = (sign * best.values).numpy()
-        found[f"{name}_by"] = xr.DataArray(values, coords, dims="rank")
+        found[f"{name}_by"] = xr.DataArray(values, coords, dims="top")
     return found
 
 

@@ -81,13 +81,13 @@ def next_tokens(
     top: int = 10,
     token_budget: int | None = None,
 ) -> xr.Dataset:
-    """The likeliest tokens that each row goes on with: over (prompt, rank), likeliest first.
+    """The likeliest tokens that each row goes on with: over (prompt, top), likeliest first.
 
     `id`, `text` and `logprob` (nats).
 
     Errors: `ValueError` for more tokens than the vocabulary has, or none.
 
-    >>> next_tokens(model, tk.encode(model, ["Is snow white?"]), top=3).sizes["rank"]
+    >>> next_tokens(model, tk.encode(model, ["Is snow white?"]), top=3).sizes["top"]
     3
     """
     budget = token_budget or batching.default_budget(model)
@@ -103,8 +103,8 @@ def next_tokens(
         best = values.topk(top)
         scores[rows], ids[rows] = best.values.cpu().numpy(), best.indices.cpu().numpy()
     named = {"id": ids, "text": token_texts(model.tokenizer, ids), "logprob": scores}
-    coords = {"prompt": ids_of(transcripts), "rank": np.arange(top, dtype=np.int32)}
-    made = xr.Dataset({k: (("prompt", "rank"), v) for k, v in named.items()}, coords)
+    coords = {"prompt": ids_of(transcripts), "top": np.arange(top, dtype=np.int32)}
+    made = xr.Dataset({k: (("prompt", "top"), v) for k, v in named.items()}, coords)
     return stamp(made, {**read(transcripts), **model_provenance(model)})
 
 
@@ -169,14 +169,14 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
     """The tokens that directions or residuals promote: the logit lens.
 
     `array` (…, dim) takes the place of the last block's output: the final norm, the output head
-    and any softcap or scale around it are the model's own. Returns a Dataset over (…, rank):
+    and any softcap or scale around it are the model's own. Returns a Dataset over (…, top):
     `promoted` (text) and `logit`, the `top` largest first.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
     Errors: `ValueError` for an array of another width, for a remote model, whose head is not
     here, and for a model whose logits are not made of the last block's output alone.
 
-    >>> unembed(model, vectors.sel(layer=12)).sizes["rank"]
+    >>> unembed(model, vectors.sel(layer=12)).sizes["top"]
     10
     """
     outer = [dim for dim in array.dims if dim != "dim"]
@@ -191,9 +191,9 @@ def unembed(model: TransformersModel, array: xr.DataArray, top: int = 10) -> xr.
     ids = ids.masked_fill(scores.isnan(), -1)
     texts = token_texts(model.tokenizer, ids.numpy())
     coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
-    coords["rank"] = np.arange(top, dtype=np.int32)
+    coords["top"] = np.arange(top, dtype=np.int32)
     return xr.Dataset(
-        {"promoted": ((*outer, "rank"), texts), "logit": ((*outer, "rank"), scores.numpy())},
+        {"promoted": ((*outer, "top"), texts), "logit": ((*outer, "top"), scores.numpy())},
         coords=coords,
         attrs=dict(array.attrs),
     )
@@ -206,7 +206,7 @@ def logit_lens(
 
     `array` (…, dim) takes the place of the last block's output, as for `unembed`. `tokens` are
     texts of one token each (" Paris"), or ids. Returns a Dataset over (…, choice): `logprob`
-    (nats, NaN in holes) and `rank` among the vocabulary (0 is the likeliest, −1 in holes).
+    (nats, NaN in holes) and `token_rank` among the vocabulary (0 is the likeliest, −1 in holes).
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
     Errors: `ValueError` for a text that is no single token (its pieces are named), for a token
@@ -228,7 +228,7 @@ def logit_lens(
     shape = (*values.shape[:-1], len(ids))
     coords = {name: c for name, c in array.coords.items() if "dim" not in c.dims}
     coords["choice"] = token_texts(model.tokenizer, np.array(ids))
-    named = {"logprob": torch.cat(scores), "rank": torch.cat(ranks).to(torch.int32)}
+    named = {"logprob": torch.cat(scores), "token_rank": torch.cat(ranks).to(torch.int32)}
     made = {name: ((*outer, "choice"), v.reshape(shape).numpy()) for name, v in named.items()}
     return xr.Dataset(made, coords, attrs=dict(array.attrs))
 

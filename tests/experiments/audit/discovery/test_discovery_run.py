@@ -19,6 +19,7 @@ from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.denial import judged, questions, verdict
 from experiments.audit.discovery.discover import discover
 from tests.support.models import tiny
+from tests.support.shadowed import shadowed
 from tracekit.transcripts.prompts import Prompt
 
 SETTINGS = Settings(
@@ -49,12 +50,13 @@ def test_findings_nc_and_json_say_the_same(finished):
     found, folder, _ = finished
     written = json.loads((folder / "tiny-lora" / "findings.json").read_text())
     array = tk.open(folder / "tiny-lora" / "findings.nc")
-    assert array.name.values.tolist() == [row["name"] for row in written["findings"]]
+    assert array.habit.values.tolist() == [row["name"] for row in written["findings"]]
     assert array.verdict.values.tolist() == [f.verdict for f in found.findings]
     np.testing.assert_allclose(array.q, [f.q for f in found.findings], rtol=1e-6)
     np.testing.assert_allclose(
         array.difference.sel(against="off"), [f.off.difference for f in found.findings], rtol=1e-5
     )
+    assert shadowed(array) == []
     with xr.open_dataset(folder / "tiny-lora" / "findings.nc") as plain:
         assert dict(plain.sizes) == dict(array.sizes)
 

@@ -8,6 +8,7 @@ import transformers
 
 import tracekit as tk
 from tests.support.oracles import reference
+from tests.support.shadowed import shadowed
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
 
@@ -57,6 +58,7 @@ def test_ratio_and_divergence_of_each_token(tiny_llama, tiny_lora, runs, plain):
     words = [tiny_llama.tokenizer.decode([i]) for i in best.indices.tolist()]
     assert [w.replace("\n", "\\n") for w in words] == found.risen.values.tolist()
     assert (found.fallen_by < 0).all()
+    assert shadowed(found) == []
     made = tk.provenance(found)
     assert made["adapter"]["name"] == tiny_lora.name
     assert made["against"] is None
@@ -106,9 +108,9 @@ def test_the_lens_says_how_likely_and_of_what_rank(tiny_llama, tiny_folder, runs
         want = logits.log_softmax(-1)[:, [*the, 7]].numpy()
         np.testing.assert_allclose(at.logprob.values[real], want, atol=1e-4)
         order = (-logits).argsort(-1).argsort(-1)[:, [*the, 7]].numpy()
-        assert (abs(at["rank"].values[real] - order) <= 1).all()
+        assert (abs(at["token_rank"].values[real] - order) <= 1).all()
         assert np.isnan(at.logprob.values[~real]).all()
-        assert (at["rank"].values[~real] == -1).all()
+        assert (at["token_rank"].values[~real] == -1).all()
     assert found.choice.values[0] == " the"
 
 

@@ -122,7 +122,7 @@ def test_the_lens_applies_what_the_model_applies(tail):
         assert largest(ours - best) < 1e-4
         assert largest(ours * 1.01 - best) > 1e-4
     one = tk.unembed(model, last.isel(prompt=0, token=-1), top=5)
-    assert one.logit.dims == ("rank",)
+    assert one.logit.dims == ("top",)
 
 
 def test_divergence_and_gradients_are_of_the_models_own_logits(tail):
