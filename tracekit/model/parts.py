@@ -91,20 +91,22 @@ def projected_heads(block: Any, site: str) -> int:
 
     There are fewer key heads than query heads where queries share them.
     """
-    heads, width = heads_of(block)
-    apart, (whole, layout) = place(block, site), fused(block)
-    if not heads or (apart is None and whole is None):
+    (heads, width), module = heads_of(block), projection(block, site)
+    if not heads or module is None:
         return 0
-    numbers = outputs_of(apart if apart is not None else whole)
-    if apart is None:
-        rest = numbers - heads * width
-        keys = heads if layout == "heads" else rest // (2 * width)
-        numbers = heads * width if site == "queries" else keys * width
-        if rest != 2 * keys * width:
-            return 0
-    count = numbers // width
-    fits = count == heads if site == "queries" else count > 0 and heads % count == 0
-    return count if fits and numbers == count * width else 0
+    count, rest = divmod(outputs_of(module), width)
+    if place(block, site) is None:
+        keys, odd = divmod(count - heads, 2)
+        rest += odd + (fused(block)[1] == "heads" and keys != heads)
+        count = heads if site == "queries" else keys
+    shared = site != "queries" and count > 0 and heads % count == 0
+    return count if rest == 0 and (shared or count == heads) else 0
+
+
+def projection(block: Any, site: str) -> Any:
+    """The module that makes `queries`, `keys` or `values`, alone or at once; `None` without one."""
+    apart = place(block, site)
+    return fused(block)[0] if apart is None else apart
 
 
 def inputs_of(projection: Any) -> int:

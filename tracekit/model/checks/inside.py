@@ -46,10 +46,23 @@ def _absent(block: Any, site: str) -> str:
     elif site == "heads":
         known = parts.heads_of(block)[0] > 0
     elif site in parts.PROJECTED:
-        known = parts.projected_heads(block, site) > 0
+        return _unprojected(block, site)
     else:
         known = parts.place(block, site) is not None
     return "" if known else f"{parts.has(block, name)}: nothing there is known to give it. {ADVICE}"
+
+
+def _unprojected(block: Any, site: str) -> str:
+    heads, width = parts.heads_of(block)
+    if parts.projected_heads(block, site):
+        return ""
+    if not heads or parts.projection(block, site) is None:
+        return f"{parts.has(block, 'attn')}: nothing there is known to give it. {ADVICE}"
+    return (
+        f"its projection gives {parts.outputs_of(parts.projection(block, site))} numbers a token, "
+        f"where its attention puts out {heads} heads of {width}: how they lie is not known. "
+        f"{ADVICE}"
+    )
 
 
 def _unlike(model: TransformersModel, site: str, layers: Sequence[int]) -> dict[int, str]:
@@ -136,7 +149,7 @@ def _gap(expected: torch.Tensor, value: torch.Tensor) -> float:
 def _beyond(gap: float, bound: float, what: str, other: str) -> str:
     if gap <= bound:
         return ""
-    return f"{what} differs from {other} by {gap:.3g} of it (bound {bound:g}). {ADVICE}"
+    return f"{what} and {other} differ by {gap:.3g} (bound {bound:g}). {ADVICE}"
 
 
 PROOFS: Mapping[str, Callable[..., str]] = {

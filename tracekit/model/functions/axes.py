@@ -48,10 +48,12 @@ def axes_of(site: Any, dims: Sequence[str] | None, reduces: bool, projects: bool
     return axes
 
 
-def _are_names(dims: Sequence[str]) -> bool:
+def _are_names(dims: Any) -> bool:
+    if not isinstance(dims, tuple | list):
+        return False
     words = {dim for dim in dims if isinstance(dim, str) and dim.isidentifier()}
     taken = (words - {"dim"}) & {*RESERVED, "query", "key"}
-    return len(words) == len(dims) > 0 and not isinstance(dims, str) and not taken
+    return len(words) == len(dims) > 0 and not taken
 
 
 def require_tokens_first(
