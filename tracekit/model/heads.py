@@ -10,31 +10,10 @@ from jaxtyping import Float
 from nnsight import TransformersModel
 
 from tracekit.errors import InputError
-from tracekit.model.parts import NAMES, carried, carry, heads_of, part, place
+from tracekit.model.parts import NAMES, heads_of, part, place
 
 # a power of two, beside which no bias takes digits from the weights in 16 bits
 LARGE = 1024.0
-
-
-def read_heads(
-    model: TransformersModel, layer: int
-) -> Float[torch.Tensor, "row column head width"]:
-    """What each head of block `layer` hands to the output projection, inside a trace or an edit.
-
-    This is what an edit of heads changes: what a head adds to the residual stream is linear in it.
-
-    >>> with model.edit() as (tracer, edited):
-    ...     for step in tracer.iter[:]:
-    ...         heads = read_heads(model, 12).clone()
-    ...         heads[:, :, 3] = 0  # head 3 of block 12 adds nothing
-    ...         write_heads(model, 12, heads)
-    """
-    return carried(model.layers[layer])
-
-
-def write_heads(model: TransformersModel, layer: int, value: torch.Tensor) -> None:
-    """Put heads as `read_heads` gives them in the place of the model's own, in the same trace."""
-    carry(model.layers[layer], value)
 
 
 def require_heads(model: TransformersModel, layer: int, heads: Sequence[int]) -> list[int]:
