@@ -12,6 +12,7 @@ from tracekit.passes.capture import capture
 from tracekit.passes.generating.generation import generate
 from tracekit.passes.generating.stepwise import capture_during
 from tracekit.passes.generating.strength import calibrate, divergence, residual_norm, sweep
+from tracekit.passes.knockout import knock_out
 from tracekit.passes.labelling import label
 from tracekit.passes.patching.attribution import attribution_patching
 from tracekit.passes.patching.sweep import activation_patching
@@ -51,6 +52,7 @@ __all__ = [
     "generate",
     "gradients",
     "inputs",
+    "knock_out",
     "label",
     "load",
     "logit_difference",

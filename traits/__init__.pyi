@@ -10,6 +10,7 @@ from traits.vectors.evaluation import evaluate, held_out_auroc
 from traits.vectors.extraction import extract
 from traits.vectors.joint_selection import Parts, evaluate_jointly
 from traits.vectors.methods import METHODS, Method
+from traits.vectors.nulls import random_directions
 from traits.vectors.pairing import pairs, select_part, split_pairs
 from traits.vectors.portability import agreement, transfer
 from traits.vectors.projection import as_cosine, in_clean_deviations, project
@@ -46,6 +47,7 @@ __all__ = [
     "pairs",
     "passed",
     "project",
+    "random_directions",
     "select_part",
     "specificity",
     "split_pairs",

@@ -1,9 +1,13 @@
-"""Directions that are no trait's, as methods: shuffled twins, matched noise, components."""
+"""Directions that are no trait's: shuffled twins, matched noise, components, random bands."""
+
+import hashlib
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
 from tracekit.errors import InputError
+from tracekit.storage.provenance import read, stamp
 from traits.vectors.methods import Method, Pairs, Vector, oriented
 
 
@@ -48,9 +52,93 @@ def covariance_matched(
             _check_fit(samples.shape[1:], positive.shape[1:])
         sides = (positive, negative) if samples is None else (samples,)
         rows = np.concatenate([side - side.mean(axis=0, dtype=np.float64) for side in sides])
-        return np.tensordot(generator.normal(size=len(rows)) / np.sqrt(len(rows)), rows, axes=1)
+        return _drawn(rows, generator)
 
     return matched
+
+
+def random_directions(
+    vector: xr.DataArray, count: int, *, covariance: xr.DataArray | None = None, seed: int = 0
+) -> xr.DataArray:
+    """Random directions in a vector's place, for its null: (direction, dim).
+
+    `vector` is (dim), or (layer, dim) for (direction, layer, dim); at each layer every direction
+    has its norm. They are drawn from N(0, C), C the covariance of `covariance` (…, dim), such as
+    traces (prompt, token, layer, dim) of the texts that are steered, about its mean; holes are
+    left out, and one draw of the weights is for all layers. Without it they are isotropic, which
+    misses the massive dims: a null too mild. Labels are `random/0`, `random/1`, …; together with
+    the vector they are what `steer` takes, one a row, so that a dose–response and its band are
+    one generation.
+
+    Errors: `ValueError` for other dims, for a covariance of another width, without the vector's
+    layers, or of fewer than two rows.
+
+    >>> vector = vectors.sel(trait="alignment/sycophancy", layer=12)
+    >>> null = random_directions(vector, 5, covariance=traces)
+    >>> bank = xr.concat([vector.expand_dims(direction=["own"]), null], "direction")
+    >>> asked = tk.sweep(tk.encode(model, prompts), [-4.0, 4.0], direction=bank.direction.values)
+    >>> tk.steer(model, bank, coefficient=asked.coefficient).tracekit_edits[0]["kind"]
+    'steer'
+    """
+    layered, generator = _layered(vector), np.random.default_rng(seed)
+    made: dict[str, object] = {"seed": seed}
+    if covariance is None:
+        drawn = generator.normal(size=(count, *layered.shape))
+    else:
+        rows = _rows(covariance, layered)
+        made["covariance"] = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        rows = rows - rows.mean(axis=0, dtype=np.float64)
+        drawn = np.stack([_drawn(rows, generator) for _ in range(count)])
+    norm = np.linalg.norm(layered.values.astype(float), axis=-1, keepdims=True)
+    drawn *= norm / np.linalg.norm(drawn, axis=-1, keepdims=True)
+    coords = {**vector.coords, "direction": [f"random/{n}" for n in range(count)]}
+    dims = ("direction", *(dim for dim in ("layer", "dim") if dim in vector.dims))
+    values = (drawn if "layer" in vector.dims else drawn[:, 0]).astype(np.float32)
+    own = read(vector) if "provenance" in vector.attrs else None
+    found = xr.DataArray(values, coords, dims=dims, name=vector.name)
+    return stamp(found, {"random": made, "source": own})
+
+
+def _drawn(
+    rows: Float[np.ndarray, "sample layer dim"], generator: np.random.Generator
+) -> Float[np.ndarray, "layer dim"]:
+    """A draw from the covariance of centred rows."""
+    return np.tensordot(generator.normal(size=len(rows)) / np.sqrt(len(rows)), rows, axes=1)
+
+
+def _layered(vector: xr.DataArray) -> xr.DataArray:
+    if set(vector.dims) - {"layer"} != {"dim"}:
+        raise InputError(
+            f"The vector has the dims {vector.dims}; random directions are made like one vector, "
+            "(dim) or (layer, dim). Choose one with .sel, such as .sel(trait=…)."
+        )
+    if "layer" not in vector.dims:
+        vector = vector.expand_dims("layer")
+    return vector.transpose("layer", "dim")
+
+
+def _rows(covariance: xr.DataArray, layered: xr.DataArray) -> Float[np.ndarray, "sample layer dim"]:
+    """The rows without holes, at the layers of the vector."""
+    if "layer" not in covariance.dims:
+        covariance = covariance.expand_dims("layer")
+    if {"layer"} <= set(layered.coords) & set(covariance.coords):
+        wanted, there = (of["layer"].values.tolist() for of in (layered, covariance))
+        if not set(wanted) <= set(there):
+            raise InputError(
+                f"The vector has the layers {wanted} and the covariance {there}. Capture the "
+                "vector's layers."
+            )
+        covariance = covariance.sel(layer=wanted)
+    outer = [dim for dim in covariance.dims if dim not in ("layer", "dim")]
+    rows = covariance.transpose(*outer, "layer", "dim").values
+    rows = rows.reshape(-1, *rows.shape[len(outer) :])
+    rows = rows[np.isfinite(rows).all((1, 2))]
+    if rows.shape[1:] != layered.shape or len(rows) < 2:
+        raise InputError(
+            f"The covariance has {len(rows)} rows of (layer, dim) {rows.shape[1:]} and the vector "
+            f"{layered.shape}. Give at least two rows of the same layers of the same model."
+        )
+    return rows
 
 
 def principal_component(number: int) -> Method:
