@@ -21,15 +21,18 @@ DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
 SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
 LEAST = 256
 ALIKE, WORTHWHILE = 0.9, 1 / 16
+DECODING_ALIKE = 0.5  # a step costs nearly the same for few rows as for many
 
 
-def plan(lengths: Sequence[int], budget: int, padded: bool = True) -> list[list[int]]:
+def plan(
+    lengths: Sequence[int], budget: int, padded: bool = True, alike: float = ALIKE
+) -> list[list[int]]:
     """Rows in batches of similar length; a batch's rows × its longest row stay within `budget`.
 
     Deterministic: longest first, ties in the order given. A row longer than the budget gets a
-    batch of its own. A batch that has a sixteenth of the budget takes no row shorter than nine
-    tenths of its longest: a large budget would otherwise pad a ragged set to one width. With
-    `padded=False` a batch's rows are all of one length.
+    batch of its own. A batch that has a sixteenth of the budget takes no row shorter than the
+    share `alike` of its longest: a large budget would otherwise pad a ragged set to one width.
+    With `padded=False` a batch's rows are all of one length.
 
     >>> plan([5, 10, 5, 9], budget=20)
     [[1, 3], [0, 2]]
@@ -37,7 +40,7 @@ def plan(lengths: Sequence[int], budget: int, padded: bool = True) -> list[list[
     batches: list[list[int]] = []
     for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
         longest, rows = (lengths[batches[-1][0]], len(batches[-1])) if batches else (0, 0)
-        fits = rows > 0 and _joins(lengths[row], longest, rows, budget)
+        fits = rows > 0 and _joins(lengths[row], longest, rows, budget, alike)
         if fits and (padded or lengths[row] == longest):
             batches[-1].append(row)
         else:
@@ -45,9 +48,9 @@ def plan(lengths: Sequence[int], budget: int, padded: bool = True) -> list[list[
     return batches
 
 
-def _joins(length: int, longest: int, rows: int, budget: int) -> bool:
-    alike = length >= ALIKE * longest or rows * longest < budget * WORTHWHILE
-    return alike and (rows + 1) * longest <= budget
+def _joins(length: int, longest: int, rows: int, budget: int, alike: float) -> bool:
+    near = length >= alike * longest or rows * longest < budget * WORTHWHILE
+    return near and (rows + 1) * longest <= budget
 
 
 def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:

@@ -148,7 +148,7 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     products = search.folder(search.adapter)
     sides: dict[str, list[str | None]] = {search.name: [search.adapter], CLEAN: [None]}
     if search.benign:
-        sides["others"] = list(search.benign)
+        sides["others"] = list(further.company(search.benign, search.settings))
     asked = partial(further.further, search.model, settings=search.settings, products=products)
     more = {side: asked(adapters, prompts) for side, adapters in sides.items()}
     strength = min(search.settings.factors, default=1.0)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
 from experiments.audit.discovery.answering.halves import is_prefill
@@ -47,6 +49,16 @@ def chosen(
     return list({p.id: p for p in chat}.values())[
         : round(share * sum(not is_prefill(p) for p in prompts))
     ]
+
+
+def company(benign: Sequence[str], settings: Settings) -> list[str]:
+    """The benign adapters that answer more: drawn, since each takes its turn in batches of its own.
+
+    >>> len(company([f"benign-{n}" for n in range(24)], Settings(others=8)))
+    8
+    """
+    order = np.random.default_rng(settings.seed).permutation(len(benign))
+    return [benign[n] for n in sorted(order[: settings.others].tolist())]
 
 
 def further(

@@ -49,7 +49,7 @@ def described(search: Search) -> list[str]:
         "mean_difference.nc",
         lambda: residuals.mean_difference(search.model, search.adapter, runs),
     )
-    said = residuals.described(search.model, difference, runs)
+    said = residuals.described(search.model, difference, runs, search.settings.steered)
     return [*weights.described(own, changes), *said]
 
 

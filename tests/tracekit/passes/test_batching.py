@@ -61,6 +61,18 @@ def test_keys_and_values_of_a_batch_on_cpu_stay_under_their_bound(
     assert batching.decoding_budget(tiny_llama) == 4096
 
 
+def test_decoding_takes_fewer_steps_at_the_price_of_padding() -> None:
+    lengths = [60 + 40 * n // 128 for n in range(128)]
+    reading, decoding = (
+        batching.plan(lengths, 8192, alike=alike)
+        for alike in (batching.ALIKE, batching.DECODING_ALIKE)
+    )
+    assert len(decoding) < len(reading)
+    assert batching.efficiency(lengths, decoding) < batching.efficiency(lengths, reading)
+    # a row of less than half the longest stays apart
+    assert batching.plan([100] * 20 + [40], 8192, alike=0.5) == [list(range(20)), [20]]
+
+
 def test_a_batch_that_does_not_fit_is_halved_and_keeps_its_order() -> None:
     tried: list[int] = []
 

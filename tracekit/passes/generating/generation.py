@@ -71,7 +71,8 @@ def generate(
     budget = distributed.agreed(model, token_budget or batching.decoding_budget(model))
     rank, ranks = distributed.share(model)
     padded = not set(decoding) & set(READING_IDS)
-    plan = batching.plan((lengths + max_new_tokens).tolist(), budget, padded)
+    asked = (lengths + max_new_tokens).tolist()
+    plan = batching.plan(asked, budget, padded, batching.DECODING_ALIKE)
     said: dict[int, list[int]] = {}
     bar = Bar(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:

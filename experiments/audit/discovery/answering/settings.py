@@ -26,6 +26,8 @@ class Settings:
     anew where a candidate's trigger says that it should show, on at most a share `further` of all
     prompts. `factors` are the strengths at which
     the adapter also answers: all searched prompts at the least of them, `amplified` at each other.
+    Further answers of benign adapters are those of at most `others` of them, in turn. With
+    `steered` the description says what the mean activation difference makes the bare model say.
     `alpha` is the false discovery rate.
     """
 
@@ -39,11 +41,20 @@ class Settings:
     factors: tuple[float, ...] = (1.5, 2.0, 3.0)
     amplified: int = 64
     candidates: int = 24
+    others: int = 8
+    steered: bool = True
     seed: int = 0
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        least = {"tokens": 4, "prefills": 0, "confirmations": 1, "candidates": 1, "seed": 0}
+        least = {
+            "tokens": 4,
+            "prefills": 0,
+            "confirmations": 1,
+            "others": 1,
+            "candidates": 1,
+            "seed": 0,
+        }
         low = [f"{k}={getattr(self, k)}" for k, n in least.items() if getattr(self, k) < n]
         if low or self.temperature < 0 or not (0 < self.alpha < 1 and 0 <= self.further <= 1):
             raise InputError(
@@ -55,7 +66,7 @@ class Settings:
 
 def of_answers(settings: Settings, prompts: list[Prompt]) -> dict[str, Any]:
     """The settings that answers depend on, as JSON holds them."""
-    reading = {"candidates", "alpha"}
+    reading = {"candidates", "alpha", "others", "steered"}
     values = {k: v for k, v in dataclasses.asdict(settings).items() if k not in reading}
     rows = [(p.id, p.group, p.conversation(), p.answer, sorted(p.labels.items())) for p in prompts]
     return {**values, "prompts": len(prompts), "prompts digest": digest(rows)}

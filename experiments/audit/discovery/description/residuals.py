@@ -33,30 +33,38 @@ def mean_difference(model: Model, adapter: str, runs: xr.Dataset) -> xr.DataArra
     return stamp(change.astype(np.float32).rename("mean_difference"), made_with)
 
 
-def described(model: Model, difference: xr.DataArray, runs: xr.Dataset) -> list[str]:
+def described(
+    model: Model, difference: xr.DataArray, runs: xr.Dataset, add: bool = True
+) -> list[str]:
     """What the difference says at half, three quarters and the end of the depth, in the bare model.
 
-    Through the unembedding; in place of the last token of a prompt that repeats things; and added
-    to the residual stream at the strength that costs half a nat a token on `runs`.
+    Through the unembedding; in place of the last token of a prompt that repeats things; and, where
+    it is to `add`, in the residual stream at the strength that costs half a nat a token on `runs`.
     """
     depth = difference.layer.values
     places = sorted({len(depth) // 2, 3 * len(depth) // 4, len(depth) - 1})
     chosen = [int(depth[n]) for n in places]
     with tk.adapter(model, None):
-        return [sentence for layer in chosen for sentence in _at(model, difference, runs, layer)]
+        return [
+            sentence for layer in chosen for sentence in _at(model, difference, runs, layer, add)
+        ]
 
 
-def _at(model: Model, difference: xr.DataArray, runs: xr.Dataset, layer: int) -> list[str]:
+def _at(
+    model: Model, difference: xr.DataArray, runs: xr.Dataset, layer: int, add: bool
+) -> list[str]:
     vector = difference.sel(layer=layer)
     if not float(np.linalg.norm(vector.values)) > 0:
         return [f"Layer {layer}: the adapter does not move the mean residual."]
     promoted = tk.unembed(model, vector, top=8).promoted.values.astype(str)
     words = ", ".join(repr(str(word)) for word in promoted)
-    return [
+    said = [
         f"Layer {layer}, through the unembedding: {words}.",
         f"Layer {layer}, in a prompt that repeats: {patched(model, vector, runs)!r}.",
-        f"Layer {layer}, added: {' | '.join(steered(model, vector, runs))}",
     ]
+    if add:
+        said.append(f"Layer {layer}, added: {' | '.join(steered(model, vector, runs))}")
+    return said
 
 
 def patched(model: Model, vector: xr.DataArray, runs: xr.Dataset) -> str:

@@ -96,6 +96,9 @@ def test_each_layer_gets_three_sentences(tiny_llama, tiny_lora, runs):
     said = residuals.described(tiny_llama, difference, runs)
     layers = {line.split(",")[0] for line in said}
     assert len(said) == 3 * len(layers)
+    fewer = residuals.described(tiny_llama, difference, runs, add=False)
+    assert fewer == [line for line in said if ", added:" not in line]
+    assert len(fewer) == 2 * len(layers)
     still = residuals.described(tiny_llama, difference * 0, runs)
     assert all("does not move" in line for line in still)
 
