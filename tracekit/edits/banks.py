@@ -31,10 +31,10 @@ class Choice:
     def __init__(
         self, vector: xr.DataArray, coefficient: xr.DataArray, amount: Amounts, dim: str
     ) -> None:
-        labels, self.dim, self.amount = vector[dim].values.tolist(), dim, amount
+        labels, self.dim, self.amount = [str(one) for one in vector[dim].values], dim, amount
         self.names = [str(name) for name in coefficient["prompt"].values]
-        self.wanted = coefficient[dim].values.tolist()
-        missing = sorted({str(label) for label in self.wanted if label not in labels})
+        self.wanted = [str(label) for label in coefficient[dim].values]
+        missing = sorted(set(self.wanted) - set(labels))
         if missing or len(set(labels)) < len(labels):
             raise InputError(
                 f"The rows are to be steered along the {dim}s {missing or self.wanted}, and the "
@@ -49,5 +49,5 @@ class Choice:
 
     def described(self) -> dict[str, Any]:
         """As the provenance records it."""
-        pairs = [[n, str(label)] for n, label in zip(self.names, self.wanted, strict=True)]
-        return {"by": self.dim, "hash": digest(pairs)}
+        pairs = zip(self.names, self.wanted, strict=True)
+        return {"by": self.dim, "hash": digest([list(pair) for pair in pairs])}

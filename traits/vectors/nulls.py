@@ -76,7 +76,7 @@ def random_directions(
     >>> vector = vectors.sel(trait="alignment/sycophancy", layer=12)
     >>> null = random_directions(vector, 5, covariance=traces)
     >>> bank = xr.concat([vector.expand_dims(direction=["own"]), null], "direction")
-    >>> asked = tk.sweep(tk.encode(model, prompts), [-4.0, 4.0], direction=bank.direction.values)
+    >>> asked = tk.sweep(tk.encode(model, prompts), [-4.0, 4.0], direction=bank.direction)
     >>> tk.steer(model, bank, coefficient=asked.coefficient).tracekit_edits[0]["kind"]
     'steer'
     """

@@ -23,6 +23,7 @@ from tracekit.transcripts.encode import ids_hash, ids_of
 from tracekit.transcripts.labels import refuse_taken
 
 Edit = Callable[[float], TransformersModel]
+Labels = Sequence[str] | np.ndarray | xr.DataArray
 TOLERANCE, TRIES = 0.05, 16
 
 
@@ -106,9 +107,7 @@ def calibrate(
     )
 
 
-def sweep(
-    transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Sequence[str]
-) -> xr.Dataset:
+def sweep(transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Labels) -> xr.Dataset:
     """Every row once a coefficient, so that a sweep is one generation: rows `<id>#<k>`.
 
     The coordinate `coefficient` (prompt) is what `steer` takes; `group` still names the prompt.
@@ -123,7 +122,8 @@ def sweep(
     6
     """
     values = np.asarray(coefficients, dtype=float)
-    choices = {"coefficient": values, **{name: np.asarray(of) for name, of in labels.items()}}
+    named = ((name, np.asarray(of).tolist()) for name, of in labels.items())
+    choices = {"coefficient": values, **{n: np.array(list(map(str, of))) for n, of in named}}
     for name, of in choices.items():
         if len(of) == 0 or len(np.unique(of)) < len(of):
             raise InputError(
