@@ -1,20 +1,26 @@
-"""Patching: stored traces of another arm in place of the model's own."""
+"""Patching: stored traces, of another arm or of another prompt, in place of the model's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit.edits.compatibility import listed, require_blocks, require_fit, require_layers, source
+from tracekit.edits.compatibility import listed, require_blocks, require_fit, require_layers
+from tracekit.edits.compatibility import source as read_source
 from tracekit.edits.directions import Direction, hashed
 from tracekit.edits.edit import edit
+from tracekit.edits.pairing import Found, Pairing
 from tracekit.edits.positions import Rows
-from tracekit.errors import InputError
-from tracekit.transcripts.selection import Selection, Tokens
+from tracekit.errors import InputError, brief
+from tracekit.storage.identity import digest
+from tracekit.transcripts.selection import Selection, Tokens, recorded
+
+# where what one prompt has can be put into another: what a block adds, and the sum
+SITES = ("residual", "attention", "mlp")
 
 
 def patch(
@@ -23,44 +29,80 @@ def patch(
     *,
     layers: int | Sequence[int] | None = None,
     tokens: Tokens = "all",
+    at: Tokens | None = None,
+    source: Tokens | None = None,
+    prompts: Mapping[str, str] | None = None,
     transfer: bool = False,
 ) -> TransformersModel:
-    """A copy of the model whose residual stream is replaced by stored traces of the same ids.
+    """A copy of the model in which stored traces take the place of its own.
 
-    `traces` (prompt, token, layer, dim) as `capture` made them. Where they have a value for a
-    row's prompt, token and layer, it takes the place of the model's own; elsewhere (other tokens,
-    holes) nothing changes. Source: activation patching, arXiv:2202.05262.
+    `traces` (prompt, token, layer, dim) as `capture` made them, of the residual stream or of what
+    attention or the mlp adds. Where they have a value for a row's prompt, token and layer, it
+    takes the place of the model's own, if the ids are the same; elsewhere (other tokens, holes)
+    nothing changes.
+
+    Between two prompts `at` and `source` say which token goes where: the n-th of `at` in a row
+    gets the n-th of `source` in the traces, whatever their ids. Each is a list of labels, a slice
+    with both ends, or a mask of its own transcripts (`find`). A prompt takes the traces of its
+    own id; else, with a mask, those in the same place, or of the one prompt there is; `prompts`
+    says it outright (a run's id to the traces' id). Source: arXiv:2202.05262.
 
     Errors: `ValueError` for traces that do not fit, are reduced or of another site, for a row that
-    is not among them or whose ids are others, and for generated tokens, whose ids may be others:
-    patch the prompt alone with `tokens=slice(None, -1)` when generating.
+    is not among them; without a map, for a row whose ids are others, and for generated tokens,
+    whose ids may be others: patch the prompt alone with `tokens=slice(None, -1)` when generating;
+    with one, for `at` and `source` of unequal length, and tokens that the traces do not have.
 
     >>> healed = patch(model, clean, layers=range(10, 20))
+    >>> moved = patch(model, clean, layers=[12], at=[-1], source=[-2])
     """
-    selection = Selection(tokens)
     _require_traces(traces)
+    site = (read_source(traces) or {}).get("site", "residual")
     made = require_fit(model, traces, transfer=transfer, what="traces")
     chosen = listed(traces["layer"].values if layers is None else layers) or []
     require_blocks(model, chosen)
     require_layers(traces, chosen)
-    stored = _Stored(traces.isel(token=selection.labels(traces["token"].values)))
-    at = {layer: Direction(stored.values(layer)) for layer in chosen}
+    if at is None and source is None and prompts is None:
+        selection = Selection(tokens)
+        stored = _Stored(traces.isel(token=selection.labels(traces["token"].values)))
+    else:
+        tokens, pairing = _mapped(traces, tokens, at, source, prompts)
+        stored = _Stored(traces.sortby("token"), pairing)
+        made |= {"source_tokens": recorded(source), "prompts": digest(prompts)}
+    at_layers = {layer: Direction(stored.values(layer)) for layer in chosen}
 
     def change(
         hidden: torch.Tensor, layer: int, where: torch.Tensor, rows: Rows | None
     ) -> torch.Tensor:
-        return stored.put(at[layer].values, hidden, where, rows)
+        return stored.put(at_layers[layer].values, hidden, where, rows)
 
-    return edit(model, "patch", chosen, change, tokens, vector=hashed(at), **made)
+    vector = hashed(at_layers)
+    return edit(model, "patch", chosen, change, tokens, site=site, vector=vector, **made)
+
+
+def _mapped(
+    traces: xr.DataArray,
+    tokens: Tokens,
+    at: Tokens | None,
+    source: Tokens | None,
+    prompts: Mapping[str, str] | None,
+) -> tuple[Tokens, Pairing]:
+    whole = isinstance(tokens, str) and tokens == "all"
+    if at is None or source is None or not whole:
+        raise InputError(
+            f"patch was given at={brief(at)}, source={brief(source)} and tokens={brief(tokens)}. "
+            "A map between prompts needs at= and source=, and no tokens=."
+        )
+    return at, Pairing(traces.sortby("token"), at, source, prompts)
 
 
 class _Stored:
-    """Traces as a table, looked up by prompt and token label."""
+    """Traces as a table, looked up by prompt and token label, or by a map."""
 
-    def __init__(self, traces: xr.DataArray) -> None:
+    def __init__(self, traces: xr.DataArray, pairing: Pairing | None = None) -> None:
         if "layer" not in traces.dims:
             traces = traces.expand_dims("layer")
         self.traces = traces.transpose("layer", "prompt", "token", "dim")
+        self.pairing = pairing
         self.axis = torch.tensor(traces["token"].values.astype(np.int64))
         self.place = {str(name): n for n, name in enumerate(traces["prompt"].values)}
         ids = traces["token_id"].transpose("prompt", "token").values
@@ -81,15 +123,21 @@ class _Stored:
                 "A patch ran in a raw model.trace, where no row's prompt is known. "
                 "Use tk.generate or tk.capture."
             )
+        found = self._same(where, rows) if self.pairing is None else self.pairing.found(rows)
+        order, columns, known = found
+        # looked up where the table lies: a GPU gets the batch, not the whole capture
+        taken = values[order, columns]
+        known = known & ~taken.isnan().any(-1)
+        return torch.where(known[..., None].to(hidden.device), taken.to(hidden), hidden)
+
+    def _same(self, where: torch.Tensor, rows: Rows) -> Found:
+        """The rows' own prompts and tokens."""
         order = torch.tensor([self._row(name) for name in rows.prompts])[:, None]
         columns = torch.searchsorted(self.axis, rows.labels.contiguous())
         columns = columns.clamp(max=len(self.axis) - 1)
         known = (self.axis[columns] == rows.labels) & (self.ids[order, columns] >= 0)
         self._require_ids(known & where[..., 0].cpu(), order, columns, rows)
-        # looked up where the table lies: a GPU gets the batch, not the whole capture
-        found = values[order, columns]
-        known = known & ~found.isnan().any(-1)
-        return torch.where(known[..., None].to(hidden.device), found.to(hidden), hidden)
+        return order, columns, known
 
     def _row(self, prompt: str) -> int:
         for name in (prompt, prompt.rpartition("#")[0]):
@@ -129,9 +177,9 @@ def _require_traces(traces: xr.DataArray) -> None:
             f"dims {traces.dims} and the coordinates {sorted(map(str, traces.coords))}. "
             "Use what tk.capture returns without reduce= or vectors=."
         )
-    site = (source(traces) or {}).get("site", "residual")
-    if site != "residual":
+    site = (read_source(traces) or {}).get("site", "residual")
+    if site not in SITES:
         raise InputError(
-            f"patch replaces the residual stream, and these traces are of the site {site!r}. "
-            "Capture with site='residual'."
+            f"patch was given traces of the site {site!r}; it puts back one of "
+            f"{', '.join(SITES)}. Capture one of those."
         )

@@ -67,6 +67,22 @@ def test_patch_refuses_what_is_not_the_same_ids(
         tk.capture(tk.patch(tiny_llama, traces.isel(prompt=[0])), plain, progress=False)
     with pytest.raises(ValueError, match=r"have the dims \('prompt', 'layer', 'dim'\)"):
         tk.patch(tiny_llama, tk.capture(tiny_llama, plain, reduce="mean", progress=False))
-    written = tk.capture(tiny_llama, plain, [LAYER], site="mlp", progress=False)
-    with pytest.raises(ValueError, match="of the site 'mlp'"):
+    projected = {"site": lambda block: block.attn.o_proj.output, "progress": False}
+    written = tk.capture(tiny_llama, plain, [LAYER], **projected)
+    with pytest.raises(ValueError, match="of the site '<lambda>):
         tk.patch(tiny_llama, written)
+
+
+@pytest.mark.parametrize("site", ["attention", "mlp"])
+def test_what_a_block_adds_is_patched_too(
+    tiny_llama: TransformersModel, plain: xr.Dataset, site: str
+) -> None:
+    written = tk.capture(tiny_llama, plain, [LAYER], site=site, tokens="all", progress=False)
+    before = tk.capture(tiny_llama, plain, [LAYER], tokens="all", progress=False)
+    own = tk.capture(tk.patch(tiny_llama, written), plain, [LAYER], tokens="all", progress=False)
+    np.testing.assert_allclose(own, before, atol=1e-5)
+    moved = tk.patch(tiny_llama, (written + 3).assign_attrs(written.attrs))
+    after = tk.capture(moved, plain, [LAYER], tokens="all", progress=False)
+    if site == "mlp":
+        np.testing.assert_allclose(after, before + 3, atol=1e-4)
+    assert float(abs(after - before).mean()) > 0.1
