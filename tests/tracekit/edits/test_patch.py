@@ -69,7 +69,7 @@ def test_patch_refuses_what_is_not_the_same_ids(
         tk.patch(tiny_llama, tk.capture(tiny_llama, plain, reduce="mean", progress=False))
     projected = {"site": lambda block: block.attn.o_proj.output, "progress": False}
     written = tk.capture(tiny_llama, plain, [LAYER], **projected)
-    with pytest.raises(ValueError, match="of the site '<lambda>):
+    with pytest.raises(ValueError, match="of the site '<lambda>"):
         tk.patch(tiny_llama, written)
 
 
