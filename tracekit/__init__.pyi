@@ -18,7 +18,8 @@ from tracekit.passes.patching.attribution import attribution_patching
 from tracekit.passes.patching.sweep import activation_patching
 from tracekit.passes.readouts.comparison import compare
 from tracekit.passes.readouts.gradients import gradients
-from tracekit.passes.readouts.logits import logit_lens, logprobs, next_tokens, unembed
+from tracekit.passes.readouts.lens import logit_lens, unembed
+from tracekit.passes.readouts.logits import logprobs, next_tokens
 from tracekit.passes.readouts.metrics import logit_difference
 from tracekit.storage.difference import difference, norm
 from tracekit.storage.provenance import read as provenance
