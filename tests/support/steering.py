@@ -39,6 +39,7 @@ def hooked_ids(
     max_new_tokens: int,
     part: str = "",
     before: bool = False,
+    blocks: str = "model.layers",
 ) -> list[list[int]]:
     """Greedy ids by `module.generate` with hooks, one left-padded batch, tokens ≥ `first`.
 
@@ -64,16 +65,17 @@ def hooked_ids(
         def change(_: object, *given: Any) -> Any:
             output = given[-1]
             value = output[0] if isinstance(output, tuple) else output
+            apart = value.reshape(len(ids), -1, value.shape[-1])  # OPT's MLP has them in one row
             past = seen.get(layer, 0)
-            seen[layer] = past + value.shape[1]
-            new = act(value, acting[:, past : seen[layer], None])
+            seen[layer] = past + apart.shape[1]
+            new = act(apart, acting[:, past : seen[layer], None]).reshape(value.shape)
             return (new, *output[1:]) if isinstance(output, tuple) else new
 
         return change
 
     kind = f"register_forward{'_pre' if before else ''}_hook"
     handles = [
-        getattr(module.model.layers[n].get_submodule(part), kind)(hook(n, act))
+        getattr(module.get_submodule(f"{blocks}.{n}").get_submodule(part), kind)(hook(n, act))
         for n, act in edits.items()
     ]
     try:

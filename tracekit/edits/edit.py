@@ -101,7 +101,8 @@ class _Edit:
             holds = self.held.over(seen, _rows(module, step, seen))
         for layer in self.layers:
             value = _read(model, layer, self.site)
-            _write(model, layer, self.site, self._changed(module, value, layer, step, holds))
+            new = self._changed(module, _by_row(module, value), layer, step, holds)
+            _write(model, layer, self.site, new.reshape(value.shape))
 
     def _changed(
         self,
@@ -142,6 +143,13 @@ class _Edit:
 def _rows(module: torch.nn.Module, step: int, value: torch.Tensor) -> Rows | None:
     running = running_in(module)
     return None if running is None else running.rows(step, value.shape[1])
+
+
+def _by_row(module: torch.nn.Module, value: torch.Tensor) -> torch.Tensor:
+    """(row, column, …) of a value whose tokens may all be in one row, as in OPT's MLP."""
+    running = running_in(module)
+    rows = 1 if running is None else len(running.batch.prompts)
+    return value if value.ndim > 2 else value.unflatten(0, (rows, -1))
 
 
 def _read(model: TransformersModel, layer: int, site: str) -> torch.Tensor:
