@@ -13,6 +13,7 @@ SITES = {
     "residual": "residual",
     "attention": "attention",
     "mlp": "mlp",
+    "mlp_hidden": "mlp_hidden",
     # a column-wise layer's output and a row-wise one's, as a user's own trace reads them
     "queries": lambda block: block.attn.q_proj.output,
     "down": lambda block: block.mlp.down_proj.output,
@@ -30,6 +31,11 @@ def main(folder: str, lora: str, other: str, out: str) -> None:
             for site, where in SITES.items():
                 traces = tk.capture(model, runs, site=where, tokens="all", progress=False)
                 tk.save(traces, Path(out) / f"{name}-{site}-{rank}.nc")
+    for site in ("heads", "keys", "pattern"):
+        try:
+            tk.capture(model, runs, site=site, progress=False)
+        except ValueError as error:
+            Path(out, f"{site}-{rank}.txt").write_text(str(error))
     held.append(model.layers[0].attn.q_proj._module.lora_B["default"].weight)
     shapes = [str(tuple(weight.to_local().shape)) for weight in held]
     Path(out, f"said-{rank}.txt").write_text(" ".join(shapes))

@@ -22,7 +22,10 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "queries": ("attn.q_proj",),
     "keys": ("attn.k_proj",),
     "values": ("attn.v_proj",),
-    "mlp_hidden": ("mlp.down_proj", "mlp.c_proj", "mlp.fc_out", "mlp.dense_4h_to_h", "fc2"),
+    "mlp_hidden": (
+        *("mlp.down_proj", "mlp.c_proj", "mlp.fc_out", "mlp.dense_4h_to_h"),
+        *("mlp.fc2", "mlp.w2", "fc2"),
+    ),
     "router": ("mlp.gate", "mlp.router"),
 }
 # projections to queries, keys and values at once: whether these lie one after the other (all
@@ -83,7 +86,9 @@ def heads_of(block: Any) -> tuple[int, int]:
     widths = [getattr(module, name) for name in HEAD_WIDTHS if hasattr(module, name)]
     if projection is None or not widths or inputs_of(projection) % widths[0]:
         return 0, 0
-    return inputs_of(projection) // widths[0], widths[0]
+    count = inputs_of(projection) // widths[0]
+    declared = getattr(getattr(module, "config", None), "num_attention_heads", count)
+    return (count, widths[0]) if declared == count else (0, 0)
 
 
 def projected_heads(block: Any, site: str) -> int:

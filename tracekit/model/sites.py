@@ -17,7 +17,7 @@ from tracekit.model.checks.probe import probe
 from tracekit.model.heads import contributions
 from tracekit.model.parts import first as first
 from tracekit.model.parts import with_first as with_first
-from tracekit.model.record import Origin, origin
+from tracekit.model.record import Origin, origin, parallel_degree
 from tracekit.transcripts.padded import Batch
 
 Site = str | Callable[[Any], Any]
@@ -168,6 +168,7 @@ def _calls(cache: Any, path: str, name: str) -> list[proof.Call]:
 
 def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str) -> None:
     about = origin(model)
+    _refuse_split(model, site)
     reasons = _unproved_there(model, site) if about.remote is True else _reasons(about, site)
     refused = [layer for layer in layers if layer in reasons]
     if refused:
@@ -176,6 +177,15 @@ def _refuse_unproved(model: TransformersModel, layers: Sequence[int], site: str)
         raise InputError(
             f"site={site!r} was asked for, but at layers[{refused[-1]}] of {about.name} "
             f"{reasons[refused[-1]]} Use site='residual'{instead}."
+        )
+
+
+def _refuse_split(model: TransformersModel, site: str) -> None:
+    ranks = parallel_degree(model._module)
+    if "head" in SITES[site] and ranks > 1:
+        raise InputError(
+            f"site={site!r} of {origin(model).name} was asked for, whose weights are split over "
+            f"{ranks} ranks: each computes some heads alone. Load the model with device_map='auto'."
         )
 
 

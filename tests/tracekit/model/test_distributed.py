@@ -33,6 +33,8 @@ def test_two_ranks_give_the_single_process_traces(tiny_llama, tiny_folder, tiny_
                 alone = tk.capture(tiny_llama, runs, site=where, tokens="all", progress=False)
                 compare(alone, tmp_path, f"{name}-{site}")
     for rank in (0, 1):
+        for site in ("heads", "keys", "pattern"):
+            assert "split over 2 ranks" in (tmp_path / f"{site}-{rank}.txt").read_text()
         # half of the 32 query rows, and of the LoRA's B for them: the weights really are split
         assert (tmp_path / f"said-{rank}.txt").read_text() == "(16, 32) (16, 4)"
 
@@ -41,6 +43,7 @@ def compare(alone, folder: Path, name: str) -> None:
     scale = np.nanmax(np.abs(alone.values))
     for rank in (0, 1):
         split = tk.open(folder / f"{name}-{rank}.nc")
+        assert split.dims == alone.dims
         assert np.nanmax(np.abs(split.values - alone.values)) <= 1e-5 * scale, name
         # the twin: another row's values are not within the bound
         assert np.nanmax(np.abs(split.values[:, ::-1] - alone.values)) > 1e-2 * scale

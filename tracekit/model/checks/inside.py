@@ -116,7 +116,8 @@ def _projected(block: Any, real: torch.Tensor, bound: float, *seen: torch.Tensor
 
 
 def _pattern(block: Any, real: torch.Tensor, bound: float, weights: Any) -> str:
-    if not isinstance(weights, torch.Tensor) or weights.ndim != 4:
+    square = (*real.shape, real.shape[1])
+    if not isinstance(weights, torch.Tensor) or weights.select(1, 0).shape != square:
         return f"{parts.has(block, 'attn')} and puts out no pattern. {ADVICE}"
     rows = weights.transpose(1, 2)[real].float().sum(-1)
     return _beyond(float((rows - 1).abs().max()), bound, "the sum of a row of its pattern", "1")
