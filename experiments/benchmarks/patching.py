@@ -5,7 +5,8 @@
 Two arms in one process, paired by round, in another order each round: hooks on the bare module,
 one forward a patch (with the logits of the last token alone, and no cache), and
 `tk.activation_patching`. The prompts have 20 tokens, so a model of 30 blocks makes 600 patches.
-The values of all arms are compared, and each arm's peak memory above the model is measured once.
+All values of both arms are compared, and each arm's peak memory above the model is measured, once;
+then the hooks are timed on one place in ten (a diagonal over layers and tokens), times ten.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.support.oracles import one_by_one
 RESULTS = Path(__file__).parent / "results"
 CLEAN = "When Mary and John went to the big store in the town, John gave a drink to"
 CORRUPTED = "When Mary and John went to the big store in the town, Mary gave a drink to"
-WIDTH = 20
+WIDTH, EVERY = 20, 10
 
 
 def main() -> None:
@@ -40,6 +41,12 @@ def main() -> None:
         "plain hooks, one by one": lambda: _one_by_one(model, runs, sources, metric),
         "tk.activation_patching": lambda: _together(model, runs, sources, metric),
     }
+    some: dict[str, Callable[[], object]] = {
+        name: arm
+        if "tk" in name
+        else lambda: _one_by_one(model, runs, sources, metric, every=EVERY)
+        for name, arm in arms.items()
+    }
     found, memory = {}, {}
     for name, arm in arms.items():
         gc.collect()
@@ -47,7 +54,9 @@ def main() -> None:
         before = peak.peak() if torch.cuda.is_available() else peak.resident()
         found[name] = arm()
         memory[name] = (peak.peak() - before) / 2**20
-    timings = paired.paired(arms, options.rounds)
+    timings = paired.paired(some, options.rounds)
+    plain = next(iter(arms))
+    timings[plain] = [paired.Timing(EVERY * t.wall, EVERY * t.cpu) for t in timings[plain]]
     paired.report(_table(found, memory, timings, options.rounds), "patching", options.out)
 
 
@@ -60,18 +69,20 @@ def _ids(runs: xr.Dataset) -> list[int]:
     return [n for n in runs.token_id.values[0].tolist() if n >= 0]
 
 
-def _one_by_one(model: Any, runs: xr.Dataset, sources: xr.Dataset, metric: Any) -> torch.Tensor:
+def _one_by_one(
+    model: Any, runs: xr.Dataset, sources: xr.Dataset, metric: Any, every: int = 1
+) -> torch.Tensor:
     ids, others = _ids(runs), _ids(sources)
     module, row = model._module, torch.zeros(1, dtype=torch.long)
     base, device = len(model.layers), module.device
     rows = torch.tensor([ids], device=device)
     settings = {"use_cache": False, "logits_to_keep": 1}
-    scores = torch.empty(base, len(ids))
+    scores = torch.zeros(base, len(ids))
     stored: dict[int, torch.Tensor] = {}
     for layer in range(base):
         stored[layer] = one_by_one.values(module, others, "residual", layer)
     for layer in range(base):
-        for column in range(len(ids)):
+        for column in range(layer % every, len(ids), every):
 
             def change(value: torch.Tensor, layer: int = layer, column: int = column) -> Any:
                 value = value.clone()

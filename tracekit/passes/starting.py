@@ -12,7 +12,7 @@ from nnsight import TransformersModel
 from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
-from tracekit.model import head, parts
+from tracekit.model import head, parts, sites
 from tracekit.model.record import origin
 from tracekit.transcripts.padded import Batch
 
@@ -40,14 +40,40 @@ def require_local(model: TransformersModel, what: str) -> None:
         )
 
 
-def put(model: TransformersModel, layer: int, site: str, value: torch.Tensor) -> None:
-    """Inside a trace: `value` takes the place of a site of block `layer`; −1 is the embedding."""
+def value(model: TransformersModel, layer: int, site: str) -> torch.Tensor:
+    """Inside a trace: a site of a block, or of `head 3` alone what it hands to the projection."""
+    if site == "heads":
+        return parts.carried(model.layers[layer])
+    if (head := head_of(site)) is not None:
+        return parts.carried(model.layers[layer])[:, :, head]
+    return sites.read(model, layer, site)
+
+
+def head_of(site: str) -> int | None:
+    """The head that a site is of; `None` for the others.
+
+    >>> head_of("head 3")
+    3
+    """
+    word, _, number = site.partition(" ")
+    return int(number) if word == "head" and number.isdigit() else None
+
+
+def put(model: TransformersModel, layer: int, site: str, new: torch.Tensor) -> None:
+    """Inside a trace: `new` takes the place of `value`; layer −1 is the embedding."""
     if layer == -1:
-        model.layers[0].input = value
+        model.layers[0].input = new
         return
     block = model.layers[layer]
+    if (head := head_of(site)) is not None:
+        whole = parts.carried(block).clone()
+        whole[:, :, head] = new
+        new, site = whole, "heads"
+    if site == "heads":
+        parts.carry(block, new)
+        return
     envoy = block if site == "residual" else parts.part(block, site)
-    envoy.output = parts.with_first(envoy.output, value)
+    envoy.output = parts.with_first(envoy.output, new)
 
 
 def begin(model: TransformersModel, layer: int, residual: Residual, skips: bool) -> None:

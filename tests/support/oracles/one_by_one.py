@@ -11,6 +11,7 @@ import torch
 from tests.support.oracles.reference import ELSEWHERE, WHERE
 
 Metric = Callable[[torch.Tensor], torch.Tensor]
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 def module(model: Any, layer: int, site: str) -> torch.nn.Module:
@@ -24,21 +25,36 @@ def module(model: Any, layer: int, site: str) -> torch.nn.Module:
 
 
 @contextmanager
-def changed(
-    model: Any, layer: int, site: str, change: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[None]:
-    """A site's value is what `change` makes of it (row, column, dim)."""
+def changed(model: Any, layer: int, site: str, change: Change) -> Iterator[None]:
+    """A site's value is what `change` makes of it (row, column, dim).
+
+    Of `head 3` it is the head's slice of what the output projection reads (Llama's `o_proj`).
+    """
 
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):
             return (change(output[0]), *output[1:])
         return change(output)
 
-    handle = module(model, layer, site).register_forward_hook(hook)
+    def before(_module: Any, inputs: Any) -> Any:
+        return (_of_a_head(inputs[0], int(site.removeprefix("head ")), width, change),)
+
+    if site.startswith("head "):
+        attention = module(model, layer, "attention")
+        projection, width = attention.o_proj, attention.head_dim
+        handle = projection.register_forward_pre_hook(before)
+    else:
+        handle = module(model, layer, site).register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _of_a_head(carried: torch.Tensor, head: int, width: int, change: Change) -> torch.Tensor:
+    parts = list(carried.split(width, -1))
+    parts[head] = change(parts[head])
+    return torch.cat(parts, -1)
 
 
 def values(model: Any, ids: Sequence[int], site: str, layer: int) -> torch.Tensor:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from nnsight import TransformersModel
 
-from tracekit.passes.patching.pair import Group, Pairs, ask
-from tracekit.passes.readouts.gradients import KEPT_ACTIVATIONS, backward, require_steps
+from tracekit.passes.patching.pair import Group, Pairs, ask, base_of
+from tracekit.passes.readouts.gradients import KEPT_ACTIVATIONS, Backward, backward, require_steps
 from tracekit.passes.readouts.metrics import Metric
 from tracekit.passes.readouts.path import along
+from tracekit.passes.starting import head_of
 from tracekit.transcripts.selection import Tokens
 
 
@@ -51,10 +53,19 @@ def attribution_patching(
     kept = len(asked.sites) * len(asked.layers) * asked.token_bytes
     for group in asked.groups(kept, parts=KEPT_ACTIVATIONS):
         taken, scores[1, group.rows] = group.sources()
+        backwards = {}
         for n, site in enumerate(asked.sites):
-            found, scores[0, group.rows] = _estimates(asked, group, site, taken, steps)
-            values[n][:, group.rows] = found
+            if (base := base_of(site)) not in backwards:
+                # one way back is for all heads; no two sites' are kept
+                backwards = {base: _backward(asked, group, base)}
+            result = backwards[base]
+            values[n][:, group.rows] = _estimates(asked, group, site, taken, result, steps)
+            scores[0, group.rows] = result.scores.cpu()
     return asked.labelled(values, scores, "attribution_patching", {"steps": steps or 0})
+
+
+def _backward(asked: Pairs, group: Group, site: str) -> Backward:
+    return backward(asked.model, group.made, group.rows, asked.judge, asked.layers, site)
 
 
 def _estimates(
@@ -62,20 +73,22 @@ def _estimates(
     group: Group,
     site: str,
     taken: dict[tuple[str, int], torch.Tensor],
+    result: Backward,
     steps: int | None,
-) -> tuple[np.ndarray, torch.Tensor]:
-    """(layer, row, place) of one site, and the metric of the rows as they are."""
+) -> Float[np.ndarray, "layer row place"]:
     layers, there = asked.layers, group.there
-    result = backward(asked.model, group.made, group.rows, asked.judge, layers, site)
     row, place = there.nonzero().T
     at = row * group.made.input_ids.shape[1] + group.at[row, place]
-    own = [value.flatten(0, 1)[at].float() for value in result.values]
+    head = head_of(site)
+    own, slopes = (
+        [(one if head is None else one[:, :, head]).flatten(0, 1)[at].float() for one in side]
+        for side in (result.values, result.slopes)
+    )
     new = [taken[site, layer][row, place].to(own[n]) for n, layer in enumerate(layers)]
-    slopes = [slope.flatten(0, 1)[at].float() for slope in result.slopes]
     if steps is not None:
         ends, judge = (own, new), asked.judge
         slopes = along(asked.model, group.made, group.rows, judge, layers, at, ends, steps, site)
     filled = np.full((len(layers), *there.shape), np.nan)
     for n in range(len(layers)):
         filled[n][there.numpy()] = ((new[n] - own[n]) * slopes[n]).sum(-1).cpu().numpy()
-    return filled, result.scores.cpu()
+    return filled

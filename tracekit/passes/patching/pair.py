@@ -20,7 +20,7 @@ from tracekit.model.load import model_provenance
 from tracekit.passes import batching
 from tracekit.passes.patching.places import Places, pairs
 from tracekit.passes.readouts.metrics import Judge, Metric, judge
-from tracekit.passes.starting import Residual, require_local
+from tracekit.passes.starting import Residual, head_of, require_local, value
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
@@ -29,7 +29,7 @@ from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.selection import Tokens
 
 # what a block adds to the stream, in the order in which it is made
-SITES = ("attention", "mlp", "residual")
+SITES = ("heads", "attention", "mlp", "residual")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ def ask(
         )
     for site in chosen:
         wanted = sites.check_layers(model, listed(layers), site)
+    if "heads" in chosen:
+        (count, _) = sites.sizes(model, wanted, "heads")
+        at = chosen.index("heads")
+        chosen = (*chosen[:at], *(f"head {n}" for n in range(count)), *chosen[at + 1 :])
     places, judged = pairs(runs, sources, tokens, source_tokens), judge(model, runs, metric)
     if wanted[0] == -1 or (judged.layer is not None and wanted[-1] > judged.layer):
         raise InputError(
@@ -128,6 +132,15 @@ def ask(
         sites=chosen,
         places=places,
     )
+
+
+def base_of(site: str) -> str:
+    """The site that one is a part of.
+
+    >>> base_of("head 3"), base_of("mlp")
+    ('heads', 'mlp')
+    """
+    return site if head_of(site) is None else "heads"
 
 
 class Group:
@@ -176,10 +189,10 @@ def _read(
     taken: Callable[[Residual], torch.Tensor],
 ) -> tuple[dict[tuple[str, int], torch.Tensor], torch.Tensor]:
     values, residual = {}, None
-    ordered = sorted(wanted, key=SITES.index)
+    ordered = sorted(wanted, key=lambda site: SITES.index(base_of(site)))
     for layer in sorted({*layers, *([] if judge.layer is None else [judge.layer])}):
         for site in ordered if layer in layers else ():
-            values[site, layer] = taken(sites.read(model, layer, site))
+            values[site, layer] = taken(value(model, layer, site))
         if layer == judge.layer:
             residual = sites.read(model, layer, "residual")
     return values, judge.read(model, made, rows, residual)

@@ -19,7 +19,7 @@ from tracekit.model.record import origin
 from tracekit.passes import batching
 from tracekit.passes.patching.pair import Group, Pairs, ask
 from tracekit.passes.readouts.metrics import Judge, Metric
-from tracekit.passes.starting import Start, begin, put, skips
+from tracekit.passes.starting import Start, begin, put, skips, value
 from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.selection import Tokens
 
@@ -43,7 +43,8 @@ def activation_patching(
 ) -> xr.DataArray:
     """The metric of `runs` when one activation is that of `sources`: (site, layer, token, prompt).
 
-    For each site ("residual", "attention", "mlp"), layer and token by itself. The n-th run is
+    For each site ("residual", "attention", "mlp"; "heads": each one by itself, `head 0` …), layer
+    and token by itself. The n-th run is
     paired with the n-th source, and the n-th of its `tokens` with the n-th of `source_tokens` (the
     same labels by default); with a mask, such as `find` returns, `token` counts from 0 and
     `target_token` and `source_token` are the labels. `metric` is one number a row, as in
@@ -203,9 +204,9 @@ def _run(
         begin(model, first, below, True)
         residual = below if first == judge.layer else None
     for layer in rest:
-        value = patch.into(layer, sites.read(model, layer, patch.site))
-        put(model, layer, patch.site, value)
+        new = patch.into(layer, value(model, layer, patch.site))
+        put(model, layer, patch.site, new)
     if judge.layer is not None and residual is None:
         last = rest and rest[-1] == judge.layer and patch.site == "residual"
-        residual = value if last else sites.read(model, judge.layer, "residual")
+        residual = new if last else sites.read(model, judge.layer, "residual")
     return judge.read(model, batch, rows, residual)

@@ -23,6 +23,7 @@ from tracekit.passes.forward import flat_index
 from tracekit.passes.labelling import wrap
 from tracekit.passes.readouts import metrics
 from tracekit.passes.readouts.path import along, baselines
+from tracekit.passes.starting import put, value
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
@@ -168,17 +169,17 @@ def _of_batch(
     places, layers = torch.as_tensor(rows), asked.layers
     result = backward(model, made, places, asked.judge, layers, "residual")
     at = index.to(result.values[0].device)
-    own = [value.flatten(0, 1)[at].float() for value in result.values]
+    own = [one.flatten(0, 1)[at].float() for one in result.values]
     slopes = [slope.flatten(0, 1)[at].float() for slope in result.slopes]
-    ends = [torch.zeros_like(value) for value in own]
+    ends = [torch.zeros_like(one) for one in own]
     if begins is not None:
         stored = torch.as_tensor(begins[rows][kept[rows]]).to(at.device)
-        ends = [stored[:, n].to(value) for n, value in enumerate(own)]
+        ends = [stored[:, n].to(one) for n, one in enumerate(own)]
     if asked.steps is not None:
         slopes = along(model, made, places, asked.judge, layers, at, (ends, own), asked.steps)
     if asked.times_input:
         triples = zip(slopes, own, ends, strict=True)
-        slopes = [slope * (value - end) for slope, value, end in triples]
+        slopes = [slope * (one - end) for slope, one, end in triples]
     return torch.stack([slope.cpu() for slope in slopes], 1).numpy()
 
 
@@ -218,12 +219,15 @@ def _slopes(
     values, residual = {}, None
     for layer in sorted({*layers, *([] if judge.layer is None else [judge.layer])}):
         if layer in layers:
-            values[layer] = sites.read(model, layer, site)
+            values[layer] = value(model, layer, site)
             # the weights need no gradients: the graph begins at the first value asked for
             values[layer].requires_grad_()
+            if site == "heads":
+                # a view of what the projection reads, which would not know it
+                put(model, layer, site, values[layer])
         if layer == judge.layer:
             residual = sites.read(model, layer, "residual")
     scores = judge.read(model, made, rows, residual)
     ordered = [values[layer] for layer in layers]
     slopes = list(torch.autograd.grad(scores.sum(), ordered))
-    return [value.detach() for value in ordered], slopes, scores.detach()
+    return [one.detach() for one in ordered], slopes, scores.detach()

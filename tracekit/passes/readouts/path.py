@@ -16,7 +16,7 @@ from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.passes.readouts.metrics import Judge
-from tracekit.passes.starting import put, require_local
+from tracekit.passes.starting import put, require_local, value
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.padded import Batch
 
@@ -63,7 +63,7 @@ def _slope(
 ) -> Kept:
     options = {"use_cache": False, **judge.options(model)}
     with torch.enable_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
-        moved = _moved(sites.read(model, layer, site), at, there)
+        moved = _moved(value(model, layer, site), at, there)
         put(model, layer, site, moved)
         residual = None
         if judge.layer is not None:
@@ -74,10 +74,10 @@ def _slope(
     return slope.flatten(0, 1)[at].float()
 
 
-def _moved(value: torch.Tensor, at: torch.Tensor, there: Kept) -> torch.Tensor:
-    flat = value.detach().flatten(0, 1).clone()
+def _moved(own: torch.Tensor, at: torch.Tensor, there: Kept) -> torch.Tensor:
+    flat = own.detach().flatten(0, 1).clone()
     flat[at.to(flat.device)] = there.to(flat)
-    return flat.view_as(value).requires_grad_()
+    return flat.view_as(own).requires_grad_()
 
 
 def baselines(

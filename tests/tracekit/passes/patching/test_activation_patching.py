@@ -87,6 +87,18 @@ def test_each_place_is_that_of_a_plain_hook(
             assert float(found[name][prompt]) == pytest.approx(own, abs=1e-5)
 
 
+def test_heads_are_patched_one_by_one(
+    tiny_llama: Any, tiny_folder: Path, sides: tuple[xr.Dataset, xr.Dataset], metric: Any
+) -> None:
+    given: dict[str, Any] = {"metric": metric, "layers": [0, 2], "tokens": slice(-3, -1)}
+    found = tk.activation_patching(tiny_llama, *sides, sites=["heads", "mlp"], **given)
+    assert found.site.values.tolist() == ["head 0", "head 1", "head 2", "head 3", "mlp"]
+    plain = expected(reference.load(tiny_folder), *sides, found, metric)
+    np.testing.assert_allclose(found, plain, atol=1e-5)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(found, plain.roll(site=1), atol=1e-3)
+
+
 def test_both_directions_are_one_line_and_the_last_place_carries_all(
     tiny_llama: Any, sides: tuple[xr.Dataset, xr.Dataset], found: xr.DataArray, metric: Any
 ) -> None:

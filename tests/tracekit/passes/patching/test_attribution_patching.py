@@ -16,6 +16,7 @@ from tests.support.oracles import one_by_one, reference
 CLEAN = ["Mary saw John and John waved to", "Then Tom met Ann here, and Ann sang to"]
 CORRUPTED = ["Mary saw John and Mary waved to", "Then Tom met Ann here, and Tom sang to"]
 SITES = ("residual", "attention", "mlp")
+HEADS = tuple(f"head {n}" for n in range(4))
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,11 @@ def rows(runs: xr.Dataset) -> list[list[int]]:
 def test_it_is_the_difference_times_autograds_gradient(
     tiny_llama: Any, tiny_folder: Path, sides: list[xr.Dataset], metric: Any
 ) -> None:
-    found = tk.attribution_patching(tiny_llama, *sides, metric=metric, sites=SITES)
+    found = tk.attribution_patching(tiny_llama, *sides, metric=metric, sites=(*SITES, "heads"))
     theirs = reference.load(tiny_folder)
     for prompt, (ids, others) in enumerate(zip(*map(rows, sides), strict=True)):
         score = lambda out, n=prompt: metric(out.logits[:, -1], torch.tensor([n]))[0]
-        for site in SITES:
+        for site in (*SITES, *HEADS):
             for layer in range(4):
                 value, slope = one_by_one.slopes(theirs, ids, site, layer, score)
                 source = one_by_one.values(theirs, others, site, layer)
@@ -66,12 +67,13 @@ def test_along_a_path_it_sums_to_the_change_of_all_places_at_once(
     tiny_llama: Any, tiny_folder: Path, sides: list[xr.Dataset], metric: Any
 ) -> None:
     given: dict[str, Any] = {"metric": metric, "layers": [0, 2], "tokens": slice(-4, -1)}
-    path = tk.attribution_patching(tiny_llama, *sides, sites=SITES, steps=24, **given)
-    first = tk.attribution_patching(tiny_llama, *sides, sites=SITES, **given)
+    sites = ("residual", "mlp", "heads")
+    path = tk.attribution_patching(tiny_llama, *sides, sites=sites, steps=16, **given)
+    first = tk.attribution_patching(tiny_llama, *sides, sites=sites, **given)
     theirs = reference.load(tiny_folder)
     for prompt, (ids, others) in enumerate(zip(*map(rows, sides), strict=True)):
         score = lambda logits, n=prompt: metric(logits[None], torch.tensor([n]))[0]
-        for site in SITES:
+        for site in ("residual", "mlp", "head 1"):
             for layer in (0, 2):
                 source = one_by_one.values(theirs, others, site, layer)
                 pairs = [(len(ids) + n, len(others) + n) for n in range(-4, 0)]
@@ -79,7 +81,7 @@ def test_along_a_path_it_sums_to_the_change_of_all_places_at_once(
                 there = {"site": site, "layer": layer}
                 change = whole - float(path.unpatched[prompt])
                 ours = float(path.sel(there).isel(prompt=prompt).sum("token"))
-                assert ours == pytest.approx(change, abs=2e-3)
+                assert ours == pytest.approx(change, abs=5e-3)
     gap = abs(first - path).sum("token").max()
     assert float(gap) > 0.01
 
