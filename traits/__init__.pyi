@@ -1,7 +1,7 @@
 from traits import statistics
 from traits.contrast_sets.chat_linting import lint_chats
 from traits.contrast_sets.chats import ChatPair, ChatSet, has_chats, load_chats
-from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
+from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
 from traits.statistics import auroc
@@ -30,6 +30,7 @@ __all__ = [
     "auroc",
     "available",
     "chat_traces",
+    "constructions",
     "elicit",
     "evaluate",
     "evaluate_jointly",

@@ -57,20 +57,24 @@ class ContrastSet:
         ]
 
 
-def load_contrast(name: str | Path) -> ContrastSet:
+def load_contrast(name: str | Path, construction: str = "") -> ContrastSet:
     """A shipped contrast set by name, or the user's own from a folder.
 
     `name` is `category/trait`, a trait name that only one category has, or a folder that holds
     `positive.txt` and `negative.txt` (one prefix a line, UTF-8; `definition.txt` and
-    `steering.json` where they exist). Raises ValueError for an unknown trait, unmatched line
-    counts, an empty line or a pair with identical sides, for a name that a shipped set and a
-    folder here share (`./name` is the folder), and for a folder that would be called as a shipped
-    set with other lines is; FileNotFoundError for a missing file.
+    `steering.json` where they exist). A `construction` is one of `constructions(name)`, pairs that
+    are told in another way; it is called `category/trait/construction`. Raises ValueError for an
+    unknown trait or construction, unmatched line counts, an empty line or a pair with identical
+    sides, for a name that a shipped set and a folder here share (`./name` is the folder), and for
+    a folder that would be called as a shipped set with other lines is; FileNotFoundError for a
+    missing file.
 
     >>> load_contrast("sycophancy").name
     'alignment/sycophancy'
     """
     folder = folder_of(name)
+    if construction:
+        return _construction(folder, construction)
     steering = folder / "steering.json"
     definition = folder / "definition.txt"
     found = ContrastSet(
@@ -82,6 +86,32 @@ def load_contrast(name: str | Path) -> ContrastSet:
     )
     _refuse_shipped_name(found, folder)
     return found
+
+
+def constructions(name: str | Path) -> list[str]:
+    """The other ways in which a set's stories are told, sorted: folders in its own.
+
+    Shipped alignment traits have `act` (the story ends in the act or the words that show the
+    trait), `dialogue` and `third_person`; the set itself stops before the trait shows.
+    """
+    return sorted(path.parent.name for path in folder_of(name).glob("*/positive.txt"))
+
+
+def _construction(folder: Path, construction: str) -> ContrastSet:
+    there = constructions(folder)
+    if construction not in there:
+        raise InputError(
+            f"The construction {construction!r} of {folder.name!r} was asked for; there are "
+            f"{', '.join(there) or 'none'}. Give one of these, or write its positive.txt and "
+            "negative.txt."
+        )
+    whole = load_contrast(folder)
+    return ContrastSet(
+        name=f"{whole.name}/{construction}",
+        positive=_lines(folder / construction / "positive.txt"),
+        negative=_lines(folder / construction / "negative.txt"),
+        definition=whole.definition,
+    )
 
 
 def available(category: str | None = "alignment") -> list[str]:

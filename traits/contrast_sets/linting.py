@@ -1,8 +1,8 @@
 """Lint contrast sets: `tracekit lint <folder>`, one set or a category of sets.
 
-Prints, for each set and for its chat pairs where it has some, its size, its balance of length and
-words, and what it found; exit code 0 without findings, 1 with some, 2 for a folder that cannot be
-read.
+Prints, for each set, its other constructions and its chat pairs where it has some, the size, the
+balance of length and words, and what it found; exit code 0 without findings, 1 with some, 2 for a
+folder that cannot be read.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from tracekit.errors import InputError
 from traits.contrast_sets.chat_linting import ChatLint, lint_chats
 from traits.contrast_sets.chats import has_chats, load_chats
-from traits.contrast_sets.contrast import ContrastSet, load_contrast
+from traits.contrast_sets.contrast import ContrastSet, constructions, load_contrast
 from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
 from traits.contrast_sets.lines import alike, sides, some, stray_marks
 
@@ -44,9 +44,13 @@ class Limits:
     template: float = 0.10
     """largest share of lines with the same first four or last three words"""
     shared_end: int = 2
-    """fewest last words that twins must share"""
+    """fewest last words that twins must share; 0: they may end apart"""
     templates: bool = False
     """templates are meant: no finding for like lines, openings and endings"""
+
+
+# complete stories end apart, in the act itself
+OF_CONSTRUCTIONS = Limits(pairs=40, median_difference=2.0, lexical=0.70, shared_end=0)
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def _told_by_words(words: tuple[float, float, float], limits: Limits) -> list[st
 
 
 def _ends(contrast: ContrastSet, limits: Limits) -> list[str]:
+    if not limits.shared_end:
+        return []
     last = [[line.split()[-limits.shared_end :] for line in side] for side in sides(contrast)]
     pairs = zip(*last, strict=True)
     wrong = [n for n, (one, other) in enumerate(pairs, start=1) if one != other]
@@ -179,6 +185,8 @@ def _limits(folder: Path, asked: argparse.Namespace) -> Limits:
 
 def _reports(folder: Path, asked: argparse.Namespace) -> Iterator[Lint | ChatLint]:
     yield lint(load_contrast(folder), _limits(folder, asked))
+    for construction in constructions(folder):
+        yield lint(load_contrast(folder, construction), OF_CONSTRUCTIONS)
     if has_chats(folder):
         yield lint_chats(load_chats(folder))
 

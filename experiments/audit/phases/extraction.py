@@ -73,11 +73,11 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
 
 def _refuse_unfit(contrasts: Sequence[ContrastSet], settings: Settings) -> None:
-    for contrast in contrasts:
+    for contrast in [*contrasts, *stories.construction_sets(settings)]:
         count = min(len(contrast), settings.vectors.pairs or len(contrast))
         split_pairs(xr.DataArray(np.arange(count), dims="pair"), generator=np.random.default_rng(0))
-        if settings.vectors.full:
-            instructed.prompts(contrast)
+    for contrast in contrasts if settings.vectors.full else ():
+        instructed.prompts(contrast)
     _refuse_without_chats(contrasts, settings)
 
 
@@ -93,8 +93,8 @@ def _refuse_without_chats(contrasts: Sequence[ContrastSet], settings: Settings) 
 
 
 def _capture_stories(folder: Path, settings: Settings, inputs: Inputs) -> None:
-    beside = [*stories.placebo_sets(settings), *stories.axis_sets(settings)]
-    sets = [*inputs.contrasts, *beside]
+    further = [stories.construction_sets, stories.placebo_sets, stories.axis_sets]
+    sets = [*inputs.contrasts, *(contrast for some in further for contrast in some(settings))]
     if all(Run(folder).story(contrast.name).is_file() for contrast in sets):
         return
     base = inputs.base()

@@ -49,6 +49,9 @@ def described(settings: Settings) -> dict[str, Any]:
         contents["chats"] = {
             name: digest([dataclasses.astuple(pair) for pair in of]) for name, of in pairs.items()
         }
+    if settings.vectors.full:
+        told = [one for sets in settings.vectors.constructions.values() for one in sets]
+        contents["constructions"] = {c.name: digest([c.positive, c.negative]) for c in told}
     return {"settings": merged(dataclasses.asdict(settings), portable), "contents": contents}
 
 

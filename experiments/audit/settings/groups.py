@@ -16,7 +16,7 @@ from experiments.audit.settings.adapters import Adapters, Arm
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from traits.contrast_sets.chats import ChatSet, has_chats, load_chats
-from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
+from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 
 GENERAL = (
     "Max-T over the primary traits, response-mean cosine, layer chosen on calibration biases "
@@ -102,6 +102,16 @@ class Vectors:
                 )
             sets[contrast.name] = contrast
         return sets
+
+    @property
+    def constructions(self) -> dict[str, list[ContrastSet]]:
+        """The further constructions of each trait that has some, by its full name."""
+        given = {load_contrast(name).name: name for name in self.traits or available()}
+        found = {
+            full: [load_contrast(name, way) for way in constructions(name)]
+            for full, name in given.items()
+        }
+        return {full: sets for full, sets in found.items() if sets}
 
     @property
     def chats(self) -> dict[str, ChatSet]:

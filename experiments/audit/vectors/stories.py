@@ -76,6 +76,12 @@ def axis_sets(settings: Settings) -> list[ContrastSet]:
     return [load_contrast(name) for name in available("axis")] if settings.vectors.full else []
 
 
+def construction_sets(settings: Settings) -> list[ContrastSet]:
+    """The traits' stories that are told in other ways; none in a quick evaluation."""
+    found = settings.vectors.constructions.values() if settings.vectors.full else []
+    return [contrast for sets in found for contrast in sets]
+
+
 def placebo_vectors(settings: Settings, folder: Path) -> xr.DataArray | None:
     """Vectors of the placebo sets captured in `folder`: (trait, extraction, window, layer, dim).
 

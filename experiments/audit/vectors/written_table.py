@@ -7,6 +7,7 @@ import xarray as xr
 Row = dict[str, str]
 NULLS = {"shuffled": "shuffled pairs", "covariance": "covariance-matched", "placebo": "placebo"}
 SHORT = {"stories": "stories", "stories + chats": "both", "chats": "chats"}
+SHORT |= {"all constructions": "told", "all constructions + chats": "told_both"}
 FORMS = {"as fitted": "", "orthogonal": "orthogonal_"}
 
 
@@ -14,7 +15,8 @@ def row(one: xr.Dataset) -> Row:
     """One trait's numbers on written answers, the mean of both ways between the writers.
 
     `written_<source>_<form>` with AUROC, AUROC within pairs, the 95 % band of each null and the
-    specificity on chats and on stories; and why there are none, where there are none.
+    specificity on chats and on stories, and the AUROC on its stories by construction; and why
+    there are none, where there are none.
     """
     if "written_reason" not in one:
         return {}
@@ -22,7 +24,7 @@ def row(one: xr.Dataset) -> Row:
     if "written_estimate" not in one:
         return found
     for source, short in SHORT.items():
-        for form, mark in FORMS.items():
+        for form, mark in FORMS.items() if source in one["source"].values else ():
             at = one.sel(source=source, form=form)
             found |= {f"written_{short}_{mark}{k}": v for k, v in _numbers(at).items()}
     return found
@@ -38,16 +40,25 @@ def lines(one: xr.Dataset) -> list[str]:
     if found.get("written_undecided"):
         return [f"  written answers: undecided ({found['written_undecided']})"]
     said = ["  written answers, fitted on one writer and judged on the other:"] if found else []
-    for source, short in SHORT.items() if found else ():
+    there = one["source"].values.tolist() if found else []
+    for source in there:
+        short = SHORT[source]
         for form, mark in FORMS.items():
             at = {k: found.get(f"written_{short}_{mark}{k}", "") for k in _COLUMNS}
             bands = [f"{name} {at[f'{name}_95']}" for name in NULLS if at[f"{name}_95"]]
             beyond = f"{at['specificity_chats']} (chats), {at['specificity_stories']} (stories)"
             said.append(
                 f"    {source}, {form}, layers {at['layers']}: AUROC {at['auroc']}, within pairs "
-                f"{at['within']}, bands: {', '.join(bands)}; specificity {beyond}"
+                f"{at['within']}, bands: {', '.join(bands)}; specificity {beyond}; stories by "
+                f"construction {', '.join(_by_construction(found, f'written_{short}_{mark}'))}"
             )
     return said
+
+
+def _by_construction(found: Row, before: str) -> list[str]:
+    """Each construction's name and AUROC; `stories` are those that stop before the trait shows."""
+    mark = f"{before}auroc_"
+    return [f"{k.removeprefix(mark)} {v}" for k, v in found.items() if k.startswith(mark)]
 
 
 _COLUMNS = (
@@ -98,5 +109,9 @@ def _numbers(at: xr.Dataset) -> Row:
         found |= {f"{k}_95": bands.sel(null=name) for k, name in NULLS.items() if name in there}
     for kind in ("chats", "stories"):
         found[f"specificity_{kind}"] = at["written_specificity"].sel(kind=kind)
+    own = at["written_areas"].sel(trait_other=at["trait"])
+    for kind in at["kind"].values:
+        if kind != "chats":
+            found[f"auroc_{kind}"] = own.sel(kind=kind)
     layers = "/".join(map(str, at["written_selected_layer"].values))
     return {"layers": layers, **{name: f"{float(value):.3f}" for name, value in found.items()}}

@@ -9,9 +9,11 @@ from experiments.audit.evidence.trait_vectors import fitted_traces
 from experiments.audit.run import Run
 from experiments.audit.vectors.evaluation import judged, split
 from experiments.audit.vectors.fitting import with_chats
+from experiments.audit.vectors.written import CHATS, STORIES, TOLD, Pairs, parts_of
 from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.oracles.planted import contrast_traces
-from traits import pairs, select_part
+from traits import METHODS, pairs, select_part
+from traits.vectors.selection import Sides
 
 TRAIT, COUNT = "alignment/planted", 20
 
@@ -73,6 +75,43 @@ def test_only_the_first_writers_first_pairs_are_heard(stories, written):
     ]
     np.testing.assert_array_equal(fit[0], fit[1])
     assert not np.array_equal(fit[0], fit[2])
+
+
+def told(pairs: int, at: int, seed: int) -> Sides:
+    """Pairs that differ by one along one dim, at one window and layer."""
+    lacks = np.random.default_rng(seed).normal(size=(pairs, 1, 1, 12))
+    return lacks + np.eye(12)[at], lacks
+
+
+def test_constructions_weigh_alike_however_many_pairs_they_have():
+    ways = {"stories": (9, 0), "act": (4, 1), "dialogue": (2, 2)}
+    parts = {
+        way: {"fit": told(count, at, 1), "select": told(3, at, 2), "report": told(2, at, 3)}
+        for way, (count, at) in ways.items()
+    }
+    stories, further = parts.pop("stories"), parts
+    given = Pairs(stories, {"a": told(30, 5, 4), "b": told(30, 6, 5)}, further)
+
+    def direction(source: str) -> np.ndarray:
+        part = parts_of(given, source, judge=1)
+        vector = METHODS["mean_diff"](*(side[:, 0] for side in part.fit))[0]
+        return (vector / np.linalg.norm(vector)).round(6)
+
+    def along(**dims: float) -> np.ndarray:
+        vector = np.zeros(12)
+        vector[[int(dim[1:]) for dim in dims]] = list(dims.values())
+        return (vector / np.linalg.norm(vector)).round(6)
+
+    assert direction(STORIES).tolist() == along(d0=1).tolist()
+    assert direction(TOLD).tolist() == along(d0=1, d1=1, d2=1).tolist()
+    both = along(d0=1, d1=1, d2=1, d5=3)
+    assert direction(f"{TOLD} + {CHATS}").tolist() == both.tolist()
+    # the other writer judges, and the pairs that choose are as they were written
+    chosen = parts_of(given, TOLD, judge=1)
+    np.testing.assert_array_equal(chosen.report[0], given.chats["b"][0])
+    wanted = [stories["select"][0], *(way["select"][0] for way in further.values())]
+    np.testing.assert_array_equal(chosen.select[0], np.concatenate(wanted))
+    assert direction(TOLD).tolist() != direction(CHATS).tolist()
 
 
 def test_what_a_vector_was_fitted_on_is_known_to_the_audits_nulls(stories, written, tmp_path):

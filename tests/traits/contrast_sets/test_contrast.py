@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tracekit.model.embedded import datasets
-from traits.contrast_sets.contrast import ContrastSet, available, load_contrast
+from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 
 
 def write(folder, positive, negative, **more):
@@ -28,6 +28,24 @@ def test_a_folder_is_read_line_for_line(tmp_path):
     assert contrast.positive == ("I will\u2028go", "We will stay ")
     assert contrast.definition == "HIGH: future"
     assert contrast.steering == {"direction": "positive"}
+
+
+def test_stories_told_in_another_way_are_a_set_of_their_own(tmp_path):
+    folder = write(
+        tmp_path / "mine" / "tense", "I will\n", "I did\n", definition_txt="HIGH: future"
+    )
+    assert constructions(folder) == []
+    write(folder / "dialogue", "A: will you?\nB: I will.\n", "A: did you?\nB: I did.\n")
+    write(folder / "act", "So I shall.\n", "So I was.\n")
+    assert constructions(folder) == ["act", "dialogue"]
+    told = load_contrast(folder, "dialogue")
+    assert (told.name, len(told), told.definition) == ("mine/tense/dialogue", 2, "HIGH: future")
+    assert told.prompts()[0].group == "mine/tense/dialogue/0"
+    assert load_contrast(folder).positive == ("I will",)
+    with pytest.raises(
+        ValueError, match="'song' of 'tense' was asked for; there are act, dialogue"
+    ):
+        load_contrast(folder, "song")
 
 
 def test_prompts_carry_labels_and_share_a_group():

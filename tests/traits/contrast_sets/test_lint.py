@@ -4,7 +4,7 @@ import pytest
 from tracekit.model.embedded import datasets
 from traits.contrast_sets.contrast import ContrastSet, load_contrast
 from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
-from traits.contrast_sets.linting import Limits, lint, main
+from traits.contrast_sets.linting import OF_CONSTRUCTIONS, Limits, lint, main
 
 PLACES = (
     "harbour",
@@ -143,6 +143,20 @@ def test_the_command_reads_a_category_and_says_how_it_went(tmp_path, capsys):
     assert "40 positive and 1 negative" in capsys.readouterr().err
     assert main([str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_other_constructions_are_linted_too_and_may_end_apart(tmp_path, capsys):
+    folder = tmp_path / "mine" / "swap"
+    write(folder, clean(pairs=120))
+    # the twins' last clause goes first on one side
+    told = clean(pairs=40, seed=1)
+    turned = tuple(" ".join([*line.split()[-6:], *line.split()[:-6]]) for line in told.negative)
+    ends_apart = ContrastSet("mine/swap/act", told.positive, turned)
+    write(folder / "act", ends_apart)
+    assert lint(ends_apart, Limits(pairs=40)).findings != ()
+    main([str(folder)])
+    assert "mine/swap/act: 40 pairs" in capsys.readouterr().out
+    assert lint(ends_apart, OF_CONSTRUCTIONS).findings == ()
 
 
 @pytest.mark.parametrize("category", ["alignment", "placebo", "axis"])
