@@ -53,16 +53,31 @@ def capture(
     """What happens inside the model on these ids: (prompt, token, layer, dim), float32.
 
     One trace a batch, stopped after the last layer asked for. `layers` counts from 0 (−1: the
-    embedding output), all by default, or those of `vectors`. `site` is "residual", "attention",
-    "mlp", or a function of the block giving (row, token, …). `tokens`: "response" (and the last
-    prompt token), "prompt", "all", a slice or list of token labels, or a boolean array (prompt,
-    token): `tk.find` gives that of a text, a role or a turn.
-    `reduce="mean"` (or a function of a row's (token, dim) values, giving (dim,)) keeps one value a
-    row: (prompt, layer, dim), by default of the response's own tokens. Functions are recorded by
+    embedding output), all by default, or those of `vectors`. `site` is one of these (docs/sites.md
+    says which architectures lack which), or a function of the block giving (row, token, …), whose
+    further axes `dims` names: `dims=("head", "dim")`; without `dims` they are one, `dim`.
+
+    | site | is | dims after `layer` |
+    | --- | --- | --- |
+    | `residual` | a block's output | `dim` |
+    | `attention`, `mlp` | what each adds to the residual stream | `dim` |
+    | `heads` | what each head adds; with the bias, their sum is `attention` | `head`, `dim` |
+    | `queries`, `keys`, `values` | as projected, before norms and positions | `head`, `dim` |
+    | `pattern` | attention's weights, NaN where masked; the token dim is `query` | `head`, `key` |
+    | `mlp_hidden` | the input of the MLP's down projection | `unit` |
+    | `router` | a mixture's logits before their softmax | `expert` |
+
+    Where queries share keys, `keys` and `values` have that many heads. `pattern` runs with eager
+    attention, which provenance records, and leaves the model as it was. `tokens`: "response" (and
+    the last prompt token), "prompt", "all", a slice or list of token labels, or a boolean array
+    (prompt, token): `tk.find` gives that of a text, a role or a turn.
+
+    `reduce="mean"` (or a function of a row's (token, …) values, giving (…)) keeps one value a
+    row: (prompt, layer, …), by default of the response's own tokens. Functions are recorded by
     source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`
-    (trait, layer, dim) projects inside the trace: (prompt, token, layer, trait), the dot product,
-    with the norm of each value as the coordinate `norm`; vectors made with other weights need
-    `transfer=True`, which is recorded.
+    (trait, layer, dim) projects inside the trace: (prompt, token, layer, trait), with a `head`
+    before the `trait` for `heads`; the dot product, with the norm of each value as the coordinate
+    `norm`. Vectors made with other weights need `transfer=True`, which is recorded.
 
     With `path` the values go to a folder of netCDF shards while the model runs, and the lazy
     array over them is returned (in the order of the batch plan); a capture that was killed goes
