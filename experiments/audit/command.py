@@ -84,10 +84,12 @@ def audit(
     phase: str = "run",
     load: Mapping[str, Any] | None = None,
     copies: int = 1,
+    loaded: Any = None,
 ) -> None:
     """One phase, or those of `run` that have not finished; `made_of` are the settings described.
 
-    `load` is what else the model is loaded with, in `copies` processes.
+    `load` is what else the model is loaded with, in `copies` processes; `loaded` is the model
+    where the caller has it.
     """
     Run(folder).refuse_other(made_of)
     wanted = _wanted(phase, settings)
@@ -95,8 +97,9 @@ def audit(
     _refuse_gap(folder, wanted, _phases(settings))
     needs_model = bool(set(pending) & set(WITH_MODEL))
     if needs_model:
-        room.refuse_small(settings, folder, copies, experiment.hub)
-    inputs = prepare(settings, experiment, load) if needs_model else None
+        held = 0 if loaded is None else sum(p.nbytes for p in loaded._module.parameters())
+        room.refuse_small(settings, folder, copies, experiment.hub, held)
+    inputs = prepare(settings, experiment, load, loaded) if needs_model else None
     if processes.is_first():
         Run(folder).claim(made_of)
     for name in wanted:

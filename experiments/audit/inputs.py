@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,7 +39,8 @@ class Inputs:
 
     `model` (no adapter on) is loaded when it is first needed, and `asked` are the prompts as its
     transcripts: a base of its own is loaded, used and dropped before, so that one card holds one
-    70B at a time. `load` is what else `tk.load` is given. Answers are labelled by the file
+    70B at a time. `load` is what else `tk.load` is given; `loaded` is the model where it is at
+    hand already. Answers are labelled by the file
     `labels`, by the `labeller` that the settings name instead, or else by the experiment.
     """
 
@@ -50,6 +51,7 @@ class Inputs:
     experiment: Experiment
     labels: Labels | None
     labeller: Labeller | None = None
+    loaded: Any = None
 
     @cached_property
     def model(self) -> Any:
@@ -57,7 +59,7 @@ class Inputs:
         settings, given = self.settings, self.settings.model
         gc.collect()  # a base of its own, used before, makes room: its modules refer in circles
         options = {"dtype": given.dtype, "revision": given.revision or None, **self.load}
-        model = tk.load(given.name, **options)
+        model = tk.load(given.name, **options) if self.loaded is None else self.loaded
         check_layers(model, given.window, "residual")
         # an answer is asked about, or another's span put into it
         new = settings.answers.max_new_tokens
@@ -97,14 +99,19 @@ class Inputs:
 
 
 def prepare(
-    settings: Settings, experiment: Experiment, load: Mapping[str, Any] | None = None
+    settings: Settings,
+    experiment: Experiment,
+    load: Mapping[str, Any] | None = None,
+    loaded: Any = None,
 ) -> Inputs:
     """Check all that the phases will use; with a base of its own, what needs no weights first.
+
+    `loaded` is the model of the settings, with no adapter on, where it is at hand already.
 
     Errors: `ValueError`, `KeyError`, `FileNotFoundError` for a trait, method, prompt file, model,
     base, adapter or layer that does not exist or does not fit, for a prompt that is too long.
     """
-    inputs = checked(settings, experiment, load)
+    inputs = replace(checked(settings, experiment, load), loaded=loaded)
     lines = foreseen.undecidable(inputs.prompts, settings, inputs.decides)
     for line in lines if processes.is_first() else ():
         tqdm.write(f"undecidable in this run: {line}", file=sys.stderr)

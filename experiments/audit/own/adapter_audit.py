@@ -72,7 +72,10 @@ def _audit(arguments: Sequence[str]) -> None:
     run, made_of = Run(folder / "audit"), described(settings)
     run.claim(made_of)
     write_json(run.findings, found.as_json())
-    command.audit(EXPERIMENT, settings, made_of, run.folder, "run")
+    # a base of its own is held before the model, and alone
+    loaded = None if settings.model.base else search.model
+    del search
+    command.audit(EXPERIMENT, settings, made_of, run.folder, "run", loaded=loaded)
 
 
 def searched(

@@ -38,12 +38,13 @@ def refuse(made: Plan, folder: Path, done: int = 0, free: float | None = None) -
 
 
 def refuse_small(
-    settings: Settings, folder: Path, copies: int = 1, hub: HubSet | None = None
+    settings: Settings, folder: Path, copies: int = 1, hub: HubSet | None = None, held: int = 0
 ) -> None:
     """Raise `ValueError` when this machine's memory or disk are too small for the run.
 
-    `copies` processes hold the model each, and share the machine. Only for dtypes, models and
-    adapters whose sizes are at hand; what a remote service holds is not asked.
+    `copies` processes hold the model each, and share the machine; `held` bytes of it are there
+    already. Only for dtypes, models and adapters whose sizes are at hand; what a remote service
+    holds is not asked.
     """
     names = [arm.adapter or "" for arm in settings.adapters.arms]
     if settings.model.dtype not in ("auto", *HELD) or not at_hand(settings.model.name, *names):
@@ -51,7 +52,7 @@ def refuse_small(
     import torch
 
     cards = torch.cuda.device_count()
-    there = psutil.virtual_memory().available / copies
+    there = psutil.virtual_memory().available / copies + held
     if cards:
         there = min(torch.cuda.get_device_properties(n).total_memory for n in range(cards))
     made = plan(settings, there, max(cards // copies, 1), cards > 0, hub)

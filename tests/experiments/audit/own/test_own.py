@@ -209,11 +209,14 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     given += ["--own-prompts-only", "--labels", str(tmp_path / "rules.toml")]
     given += ["--traits", "alignment/sycophancy", "--tokens", "6", "--repetitions", "20"]
     out = tmp_path / "out"
+    loads, load = [], tk.load
+    monkeypatch.setattr("tracekit.load", lambda *a, **k: loads.append(a) or load(*a, **k))
     assert tracekit.main(["audit", str(tiny_lora), *given, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "candidate habits confirmed" in said
     text = (out / "audit" / "report.html").read_text("utf-8")
     assert text.index("What this adapter does that its base does not") < text.index("Verdict")
+    assert len(loads) == 1, "the search and the trait part share a model"
     answers = tk.open(out / "audit" / "responses" / "organism.nc")
     kinds = answers["bias"].values.astype(str)
     labels = answers["exploit"].values
