@@ -6,7 +6,8 @@ Two arms in one process, paired by round, in another order each round: hooks on 
 one forward a patch (with the logits of the last token alone, and no cache), and
 `tk.activation_patching`. The prompts have 20 tokens, so a model of 30 blocks makes 600 patches.
 All values of both arms are compared, and each arm's peak memory above the model is measured, once;
-then the hooks are timed on one place in ten (a diagonal over layers and tokens), times ten.
+then the hooks are timed on one place in ten (a diagonal over layers and tokens), times ten; the
+source's own forward is not counted for them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from experiments.benchmarks.measuring import paired, peak
 from tests.support.oracles import one_by_one
 
 RESULTS = Path(__file__).parent / "results"
-CLEAN = "When Mary and John went to the big store in the town, John gave a drink to"
-CORRUPTED = "When Mary and John went to the big store in the town, Mary gave a drink to"
+CLEAN = "When Mary and John went to the very big store in the old town, John gave a drink to"
+CORRUPTED = "When Mary and John went to the very big store in the old town, Mary gave a drink to"
 WIDTH, EVERY = 20, 10
 
 
@@ -37,16 +38,16 @@ def main() -> None:
     model = tk.load(options.model, dtype="float32")
     runs, sources = (_encoded(model, text) for text in (CORRUPTED, CLEAN))
     metric = tk.logit_difference(model, " Mary", " John")
+    stored = [
+        one_by_one.values(model._module, _ids(sources), "residual", layer)
+        for layer in range(len(model.layers))
+    ]
+    plain, ours = "plain hooks, one by one", "tk.activation_patching"
     arms: dict[str, Callable[[], torch.Tensor]] = {
-        "plain hooks, one by one": lambda: _one_by_one(model, runs, sources, metric),
-        "tk.activation_patching": lambda: _together(model, runs, sources, metric),
+        plain: lambda: _one_by_one(model, runs, stored, metric),
+        ours: lambda: _together(model, runs, sources, metric),
     }
-    some: dict[str, Callable[[], object]] = {
-        name: arm
-        if "tk" in name
-        else lambda: _one_by_one(model, runs, sources, metric, every=EVERY)
-        for name, arm in arms.items()
-    }
+    some = {**arms, plain: lambda: _one_by_one(model, runs, stored, metric, EVERY)}
     found, memory = {}, {}
     for name, arm in arms.items():
         gc.collect()
@@ -55,7 +56,6 @@ def main() -> None:
         found[name] = arm()
         memory[name] = (peak.peak() - before) / 2**20
     timings = paired.paired(some, options.rounds)
-    plain = next(iter(arms))
     timings[plain] = [paired.Timing(EVERY * t.wall, EVERY * t.cpu) for t in timings[plain]]
     paired.report(_table(found, memory, timings, options.rounds), "patching", options.out)
 
@@ -70,18 +70,13 @@ def _ids(runs: xr.Dataset) -> list[int]:
 
 
 def _one_by_one(
-    model: Any, runs: xr.Dataset, sources: xr.Dataset, metric: Any, every: int = 1
+    model: Any, runs: xr.Dataset, stored: list[torch.Tensor], metric: Any, every: int = 1
 ) -> torch.Tensor:
-    ids, others = _ids(runs), _ids(sources)
-    module, row = model._module, torch.zeros(1, dtype=torch.long)
-    base, device = len(model.layers), module.device
-    rows = torch.tensor([ids], device=device)
+    module, ids, row = model._module, _ids(runs), torch.zeros(1, dtype=torch.long)
+    rows = torch.tensor([ids], device=module.device)
     settings = {"use_cache": False, "logits_to_keep": 1}
-    scores = torch.zeros(base, len(ids))
-    stored: dict[int, torch.Tensor] = {}
-    for layer in range(base):
-        stored[layer] = one_by_one.values(module, others, "residual", layer)
-    for layer in range(base):
+    scores = torch.zeros(len(stored), len(ids))
+    for layer in range(len(stored)):
         for column in range(layer % every, len(ids), every):
 
             def change(value: torch.Tensor, layer: int = layer, column: int = column) -> Any:
