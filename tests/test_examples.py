@@ -65,6 +65,28 @@ def test_steering_from_a_saved_vector_changes_what_is_said(embedded, tmp_path):
     assert len({tuple(texts) for texts in by_coefficient.values()}) == 3
 
 
+def test_the_name_moves_from_where_it_was_said_to_the_end_both_ways():
+    parts = _run("name_mover.py").split("noising:")
+    assert [part.startswith("denoising:") for part in parts] == [True, False]
+    for part in parts:
+        rows = re.findall(r"^(\d+) +(\S+) +(\S+) +(\S+)$", part, re.MULTILINE)
+        assert [int(row[0]) for row in rows] == [0, 5, 10, 15, 20, 25]
+        said, _, end = (np.array([float(row[n]) for row in rows]) for n in (1, 2, 3))
+        assert said[0] > 0.8 > 0.2 > said[-1]
+        assert end[0] < 0.2 < 0.8 < end[-1]
+
+
+def test_induction_names_heads_that_carry_it_both_ways():
+    printed = _run("induction.py")
+    before, after = map(float, re.findall(r"(\S+) → (\S+) nats", printed)[0])
+    rows = re.findall(r"layer (\d+), head (\d): .*?: (\S+), .*?: (\S+)}", printed)
+    assert after - before > 2
+    assert len({row[:2] for row in rows}) == 5
+    # a head that helps when it is put in hurts when it is taken out
+    assert float(rows[0][2]) > 0.5
+    assert float(rows[0][3]) < -0.5
+
+
 def test_a_capture_opens_with_xarray_alone(folder):
     code = (
         "import runpy, sys; sys.modules['tracekit'] = None;"

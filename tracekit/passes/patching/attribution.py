@@ -52,15 +52,15 @@ def attribution_patching(
     values, scores = np.full(shape, np.nan), np.full((2, shape[2]), np.nan)
     kept = len(asked.sites) * len(asked.layers) * asked.token_bytes
     for group in asked.groups(kept, parts=KEPT_ACTIVATIONS):
-        taken, scores[1, group.rows] = group.sources()
+        taken, scores[1, group.prompts] = group.sources()
         backwards = {}
         for n, site in enumerate(asked.sites):
             if (base := base_of(site)) not in backwards:
                 # one way back is for all heads; no two sites' are kept
                 backwards = {base: _backward(asked, group, base)}
             result = backwards[base]
-            values[n][:, group.rows] = _estimates(asked, group, site, taken, result, steps)
-            scores[0, group.rows] = result.scores.cpu()
+            values[n][:, group.prompts] = _estimates(asked, group, site, taken, result, steps)
+            scores[0, group.prompts] = result.scores.cpu()
     return asked.labelled(values, scores, "attribution_patching", {"steps": steps or 0})
 
 

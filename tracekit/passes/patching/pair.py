@@ -148,6 +148,8 @@ class Group:
 
     def __init__(self, asked: Pairs, rows: Sequence[int]) -> None:
         self.asked, self.rows = asked, torch.as_tensor(list(rows))
+        # as numpy indexes with them: it takes a tensor of one row for a number
+        self.prompts = np.asarray(list(rows))
         self.made = batching.batch(asked.model, asked.runs, rows)
         self.source = batching.batch(asked.model, asked.sources, rows)
         places = asked.places

@@ -69,13 +69,13 @@ def activation_patching(
     kept = (asked.layers[-1] + 1 + len(asked.sites) * len(asked.layers)) * asked.token_bytes
     skipping = None
     for group in asked.groups(kept, parts=2):
-        taken, scores[1, group.rows] = group.sources()
-        start, scores[0, group.rows] = _start(asked, group, skipping)
+        taken, scores[1, group.prompts] = group.sources()
+        start, scores[0, group.prompts] = _start(asked, group, skipping)
         skipping = start.skips
         for n, site in enumerate(asked.sites):
             for cells, found in _patched(asked, group, start, site, taken, token_budget):
                 row, layer, place = cells.T
-                values[n, layer, group.rows[row], place] = found
+                values[n, layer, group.prompts[row], place] = found
     return asked.labelled(values, scores, "activation_patching", {})
 
 

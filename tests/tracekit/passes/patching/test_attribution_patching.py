@@ -61,6 +61,11 @@ def test_it_has_the_labels_of_the_sweep(
     assert set(found.coords) == set(swept.coords)
     for name in ("unpatched", "source"):
         np.testing.assert_allclose(found[name], swept[name], atol=1e-5)
+    alone = [side.isel(prompt=[0]) for side in sides]
+    one = {**given, "metric": tk.logit_difference(tiny_llama, " Mary", " John")}
+    single = tk.attribution_patching(tiny_llama, *alone, **one).isel(prompt=0).dropna("token")
+    both = found.isel(prompt=0).sel(token=single.token)
+    np.testing.assert_allclose(single, both, atol=1e-5)
 
 
 def test_along_a_path_it_sums_to_the_change_of_all_places_at_once(
