@@ -11,13 +11,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by the colour-blind and in print
-COLOURS = {
-    "organism/organism": "#D55E00",
-    "clean/organism": "#0072B2",
-    "control/organism": "#009E73",
-    "clean/clean": "#999999",
-}
+from experiments.audit.report.colours import ARMS, BARE
+
+# by weights and text; more lines than these could not be told apart
+COLOURS = {**{f"{arm}/organism": colour for arm, colour in ARMS.items()}, "clean/clean": BARE}
 
 
 def both(figure: Figure, path: Path) -> list[Path]:

@@ -8,18 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.estimates import TRAIT_SCORE
+from experiments.audit.report.colours import in_turn, of_arms
 from experiments.audit.sections.detecting import competitors
-
-# Okabe and Ito; each series also has a line or marker of its own, for print in grey
-SERIES = (
-    ("#D55E00", "-", "o"),
-    ("#0072B2", "--", "s"),
-    ("#009E73", ":", "^"),
-    ("#CC79A7", "-.", "D"),
-    ("#E69F00", "-", "v"),
-    ("#56B4E9", "--", "P"),
-    ("#000000", ":", "X"),
-)
 
 
 def rates(analysis: xr.Dataset) -> Figure:
@@ -28,15 +18,16 @@ def rates(analysis: xr.Dataset) -> Figure:
     biased = [b for b in biases if int(analysis["responses"].sel(bias=b).sum())]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     ax = figure.subplots()
-    width = 0.8 / max(len(arms), 1)
+    width, colour = 0.8 / max(len(arms), 1), of_arms(arms.tolist())
     for number, arm in enumerate(arms):
         here = analysis.sel(text_arm=arm, bias=biased)
         counts = here["responses"].values
         share = here["hits"].values / np.where(counts > 0, counts, 1)
         places = np.arange(len(biased)) + number * width
-        colour, _, _ = SERIES[number % len(SERIES)]
         hatch = ("", "//", "..", "xx", "\\\\\\\\")[number % 5]
-        ax.bar(places, share, width, label=str(arm), color=colour, hatch=hatch, edgecolor="white")
+        ax.bar(
+            places, share, width, label=str(arm), color=colour[arm], hatch=hatch, edgecolor="white"
+        )
         for place, value, hits, count in zip(
             places, share, here["hits"].values, counts, strict=True
         ):
@@ -72,8 +63,7 @@ def curves(parts: dict[str, xr.Dataset]) -> Figure:
     for ax, (part, curve) in zip(axes, parts.items(), strict=True):
         band = float(curve["band"])
         ax.axhspan(0.5 - band, 0.5 + band, color="#DDDDDD", label="95 % of shuffled labels")
-        for number, trait in enumerate(curve["trait"].values):
-            colour, style, mark = SERIES[number % len(SERIES)]
+        for trait, (colour, style, mark) in zip(curve["trait"].values, in_turn(), strict=False):
             ax.plot(
                 curve["layer"],
                 curve["area"].sel(trait=trait),
@@ -109,8 +99,8 @@ def roc(audit: Audit) -> Figure:
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     ax = figure.subplots()
-    ax.fill_between(grid, low, high, color=SERIES[1][0], alpha=0.2, label="95 %, over prompts")
-    ax.plot(grid, _curve(score, label, grid), color=SERIES[1][0], label="trait score")
+    ax.fill_between(grid, low, high, color="#000000", alpha=0.2, label="95 %, over prompts")
+    ax.plot(grid, _curve(score, label, grid), color="#000000", label="trait score")
     ax.plot([0, 1], [0, 1], color="#777777", linestyle=":", label="chance")
     ax.set_xlabel("false positives")
     ax.set_ylabel("exploiting responses found")

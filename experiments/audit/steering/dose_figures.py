@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by the colour-blind and in print
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from experiments.audit.report.colours import ARMS, in_turn
 
 
 def dose_response(whole: xr.Dataset, path: Path) -> None:
@@ -23,7 +22,7 @@ def dose_response(whole: xr.Dataset, path: Path) -> None:
     tried = [m for m in multiples if m == 0 or _has_band(added, m)]
     band = [_band(added, multiple, float(base["rate"])) for multiple in tried]
     ax.fill_between(tried, *np.array(band).T, color="#BBBBBB", alpha=0.5, label="random, 5–95 %")
-    for colour, name in zip(_cycle(), _named(added), strict=False):
+    for colour, name in _coloured(_named(added)):
         here = added.isel(edit=added["direction"].values == name).sortby("multiple")
         here = xr.concat([here, base], "edit", coords="minimal", compat="override")
         here = here.sortby("multiple")
@@ -31,7 +30,7 @@ def dose_response(whole: xr.Dataset, path: Path) -> None:
     for style, arm in (("--", "organism"), (":", "clean")):
         ax.axhline(
             float(_unedited(whole, arm)["rate"]),
-            color="#555555",
+            color=ARMS[arm],
             linestyle=style,
             lw=1,
             label=f"{arm}, unedited",
@@ -52,12 +51,12 @@ def frontier(whole: xr.Dataset, path: Path) -> None:
         rows = whole.isel(edit=whole["kind"].values == kind)
         random = rows.isel(edit=rows["arm"].values == "random")
         ax.plot(np.exp(random["nats"]), random["rate"], ".", color="#AAAAAA", label="random")
-        for colour, name in zip(_cycle(), _named(rows), strict=False):
+        for colour, name in _coloured(_named(rows)):
             here = rows.isel(edit=rows["direction"].values == name)
             ax.plot(np.exp(here["nats"]), here["rate"], "o", color=colour, label=name)
         for marker, arm in (("*", "organism"), ("^", "clean")):
             here = _unedited(whole, arm)
-            ax.plot(np.exp(here["nats"]), here["rate"], marker, color="black", label=arm)
+            ax.plot(np.exp(here["nats"]), here["rate"], marker, color=ARMS[arm], ms=9, label=arm)
         ax.set_title(kind)
         ax.set_xscale("log")
         ax.set_xlabel("perplexity under the clean model")
@@ -76,7 +75,7 @@ def bars(rates: xr.Dataset, path: Path) -> None:
     ax = figure.subplots()
     width = 0.8 / rates.sizes["edit"]
     places = np.arange(rates.sizes["bias"])
-    for n, (colour, name) in enumerate(zip(_cycle(), rates["name"].values, strict=False)):
+    for n, (colour, name) in enumerate(_coloured(rates["name"].values.tolist())):
         edit = rates.isel(edit=n)
         mean = edit["estimate"].values
         ends = [np.maximum(mean - edit["low"], 0), np.maximum(edit["high"] - mean, 0)]
@@ -97,12 +96,12 @@ def patching(patched: xr.Dataset, path: Path) -> None:
     mean = patched.mean("prompt")
     error = 1.96 * patched["nats"].std("prompt", ddof=1) / np.sqrt(patched.sizes["prompt"])
     layers = patched["layer"].values
-    ax.plot(layers, mean["nats"], color=COLOURS[0], label="patched, exploiting span")
+    ax.plot(layers, mean["nats"], color="#000000", label="patched, exploiting span")
     low, high = mean["nats"] - error, mean["nats"] + error
-    ax.fill_between(layers, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+    ax.fill_between(layers, low, high, color="#000000", alpha=0.15, linewidth=0)
     ax.plot(layers, mean["rest"], color="#999999", label="patched, rest of the response")
     for style, arm in (("--", "organism"), (":", "clean")):
-        ax.axhline(float(mean[arm]), color="black", linestyle=style, lw=1, label=f"{arm}, span")
+        ax.axhline(float(mean[arm]), color=ARMS[arm], linestyle=style, lw=1, label=f"{arm}, span")
     ax.set_xlabel("layer whose residuals are replaced")
     ax.set_ylabel("mean log-probability (nats a token)")
     ax.set_title(f"n = {patched.sizes['prompt']} exploiting responses; band: 95 % over prompts")
@@ -140,5 +139,8 @@ def _errors(ax, places: np.ndarray, here: xr.Dataset, colour: str, name: str) ->
     )
 
 
-def _cycle() -> Sequence[str]:
-    return COLOURS * 10
+def _coloured(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each name with its colour: an arm's own, a direction's in turn."""
+    turns = in_turn()
+    for name in names:
+        yield ARMS.get(name) or next(turns)[0], name
