@@ -87,6 +87,30 @@ def test_induction_names_heads_that_carry_it_both_ways():
     assert float(rows[0][3]) < -0.5
 
 
+def test_a_vector_is_beyond_its_random_band_at_the_strongest_and_nowhere_at_zero():
+    printed = _run("steer_beside_random.py")
+    number = r"([+-]\d\.\d\d)"
+    lines = re.findall(rf"^{number}: {number}, band {number} to {number}$", printed, re.MULTILINE)
+    doses = {float(dose): tuple(map(float, rest)) for dose, *rest in lines}
+    assert list(doses) == [-0.5, -0.25, 0.0, 0.25, 0.5]
+    assert len(set(doses[0.0])) == 1
+    assert doses[-0.5][0] < doses[-0.5][1]
+    assert doses[0.5][0] > doses[0.5][2]
+
+
+def test_heads_are_ablated_one_by_one():
+    margins = re.findall(r": ([+-]\d\.\d\d)$", _run("ablate_heads.py"), re.MULTILINE)
+    assert len(margins) == 10
+    assert len(set(margins)) > 5
+
+
+def test_steering_where_it_is_needed_is_neither_never_nor_nothing():
+    printed = _run("steer_where_needed.py")
+    said = dict(re.findall(r"^(never|where gloomy|always): (.*)$", printed, re.MULTILINE))
+    assert len(said) == 3
+    assert said["where gloomy"] != said["never"]
+
+
 def test_a_capture_opens_with_xarray_alone(folder):
     code = (
         "import runpy, sys; sys.modules['tracekit'] = None;"

@@ -53,12 +53,7 @@ def edit(
     Errors: `ValueError` for a remote model, for a site or layers that the model lacks, and for
     tokens that `Selection` does not know.
     """
-    about = origin(model)
-    if about.remote:
-        raise InputError(
-            f"{kind} was asked for on the remote model {about.name}: edits do not travel. "
-            "Load the model here (remote=False)."
-        )
+    refuse_remote(model, kind)
     selection, layers = Selection(tokens), sorted(layers)
     selection.require_known()
     require_site(model, layers, site)
@@ -73,6 +68,15 @@ def edit(
     made |= {} if site == "residual" else {"site": site}
     end_edit(model, edited, made if held is None else {**made, "when": held.described()})
     return edited
+
+
+def refuse_remote(model: TransformersModel, kind: str) -> None:
+    """Errors: `ValueError` for a remote model."""
+    if origin(model).remote:
+        raise InputError(
+            f"{kind} was asked for on the remote model {origin(model).name}: edits do not travel. "
+            "Load the model here (remote=False)."
+        )
 
 
 def require_site(model: TransformersModel, layers: Sequence[int], site: str) -> None:
@@ -102,7 +106,7 @@ class _Edit:
         for layer in self.layers:
             value = _read(model, layer, self.site)
             new = self._changed(module, _by_row(module, value), layer, step, holds)
-            _write(model, layer, self.site, new.reshape(value.shape))
+            sites.write(model, layer, self.site, new.reshape(value.shape))
 
     def _changed(
         self,
@@ -157,17 +161,6 @@ def _read(model: TransformersModel, layer: int, site: str) -> torch.Tensor:
     if site == "heads":
         return parts.carried(model.layers[layer])
     return sites.read(model, layer, site)
-
-
-def _write(model: TransformersModel, layer: int, site: str, new: torch.Tensor) -> None:
-    block = model.layers[layer]
-    if site == "heads":
-        parts.carry(block, new)
-    elif site == "mlp_hidden":
-        parts.place(block, site).input = new
-    else:
-        module = block if site == "residual" else parts.part(block, site)
-        module.output = parts.with_first(module.output, new)
 
 
 def _finite(value: torch.Tensor) -> torch.Tensor:

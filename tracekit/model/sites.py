@@ -61,6 +61,24 @@ def read(
     return _chosen(first(module.output), index)
 
 
+def write(model: TransformersModel, layer: int, site: str, value: torch.Tensor) -> None:
+    """Inside a trace: `value` takes the place of a site of block `layer`; −1 is the embedding.
+
+    Of `heads` it is what each hands to the output projection (`heads.read_heads`); `mlp_hidden`
+    and what is added, or the sum, are as `read` gives them.
+    """
+    block = model.layers[max(layer, 0)]
+    if layer == -1:
+        block.input = value
+    elif site == "heads":
+        parts.carry(block, value)
+    elif site == "mlp_hidden":
+        parts.place(block, site).input = value
+    else:
+        module = block if site == "residual" else parts.part(block, site)
+        module.output = with_first(module.output, value)
+
+
 def _chosen(value: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
     if index is None:
         return value

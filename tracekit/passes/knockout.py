@@ -14,7 +14,7 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import listed
 from tracekit.edits.conditions import Condition
 from tracekit.edits.directions import Direction, hashed
-from tracekit.edits.edit import edit, require_site
+from tracekit.edits.edit import edit, refuse_remote, require_site
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError
 from tracekit.model import parts
@@ -59,6 +59,7 @@ def knock_out(
     >>> tk.generate(without, runs, max_new_tokens=2).sizes["prompt"]
     3
     """
+    refuse_remote(model, "knock_out")
     _require_way(to, reference)
     site, chosen, members = _places(model, layers, site, heads)
     made: dict[str, Any] = {"to": to}
