@@ -35,8 +35,10 @@ def vectors():
         {"reduce": "mean"},
         {"reduce": lambda values: values.amax(0)},
         {"vectors": vectors()},
+        {"site": "heads"},
+        {"site": "keys"},
     ],
-    ids=["residual", "attention", "function", "mean", "reducer", "vectors"],
+    ids=["residual", "attention", "function", "mean", "reducer", "vectors", "heads", "keys"],
 )
 def test_a_capture_travels(tiny_llama, remote, runs, options):
     options = {**options, "tokens": "all", "progress": False}
