@@ -14,8 +14,8 @@ from tests.support.oracles import inside, reference
 from tracekit.errors import InputError
 
 NEW, LAYERS = 5, (1, 3)
-# norms after each part; fused projections; Conv1D; parallel parts; tokens in one row; experts
-SAMPLE = ("Gemma2", "Phi3", "GPT-2", "GPT-NeoX", "OPT", "Mixtral")
+# norms after each part; fused projections and Conv1D; tokens in one row; experts
+SAMPLE = ("Gemma2", "GPT-2", "OPT", "Mixtral")
 # what a block does not have under that name
 LACKING = {("Mixtral", "mlp_hidden")}
 SITES = ("residual", "attention", "mlp", "heads", "mlp_hidden")
