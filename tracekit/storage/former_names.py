@@ -26,8 +26,9 @@ def renamed(array: Labelled) -> Labelled:
     own = {
         str(name) for name, label in array.coords.items() if label.ndim and name not in array.dims
     }
+    named = {*names, str(getattr(array, "name", ""))}
     today = {name: FORMER[name] for name in FORMER if name in names - own}
     for dim, (now, beside) in DIMS.items():
-        if dim in array.dims and any(beside in name for name in (*names, str(array.name))):
+        if dim in array.dims and any(beside in name for name in named):
             today[dim] = now
     return array.rename(today)
