@@ -65,9 +65,8 @@ def patch(
         selection = Selection(tokens)
         stored = _Stored(traces.isel(token=selection.labels(traces["token"].values)))
     else:
-        tokens, pairing = _mapped(traces, tokens, at, source, prompts)
-        stored = _Stored(traces.sortby("token"), pairing)
-        made |= {"source_tokens": recorded(source), "prompts": digest(prompts)}
+        tokens, pairing, how = _mapped(traces, tokens, at, source, prompts)
+        stored, made = _Stored(traces.sortby("token"), pairing), {**made, **how}
     at_layers = {layer: Direction(stored.values(layer)) for layer in chosen}
 
     def change(
@@ -85,14 +84,16 @@ def _mapped(
     at: Tokens | None,
     source: Tokens | None,
     prompts: Mapping[str, str] | None,
-) -> tuple[Tokens, Pairing]:
+) -> tuple[Tokens, Pairing, dict[str, str]]:
+    """Where the edit acts, what goes there, and what its record says of it."""
     whole = isinstance(tokens, str) and tokens == "all"
     if at is None or source is None or not whole:
         raise InputError(
             f"patch was given at={brief(at)}, source={brief(source)} and tokens={brief(tokens)}. "
             "A map between prompts needs at= and source=, and no tokens=."
         )
-    return at, Pairing(traces.sortby("token"), at, source, prompts)
+    how = {"source_tokens": recorded(source), "prompts": digest(prompts)}
+    return at, Pairing(traces.sortby("token"), at, source, prompts), how
 
 
 class _Stored:
