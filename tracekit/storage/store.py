@@ -19,7 +19,6 @@ from tracekit.storage.files import plain, reading, uninterrupted, whole
 from tracekit.storage.former_names import renamed
 from tracekit.storage.seal import seal, verified
 
-DIMS = ("prompt", "token", "layer", "dim", "trait", "extraction", "arm")
 EAGER_BYTES = 1 << 28
 
 

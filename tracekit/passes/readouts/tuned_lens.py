@@ -77,9 +77,6 @@ def read_tuned_lens(path: str | Path, model: TransformersModel) -> TunedLens:
     Errors: `FileNotFoundError`; `ValueError` for a file that is damaged or holds anything else, and
     for a lens of another width or depth.
     Source: Belrose et al., arXiv:2303.08112, and the files that its package `tuned-lens` writes.
-
-    >>> read_tuned_lens("lens/gpt2", model).weights[-1].shape
-    torch.Size([768, 768])
     """
     file = Path(path) / PARAMETERS if Path(path).is_dir() else Path(path)
     content = _loaded(file)
