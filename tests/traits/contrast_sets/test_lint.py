@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from tracekit.model.embedded import datasets
-from traits.contrast_sets.contrast import ContrastSet, load_contrast
+from traits.contrast_sets.contrast import (
+    ContrastSet,
+    available,
+    constructions,
+    load_contrast,
+)
 from traits.contrast_sets.lexical import lexical_auroc, lexical_scores, ordered_share
 from traits.contrast_sets.linting import OF_CONSTRUCTIONS, Limits, lint, main
 
@@ -157,6 +162,17 @@ def test_other_constructions_are_linted_too_and_may_end_apart(tmp_path, capsys):
     main([str(folder)])
     assert "mine/swap/act: 40 pairs" in capsys.readouterr().out
     assert lint(ends_apart, OF_CONSTRUCTIONS).findings == ()
+
+
+@pytest.mark.parametrize("name", available())
+def test_the_shipped_traits_are_told_in_three_more_constructions_without_a_finding(name):
+    ways = constructions(name)
+    assert {"act", "dialogue", "third_person"} <= set(ways)
+    sets = [load_contrast(name, way) for way in ways]
+    assert min(map(len, sets)) >= 40
+    assert {
+        one.name: found for one in sets if (found := lint(one, OF_CONSTRUCTIONS).findings)
+    } == {}
 
 
 @pytest.mark.parametrize("category", ["alignment", "placebo", "axis"])
