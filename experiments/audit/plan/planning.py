@@ -22,7 +22,7 @@ from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, mem
 from experiments.audit.plan.shapes import Shape, rank, shape
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.groups import Prompts, Settings
-from experiments.audit.vectors.stories import axis_sets, placebo_sets
+from experiments.audit.vectors.stories import axis_sets, construction_sets, placebo_sets
 from tracekit.errors import InputError
 
 CHARACTERS = 4  # of English text a token
@@ -132,6 +132,7 @@ def _work(settings: Settings, hub: HubSet | None) -> Work:
         side
         for contrast in (
             *settings.vectors.contrasts.values(),
+            *construction_sets(settings),
             *placebo_sets(settings),
             *axis_sets(settings),
         )
