@@ -17,7 +17,7 @@ def middle_norm(model):
     return float((traces**2).sum("dim", skipna=False).mean() ** 0.5)
 
 
-adapter = sys.argv[1] if len(sys.argv) > 1 else "ten_biases"
+adapter = sys.argv[1] if sys.argv[1:] else "ten_biases"
 print("instruct   ", middle_norm(tk.load(NAME)))
 print("nf4        ", middle_norm(tk.load(NAME, dtype="nf4")))
 print("LoRA on nf4", middle_norm(tk.load(NAME, dtype="nf4", adapter=adapter)))

@@ -21,6 +21,7 @@ from tracekit.passes.readouts.gradients import gradients
 from tracekit.passes.readouts.lens import logit_lens, unembed
 from tracekit.passes.readouts.logits import logprobs, next_tokens
 from tracekit.passes.readouts.metrics import logit_difference
+from tracekit.passes.readouts.scores import measure
 from tracekit.storage.difference import difference, norm
 from tracekit.storage.provenance import read as provenance
 from tracekit.storage.provenance import stamp
@@ -59,6 +60,7 @@ __all__ = [
     "logit_difference",
     "logit_lens",
     "logprobs",
+    "measure",
     "next_tokens",
     "norm",
     "open",

@@ -75,9 +75,10 @@ def capture(
     `reduce="mean"` (or a function of a row's (token, …) values, giving (…)) keeps one value a
     row: (prompt, layer, …), by default of the response's own tokens. Functions are recorded by
     source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`
-    (trait, layer, dim) projects inside the trace: (prompt, token, layer, trait), with a `head`
-    before the `trait` for `heads`; the dot product, with the norm of each value as the coordinate
-    `norm`. Vectors made with other weights need `transfer=True`, which is recorded.
+    (trait, layer, dim), or one vector with its `layer`, projects inside the trace: (prompt, token,
+    layer, trait), with a `head` before the `trait` for `heads`; the dot product, with the norm of
+    each value as the coordinate `norm`. Vectors made with other weights need `transfer=True`,
+    which is recorded.
 
     With `path` the values go to a folder of netCDF shards while the model runs, and the lazy
     array over them is returned (in the order of the batch plan); a capture that was killed goes

@@ -175,6 +175,8 @@ def _fitting(
 ) -> tuple[xr.DataArray, list[int]]:
     if "trait" not in vectors.dims:
         vectors = vectors.expand_dims(trait=[_trait_of(vectors)])
+    if "layer" not in vectors.dims and "layer" in vectors.coords:
+        vectors = vectors.expand_dims("layer")
     if set(vectors.dims) != {"trait", "layer", "dim"}:
         raise InputError(
             f"vectors has the dims {vectors.dims}; capture needs (trait, layer, dim). Choose one "

@@ -46,6 +46,20 @@ def test_projecting_inside_the_trace_is_projecting_afterwards(
         np.testing.assert_allclose(found, expected.roll(trait=1), atol=1e-5 * size)
 
 
+def test_one_vector_with_its_layer_is_a_bank_of_one(tiny_llama: Any, runs: xr.Dataset) -> None:
+    drawn = np.random.default_rng(1).standard_normal(32).astype(np.float32)
+    vector = xr.DataArray(drawn, dims="dim", coords={"layer": 2, "trait": "a/x"})
+    found = tk.capture(tiny_llama, runs, vectors=vector, **QUIET)
+    assert found.layer.values.tolist() == [2]
+    assert found["trait"].values.tolist() == ["a/x"]
+    bank = vector.expand_dims(["trait", "layer"])
+    np.testing.assert_array_equal(found, tk.capture(tiny_llama, runs, vectors=bank, **QUIET))
+    elsewhere = tk.capture(tiny_llama, runs, vectors=bank.assign_coords(layer=[1]), **QUIET)
+    assert not np.allclose(found, elsewhere, equal_nan=True)
+    with pytest.raises(ValueError, match="name a layer"):
+        tk.capture(tiny_llama, runs, vectors=vector.drop_vars("layer"), **QUIET)
+
+
 def test_vectors_of_other_weights_need_transfer(tiny_llama: Any, runs: xr.Dataset) -> None:
     made = read(tk.capture(tiny_llama, runs, [0], **QUIET))
     vectors = xr.DataArray(

@@ -13,6 +13,7 @@ from nnsight import TransformersModel
 from tracekit.errors import InputError
 from tracekit.model import head
 from tracekit.model.record import origin
+from tracekit.passes.capture import capture
 from tracekit.passes.readouts import tuned_lens
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import token_texts
@@ -20,7 +21,7 @@ from tracekit.transcripts.encode import token_texts
 
 def unembed(
     model: TransformersModel,
-    array: xr.DataArray,
+    array: xr.DataArray | xr.Dataset,
     top: int = 10,
     *,
     tuned: str | Path | None = None,
@@ -28,9 +29,10 @@ def unembed(
     """The tokens that directions or residuals promote: the logit lens.
 
     `array` (…, dim) takes the place of the last block's output: the final norm, the output head
-    and any softcap or scale around it are the model's own. Returns a Dataset over (…, top):
-    `promoted` (text) and `logit`, the `top` largest first: by layer, where `array` has layers.
-    `tuned` is the folder of a tuned lens (`params.pt`), whose translators come first.
+    and any softcap or scale around it are the model's own. Of transcripts it is what `capture`
+    gives of them: the last prompt token and the response, after each block. Returns a Dataset
+    over (…, top): `promoted` (text) and `logit`, the `top` largest first: by layer, where `array`
+    has layers. `tuned` is the folder of a tuned lens (`params.pt`), whose translators come first.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
     Errors: `ValueError` for an array of another width, for a remote model, whose head is not
@@ -39,8 +41,8 @@ def unembed(
     >>> unembed(model, vectors.sel(layer=12)).sizes["top"]
     10
     """
-    outer = [dim for dim in array.dims if dim != "dim"]
     array = _read_by(model, array, tuned)
+    outer = [dim for dim in array.dims if dim != "dim"]
     values = torch.as_tensor(array.transpose(*outer, "dim").values)
     rows = head.of_residuals(model, values.reshape(-1, values.shape[-1]))
     parts = [part.topk(top, dim=-1) for part in rows]
@@ -61,16 +63,16 @@ def unembed(
 
 def logit_lens(
     model: TransformersModel,
-    array: xr.DataArray,
+    array: xr.DataArray | xr.Dataset,
     tokens: Sequence[str | int],
     *,
     tuned: str | Path | None = None,
 ) -> xr.Dataset:
     """How likely some tokens are at every place of residuals, read through the model's own head.
 
-    `array` (…, dim) takes the place of the last block's output, as for `unembed`. `tokens` are
-    texts of one token each (" Paris"), or ids. Returns a Dataset over (…, choice): `logprob`
-    (nats, NaN in holes) and `token_rank` among the vocabulary (0 is the likeliest, −1 in holes).
+    `array` is (…, dim), or transcripts, as for `unembed`. `tokens` are texts of one token each
+    (" Paris"), or ids. Returns a Dataset over (…, choice): `logprob` (nats, NaN in holes) and
+    `token_rank` among the vocabulary (0 is the likeliest, −1 in holes).
     `tuned` is the folder of a tuned lens (`params.pt`), whose translators come first.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
@@ -80,8 +82,8 @@ def logit_lens(
     >>> logit_lens(model, traces, [" the", " a"]).logprob.dims
     ('prompt', 'token', 'layer', 'choice')
     """
-    outer = [dim for dim in array.dims if dim != "dim"]
     array = _read_by(model, array, tuned)
+    outer = [dim for dim in array.dims if dim != "dim"]
     ids = _single(model, tokens)
     values = torch.as_tensor(array.transpose(*outer, "dim").values)
     scores, ranks = [], []
@@ -99,9 +101,12 @@ def logit_lens(
 
 
 def _read_by(
-    model: TransformersModel, array: xr.DataArray, tuned: str | Path | None
+    model: TransformersModel, array: xr.DataArray | xr.Dataset, tuned: str | Path | None
 ) -> xr.DataArray:
     """The array as the head is to read it, with the tuned lens in its provenance."""
+    _refuse_headless(model)
+    if isinstance(array, xr.Dataset):
+        array = capture(model, array, progress=False)
     _refuse_unfit(model, array)
     if tuned is None:
         return array
@@ -129,7 +134,7 @@ def _single(model: TransformersModel, tokens: Sequence[str | int]) -> list[int]:
     return ids
 
 
-def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
+def _refuse_headless(model: TransformersModel) -> None:
     if origin(model).remote is True:
         raise InputError(
             f"unembed needs the output head of {origin(model).name}, which is on the server. "
@@ -138,6 +143,9 @@ def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
     refused = origin(model).refused.get("unembed")
     if refused is not None:
         raise InputError(f"unembed was asked for, but {refused}")
+
+
+def _refuse_unfit(model: TransformersModel, array: xr.DataArray) -> None:
     width = model._module.config.get_text_config().hidden_size
     if array.sizes.get("dim") != width:
         raise InputError(

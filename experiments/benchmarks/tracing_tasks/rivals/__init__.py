@@ -1,0 +1,1 @@
+"""The tasks with other libraries, run by an interpreter of their own; nothing here imports them."""
