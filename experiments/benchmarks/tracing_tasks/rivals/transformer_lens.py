@@ -68,7 +68,8 @@ def turns(model: Any, adapter: str) -> Any:
     start = chat.rindex(TALK[-1]["content"])
     begins, ends = coded.offset_mapping[0].T
     second = (begins < start + len(TALK[-1]["content"])) & (ends > start)
-    _, cache = model.run_with_cache(coded.input_ids)
+    # its own mask would leave out the ids that also serve as padding, such as <|im_end|>
+    _, cache = model.run_with_cache(coded.input_ids, attention_mask=coded.attention_mask)
     return raw["resid_post", 10][0], cache["resid_post", 10][0][second]
 
 
