@@ -92,8 +92,8 @@ def _table(lines: dict[str, dict[str, int]], said: dict[str, dict[str, str]]) ->
     return [
         "Code lines of twelve tracing tasks (formatted to 100 columns; blank lines, comments,",
         "imports and loading not counted), and the largest difference of a rival's values from",
-        "ours in parts of the largest value (float32, the embedded model). nnterp runs with nnsight",
-        "0.7; its snippets share a helper (ids of words) that is not counted.",
+        "ours in parts of the largest value (float32, the embedded model). nnterp runs with",
+        "nnsight 0.7; its snippets share a helper (ids of words) that is not counted.",
         "",
         f"{'task':62} {'tracekit':>8}" + "".join(f" {RIVALS[name]:>24}" for name in RIVALS),
         *rows,

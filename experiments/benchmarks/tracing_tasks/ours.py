@@ -80,8 +80,8 @@ def patching(model: Any, adapter: str) -> Any:
 
 def attribution(model: Any, adapter: str) -> Any:
     runs = tk.encode(model, [CAPITAL], template="raw")
-    words = {"towards": " Rome", "against": " Paris"}
-    slopes = tk.gradients(model, runs, 10, **words, tokens="all", times_input=True)
+    metric = tk.logit_difference(model, " Rome", " Paris")
+    slopes = tk.gradients(model, runs, 10, metric=metric, tokens="all", times_input=True)
     return slopes.sum("dim").squeeze()
 
 

@@ -62,7 +62,8 @@ def main() -> None:
             arrays[f"failed/{task}"] = np.array(f"{type(result).__name__}: {result}"[:200])
         else:
             arrays |= {f"{task}/{n}": array for n, array in enumerate(numbers(result))}
-        np.savez(out, **arrays)  # what is done stays, whatever the next does
+        # what is done stays, whatever the next does
+        np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

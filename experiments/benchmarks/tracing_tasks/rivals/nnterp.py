@@ -50,7 +50,7 @@ def adapters_by_layer(model: Any, adapter: str) -> Any:
     for switch in (model._model.enable_adapters, model._model.disable_adapters):
         switch()
         with model.trace(SOUP):
-            side = torch.stack([model.layers_output[layer][0] for layer in range(30)]).save()
+            side = torch.stack([model.layers_output[layer][0] for layer in range(30)]).save()  # type: ignore[attr-defined]
         sides.append(side)
     return ((sides[0] - sides[1]).norm(dim=-1) / sides[1].norm(dim=-1)).mean(1)
 

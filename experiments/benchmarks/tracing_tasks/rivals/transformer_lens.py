@@ -64,12 +64,13 @@ def lens_table(model: Any, adapter: str) -> Any:
 def turns(model: Any, adapter: str) -> Any:
     _, raw = model.run_with_cache(TOWER, prepend_bos=False)
     chat = model.tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
-    coded = model.tokenizer(chat, return_offsets_mapping=True, return_tensors="pt")
+    # the bridge's tokenizer puts a BOS before it otherwise
+    given = {"add_special_tokens": False, "return_offsets_mapping": True, "return_tensors": "pt"}
+    coded = model.tokenizer(chat, **given)
     start = chat.rindex(TALK[-1]["content"])
     begins, ends = coded.offset_mapping[0].T
     second = (begins < start + len(TALK[-1]["content"])) & (ends > start)
-    # its own mask would leave out the ids that also serve as padding, such as <|im_end|>
-    _, cache = model.run_with_cache(coded.input_ids, attention_mask=coded.attention_mask)
+    _, cache = model.run_with_cache(coded.input_ids)
     return raw["resid_post", 10][0], cache["resid_post", 10][0][second]
 
 
