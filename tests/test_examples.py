@@ -19,8 +19,8 @@ import xarray as xr
 from transformers import AutoModelForCausalLM
 
 import tracekit as tk
-from tests.support import gallery
-from tests.support.gallery import Shown
+from tests.support.oracles import gallery
+from tests.support.oracles.gallery import Shown
 from tracekit.model.embedded import embedded_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
