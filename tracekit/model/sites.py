@@ -34,6 +34,15 @@ SITES: Mapping[str, tuple[str, ...]] = {
     "mlp_hidden": ("unit",),
     "router": ("expert",),
 }
+# what other libraries call them
+ELSEWHERE = {
+    **dict.fromkeys(("resid_post", "resid", "hidden", "layer_output", "layers_output"), "residual"),
+    **dict.fromkeys(("attn", "attn_out", "self_attn"), "attention"),
+    **dict.fromkeys(("mlp_out", "ffn"), "mlp"),
+    **dict.fromkeys(("result", "head"), "heads"),
+    **dict.fromkeys(("attention_probabilities", "attn_pattern", "attentions"), "pattern"),
+    **{"q": "queries", "k": "keys", "v": "values", "post": "mlp_hidden", "neurons": "mlp_hidden"},
+}
 
 
 def read(
@@ -106,9 +115,10 @@ def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: S
     if len(set(wanted)) < len(wanted):
         raise InputError(f"Layers {wanted} name a layer twice; name each once.")
     if not callable(site) and site not in SITES:
+        meant = f"that is {ELSEWHERE[site]!r} here; " if site in ELSEWHERE else ""
         raise InputError(
-            f"site={site!r} was asked for; there are {', '.join(SITES)}, or a function of the "
-            "block such as lambda block: block.attn.q_proj.output."
+            f"site={site!r} was asked for; {meant}there are {', '.join(SITES)}, or a function of "
+            "the block such as lambda block: block.attn.q_proj.output."
         )
     if -1 in wanted and site != "residual":
         raise InputError("Layer -1 is the embedding output, which only site='residual' has.")

@@ -61,6 +61,7 @@ def knock_out(
     """
     refuse_remote(model, "knock_out")
     _require_way(to, reference)
+    _require_pairs(heads or ())
     site, chosen, members = _places(model, layers, site, heads)
     made: dict[str, Any] = {"to": to}
     if heads is not None:
@@ -178,6 +179,15 @@ class _Drawn:
 
 def _carried(block: Any) -> torch.Tensor:
     return parts.carried(block).flatten(2)
+
+
+def _require_pairs(heads: Any) -> None:
+    wrong = [one for one in heads if not isinstance(one, tuple | list) or len(one) != 2]
+    if wrong:
+        raise InputError(
+            f"knock_out was given the head {wrong[0]!r}; heads are pairs (layer, head), such as "
+            "heads=[(3, 1), (3, 2)]."
+        )
 
 
 def _require_way(to: str, reference: xr.Dataset | None) -> None:

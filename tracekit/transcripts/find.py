@@ -35,9 +35,9 @@ def find(
 
     `role` is "user", "assistant", "system" or, of raw prompts, "text"; `turn` counts what was said
     from 0 (−1: the last), of that role where one is given. Without a `text` it is all of their
-    tokens, without both the whole row, the template included; a text is looked for in each turn
-    by itself. Every occurrence counts, and a token that it covers in part counts too;
-    `which="last"` keeps the last token of each. A row without any is refused, or with
+    tokens. A text is looked for in each turn by itself, and without `role` and `turn` in the whole
+    row, the template included. Every occurrence counts, and a token that it covers in part counts
+    too; `which="last"` keeps the last token of each. A row without any is refused, or with
     `missing="none"` has no token. The result is what every `tokens=` (of captures and edits) and
     `.where` take; it knows the ids that it was made of, so that it acts on no others. A character
     that lies in several tokens (rare scripts, emoji) is not found.

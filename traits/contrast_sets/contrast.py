@@ -170,9 +170,13 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     short = {full.partition("/")[2]: full for full in known}
     close = difflib.get_close_matches(name, [*known, *short], n=1)
     hint = f"Did you mean {short.get(close[0], close[0])!r}? " if close else ""
+    others = [full for full in known if not full.startswith("alignment/")]
+    shown = [full for full in known if full not in others]
+    shown += [f"{len(others)} of other categories"] if others else []
     return (
-        f"No trait or folder {name!r}. There are: {', '.join(known) or 'no shipped sets'}. "
-        f"{hint}Give one of these names, or a folder with positive.txt and negative.txt."
+        f"No trait or folder {name!r}. {hint}There are: {', '.join(shown) or 'no shipped sets'} "
+        "(traits.available(None) lists all). Give one of these names, or a folder with "
+        "positive.txt and negative.txt."
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from tracekit.errors import InputTypeError
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
 from traits.contrast_sets.chats import ChatSet
@@ -27,6 +28,11 @@ def elicit(
     >>> runs.sizes["prompt"]
     4
     """
+    if not isinstance(contrast, ContrastSet):
+        raise InputTypeError(
+            f"elicit was given {contrast!r}, and takes a contrast set. Give "
+            "traits.load_contrast(…) of its name or folder."
+        )
     prompts = contrast.prompts()
     kept = set(list(dict.fromkeys(prompt.group for prompt in prompts))[: pairs or None])
     wanted = [prompt for prompt in prompts if prompt.group in kept]

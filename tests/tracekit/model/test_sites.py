@@ -93,6 +93,7 @@ def test_attention_patterns_are_a_site(tiny_folder, words, runs):
         ([-2], "residual", r"Layers \[-2\]"),
         ([], "residual", "Layers none"),
         ([1, 1], "residual", "name a layer twice"),
+        ([1], "resid_post", r"that is 'residual' here; there are residual, attention"),
         ([1], "head", r"site='head' .* residual, attention, mlp, heads, queries"),
         ([-1], "mlp", "only site='residual' has"),
     ],

@@ -167,6 +167,7 @@ def test_the_draw_of_a_row_is_the_seeds_and_not_its_own(
         ({"heads": [(1, 4)]}, r"Heads \[4\] of layers\[1\] were asked for; it has heads 0 to 3"),
         ({"heads": [(1, 2), (1, 2)]}, r"Heads \[2, 2\]"),
         ({"heads": [(7, 0)]}, r"Layers \[7\] were asked for; this model has blocks 0 to 3"),
+        ({"heads": [3]}, r"the head 3; heads are pairs \(layer, head\)"),
         ({"heads": []}, r"Layers \[\]"),
         ({"layers": [9]}, r"Layers \[9\]"),
         ({}, r"layers=None, site='attention' and heads=None; give the layers"),

@@ -96,7 +96,9 @@ def test_an_unknown_trait_names_what_exists_and_the_nearest(tmp_path, monkeypatc
     )
     assert available() == ["alignment/honesty", "alignment/secrecy"]
     assert load_contrast("honesty").name == load_contrast("alignment/honesty").name
-    with pytest.raises(ValueError, match=r"'honest'.*placebo/secrecy.*mean 'alignment/honesty'"):
+    with pytest.raises(
+        ValueError, match=r"'honest'.*mean 'alignment/honesty'.*1 of other categories"
+    ):
         load_contrast("honest")
     with pytest.raises(ValueError, match="Give the category too"):
         load_contrast("secrecy")

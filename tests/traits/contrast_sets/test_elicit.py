@@ -1,5 +1,7 @@
 """Stories through a tiny model: ids, windows, and continuations."""
 
+import inspect
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -51,3 +53,8 @@ def test_a_window_without_any_token_is_refused(tiny_llama) -> None:
     runs = elicit(tiny_llama, load_contrast("sycophancy"), pairs=2)
     with pytest.raises(ValueError, match="token"):
         window_traces(tiny_llama, runs, {"said": slice(0, 2)})
+
+
+def test_a_name_in_the_place_of_a_set_is_refused_with_what_to_give(tiny_llama):
+    with pytest.raises(TypeError, match=r"given 'sycophancy', and takes a contrast set"):
+        inspect.unwrap(elicit)(tiny_llama, "sycophancy")

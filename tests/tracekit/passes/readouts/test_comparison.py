@@ -78,7 +78,7 @@ def test_the_residuals_cosine_and_change(tiny_llama, tiny_lora, runs, plain):
 
 
 def test_the_same_twice_is_refused(tiny_llama, runs):
-    with pytest.raises(tk.InputError, match="twice"):
+    with pytest.raises(tk.InputError, match="differ, in name or in scale"):
         tk.compare(tiny_llama, runs, (None, None))
 
 
@@ -94,6 +94,40 @@ def test_next_tokens_are_the_likeliest_of_transformers(tiny_llama, tiny_folder, 
     assert found.id.values[0].tolist() != found.id.values[1].tolist()
     with pytest.raises(tk.InputError, match="likeliest tokens"):
         tk.next_tokens(tiny_llama, runs, top=10**6)
+
+
+def test_each_side_is_entered_at_its_own_scale(tiny_llama, tiny_lora, tiny_folder, runs, plain):
+    bare = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder)
+    lora = peft.PeftModel.from_pretrained(bare, tiny_lora)
+    for layer in lora.modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            layer.scale_layer(1.5)
+    louder = tk.compare(tiny_llama, runs, ((tiny_lora, 1.5), tiny_lora))
+    for n, ids in enumerate(rows(runs)):
+        with torch.no_grad():
+            a, (b, _) = lora(ids).logits[0].log_softmax(-1), plain[0][n]
+        kl = (a.exp() * (a - b)).sum(-1)[:-1].numpy()
+        ours = louder.kl.values[n][runs.token_id.values[n] >= 0][1:]
+        np.testing.assert_allclose(ours, kl, atol=1e-4)
+        assert abs(ours).max() > 1e-3
+    assert tk.provenance(louder)["adapter"]["scale"] == 1.5
+    # what the model carries is not what is compared
+    with tk.adapter(tiny_llama, tiny_lora, scale=3.0):
+        again = tk.compare(tiny_llama, runs, ((tiny_lora, 1.5), tiny_lora))
+    np.testing.assert_array_equal(again.kl, louder.kl)
+    with pytest.raises(tk.InputError, match="differ, in name or in scale"):
+        tk.compare(tiny_llama, runs, ((tiny_lora, 1.0), tiny_lora))
+
+
+def test_only_the_tokens_asked_for_count(tiny_llama, tiny_lora, runs):
+    whole = tk.compare(tiny_llama, runs, (tiny_lora, None), [2])
+    some = tk.compare(tiny_llama, runs, (tiny_lora, None), [2], tokens=slice(0, None))
+    said = runs.token >= 0
+    for name in ("log_ratio", "kl", "cosine", "change"):
+        np.testing.assert_array_equal(some[name].where(said), whole[name].where(said))
+        assert np.isnan(some[name].where(~said)).all()
+        assert whole[name].where(~said).notnull().any()
+    assert not np.array_equal(some.risen_by, whole.risen_by)
 
 
 def test_the_lens_says_how_likely_and_of_what_rank(tiny_llama, tiny_folder, runs):
