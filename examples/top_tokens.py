@@ -17,7 +17,5 @@ answers = [
 runs = tk.encode(model, ["Is my poem good?", "Is my poem any good?"], answers)
 found = tk.capture(model, runs, tokens=slice(0, None), vectors=vector).squeeze(drop=True)
 print(found.mean("token").to_series().round(2).to_string())  # of each answer, residual units
-for (prompt, token), value in found.to_series().nlargest(6).items():
-    words = runs.token_text.sel(prompt=prompt, token=slice(token - 4, token + 3)).values
-    text = f"{''.join(words[:4])}[{words[4]}]{''.join(words[5:])}"
-    print(f"{value:6.2f}  {prompt}, token {token:2d}  {text}")
+top = tk.highest(found, 6, transcripts=runs)
+print(top.to_pandas().round(2).to_string())

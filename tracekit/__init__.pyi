@@ -29,6 +29,7 @@ from tracekit.storage.store import open, save
 from tracekit.storage.vector_files.by_suffix import read_vectors, write_vectors
 from tracekit.transcripts.encode import encode
 from tracekit.transcripts.find import find
+from tracekit.transcripts.highest import highest
 from tracekit.transcripts.prompts import Prompt, read_prompts
 from tracekit.transcripts.tensors import inputs
 
@@ -53,6 +54,7 @@ __all__ = [
     "find",
     "generate",
     "gradients",
+    "highest",
     "inputs",
     "knock_out",
     "label",

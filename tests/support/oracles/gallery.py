@@ -241,8 +241,10 @@ def top_tokens(shown: Shown, plain: Any) -> None:
     along = residual @ torch.as_tensor(vector.values.ravel())
     answer = found.isel(prompt=0).dropna("token")
     close(answer, along[-answer.sizes["token"] :])
-    first = re.findall(r"token +(\d+) ", shown.printed)[0]
-    assert int(first) == int(along[-answer.sizes["token"] :].argmax())
+    first = shown.space["top"].isel(top=0)
+    assert int(first.token) == int(along[-answer.sizes["token"] :].argmax())
+    assert f"[{runs.token_text.sel(token=first.token).item()}]" in first.text.item()
+    assert first.text.item() in shown.printed
 
 
 def turns(shown: Shown, plain: Any) -> None:
