@@ -147,10 +147,12 @@ def test_the_presets_of_the_audit_name_what_is_shipped(name: str) -> None:
 @pytest.mark.parametrize(
     ("experiment", "name", "changes"),
     [
-        *((EXPERIMENT, name, {}) for name in ("smollm2", "smollm2-full", "llama-70b", "ndif")),
-        (OWN, "own", {"organism": "ten_biases"}),
+        *(
+            pytest.param(EXPERIMENT, name, {}, id=name)
+            for name in ("smollm2", "smollm2-full", "llama-70b", "ndif")
+        ),
+        pytest.param(OWN, "own", {"organism": "ten_biases"}, id="own"),
     ],
-    ids=str,
 )
 def test_presets_for_real_runs_capture_the_placebos_without_which_nothing_is_met(
     experiment: Experiment, name: str, changes: dict[str, str]
