@@ -54,7 +54,9 @@ def run(loaded, monkeypatch, tmp_path) -> Iterator[Callable[..., Shown]]:
 
     def run(name: str, *arguments: str) -> Shown:
         figure, printed = tmp_path / f"{name}.png", io.StringIO()
-        monkeypatch.setattr(sys, "argv", [name, *(arguments or (str(figure),))])
+        draws = "[FIGURE]" in (EXAMPLES / f"{name}.py").read_text()
+        given = arguments or ((str(figure),) if draws else ())
+        monkeypatch.setattr(sys, "argv", [name, *given])
         with contextlib.redirect_stdout(printed):
             space = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
         return Shown(printed.getvalue(), space, figure)
