@@ -61,19 +61,11 @@ def head_of(site: str) -> int | None:
 
 def put(model: TransformersModel, layer: int, site: str, new: torch.Tensor) -> None:
     """Inside a trace: `new` takes the place of `value`; layer −1 is the embedding."""
-    if layer == -1:
-        model.layers[0].input = new
-        return
-    block = model.layers[layer]
     if (head := head_of(site)) is not None:
-        whole = parts.carried(block).clone()
+        whole = parts.carried(model.layers[layer]).clone()
         whole[:, :, head] = new
         new, site = whole, "heads"
-    if site == "heads":
-        parts.carry(block, new)
-        return
-    envoy = block if site == "residual" else parts.part(block, site)
-    envoy.output = parts.with_first(envoy.output, new)
+    sites.write(model, layer, site, new)
 
 
 def begin(model: TransformersModel, layer: int, residual: Residual, skips: bool) -> None:

@@ -82,7 +82,9 @@ def judged(folder: Path, settings: Settings, names: list[str]) -> xr.Dataset:
     construction (NaN without one); and `specificity` of these, NaN for a single trait.
     """
     generator = np.random.default_rng([settings.null.seed, zlib.crc32(b"written")])
-    given = {name: _pairs(folder, settings, name) for name in names}
+    told = settings.vectors.constructions
+    further = {name: [contrast.name for contrast in told.get(name, [])] for name in names}
+    given = {name: _pairs(folder, settings, name, further[name]) for name in names}
     axes, placebos = _axes(folder, settings), _placebos(folder, settings)
     made, sources = [], (*SOURCES, *(FURTHER if any(p.told for p in given.values()) else ()))
     for source in sources:
@@ -125,9 +127,8 @@ def added(evaluation: xr.Dataset, found: xr.Dataset, reasons: Mapping[str, str])
     )
 
 
-def _pairs(folder: Path, settings: Settings, name: str) -> Pairs:
+def _pairs(folder: Path, settings: Settings, name: str, further: Sequence[str]) -> Pairs:
     traces = tk.open(Run(folder).story(name))
-    further = [contrast.name for contrast in settings.vectors.constructions.get(name, [])]
     told = {
         way.rpartition("/")[2]: _by_part(tk.open(Run(folder).story(way)), settings)
         for way in further

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import nnsight
 import numpy as np
@@ -112,11 +113,9 @@ def _patched(
     size = max((budget or _budget(asked.model)) // start.made.input_ids.shape[1], 1)
     least = max(LEAST // start.made.input_ids.shape[1], 1)
     for chunk in _chunks(group.there.numpy(), len(asked.layers), size, least):
-        for part, found in batching.over(
-            [list(range(len(chunk)))],
-            lambda part, chunk=chunk: _forward(asked, group, start, site, taken, chunk[part]),  # type: ignore[misc]
-        ):
-            yield chunk[part], found.cpu().numpy()
+        forward = partial(_forward, asked, group, start, site, taken, chunk)
+        for part, found in batching.run(range(len(chunk)), forward):
+            yield chunk[list(part)], found.cpu().numpy()
 
 
 def _chunks(
@@ -162,8 +161,10 @@ def _forward(
     start: Start,
     site: str,
     taken: Sources,
-    cells: Int[np.ndarray, "cell 3"],
+    chunk: Int[np.ndarray, "whole 3"],
+    part: Sequence[int],
 ) -> Float[torch.Tensor, cell]:
+    cells = chunk[list(part)]
     row, place = torch.as_tensor(cells[:, 0]), torch.as_tensor(cells[:, 2])
     patches = {}
     for n in np.unique(cells[:, 1]):
