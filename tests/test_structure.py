@@ -12,7 +12,7 @@ PACKAGES = ("tracekit", "traits", "experiments")
 # each imports from those before it only
 ROOMS = {
     "tracekit": ("storage", "transcripts", "model", "edits", "passes"),
-    "traits": ("statistics", "contrast_sets", "vectors"),
+    "traits": ("statistics", "contrast_sets", "vectors", "probes"),
     "experiments": (
         "audit",
         "rm_sycophancy",

@@ -4,6 +4,7 @@ from traits.contrast_sets.chats import ChatPair, ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
+from traits.probes.threshold import set_threshold
 from traits.statistics import auroc
 from traits.vectors import nulls
 from traits.vectors.evaluation import evaluate, held_out_auroc
@@ -50,6 +51,7 @@ __all__ = [
     "project",
     "random_directions",
     "select_part",
+    "set_threshold",
     "specificity",
     "split_pairs",
     "statistics",

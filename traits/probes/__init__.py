@@ -1,0 +1,1 @@
+"""Probes from labelled responses: fitted, scored, given a threshold, and judged."""
