@@ -30,12 +30,14 @@ from tracekit.storage.vector_files.by_suffix import read_vectors, write_vectors
 from tracekit.transcripts.encode import encode
 from tracekit.transcripts.find import find
 from tracekit.transcripts.highest import highest
+from tracekit.transcripts.pooling import Pooling, pool
 from tracekit.transcripts.prompts import Prompt, read_prompts
 from tracekit.transcripts.tensors import inputs
 
 __all__ = [
     "InputError",
     "Model",
+    "Pooling",
     "Prompt",
     "ablate",
     "activation_patching",
@@ -68,6 +70,7 @@ __all__ = [
     "open",
     "patch",
     "per_prompt",
+    "pool",
     "provenance",
     "read_prompts",
     "read_vectors",
