@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from tracekit.model.load import device_of, model_provenance
 from tracekit.passes import batching, coordinates
 from tracekit.passes.forward import Values, Work, batches
 from tracekit.passes.labelling import scatter
+from tracekit.passes.monitoring import Probes, ask_probes
 from tracekit.passes.request import Asked, Reduce, Site, ask
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
@@ -41,6 +43,7 @@ def capture(
     tokens: Tokens = "response",
     reduce: Reduce | None = None,
     vectors: xr.DataArray | None = None,
+    probes: Probes | None = None,
     transfer: bool = False,
     path: str | Path | None = None,
     token_budget: int | None = None,
@@ -77,8 +80,12 @@ def capture(
     source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`
     (trait, layer, dim), or one vector with its `layer`, projects inside the trace: (prompt, token,
     layer, trait), with a `head` before the `trait` for `heads`; the dot product, with the norm of
-    each value as the coordinate `norm`. Vectors made with other weights need `transfer=True`,
-    which is recorded.
+    each value as the coordinate `norm`. `probes` (of `traits.fit`: one, a list, or a dict by name;
+    a target is one) are scored inside the trace, each at its own layer of the residual stream:
+    (prompt, token, probe), with the coordinates `layer`, `pooling` and `threshold` (probe), and
+    `pooled` (prompt, probe), each probe's own pooling of the response's tokens (labels from 0)
+    that are kept; of others `tk.pool(scores, …, tokens=…)`. Vectors and probes made with other
+    weights need `transfer=True`, which is recorded.
 
     With `path` the values go to a folder of netCDF shards while the model runs, and the lazy
     array over them is returned (in the order of the batch plan); a capture that was killed goes
@@ -96,7 +103,14 @@ def capture(
     ('prompt', 'token', 'layer', 'dim')
     """
     shard.require_codec(compression)
-    asked = ask(model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer, dims)
+    if probes is None:
+        asked = ask(
+            model, layers, site, tokens, reduce, vectors, round_to, nonfinite, transfer, dims
+        )
+    else:
+        others: dict[str, Any] = {"layers": layers, "site": site, "dims": dims, "reduce": reduce}
+        others |= {"vectors": vectors, "round_to": round_to}
+        asked = ask_probes(model, probes, tokens, nonfinite, transfer, others)
     coordinates.require_free(transcripts, asked)
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
@@ -135,13 +149,13 @@ def _in_memory(work: Work, plan: Sequence[Sequence[int]]) -> xr.DataArray:
     for batch in _everyones(work, plan):
         where = (np.asarray(batch.rows),) if asked.reduce else _places(kept, batch.rows)
         _fill(filled, "values", outer, where, batch.layers)
-        if asked.vectors is not None:
-            _fill(filled, "norm", outer, where, batch.checks)
-    values = filled["values"]
+        if asked.keeps_checks:
+            _fill(filled, "checks", outer, where, batch.checks)
+    values, checks = filled["values"], filled.get("checks")
     if asked.round_to:
         values = shard.round_to_bfloat16(values)
     rows, last = coordinates.labels(work, range(len(kept))), values.shape[len(outer) + 1 :]
-    named = coordinates.with_axes(rows, asked, last, filled.get("norm"))
+    named = coordinates.with_axes(rows, asked, last, checks, values)
     array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
     return stamp(array, work.made_with)
 
@@ -212,13 +226,14 @@ def _writers(model: TransformersModel, compression: str) -> tuple[int, bool]:
 
 def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:
     named, asked = coordinates.labels(work, batch.rows), work.asked
-    norm = None
-    if asked.vectors is not None:
+    checks, scores = None, None
+    if asked.keeps_checks:
         where = named["token_id"].values >= 0
-        norm = scatter(torch.stack(batch.checks, 1).numpy(), where)
+        checks = scatter(torch.stack(batch.checks, 1).numpy(), where)
+        scores = scatter(torch.stack(batch.layers, 1).numpy(), where) if asked.probes else None
     return shard.Job(
         path=path,
-        frame=coordinates.with_axes(named, asked, batch.layers[0].shape[1:], norm),
+        frame=coordinates.with_axes(named, asked, batch.layers[0].shape[1:], checks, scores),
         name=asked.name,
         dims=asked.dims,
         raw=tuple(_bits(layer) for layer in batch.layers),

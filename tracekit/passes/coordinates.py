@@ -11,6 +11,7 @@ import xarray as xr
 from tracekit.errors import InputError
 from tracekit.passes import patterns
 from tracekit.passes.forward import Work
+from tracekit.passes.monitoring import LABELS, with_scores
 from tracekit.passes.request import Asked
 from tracekit.storage.provenance import stamp
 from tracekit.storage.store import storable
@@ -29,7 +30,9 @@ def require_free(transcripts: Any, asked: Asked) -> None:
     that a capture would write over.
     """
     require_transcripts(transcripts)
-    own = {*asked.dims, asked.name, "dim" if asked.vectors is None else "norm"}
+    beside = {"norm"} if asked.vectors is not None else {"dim"}
+    beside = {*LABELS, "layer"} if asked.probes else beside
+    own = {*asked.dims, asked.name, *beside}
     refuse_taken(transcripts.coords, own - {"prompt", "token"}, "This capture")
 
 
@@ -45,7 +48,10 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
         for name, hole in (("token_id", -1), ("role", "pad"), ("token_text", "")):
             values = chosen[name].transpose("prompt", "token").values
             coords[name] = (("prompt", "token"), np.where(kept, values, hole))
-    coords["layer"] = np.asarray(work.asked.layers, np.int32)
+    if work.asked.probes:
+        coords["probe"] = np.array([probe.name for probe in work.asked.probes])
+    else:
+        coords["layer"] = np.asarray(work.asked.layers, np.int32)
     if work.asked.vectors is not None:
         coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
     if work.asked.is_pattern:
@@ -56,11 +62,16 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
 
 
 def with_axes(
-    frame: xr.Dataset, asked: Asked, sizes: Sequence[int], norm: np.ndarray | None
+    frame: xr.Dataset,
+    asked: Asked,
+    sizes: Sequence[int],
+    checks: np.ndarray | None,
+    scores: np.ndarray | None = None,
 ) -> xr.Dataset:
-    """The labels with those of the site's own axes, numbers from 0, and `norm` beside projections.
+    """The labels with those of the site's own axes, numbers from 0, and what lies beside values.
 
-    `sizes` are those of the values' last axes.
+    `sizes` are those of the values' last axes; `checks` the numbers beside the values, which are
+    the `norm` of projections; beside the `scores` of probes are pooled ones (`with_scores`).
 
     Errors: `ValueError` for other axes than the site's: those of a function that reduces.
     """
@@ -69,10 +80,13 @@ def with_axes(
             f"reduce={asked.reduce_name} gave {len(sizes)} axes for a row; the site has "
             f"{asked.axes}. Make one value of all tokens, and leave the other axes there."
         )
-    named = dict(zip(asked.dims[-len(sizes) :], sizes, strict=True))
+    named = dict(zip(asked.dims[len(asked.dims) - len(sizes) :], sizes, strict=True))
     new: dict[str, Any] = {
         dim: np.arange(n, dtype=np.int32) for dim, n in named.items() if dim not in frame.coords
     }
-    if norm is not None:
-        new["norm"] = (asked.dims[:-1], norm)
-    return frame.assign_coords(new)
+    if asked.vectors is not None and checks is not None:
+        new["norm"] = (asked.dims[:-1], checks)
+    frame = frame.assign_coords(new)
+    if scores is None or checks is None or not asked.probes:
+        return frame
+    return with_scores(frame, asked, scores, checks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from nnsight import TransformersModel
 
 from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
+from tracekit.edits.probe_form import scored
 from tracekit.errors import InputError
 from tracekit.model.eager import eager
 from tracekit.model.load import device_of
@@ -47,7 +48,8 @@ class Values:
     """A batch on the CPU: per layer (kept or row, …, dim or trait), and a number a kept token.
 
     The number is finite where the token is; where the values are projections it is the norm, one
-    for each head where a site has heads.
+    for each head where a site has heads. Of probes there is an entry each: scores (kept), and how
+    much each token counts under attention.
     """
 
     rows: list[int]
@@ -81,7 +83,7 @@ def batches(work: Work, plan: Sequence[Sequence[int]]) -> Iterator[Values]:
 
 
 def _trace(
-    work: Work, rows: list[int], directions: dict[int, torch.Tensor]
+    work: Work, rows: list[int], directions: Mapping[int, Any]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     model, asked = work.model, work.asked
     chosen = work.transcripts.isel(prompt=rows)
@@ -91,16 +93,21 @@ def _trace(
     options = {"use_cache": False, **remote_options(model)}
     # plain values and functions that need torch alone: inside, a remote server must know them
     layers, site, reduce, deepest = asked.layers, asked.site, asked.reduce, edited_depth(model)
-    axes, attention = len(asked.axes), eager(model, asked.is_pattern)
+    axes, attention, probes = len(asked.axes), eager(model, asked.is_pattern), bool(asked.probes)
     with rows_of(model, made), attention, model.trace(made.model_inputs, **options) as tracer:
         saved = nnsight.save([])
         for layer in layers:
             value = read_site(model, layer, site, index)
-            saved.append(keep(value, axes, sizes, reduce, directions.get(layer)))
+            if probes:
+                saved.extend([scored(value, parts) for parts in directions[layer]])
+            else:
+                saved.append(keep(value, axes, sizes, reduce, directions.get(layer)))
         if deepest >= layers[-1]:
             # an edit of the last block (or deeper) has to run before the forward is stopped
             first(model.layers[deepest].output)
         tracer.stop()
+    if probes:
+        return [saved[n] for n in asked.places_saved]
     if asked.is_pattern:
         keys = patterns.key_columns(work.kept)
         return patterns.by_key(saved, chosen, work.kept[rows], made, keys)
@@ -171,7 +178,7 @@ def _arrived(work: Work, parts: Sequence[tuple[Values, list[Any]]]) -> Values:
 
 def refuse_nonfinite(work: Work, rows: Sequence[int], found: Sequence[torch.Tensor]) -> None:
     """Errors: `ValueError` naming prompt, token and layer of the first check that is not finite."""
-    for layer, checks in zip(work.asked.layers, found, strict=True):
+    for layer, checks in zip(work.asked.places, found, strict=True):
         wrong = ~torch.isfinite(checks.reshape(len(checks), -1)).all(1)
         if not bool(wrong.any()):
             continue

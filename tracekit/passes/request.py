@@ -14,6 +14,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import listed, require_fit, require_layers
+from tracekit.edits.probe_form import ProbeForm
 from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.model.eager import EAGER
@@ -44,6 +45,7 @@ class Asked:
     nonfinite: str
     axes: tuple[str, ...]
     sizes: tuple[int, ...]
+    probes: tuple[ProbeForm, ...] = ()
 
     @property
     def is_pattern(self) -> bool:
@@ -53,28 +55,52 @@ class Asked:
     @property
     def dims(self) -> tuple[str, ...]:
         """The dims of what comes back."""
+        if self.probes:
+            return ("prompt", "token", "probe")
         last = self.axes if self.vectors is None else (*self.axes[:-1], "trait")
         if self.reduce is not None:
             return ("prompt", "layer", *last)
         return ("prompt", "query" if self.is_pattern else "token", "layer", *last)
 
     @property
+    def places(self) -> list[int]:
+        """The layer of each value that is kept of a token: each layer, or each probe's."""
+        return [probe.layer for probe in self.probes] or self.layers
+
+    @property
+    def places_saved(self) -> list[int]:
+        """Where each of `places` is among what a trace saves, which is in the order of layers."""
+        return np.argsort(np.argsort(self.places, kind="stable")).tolist()
+
+    @property
     def numbers(self) -> int:
         """How many numbers are kept of a token at a layer; of `pattern`, for each key."""
+        if self.probes:
+            return 2 * len(self.probes)
         if self.vectors is None:
             return math.prod(self.sizes)
         return math.prod(self.sizes[:-1]) * self.vectors.sizes["trait"]
 
     @property
+    def keeps_checks(self) -> bool:
+        """Whether the number beside each value is kept: a norm, or how much a token counts."""
+        return self.vectors is not None or bool(self.probes)
+
+    @property
     def name(self) -> str:
-        """The name of what comes back: its site, or `projection`."""
+        """The name of what comes back: its site, `projection` or `score`."""
+        if self.probes:
+            return "score"
         if self.vectors is not None:
             return "projection"
         word, is_function, _ = self.site_name.partition(":")
         return "value" if is_function and (word in RESERVED or word == "<lambda>") else word
 
-    def directions(self, device: torch.device | None) -> dict[int, torch.Tensor]:
-        """Per layer (trait, dim), put on the device once a capture; none without vectors."""
+    def directions(self, device: torch.device | None) -> dict[int, Any]:
+        """Per layer (trait, dim), or its probes' parts, put on the device once a capture."""
+        if self.probes:
+            at = {n: [one for one in self.probes if one.layer == n] for n in self.layers}
+            return {n: [one.parts(device) for one in probes] for n, probes in at.items()}
         if self.vectors is None:
             return {}
         wide = self.vectors.astype(np.float32)
@@ -93,6 +119,8 @@ class Asked:
         }
         if self.vectors_from is not None:
             made["vectors_from"] = self.vectors_from
+        if self.probes:
+            made["probes"] = {probe.name: probe.described() for probe in self.probes}
         if callable(self.site) and self.axes != ("dim",):
             made["dims"] = list(self.axes)
         if self.is_pattern:

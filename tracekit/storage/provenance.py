@@ -22,6 +22,7 @@ MUST_AGREE = (
     "ids",
     "site",
     "vectors",
+    "probes",
     "reduce",
     "round_to",
     "batches",

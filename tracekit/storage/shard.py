@@ -211,7 +211,8 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
     size that netCDF cannot set.
     """
     inner = job.raw[0].shape[1:]
-    sizes = dict(job.frame.sizes) | dict(zip(job.dims[-len(inner) :], inner, strict=True))
+    last = job.dims[len(job.dims) - len(inner) :]
+    sizes = dict(job.frame.sizes) | dict(zip(last, inner, strict=True))
     chunks = chunk_sizes({dim: sizes[dim] for dim in job.dims})
     apart = job.compression == "blosc_zstd"
     # the library is not for several threads at a time; xarray's readers hold the same lock

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
+from tests.support.oracles import probes
 from tracekit.storage.provenance import stamp
 
 TEXTS = ["Where is Paris?", "Hi"]
@@ -42,6 +43,14 @@ def vectors():
 )
 def test_a_capture_travels(tiny_llama, remote, runs, options):
     options = {**options, "tokens": "all", "progress": False}
+    here, there = tk.capture(tiny_llama, runs, **options), tk.capture(remote, runs, **options)
+    assert np.array_equal(here.values, there.values, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", probes.KINDS)
+def test_scores_of_a_probe_travel(tiny_llama, remote, runs, kind):
+    probe = probes.made(tk.capture(tiny_llama, runs, tokens="all", progress=False), kind)
+    options = {"probes": probe, "tokens": "all", "progress": False}
     here, there = tk.capture(tiny_llama, runs, **options), tk.capture(remote, runs, **options)
     assert np.array_equal(here.values, there.values, equal_nan=True)
 
