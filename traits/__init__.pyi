@@ -4,6 +4,7 @@ from traits.contrast_sets.chats import ChatPair, ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
+from traits.probes.evaluating import evaluate_probe
 from traits.probes.threshold import set_threshold
 from traits.statistics import auroc
 from traits.vectors import nulls
@@ -35,6 +36,7 @@ __all__ = [
     "elicit",
     "evaluate",
     "evaluate_jointly",
+    "evaluate_probe",
     "extract",
     "gradient",
     "has_chats",

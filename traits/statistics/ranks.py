@@ -58,9 +58,9 @@ def paired_auroc(positive: xr.DataArray, negative: xr.DataArray, dim: str = "pai
 
 
 def rank_auroc(
-    positive: Float[np.ndarray, "*other pair"], negative: Float[np.ndarray, "*other pair"]
+    positive: Float[np.ndarray, "*other positive"], negative: Float[np.ndarray, "*other negative"]
 ) -> Float[np.ndarray, "*other"] | np.float64:
-    """`paired_auroc` of plain arrays along the last axis, for loops over many draws.
+    """`auroc` of the plain scores of both classes along the last axis, for loops over many draws.
 
     Raises ValueError for scores that are not finite.
 
