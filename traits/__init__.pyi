@@ -5,6 +5,7 @@ from traits.contrast_sets.contrast import ContrastSet, available, constructions,
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
 from traits.probes.evaluating import evaluate_probe
+from traits.probes.fit import fit
 from traits.probes.threshold import set_threshold
 from traits.statistics import auroc
 from traits.vectors import nulls
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate_jointly",
     "evaluate_probe",
     "extract",
+    "fit",
     "gradient",
     "has_chats",
     "held_out_auroc",

@@ -123,6 +123,14 @@ class Names:
         return self.vectors.sel(trait="alignment/sycophancy", layer=12)
 
     @cached_property
+    def probe(self) -> xr.Dataset:
+        """One of layer 12, fitted on the sides of four pairs."""
+        tokens, all_fit = slice(-4, -1), {"fit": 1.0}
+        traces = tk.capture(self.model, self.stories, 12, tokens=tokens, progress=False)
+        settings = {"inverse_penalty": 0.1, "fractions": all_fit, "tokens": "all"}
+        return traits.fit(traces, "label", **settings)
+
+    @cached_property
     def projections(self) -> xr.DataArray:
         return traits.project(self.clean, self.vectors)
 

@@ -131,7 +131,7 @@ def _by_layer(fit: Callable[[int], np.ndarray], side: Pairs) -> Vector:
 def _logistic(
     data: Float[np.ndarray, "row dim"], label: np.ndarray, inverse_penalty: float
 ) -> Float[np.ndarray, "dim"]:
-    data, scale = _centred(data)
+    data, scale = centred(data)
     data /= scale
     value, left = np.linalg.eigh(data @ data.T)
     kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
@@ -146,12 +146,12 @@ def _discriminant(
 ) -> Float[np.ndarray, "dim"]:
     diagonal, rows = np.zeros(positive.shape[1]), []
     for side in (positive, negative):
-        centred, scale = _centred(side)
-        standard = centred / scale
+        deviations, scale = centred(side)
+        standard = deviations / scale
         shrinkage, level = _ledoit_wolf(standard @ standard.T, len(scale))
         diagonal += shrinkage * level * scale**2 / 2
-        centred *= np.sqrt((1 - shrinkage) / (2 * len(side)))
-        rows.append(centred)
+        deviations *= np.sqrt((1 - shrinkage) / (2 * len(side)))
+        rows.append(deviations)
     low_rank = np.concatenate(rows)  # covariance = diag(diagonal) + low_rank.T @ low_rank
     difference = positive.mean(axis=0, dtype=np.float64) - negative.mean(axis=0, dtype=np.float64)
     scaled = low_rank / diagonal
@@ -169,10 +169,14 @@ def _ledoit_wolf(gram: Float[np.ndarray, "row row"], dim: int) -> tuple[float, f
     return (error / distance if error > 0 else 0.0), level
 
 
-def _centred(
+def centred(
     data: Float[np.ndarray, "row dim"],
 ) -> tuple[Float[np.ndarray, "row dim"], Float[np.ndarray, "dim"]]:
-    """A float64 copy less its mean, and its standard deviation (1 where there is none)."""
+    """A float64 copy less its mean, and its standard deviation (1 where there is none).
+
+    >>> [part.tolist() for part in centred(np.array([[1.0, 7.0], [3.0, 7.0]]))]
+    [[[-1.0, 0.0], [1.0, 0.0]], [1.0, 1.0]]
+    """
     # in place: at 8,192 dims every further copy costs as much as the products
     data = data.astype(np.float64)
     data -= data.mean(axis=0)
