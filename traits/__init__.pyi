@@ -4,6 +4,7 @@ from traits.contrast_sets.chats import ChatPair, ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
+from traits.probes.calibration import calibrate, probability
 from traits.probes.evaluating import evaluate_probe
 from traits.probes.fit import fit
 from traits.probes.threshold import set_threshold
@@ -32,6 +33,7 @@ __all__ = [
     "as_cosine",
     "auroc",
     "available",
+    "calibrate",
     "chat_traces",
     "constructions",
     "elicit",
@@ -52,6 +54,7 @@ __all__ = [
     "orthogonal",
     "pairs",
     "passed",
+    "probability",
     "project",
     "random_directions",
     "select_part",

@@ -14,8 +14,9 @@ def calibrate(probe: xr.Dataset, scores: xr.DataArray, labels: xr.DataArray | st
     """The probe with the curve that turns its pooled scores into chances of the positive class.
 
     `scores` (prompt), or (prompt, target), are pooled scores of responses that did not fit the
-    probe; `labels` likewise are 1, 0 or NaN (left out), or the name of a coordinate. `traits.fit` does this on its part "select";
-    give responses of another place, or another share of positives, for chances that hold there.
+    probe; `labels` likewise are 1, 0 or NaN (left out), or the name of a coordinate. `traits.fit`
+    does this on its part "select"; give responses of another place, or another share of
+    positives, for chances that hold there.
     `calibration` is the slope and the intercept (see `platt`).
 
     Errors: `ValueError` for labels that do not match, of one class only, and scores that are not
@@ -67,7 +68,7 @@ def platt(score: Float[np.ndarray, "row"], label: Bool[np.ndarray, "row"]) -> np
     have a curve too. Raises ValueError for labels all alike. Source: Platt 1999.
 
     >>> platt(np.array([0.0, 0.0, 0.0]), np.array([True, False, True])).round(2).tolist()
-    [0.0, 0.36]
+    [0.0, 0.45]
     """
     positive, negative = int(label.sum()), int((~label).sum())
     if not positive or not negative:
