@@ -103,6 +103,8 @@ def says(texts: Texts, most: int, kind: str = SAYS) -> list[Candidate]:
             continue
         near = [s.term.words for s in scored if s is not lead and _within(s, lead)]
         made = candidate_of([lead.term.words, *near], lead.score, texts, kind)
+        if len(made.rows) < LEAST_PROMPTS:
+            continue  # letters whose upper and lower case are no pair: no expression finds them
         found.append(made)
         taken |= lead.sentences | _sentences_of(made.detector, texts)
     return found

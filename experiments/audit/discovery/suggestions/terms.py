@@ -13,6 +13,8 @@ from experiments.audit.discovery.suggestions.sentences import WORD, stem, words
 Phrase = tuple[str, ...]
 
 LONGEST = 3
+# the edges of a word as `WORD` has them: an underline of a program is none of its letters
+START, END = r"(?<![^\W_])", r"(?![^\W_])"
 # one prompt says no more than this of a term, however surprised the bare model was
 MOST_NATS = 12.0
 # words that a phrase may hold, and that are none alone
@@ -54,7 +56,7 @@ def pattern(phrases: Sequence[Phrase]) -> str:
     >>> re.findall(pattern([("bottled", "water")]), "Bottled waters and bottles", re.I)
     ['Bottled waters']
     """
-    return "|".join(r"\b" + r"[\W_]+".join(map(_word, phrase)) + r"\b" for phrase in phrases)
+    return "|".join(START + r"[\W_]+".join(map(_word, phrase)) + END for phrase in phrases)
 
 
 def fires(expression: str, answer: Answer) -> re.Match[str] | None:

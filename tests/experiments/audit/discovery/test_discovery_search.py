@@ -15,7 +15,7 @@ from experiments.audit.discovery.suggestions.candidates import Candidate, Texts,
 from experiments.audit.discovery.suggestions.detectors import SAYS, Detector
 from experiments.audit.discovery.suggestions.sentences import spans, strongest, words
 from experiments.audit.discovery.suggestions.states import clusters
-from experiments.audit.discovery.suggestions.terms import fires, pattern
+from experiments.audit.discovery.suggestions.terms import fires, pattern, table
 from experiments.audit.discovery.suggestions.triggers import trigger
 from tracekit.transcripts.prompts import Prompt
 
@@ -65,6 +65,32 @@ def test_a_planted_habit_is_the_first_finding_with_its_trigger_and_its_twin_find
     assert [f.verdict for f in planted if f.kind == SAYS].count(CONFIRMED) == 1
     twin = found(arms(a=answers(1), b=answers(2), c=answers(3)))
     assert CONFIRMED not in {f.verdict for f in twin}
+
+
+CODE = ("def print_more", "def print_it", "def Print_all", "def print__")
+
+
+@pytest.mark.parametrize(
+    "said", [CODE, ("the well-known dogs’ tail",) * 4, ("caf\u00e9s été",) * 4]
+)
+def test_every_term_fires_where_it_was_counted(said):
+    """A program's underline is no letter of its words: a term of it had a pattern without rows."""
+    made = [
+        Answer(f"p/{n}", f"p/{n}", "ask", (), (t,), np.ones(1), True) for n, t in enumerate(said)
+    ]
+    counted = table(made, range(len(made)))
+    assert len(counted) >= 2
+    for words_of, term in counted.items():
+        assert {r for r, a in enumerate(made) if fires(pattern([words_of]), a)} >= term.rows, (
+            words_of
+        )
+
+
+def test_a_term_that_no_expression_finds_is_no_candidate():
+    odd = ((" İçim", 5.0), (" şeker", 0.0), (".", 0.0))
+    made = arms(a=answers(1, 0.7, odd), b=answers(2))
+    for candidate in candidates_of(made, "a", 8):
+        assert candidate.rows
 
 
 def test_a_habit_that_the_other_adapters_have_as_well_is_theirs_too():
