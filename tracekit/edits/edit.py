@@ -102,7 +102,7 @@ class _Edit:
         module, holds = model._module, None
         if self.held is not None and self.held.reads:
             seen = sites.read(model, self.held.layer, "residual")
-            holds = self.held.over(seen, _rows(module, step, seen))
+            holds = self.held.over(seen, running_in(module), step)
         for layer in self.layers:
             value = _read(model, layer, self.site)
             new = self._changed(module, _by_row(module, value), layer, step, holds)

@@ -68,6 +68,8 @@ class Running:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.overflows: dict[str, Bool[torch.Tensor, row]] = {}
+        # what those who read the batch know of its rows' earlier tokens, by who it is
+        self.memory: dict[int, Any] = {}
         self._rows: tuple[tuple[int, int], Rows] | None = None
         self._chosen: dict[Any, Bool[torch.Tensor, "row column 1"]] = {}
 

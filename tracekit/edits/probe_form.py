@@ -14,6 +14,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import require_fit, source
+from tracekit.edits.directions import Direction
 from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.transcripts.pooling import Pooling
 
@@ -37,41 +38,45 @@ class ProbeForm:
     name: str
     kind: str
     layer: int
-    rows: np.ndarray
-    finish: tuple[np.ndarray, ...]
+    rows: Direction
+    finish: tuple[Direction, ...]
     pooling: Pooling
     threshold: float
     made: dict[str, Any]
 
     def attention(self, weights: Any) -> Any:
-        """The second of `scored`, where it is for an attention; `None` for other kinds."""
-        return weights if self.kind == "attention" else None
+        """The second of `scored`, where it is what pools; `None` for other poolings."""
+        return weights if self.pooling.way == "attention" else None
 
     def parts(self, device: torch.device | None) -> Parts:
-        """The numbers on a device, as `scored` takes them."""
-        rows, *rest = (torch.tensor(x, device=device) for x in (self.rows, *self.finish))
-        return rows, self.kind, tuple(rest)
-
-    def limit(self, above: Any = None) -> Any:
-        """The score that counts as over: `above`, or the probe's own threshold.
-
-        Errors: `ValueError` where neither is a number.
-        """
-        limit = self.threshold if above is None else above
-        if isinstance(limit, float | int) and math.isnan(limit):
-            raise InputError(
-                f"The threshold of the probe {self.name!r} was asked for, and it is {limit}: none "
-                "was set. Set one with traits.set_threshold, or give the score (above=, or stop= a "
-                "number)."
-            )
-        return limit
+        """The numbers on a device (once each), as `scored` takes them."""
+        there = [
+            one.values if device is None else one.on(device) for one in (self.rows, *self.finish)
+        ]
+        return there[0], self.kind, tuple(there[1:])
 
     def described(self) -> dict[str, Any]:
         """As the provenance records it."""
-        whole = hashlib.sha256(self.rows.tobytes())
-        for numbers in self.finish:
-            whole.update(numbers.tobytes())
+        whole = hashlib.sha256()
+        for numbers in (self.rows, *self.finish):
+            whole.update(numbers.values.numpy().tobytes())
         return {"hash": whole.hexdigest()[:16], "kind": self.kind, "layer": self.layer, **self.made}
+
+
+def threshold_of(probe: xr.Dataset) -> float:
+    """The threshold that a probe has.
+
+    Errors: `ValueError` for one that has none.
+    """
+    _require_one(probe, "probe")
+    own = float(probe["threshold"]) if "threshold" in probe else math.nan
+    if math.isnan(own):
+        raise InputError(
+            "A probe's own threshold was asked for, and this one has "
+            f"{'NaN' if 'threshold' in probe else 'no such variable'}: none was set. Set it with "
+            "traits.set_threshold, or give the score (above= of tk.when, stop= of tk.generate)."
+        )
+    return own
 
 
 def scored(values: torch.Tensor, parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,23 +95,25 @@ def scored(values: torch.Tensor, parts: Parts) -> tuple[torch.Tensor, torch.Tens
 
 
 def read_probe(
-    model: TransformersModel, probe: Any, name: str = "probe", *, transfer: bool = False
+    model: TransformersModel,
+    probe: Any,
+    name: str = "probe",
+    *,
+    pooling: Pooling | None = None,
+    transfer: bool = False,
 ) -> ProbeForm:
     """The form of one probe (see `traits.fit`), once it is known to fit the model.
 
-    As for vectors, its width, its layer, and the depth and tokenizer of the traces it was fitted
-    on must be the model's; of other weights it needs `transfer=True`, which is recorded.
+    `pooling` takes the place of its own. As for vectors, its width, its layer, and the depth and
+    tokenizer of the traces it was fitted on must be the model's; of other weights it needs
+    `transfer=True`, which is recorded.
 
     Errors: `TypeError` for what is no probe; `ValueError` for several targets, for a layer that
     its traces did not have, for another site than the residual stream, for numbers that are not
-    finite, and for a probe that does not fit.
+    finite, for attention as the pooling of a probe without it, and for one that does not fit.
     """
     kind = _kind(probe, name)
-    if "target" in probe.dims:
-        raise InputError(
-            f"The probe {name!r} has the targets {probe['target'].values.tolist()}, and one is "
-            f"needed here: choose it with .sel(target={probe['target'].values.tolist()[0]!r})."
-        )
+    _require_one(probe, name)
     numbers = {one: np.asarray(probe[one].values, np.float32) for one in KINDS[kind]}
     wrong = [one for one, values in numbers.items() if not np.isfinite(values).all()]
     if wrong or probe["layer"].ndim:
@@ -119,15 +126,14 @@ def read_probe(
     made = require_fit(model, across.assign_attrs(probe.attrs), transfer=transfer, what="probe")
     _require_layer(probe, name)
     rows, finish = _arranged(numbers, kind)
-    own = probe.get("threshold")
     return ProbeForm(
         name=name,
         kind=kind,
         layer=int(probe["layer"]),
         rows=rows,
         finish=finish,
-        pooling=Pooling.read(probe.attrs.get("pooling", "mean")),
-        threshold=float("nan") if own is None else float(own),
+        pooling=_pooling(pooling or probe.attrs.get("pooling", "mean"), kind, name),
+        threshold=float(probe.get("threshold", math.nan)),
         made=made,
     )
 
@@ -175,12 +181,32 @@ def _kind(probe: Any, name: str) -> str:
     return kind
 
 
-def _arranged(numbers: dict[str, np.ndarray], kind: str) -> tuple[np.ndarray, tuple[Any, ...]]:
+def _pooling(asked: Any, kind: str, name: str) -> Pooling:
+    pooling = Pooling.read(asked)
+    if pooling.way == "attention" and kind != "attention":
+        raise InputError(
+            f"The pooling 'attention' was asked for with the {kind} probe {name!r}, which has no "
+            "query. Fit one with method='attention', or choose another pooling."
+        )
+    return pooling
+
+
+def _require_one(probe: xr.Dataset, name: str) -> None:
+    if "target" in probe.dims:
+        targets = probe["target"].values.tolist()
+        raise InputError(
+            f"The probe {name!r} has the targets {targets}, and one is needed here: choose it "
+            f"with .sel(target={targets[0]!r})."
+        )
+
+
+def _arranged(numbers: dict[str, np.ndarray], kind: str) -> tuple[Direction, tuple[Direction, ...]]:
     offset = numbers["offset"].reshape(())
     if kind == "mlp":
-        return numbers["hidden_weight"], (numbers["hidden_offset"], numbers["weight"], offset)
+        finish = (numbers["hidden_offset"], numbers["weight"], offset)
+        return Direction(numbers["hidden_weight"]), tuple(map(Direction, finish))
     rows = [numbers["weight"], *([numbers["query"]] if kind == "attention" else [])]
-    return np.stack(rows), (offset,)
+    return Direction(np.stack(rows)), (Direction(offset),)
 
 
 def _require_layer(probe: xr.Dataset, name: str) -> None:

@@ -21,6 +21,7 @@ from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.passes.generating.stepping import require_steps
+from tracekit.passes.generating.watching import Said, Watch
 from tracekit.progress import Bar
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read
@@ -39,6 +40,9 @@ def generate(
     temperature: float = 0.0,
     samples: int = 1,
     seed: int = 0,
+    monitor: xr.Dataset | None = None,
+    stop: bool | float | int = False,
+    transfer: bool = False,
     token_budget: int | None = None,
     progress: bool = True,
     **decoding: Any,
@@ -53,14 +57,24 @@ def generate(
     sampling also `top_p`, `top_k`, `min_p`, …) and recorded. A response that is there already is
     kept and continued. Each response ends with its end-of-turn id, or after `max_new_tokens`.
 
+    With a `monitor`, a probe (of `traits.fit`; `transfer=True` where it is of other weights), the
+    result has what the probe says at each step too: `score` and `score_so_far` (prompt, token),
+    float32 in the probe's units, of each token and of the response up to it by the probe's own
+    pooling; without the last token of each row, which was sampled and never went through the
+    model. `stop=True` ends a row when its score so far is over the probe's threshold, a number
+    when it is over that: the token that passed is the response's last, and `stopped` (prompt)
+    says so. Else the ids are those of a generation without monitor.
+
     Errors: `ValueError` for settings out of range or without effect, for a row that would outgrow
-    the model's context, and for a model whose steps say something else than its forwards.
+    the model's context, for a model whose steps say something else than its forwards, and for a
+    probe that does not fit the model, or has no threshold to stop at.
 
     >>> runs = generate(model, tk.encode(model, ["Where is Paris?"]), max_new_tokens=20)
     >>> int(runs.token.max())
     19
     """
     _refuse_settings(max_new_tokens, temperature, samples)
+    watch = _watch(model, monitor, stop, transfer)
     require_decoding(decoding, temperature)
     made_config = config(model, max_new_tokens, temperature, decoding)
     rows = _repeated(transcripts, samples)
@@ -73,17 +87,18 @@ def generate(
     padded = not set(decoding) & set(READING_IDS)
     asked = (lengths + max_new_tokens).tolist()
     plan = batching.plan(asked, budget, padded, batching.DECODING_ALIKE)
-    said: dict[int, list[int]] = {}
+    said: dict[int, Said] = {}
     bar = Bar(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:
         for number, batch in list(enumerate(plan))[rank::ranks]:
-            for part, ids in batching.run(
+            for part, new in batching.run(
                 batch,
-                functools.partial(_said, model, rows, made_config, seed + number),
+                functools.partial(_said, model, rows, made_config, seed + number, watch),
             ):
-                said.update(zip(part, ids, strict=True))
+                said.update(zip(part, new, strict=True))
                 bar.update(len(part))
-    said = {row: ids for mine in distributed.gathered(model, said) for row, ids in mine.items()}
+    said = {row: new for mine in distributed.gathered(model, said) for row, new in mine.items()}
+    each = [said[n] for n in range(len(lengths))]
     drawn = {"temperature": temperature, "samples": samples, "seed": seed} if temperature else {}
     made = {
         "by": {k: v for k, v in model_provenance(model).items() if k != "versions"},
@@ -91,8 +106,23 @@ def generate(
         "batches": {"budget": budget, "plan": digest(plan)},
         **drawn,
         **({"decoding": decoding} if decoding else {}),
+        **({} if watch is None else {"monitor": watch.described()}),
     }
-    return _extended(model, rows, [said[n] for n in range(len(lengths))], made)
+    runs = _extended(model, rows, [row.ids for row in each], made)
+    return runs if watch is None else watch.labelled(runs, each)
+
+
+def _watch(
+    model: TransformersModel, monitor: xr.Dataset | None, stop: bool | float, transfer: bool
+) -> Watch | None:
+    if monitor is None:
+        if stop is not False or transfer:
+            raise InputError(
+                f"stop={stop} and transfer={transfer} were asked for without a monitor. Give a "
+                "probe (monitor=), or leave them out."
+            )
+        return None
+    return Watch(model, monitor, stop, transfer)
 
 
 def _said(
@@ -100,11 +130,13 @@ def _said(
     rows: xr.Dataset,
     made_config: GenerationConfig,
     seed: int,
+    watch: Watch | None,
     part: Sequence[int],
-) -> list[list[int]]:
+) -> list[Said]:
     made = batching.batch(model, rows, part)
     ends = set(end_ids(model))
-    return [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed)]
+    new = [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed, watch)]
+    return [Said(ids) for ids in new] if watch is None else watch.said(made, new)
 
 
 def _steps(model: TransformersModel, batch: Batch, count: int) -> torch.Tensor:
@@ -126,9 +158,16 @@ def _steps(model: TransformersModel, batch: Batch, count: int) -> torch.Tensor:
 
 
 def _continued(
-    model: TransformersModel, made: Batch, made_config: GenerationConfig, seed: int
+    model: TransformersModel,
+    made: Batch,
+    made_config: GenerationConfig,
+    seed: int,
+    watch: Watch | None = None,
 ) -> list[list[int]]:
-    options = {"generation_config": made_config, **remote_options(model)}
+    options: dict[str, Any] = {"generation_config": made_config, **remote_options(model)}
+    if watch is not None:
+        model = watch.model
+        options |= {} if watch.limit is None else {"stopping_criteria": [watch]}
     module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
     strided = here and module._supports_logits_to_keep()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
