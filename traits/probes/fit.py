@@ -14,14 +14,14 @@ from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read as provenance_of
 from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling
 from tracekit.transcripts.selection import Tokens, recorded
-from traits.probes import choosing, splits
-from traits.probes.asked import Asked, Traces, asked_of, opened, with_layers
-from traits.probes.choosing import Candidates
-from traits.probes.fitting import Parameters, Target, solutions
-from traits.probes.labels import Labels, matched
-from traits.probes.linear import Function
+from traits.probes.fitting import choosing, splits
+from traits.probes.fitting.asked import Asked, Traces, asked_of, opened, with_layers
+from traits.probes.fitting.choosing import Candidates
+from traits.probes.fitting.labels import Labels, matched
+from traits.probes.fitting.linear import Function
+from traits.probes.fitting.method_table import Parameters, Target, solutions
+from traits.probes.fitting.rows import Source, source
 from traits.probes.record import written
-from traits.probes.rows import Source, source
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 FRACTIONS: Mapping[str, float] = MappingProxyType({"fit": 0.6, "select": 0.2, "report": 0.2})
@@ -59,7 +59,8 @@ def fit(
     | a function | (row, dim) values, labels and weights (row) to weights (dim) |
 
     Responses are fitted as `rows="mean"`, one row a response (its mean over `tokens`), or
-    "tokens", a row a token, in which prompts weigh alike; the latter where tokens are labelled.
+    "tokens", a row a token, in which prompts weigh alike: by default where tokens are labelled,
+    and for an `mlp`. Attention always has the tokens.
     `class_weight="balanced"` lets both classes weigh the same.
 
     Prompts are parted by `groups` (a coordinate, an array, or None: each alone) in `fractions`, or
@@ -153,9 +154,8 @@ def _solved(asked: Asked, held: Source, layer: int, target: Target) -> list[Para
         layer,
         target,
         asked.candidates.penalties,
-        kind=asked.kind,
-        pooling=asked.candidates.poolings[0],
-        generator=asked.generator,
+        asked.kind,
+        asked.generator,
     )
 
 

@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 from tracekit.errors import InputError
 from tracekit.transcripts.pooling import Pooling, pooled
-from traits.probes.fitting import Parameters
-from traits.probes.labels import Labels
-from traits.probes.rows import Source
-from traits.probes.token_values import token_values
+from traits.probes.fitting.labels import Labels
+from traits.probes.fitting.method_table import Parameters
+from traits.probes.fitting.rows import Source
+from traits.probes.fitting.token_values import token_values
 
 
 @dataclass(frozen=True)

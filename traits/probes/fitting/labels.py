@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from tracekit.errors import InputError
-from traits.probes.rows import Source
+from traits.probes.fitting.rows import Source
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def matched(
     Errors: `ValueError` for other prompts or tokens than the traces', values but 0, 1 and NaN, and
     targets that are not there.
 
-    >>> from traits.probes.rows import source
+    >>> from traits.probes.fitting.rows import source
     >>> held = source(clean, slice(0, None))
     >>> matched(xr.DataArray([1, 0, 0], dims="prompt"), held).prompt.ravel().tolist()
     [1.0, 0.0, 0.0]

@@ -12,11 +12,11 @@ import xarray as xr
 from tracekit.errors import InputError
 from tracekit.storage.store import open as open_store
 from tracekit.transcripts.pooling import Poolable, Pooling
-from traits.probes.choosing import Candidates
-from traits.probes.fitting import require_method
-from traits.probes.labels import Labels
-from traits.probes.linear import PENALISED, Function
-from traits.probes.rows import Source
+from traits.probes.fitting.choosing import Candidates
+from traits.probes.fitting.labels import Labels
+from traits.probes.fitting.linear import PENALISED, Function
+from traits.probes.fitting.method_table import NETWORKS, require_method
+from traits.probes.fitting.rows import Source
 
 Traces = xr.DataArray | str | os.PathLike[str]
 
@@ -101,13 +101,13 @@ def asked_of(
             f"inverse_penalty={inverse_penalty!r} was asked for; it is a number over 0, "
             "scikit-learn's C, or several to choose among."
         )
-    if callable(method) or method not in (*PENALISED, "attention", "mlp"):
+    if callable(method) or method not in (*PENALISED, *NETWORKS):
         penalties = [np.nan]
     if class_weight not in ("balanced", None):
         raise InputError(f"class_weight={class_weight!r} was asked for; it is 'balanced' or None.")
     draw = np.random.default_rng(0) if generator is None else generator
     candidates = Candidates(held.layers, poolings, penalties)
-    kind = _kind(rows, held, labels)
+    kind = _kind(method, rows, held, labels)
     return Asked(method, candidates, kind, class_weight == "balanced", draw)
 
 
@@ -131,8 +131,9 @@ def _poolings(
     return made
 
 
-def _kind(rows: str | None, held: Source, labels: Labels) -> str:
-    default = "mean" if labels.token is None else "tokens"
+def _kind(method: str | Function, rows: str | None, held: Source, labels: Labels) -> str:
+    by_token = labels.token is not None or (method in NETWORKS and not held.flat)
+    default = "tokens" if by_token else "mean"
     kind = default if rows is None else rows
     wrong = kind not in ("mean", "tokens") or (kind == "tokens" and held.flat)
     if wrong or (kind == "mean" and labels.token is not None):

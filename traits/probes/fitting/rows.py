@@ -151,12 +151,3 @@ def tokens_of(
         made[at : at + len(wanted)] = wanted
         at += len(wanted)
     return made
-
-
-def padded(
-    held: Source, layer: int, rows: Int[np.ndarray, row]
-) -> tuple[Block, Bool[np.ndarray, "row token"]]:
-    """Rows as (row, token, dim), zeros in holes, and where their tokens are."""
-    blocks = [values for _, values in held.blocks(layer, rows)]
-    real = held.real[rows]
-    return np.where(real[..., None], np.concatenate(blocks), np.float32(0.0)), real
