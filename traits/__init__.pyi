@@ -7,6 +7,7 @@ from traits.contrast_sets.linting import lint
 from traits.probes.calibration import calibrate, probability
 from traits.probes.evaluating import evaluate_probe
 from traits.probes.fit import fit
+from traits.probes.scoring import score, token_scores
 from traits.probes.threshold import set_threshold
 from traits.statistics import auroc
 from traits.vectors import nulls
@@ -57,12 +58,14 @@ __all__ = [
     "probability",
     "project",
     "random_directions",
+    "score",
     "select_part",
     "set_threshold",
     "specificity",
     "split_pairs",
     "statistics",
     "summary",
+    "token_scores",
     "transfer",
     "window_traces",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from tracekit.model.eager import EAGER
 from tracekit.model.functions.axes import axes_of, require_tokens_first
 from tracekit.model.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
-from tracekit.storage.identity import digest
+from tracekit.storage.provenance import vectors_hash
 from tracekit.transcripts.labels import RESERVED
 from tracekit.transcripts.selection import Tokens, recorded, require_tokens
 
@@ -217,9 +216,8 @@ def _fitting(
 
 
 def _hash(vectors: xr.DataArray) -> str:
-    values = np.ascontiguousarray(vectors.values, np.float32)
-    names = digest([vectors["trait"].values.tolist(), vectors["layer"].values.tolist()])
-    return names + hashlib.sha256(values.tobytes()).hexdigest()[:16]
+    names = (vectors[name].values.tolist() for name in ("trait", "layer"))
+    return vectors_hash(*names, vectors.values)
 
 
 def _trait_of(vector: xr.DataArray) -> str:

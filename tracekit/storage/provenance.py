@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
+from tracekit.storage.identity import digest
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 MUST_AGREE = (
@@ -50,6 +53,14 @@ def read(array: xr.DataArray | xr.Dataset) -> dict[str, Any]:
             "attributes through arithmetic with xr.set_options(keep_attrs=True)."
         )
     return json.loads(text)
+
+
+def vectors_hash(traits: Sequence[str], layers: Sequence[int], values: np.ndarray) -> str:
+    """What provenance names vectors (trait, layer, dim) by, where a capture projects on them."""
+    names = digest([list(traits), list(layers)])
+    return (
+        names + hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()[:16]
+    )
 
 
 def disagreements(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +16,8 @@ import xarray as xr
 from tracekit.errors import InputError
 from tracekit.storage import provenance
 from tracekit.storage.provenance import stamp
+from tracekit.transcripts.pooling import RESPONSE
+from tracekit.transcripts.selection import WORDS, Tokens
 
 # what a token's score is made of; with several targets, a dim `target` comes before
 DIMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -53,6 +57,14 @@ class Probe:
         if "query" in self.parameters:
             return "attention"
         return "mlp" if "hidden_weight" in self.parameters else "linear"
+
+    @property
+    def digest(self) -> str:
+        """A short hash of what its scores are made of."""
+        whole = hashlib.sha256(repr((self.layers, sorted(self.parameters))).encode())
+        for name in sorted(self.parameters):
+            whole.update(self.parameters[name].tobytes())
+        return whole.hexdigest()[:16]
 
 
 def read(dataset: xr.Dataset) -> Probe:
@@ -123,6 +135,22 @@ def written(
         coords["target"] = np.array(list(targets), dtype=np.str_)
     made = xr.Dataset(variables, coords, {"kind": "probe", **attrs})
     return stamp(made.set_coords("layer"), made_with)
+
+
+def tokens_of(text: str) -> Tokens:
+    """The tokens that a probe's text names; of a mask, which knows its own prompts, the response's.
+
+    >>> tokens_of("0:None:None"), tokens_of("labels:1,2"), tokens_of("all")
+    (slice(0, None, None), [1, 2], 'all')
+    """
+    if text in WORDS:
+        return text
+    if re.fullmatch(r"labels:-?\d{1,9}(,-?\d{1,9})*", text):
+        return [int(one) for one in text.removeprefix("labels:").split(",")]
+    ends = text.split(":")
+    if len(ends) == 3:
+        return slice(*(None if end == "None" else int(end) for end in ends))
+    return RESPONSE
 
 
 def _parameters(dataset: xr.Dataset, many: bool) -> dict[str, np.ndarray]:
