@@ -58,7 +58,8 @@ def when(
     `capture(probes=…)` gives it, over the probe's threshold where no bound is given. That
     threshold was set for pooled scores: `pooling=probe.attrs["pooling"]` (or any other, as of
     `tk.pool`) compares the score of the response so far, up to each token, and acts nowhere before
-    the response's first. It is kept for each row from step to step.
+    its first (the first token that the probe pools, of one that was fitted on others). It is kept
+    for each row from step to step.
 
     The stream is read before this edit acts, so `layer` is at most the first that is edited. Both
     bounds are numbers, or a DataArray over `prompt`. `steps` are those of the generation that are

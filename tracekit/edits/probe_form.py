@@ -16,7 +16,8 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import require_fit, source
 from tracekit.edits.directions import Direction
 from tracekit.errors import InputError, InputTypeError, brief
-from tracekit.transcripts.pooling import Pooling
+from tracekit.transcripts.pooling import RESPONSE, Pooling
+from tracekit.transcripts.selection import Tokens, read_recorded, recorded
 
 Parts = tuple[torch.Tensor, str, tuple[torch.Tensor, ...]]
 # by kind: the variable with the dim `dim`, and what else of it there must be
@@ -32,7 +33,8 @@ class ProbeForm:
     """A probe that fits a model: its rows (row, dim) at `layer`, and what ends the score.
 
     `kind` is "linear" (one row), "attention" (a second row: how much a token counts) or "mlp" (a
-    row a hidden unit). `finish` are the numbers that `scored` needs beside them, the offset last.
+    row a hidden unit). `finish` are the numbers that `scored` needs beside them, the offset last;
+    `tokens` are those that it pools.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ProbeForm:
     rows: Direction
     finish: tuple[Direction, ...]
     pooling: Pooling
+    tokens: Tokens
     threshold: float
     made: dict[str, Any]
 
@@ -133,6 +136,7 @@ def read_probe(
         rows=rows,
         finish=finish,
         pooling=_pooling(pooling or probe.attrs.get("pooling", "mean"), kind, name),
+        tokens=_tokens(probe, name),
         threshold=float(probe.get("threshold", math.nan)),
         made=made,
     )
@@ -189,6 +193,17 @@ def _pooling(asked: Any, kind: str, name: str) -> Pooling:
             "query. Fit one with method='attention', or choose another pooling."
         )
     return pooling
+
+
+def _tokens(probe: xr.Dataset, name: str) -> Tokens:
+    text = str(probe.attrs.get("tokens", recorded(RESPONSE)))
+    try:
+        return read_recorded(text)
+    except InputError as error:
+        raise InputError(
+            f"The probe {name!r} pools tokens by a mask of the prompts that it was fitted on "
+            f"({text}), which says nothing of others. Fit it with tokens= a slice or a word."
+        ) from error
 
 
 def _require_one(probe: xr.Dataset, name: str) -> None:

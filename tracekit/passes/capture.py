@@ -83,9 +83,10 @@ def capture(
     each value as the coordinate `norm`. `probes` (of `traits.fit`: one, a list, or a dict by name;
     a target is one) are scored inside the trace, each at its own layer of the residual stream:
     (prompt, token, probe), with the coordinates `layer`, `pooling` and `threshold` (probe), and
-    `pooled` (prompt, probe), each probe's own pooling of the response's tokens (labels from 0)
-    that are kept; of others `tk.pool(scores, …, tokens=…)`. Vectors and probes made with other
-    weights need `transfer=True`, which is recorded.
+    `pooled` (prompt, probe), each probe's own pooling of the tokens that it pools (the response's,
+    labels from 0, unless it was fitted on others), of those that are kept; of others
+    `tk.pool(scores, …, tokens=…)`. Vectors and probes made with other weights need
+    `transfer=True`, which is recorded.
 
     With `path` the values go to a folder of netCDF shards while the model runs, and the lazy
     array over them is returned (in the order of the batch plan); a capture that was killed goes

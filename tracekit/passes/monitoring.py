@@ -14,7 +14,7 @@ from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.passes.request import Asked
 from tracekit.transcripts.pooling import pooled
-from tracekit.transcripts.selection import Tokens, require_tokens
+from tracekit.transcripts.selection import Selection, Tokens, require_tokens
 
 Probes = xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]
 # what a score has beside it: each probe's own, and what each response has
@@ -67,11 +67,11 @@ def with_scores(
 
     `weights` is how much each token counts where attention pools.
     """
-    said = frame["token"].values >= 0
-    made = [
-        pooled(scores[:, said, n], form.pooling, form.attention(weights[:, said, n]))
-        for n, form in enumerate(asked.probes)
-    ]
+    made = []
+    for n, form in enumerate(asked.probes):
+        said = Selection(form.tokens).labels(frame["token"].values)
+        attention = form.attention(weights[:, said, n])
+        made.append(pooled(scores[:, said, n], form.pooling, attention))
     return frame.assign_coords(
         {
             "layer": ("probe", np.array([form.layer for form in asked.probes], np.int32)),

@@ -116,6 +116,28 @@ def recorded(tokens: Tokens) -> str:
     return f"mask:{digest(sorted([str(names[row]), int(axis[column])] for row, column in places))}"
 
 
+def read_recorded(text: str) -> Tokens:
+    """The tokens that `recorded` gave that text: its inverse, where it is not a hash.
+
+    Errors: `ValueError` for a hash (of a mask, or of many labels).
+
+    >>> read_recorded("0:None:None")
+    slice(0, None, None)
+    """
+    if text in WORDS:
+        return text
+    kind, _, labels = text.partition("labels:")
+    if labels and re.fullmatch(r"-?\d+(,-?\d+)*", labels) and not kind:
+        return [int(label) for label in labels.split(",")]
+    ends = [None if end == "None" else end for end in text.split(":")]
+    if len(ends) != 3 or any(end and not re.fullmatch(r"-?\d+", end) for end in ends):
+        raise InputError(
+            f"Tokens recorded as {text!r} are known by their hash alone, and cannot be found "
+            "again. Name them by labels: a slice, or a list."
+        )
+    return slice(*(None if end is None else int(end) for end in ends))
+
+
 class _Mask:
     """A boolean array as a table, looked up by prompt and token label."""
 

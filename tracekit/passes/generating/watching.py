@@ -68,6 +68,9 @@ class Watch(StoppingCriteria):
             # a batch that ran out of memory starts anew in halves
             first = int(batch.batch.starts.min()) - 1
             self._steps, self._passed = [], torch.zeros(len(value), dtype=torch.bool)
+            # a prompt's last token says the response's first; what is before says none
+            early = (batch.rows(step, value.shape[1]).labels < -1).to(value.device)
+            scores = tuple(one.masked_fill(early, torch.nan) for one in scores)
         # without a cache, a step has all tokens so far
         new = slice(first, None) if step == 0 else slice(-1, None)
         self._steps.append((scores[0][:, new], scores[1][:, new]))
@@ -92,9 +95,9 @@ class Watch(StoppingCriteria):
     def _row(self, ids: list[int], own: np.ndarray, pooled: np.ndarray, before: int) -> Said:
         # the last token of a response was never read: it was sampled, and nothing came after
         known = before + len(ids)
-        if self.limit is not None and (pooled[1:known] > self.limit).any():
-            passed = int(np.argmax(pooled[1:known] > self.limit)) + 1
-            kept = max(passed, before)
+        over = np.zeros(0, bool) if self.limit is None else pooled[:known] > self.limit
+        if over.any():
+            kept = max(int(over.argmax()), before)
             return Said(ids[: kept - before], own[: kept + 1], pooled[: kept + 1], True)
         return Said(ids, own[:known], pooled[:known])
 

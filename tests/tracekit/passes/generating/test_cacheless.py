@@ -14,6 +14,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 import tracekit as tk
 from tests.support.models.tiny import spread
+from tests.support.oracles import probes
 from tracekit.edits.positions import Rows
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.tensors import batch
@@ -107,6 +108,22 @@ def test_capture_during_equals_the_replay(model: Any, prompts: xr.Dataset) -> No
     np.testing.assert_allclose(during.values[there], replay.values[there], atol=1e-4)
     moved = np.roll(during.values, 1, axis=1)
     assert not np.allclose(moved[there], replay.values[there], atol=1e-4)
+
+
+def test_a_monitor_says_what_the_replay_says(model: Any, prompts: xr.Dataset) -> None:
+    traces = tk.capture(model, prompts, tokens="all", progress=False)
+    probe = probes.made(traces, layer=LAYER, pooling="ema(decay=0.8, take='max')")
+    runs = tk.generate(model, prompts, max_new_tokens=NEW, monitor=probe, progress=False)
+    assert responses(runs) == responses(tk.generate(model, prompts, max_new_tokens=NEW))
+    replay = tk.capture(model, runs, probes=probe, progress=False).sel(probe="probe")
+    during = runs.score.sel(token=slice(-1, None)).values
+    there = np.isfinite(during)
+    assert there.sum() == len(TEXTS) * NEW
+    np.testing.assert_allclose(during[there], replay.values[there], atol=1e-4)
+    before = replay.where(there)
+    pooled = tk.pool(before, probe.attrs["pooling"])
+    np.testing.assert_allclose(runs.score_so_far.sel(token=NEW - 2), pooled, atol=1e-4)
+    assert not np.allclose(runs.score_so_far.sel(token=NEW - 3), pooled, atol=1e-4)
 
 
 def test_a_patched_prompt_stays_patched(model: Any, prompts: xr.Dataset) -> None:

@@ -178,6 +178,33 @@ def test_a_response_that_is_there_already_counts(
     assert np.isfinite(stopped.score.sel(token=3)).all()
 
 
+def test_a_probe_of_the_last_prompt_token_stops_before_the_first(
+    tiny_llama: TransformersModel, asked: xr.Dataset, plain: xr.Dataset, traces: xr.DataArray
+) -> None:
+    probe = probes.made(traces, layer=LAYER, pooling="last", tokens="-1:-1:None")
+    options: dict[str, Any] = {"max_new_tokens": NEW, "monitor": probe, **QUIET}
+    watched = tk.generate(tiny_llama, asked, **options)
+    replayed = tk.capture(tiny_llama, plain, probes=probe, **QUIET)
+    last = replayed.sel(token=-1, probe="probe")
+    np.testing.assert_array_equal(replayed.pooled.sel(probe="probe"), last)
+    for token in (-1, 0, NEW - 2):
+        so_far = watched.score_so_far.sel(token=token)
+        np.testing.assert_allclose(so_far[so_far.notnull()], last[so_far.notnull()], atol=1e-4)
+    over = float(np.sort(last.values)[1:3].mean())
+    stopped = tk.generate(tiny_llama, asked, stop=over, **options)
+    assert stopped.stopped.values.tolist() == (last.values > over).tolist()
+    for some, whole, ended in zip(
+        steering.response_ids(stopped),
+        steering.response_ids(plain),
+        last.values > over,
+        strict=True,
+    ):
+        assert some == ([] if ended else whole)
+    mask = probe.assign_attrs(tokens="mask:0123456789abcdef")
+    with pytest.raises(ValueError, match=r"pools tokens by a mask of the prompts that it was"):
+        tk.generate(tiny_llama, asked, **{**options, "monitor": mask})
+
+
 def test_monitors_that_cannot_be_are_refused(
     tiny_llama: TransformersModel, asked: xr.Dataset, traces: xr.DataArray
 ) -> None:
