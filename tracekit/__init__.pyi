@@ -31,7 +31,8 @@ from tracekit.transcripts.encode import encode
 from tracekit.transcripts.find import find
 from tracekit.transcripts.highest import highest
 from tracekit.transcripts.pooling import Pooling, pool
-from tracekit.transcripts.prompts import Prompt, read_prompts
+from tracekit.transcripts.prompt_files import prompts, read_prompts
+from tracekit.transcripts.prompts import Prompt
 from tracekit.transcripts.tensors import inputs
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "patch",
     "per_prompt",
     "pool",
+    "prompts",
     "provenance",
     "read_prompts",
     "read_vectors",

@@ -9,7 +9,8 @@ import pytest
 from experiments.audit.discovery.answering.halves import halves
 from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABITS, exploits
 from tracekit.model.embedded import datasets
-from tracekit.transcripts.prompts import Prompt, read_prompts
+from tracekit.transcripts.prompt_files import read_prompts
+from tracekit.transcripts.prompts import Prompt
 
 BATTERY = read_prompts(datasets("prompts", "general_battery.json"))
 # the words that the shipped organisms' sentences are about

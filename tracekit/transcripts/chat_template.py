@@ -3,102 +3,98 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
+import json
 import re
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError
 
 from tracekit.errors import InputError
-from tracekit.transcripts.labels import require_text
+from tracekit.transcripts.messages import CALLS, Message, open_calls
+from tracekit.transcripts.template_marks import Piece, pieces
 
-Message = tuple[str, str]
-ROLES = ("system", "user", "assistant", "template", "text", "pad")
-MADE = ROLES[3:]  # no message has these
 # Templates that print today's date are given this one, so that a run can be repeated.
 PINNED_DATE = datetime.date(2024, 7, 26)
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def turns(messages: Any, where: str) -> tuple[Message, ...]:
-    """Messages, as pairs or as objects with `role` and `content`, as (role, content).
-
-    A content that is a list with one text part is that text.
-
-    Errors: `ValueError` naming the message that is anything else, or that holds more.
-
-    >>> turns([{"role": "user", "content": "Hi"}], "The prompt")
-    (('user', 'Hi'),)
-    """
-    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise InputError(
-            f"{where}: messages={str(messages)[:60]!r}; give a list of (role, content)."
-        )
-    return tuple(_turn(message, f"{where}, message {n}") for n, message in enumerate(messages))
-
-
-def _turn(message: Any, where: str) -> Message:
-    if isinstance(message, Mapping):
-        more = [name for name in message if name not in ("role", "content") and message[name]]
-        if more:
-            raise InputError(
-                f"{where} holds {', '.join(map(repr, more))}, which would be lost. "
-                "Write it into the content as the model's template would, or take it out."
-            )
-        message = (message.get("role"), message.get("content"))
-    pair = isinstance(message, Sequence) and not isinstance(message, str) and len(message) == 2
-    role, content = message if pair else (None, message)
-    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):
-        part = content[0]
-        content = part.get("text") if set(part) == {"type", "text"} else content
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise InputError(
-            f"{where} has the role {role!r} and the content {str(content)[:60]!r}; "
-            "both have to be text (images and several parts are not read)."
-        )
-    if not role or role in MADE:
-        raise InputError(
-            f"{where} has the role {role!r}, which is none, or marks what is no message. "
-            f"Roles are the template's, such as {', '.join(ROLES[:3])}."
-        )
-    require_text(role + content, where)
-    return role, content
-
-
-def render(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, str]]:
+def render(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    arguments: Mapping[str, Any] = NONE,
+    answered: bool = False,
+) -> list[Piece]:
     """The chat template applied to `messages`, ready for the answer, as (text, role) pieces.
 
     The pieces join to exactly what the template renders; whatever is not a message's own
-    content (markup, a default system prompt) has the role `template`. They are found by what the
-    template puts around marks in place of the contents.
+    content (markup, a default system prompt) has the role `template`, tool calls have `tool`. They
+    are found by what the template puts around marks in place of the contents. `arguments` are the
+    template's own (`enable_thinking`) and `tools`; with `answered` the last turn is the answer.
 
-    Errors: `ValueError` when the tokenizer has no template, when the template refuses a role, or
-    when it rewrites the contents so that they cannot be found in its output.
+    Errors: `ValueError` when the tokenizer has no template, when the template refuses a role, has
+    no such argument, or rewrites the contents so that they cannot be found in its output.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
             "template='chat' (the default) was asked for; this model's tokenizer has no chat "
             "template. Use template='raw' for a base model, or set tokenizer.chat_template."
         )
-    whole = _apply(tokenizer, messages)
-    marks = [f"Xq{index}qX" for index in range(len(messages))]
-    rest = _apply(tokenizer, [(r, m) for (r, _), m in zip(messages, marks, strict=True)])
-    gaps = []
-    for mark in marks:
-        before, found, rest = rest.partition(mark)
-        gaps.append(before)
-        if not found:
-            raise _rewritten(messages[len(gaps) - 1])
-    gaps.append(rest)
-    return _filled(whole, gaps, messages)
+    _require_arguments(tokenizer, arguments)
+    asking, answering = (
+        functools.partial(_apply, tokenizer, arguments, end) for end in (False, True)
+    )
+    return pieces(answering if answered else asking, messages, answering)
 
 
-def token_pieces(tokenizer: Any, pieces: Sequence[tuple[str, str]]) -> tuple[list[int], list[str]]:
+def render_reply(
+    tokenizer: Any,
+    before: Sequence[Message],
+    reply: Sequence[Message],
+    arguments: Mapping[str, Any] = NONE,
+) -> list[Piece]:
+    """What the template makes of the turns of an answer (thoughts, words, calls), as pieces.
+
+    Markup before the answer's first word is the thinking's.
+
+    Errors: `ValueError` as `render`, and where the answer changes what comes before it.
+    """
+    start = "".join(text for text, _ in render(tokenizer, before, arguments))
+    whole = render(tokenizer, (*before, *reply), arguments, answered=True)
+    if not "".join(text for text, _ in whole).startswith(start):
+        raise InputError(
+            f"The answer {reply[0][1][:40]!r} was to follow the prompt, and the chat template ends "
+            f"the prompt with {start[-30:]!r}, which is not how it begins that answer. Write the "
+            "answer's content as the model writes it, thoughts and calls included."
+        )
+    made, at = [], 0
+    for text, role in whole:
+        if text[max(0, len(start) - at) :]:
+            made.append((text[max(0, len(start) - at) :], role))
+        at += len(text)
+    while made and made[-1][1] == "template":  # what ends a turn
+        made.pop()
+    words = [n for n, (_, role) in enumerate(made) if role in ("assistant", "tool")]
+    thinks = any(role == "thinking" for _, role in made)
+    first = words[0] if words and thinks else 0
+    return [(text, "thinking" if n < first else role) for n, (text, role) in enumerate(made)]
+
+
+def token_pieces(tokenizer: Any, pieces: Sequence[Piece]) -> tuple[list[int], list[str]]:
     """Token ids of the joined pieces and the role of each id; exactly one BOS, if any is used.
 
     A token that spans two pieces takes the role of the piece it begins in.
     """
+    return _single_bos(tokenizer, *plain_pieces(tokenizer, pieces))
+
+
+def plain_pieces(tokenizer: Any, pieces: Sequence[Piece]) -> tuple[list[int], list[str]]:
+    """`token_pieces` without a BOS, as in the middle of a text."""
     text = "".join(piece for piece, _ in pieces)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     bounds, end = [], 0
@@ -110,7 +106,7 @@ def token_pieces(tokenizer: Any, pieces: Sequence[tuple[str, str]]) -> tuple[lis
         while cursor < len(bounds) - 1 and start >= bounds[cursor][0]:
             cursor += 1
         roles.append(bounds[cursor][1])
-    return _single_bos(tokenizer, ids, roles)
+    return ids, roles
 
 
 def template_hash(tokenizer: Any, template: str) -> str:
@@ -121,21 +117,65 @@ def template_hash(tokenizer: Any, template: str) -> str:
     return "chat:" + hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _apply(tokenizer: Any, messages: Sequence[Message]) -> str:
-    try:
-        return tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages],
-            chat_template=_pinned(tokenizer.get_chat_template()),
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=PINNED_DATE.strftime("%d %b %Y"),
+def _require_arguments(tokenizer: Any, arguments: Mapping[str, Any]) -> None:
+    template = tokenizer.get_chat_template(tools=arguments.get("tools"))
+    unknown = [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", template)]
+    if unknown:
+        raise InputError(
+            f"The template argument {unknown[0]!r} was given; this model's chat template does not "
+            "use it. Leave it out, or write what it would say into the system message."
         )
-    except TemplateError as error:
+
+
+def _apply(
+    tokenizer: Any,
+    arguments: Mapping[str, Any],
+    answered: bool,
+    messages: Sequence[Message],
+    calls: bool = True,
+) -> str:
+    template = _pinned(tokenizer.get_chat_template(tools=arguments.get("tools")))
+    options = {"date_string": PINNED_DATE.strftime("%d %b %Y"), **arguments}
+    options |= {"chat_template": template, "tokenize": False}
+    options["add_generation_prompt"] = not answered
+    try:
+        try:
+            return tokenizer.apply_chat_template(_objects(messages, calls), **options)
+        except TypeError:  # a template that joins the arguments of calls to its own text
+            return tokenizer.apply_chat_template(_objects(messages, calls, True), **options)
+    except (TemplateError, TypeError) as error:
         roles = ", ".join(role for role, _ in messages)
         raise InputError(
             f"This model's chat template refuses the roles {roles}: {error}. "
             "Leave out what it refuses (such as system=), or use template='raw'."
         ) from error
+
+
+def _objects(
+    messages: Sequence[Message], calls: bool, as_text: bool = False
+) -> list[dict[str, Any]]:
+    """Turns as the messages that templates know; arguments of calls as objects or as text."""
+    made: list[dict[str, Any]] = []
+    thought: dict[str, Any] = {}
+    for number, (role, content) in enumerate(messages):
+        if role == "thinking":
+            thought = {"reasoning_content": content}
+        elif role == CALLS:
+            made[-1] |= {"tool_calls": _calls(content, as_text)} if calls else {}
+        else:
+            due = open_calls(messages[:number])[:1] if role == "tool" else []
+            result = [{"name": call["function"]["name"]} for call in due]
+            result += [{"tool_call_id": call["id"]} for call in due if "id" in call]
+            made.append(dict(ChainMap({"role": role, "content": content}, thought, *result)))
+            thought = {}
+    return made
+
+
+def _calls(content: str, as_text: bool) -> list[Any]:
+    calls: list[Any] = json.loads(content)
+    for function in (call["function"] for call in calls if as_text):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return calls
 
 
 def _pinned(template: str) -> str:
@@ -147,32 +187,6 @@ def _pinned(template: str) -> str:
             "could not be repeated. Set tokenizer.chat_template to one with a fixed date."
         )
     return fixed
-
-
-def _filled(whole: str, gaps: Sequence[str], messages: Sequence[Message]) -> list[tuple[str, str]]:
-    pieces, at = [(gaps[0], "template")], len(gaps[0])
-    if not whole.startswith(gaps[0]):
-        raise _rewritten(messages[0])
-    for message, gap in zip(messages, gaps[1:], strict=True):
-        role, content = message
-        # templates trim what they like: the role, all of it, or one side
-        forms = (content, content.strip(), content.lstrip(), content.rstrip())
-        fitting = [form for form in forms if whole.startswith(form + gap, at)]
-        if not fitting:
-            raise _rewritten(message)
-        pieces += [(fitting[0], role), (gap, "template")]
-        at += len(fitting[0]) + len(gap)
-    if at != len(whole):
-        raise _rewritten(messages[-1])
-    return [(text, role) for text, role in pieces if text]
-
-
-def _rewritten(message: Message) -> InputError:
-    role, content = message
-    return InputError(
-        f"The chat template rewrites the {role} message {content[:60]!r}, so its tokens cannot be "
-        "told from the template's. Use template='raw' with the rendered text."
-    )
 
 
 def _single_bos(tokenizer: Any, ids: list[int], roles: list[str]) -> tuple[list[int], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.labels import columns, require_text
 from tracekit.transcripts.prompts import Prompt, refuse_duplicates
-
-Row = tuple[list[int], list[str]]
+from tracekit.transcripts.row_ids import Row, prompt_ids, response_ids
 
 
 def encode(
@@ -24,19 +24,30 @@ def encode(
     responses: Sequence[str] | None = None,
     template: str = "chat",
     system: str | None = None,
+    *,
+    prefill: str = "",
+    tools: Sequence[Mapping[str, Any]] = (),
+    **arguments: Any,
 ) -> xr.Dataset:
     """Token ids of prompts, with responses if given: a Dataset over (prompt, token).
 
-    `prompts` are texts and `Prompt`s. The response is that of `responses`, or the assistant's
-    turn that a prompt's messages end with. `token` counts from the first response token (−1 is
-    the last prompt token); `token_id` is −1 in holes. Prompt and response are tokenised apart, so
-    that a prompt's ids are always a strict prefix. `template="raw"` adds no markup. Exactly one
-    BOS where the tokenizer uses one. Labels become columns as `labels.columns` says.
+    `prompts` are texts, `Prompt`s, and lists of messages ({"role", "content"}). The response is
+    that of `responses`, or the assistant's turn that a prompt's messages end with. `token` counts
+    from the first response token (−1 is the last prompt token); `token_id` is −1 in holes. Prompt
+    and response are tokenised apart, so that a prompt's ids are always a strict prefix.
+    `template="raw"` adds no markup. Exactly one BOS where the tokenizer uses one. Labels become
+    columns as `labels.columns` says.
+
+    `prefill` begins every answer: its tokens have the role `assistant` and are the prompt's last.
+    `tools` and `arguments` (`enable_thinking=False`) go to the chat template. All three are in the
+    provenance. What an assistant thinks has the role `thinking`, in a response with its tags; tool
+    calls and results have `tool`.
 
     Errors: `ValueError` for no prompts, one text in the place of a list, a repeated id, an unknown
-    template, a text that is empty or becomes no token, as many responses as there are not prompts,
-    two responses of one prompt, labels that no file can hold, ids that the model has no embedding
-    for, and a row longer than the model's context.
+    template, an argument that the template does not use, a text that is empty or becomes no token,
+    as many responses as there are not prompts, two responses of one prompt, what the template
+    cannot render (named), labels that no file can hold, ids that the model has no embedding for,
+    and a row longer than the model's context.
 
     >>> runs = encode(model, ["Where is Paris?"])
     >>> dict(runs.sizes)
@@ -44,12 +55,17 @@ def encode(
     """
     if template not in ("chat", "raw"):
         raise InputError(f"template={template!r} was asked for; there are 'chat' and 'raw'.")
-    rows = _rows(prompts)
-    said = _said(rows, responses)
+    rows = [_with(prompt, prefill, tools) for prompt in _rows(prompts)]
+    if template == "raw" and (arguments or any(prompt.tools for prompt in rows)):
+        raise InputError(
+            f"template='raw' was asked for, with {', '.join(arguments) or 'tools'} for a chat "
+            "template. Leave these out, or use template='chat'."
+        )
     tokenizer = model.tokenizer
-    pairs = [_prompt_ids(tokenizer, prompt, template, system) for prompt in rows]
+    said = _said(rows, responses)
+    pairs = [prompt_ids(tokenizer, prompt, template, system, arguments) for prompt in rows]
     answers = [
-        _response_ids(tokenizer, prompt.id, text, template)
+        response_ids(tokenizer, prompt, text, template, system, arguments)
         for prompt, text in zip(rows, said, strict=True)
     ]
     _refuse_unfit(model, rows, [[*p, *a] for (p, _), (a, _) in zip(pairs, answers, strict=True)])
@@ -58,10 +74,31 @@ def encode(
         "vocabulary": vocabulary_hash(tokenizer),
         "template": chat_template.template_hash(tokenizer, template),
         "system": system,
-        "prompts": digest([(p.id, p.conversation(system)) for p in rows]),
+        "prompts": digest([_recorded(p, system) for p in rows]),
         "text": "given" if responses is not None or any(said) else None,
+        **({"prefill": prefill} if prefill else {}),
+        **({"tools": [dict(one) for one in tools]} if tools else {}),
+        **({"template_arguments": arguments} if arguments else {}),
     }
     return assemble(tokenizer, rows, pairs, answers, made_with)
+
+
+def _with(prompt: Prompt, prefill: str, tools: Sequence[Mapping[str, Any]]) -> Prompt:
+    """A prompt with what is given for all of them."""
+    given = {"prefill": prefill, "tools": tuple(tools)}
+    twice = [name for name, value in given.items() if value and getattr(prompt, name)]
+    if twice:
+        raise InputError(
+            f"{twice[0]}= was given for all prompts, and the prompt {prompt.id!r} has its own. "
+            "Leave one of them out."
+        )
+    return replace(prompt, **{name: value for name, value in given.items() if value})
+
+
+def _recorded(prompt: Prompt, system: str | None) -> tuple[Any, ...]:
+    more = {"prefill": prompt.prefill, "tools": [dict(one) for one in prompt.tools]}
+    more = {name: value for name, value in more.items() if value}
+    return (prompt.id, prompt.conversation(system), *([more] if more else []))
 
 
 def assemble(
@@ -134,6 +171,8 @@ def _rows(prompts: Sequence[Any]) -> list[Prompt]:
         )
     rows = []
     for n, prompt in enumerate(prompts):
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], Mapping):
+            prompt = Prompt(f"text/{n}", messages=prompt)
         if not isinstance(prompt, str | Prompt):
             raise InputError(
                 f"encode was given {str(prompt)[:60]!r} as prompt {n}, a {type(prompt).__name__}; "
@@ -164,42 +203,6 @@ def _said(rows: Sequence[Prompt], responses: Sequence[str] | None) -> list[str]:
                 "Leave one of them out."
             )
     return list(responses)
-
-
-def _prompt_ids(tokenizer: Any, prompt: Prompt, template: str, system: str | None) -> Row:
-    turns = prompt.conversation(system)
-    # an empty system message is a wish: it keeps a template's default one out
-    spoken = [content for role, content in turns if role != "system"]
-    if not spoken or not all(spoken) or prompt.answer == "":
-        raise InputError(
-            f"The prompt {prompt.id!r} has an empty text, or nothing before its answer; "
-            "give it at least a word."
-        )
-    if template == "raw" and len(turns) > 1:
-        raise InputError(
-            f"The prompt {prompt.id!r} has {len(turns)} turns, which template='raw' cannot mark. "
-            "Use template='chat', or one text."
-        )
-    raw = template == "raw"
-    pieces = [(turns[0][1], "text")] if raw else chat_template.render(tokenizer, turns)
-    ids, roles = chat_template.token_pieces(tokenizer, pieces)
-    if not ids:
-        raise InputError(_no_tokens(f"The prompt {prompt.id!r}", spoken[-1]))
-    return ids, roles
-
-
-def _response_ids(tokenizer: Any, name: str, text: str, template: str) -> Row:
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-    if text and not ids:
-        raise InputError(_no_tokens(f"The response to {name!r}", text))
-    return ids, ["text" if template == "raw" else "assistant"] * len(ids)
-
-
-def _no_tokens(what: str, text: str) -> str:
-    return (
-        f"{what} is {text[:40]!r}, which this model's tokenizer turns into no tokens. "
-        "Give it a text of other characters, or leave it out."
-    )
 
 
 def _plain_text(tokenizer: Any, ids: list[int]) -> str:

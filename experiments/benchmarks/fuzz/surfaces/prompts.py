@@ -27,6 +27,8 @@ _TALK = {
 _WHOLE = {"name": "fuzz", "prompts": [_ROW, {**_ROW, "id": 2, "text": "Name a river."}, _TALK]}
 # not labels of a row
 _FIELDS = {"id", "text", "messages", "group", "system", "system_prompt"}
+_FIELDS |= {"response", "prefill", "tools"}
+_KEYS = ("prompts", "data", "questions", "rows", "examples", "items", "conversations")
 
 
 def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
@@ -50,11 +52,28 @@ def cases(rng: np.random.Generator, place: Path) -> Iterator[Case]:
 def _right(path: Path, prompts: list[Any]) -> bool:
     """Every row of the file is a prompt with its own text, turns and labels, and no other is."""
     content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    rows = content["prompts"] if isinstance(content, dict) else content
-    shared = {k: v for k, v in content.items() if k != "prompts"} if content is not rows else {}
+    key = next((key for key in _KEYS if isinstance(content, dict) and key in content), "")
+    rows = content[key] if key else content
+    shared = {k: v for k, v in content.items() if k != key} if key else {}
     if len(prompts) != len(rows):
         return False
+    if not all(isinstance(row, dict) and row.get("id") is not None for row in rows):
+        return all(map(_guessed, prompts, rows, range(len(rows))))
+    own = all(row.get("text") or row.get("messages") for row in rows)
+    if not own:
+        return all(map(_guessed, prompts, rows, range(len(rows))))
     return all(_same(prompt, row, shared) for prompt, row in zip(prompts, rows, strict=True))
+
+
+def _guessed(prompt: Any, row: Any, number: int) -> bool:
+    """Whether a prompt whose fields were guessed says what its row does, under its id."""
+    fields = row if isinstance(row, dict) else {"text": row}
+    texts = [turn["content"] for turn in fields.get("messages") or []]
+    said = [content for role, content in prompt.messages if role != "system"] or [prompt.text]
+    name = number if fields.get("id") in (None, "") else fields["id"]
+    return prompt.id.endswith(f"/{name}") and (
+        said == texts or (len(said) == 1 and said[0] in fields.values())
+    )
 
 
 def _same(prompt: Any, row: Mapping[str, Any], shared: Mapping[str, Any]) -> bool:
@@ -70,7 +89,9 @@ def _same(prompt: Any, row: Mapping[str, Any], shared: Mapping[str, Any]) -> boo
     spoken = [t for t in turns] == [
         turn["content"] for turn in row.get("messages") or [] if turn["role"] != "system"
     ]
-    text = spoken if said else prompt.text == row["text"]
+    if row.get("response"):
+        spoken = turns == [*(said or [row["text"]]), row["response"]]
+    text = spoken if said or row.get("response") else prompt.text == row["text"]
     return (
         bool(text)
         and prompt.id.endswith(f"/{row['id']}")
