@@ -5,8 +5,8 @@ from traits.contrast_sets.contrast import ContrastSet, available, constructions,
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
 from traits.probes.calibration import calibrate, probability
-from traits.probes.evaluating import evaluate_probe
 from traits.probes.fit import fit
+from traits.probes.judging.evaluating import evaluate_probe
 from traits.probes.scoring import score, token_scores
 from traits.probes.threshold import set_threshold
 from traits.statistics import auroc

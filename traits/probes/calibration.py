@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from tracekit.errors import InputError
-from traits.probes.report_rows import labelled
+from traits.probes.judging.report_rows import labelled
 
 
 def calibrate(probe: xr.Dataset, scores: xr.DataArray, labels: xr.DataArray | str) -> xr.Dataset:

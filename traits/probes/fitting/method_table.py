@@ -64,7 +64,7 @@ def require_method(method: str | Function) -> None:
 def _attention(
     held: Source, layer: int, target: Target, inverse_penalty: Sequence[float]
 ) -> list[Parameters]:
-    from traits.probes.attention import fit_attention  # torch takes seconds
+    from traits.probes.networks.attention import fit_attention  # torch takes seconds
 
     if target.token is not None:
         raise InputError(
@@ -81,7 +81,7 @@ def _attention(
 def _mlp(
     given: Rows, inverse_penalty: Sequence[float], generator: np.random.Generator
 ) -> list[Parameters]:
-    from traits.probes.mlp import fit_mlp  # torch takes seconds
+    from traits.probes.networks.mlp import fit_mlp  # torch takes seconds
 
     label = given.label == 1
     return list(fit_mlp(given.values, label, given.weight, inverse_penalty, generator=generator))

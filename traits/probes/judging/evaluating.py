@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
-from traits.probes.baselines import BASELINES, text_scores
-from traits.probes.report_rows import along, labelled, parts_of, refuse_one_class
-from traits.probes.score_measures import calibration_curve, chances, measured, names_of
+from traits.probes.judging.baselines import BASELINES, text_scores
+from traits.probes.judging.report_rows import along, labelled, parts_of, refuse_one_class
+from traits.probes.judging.score_measures import calibration_curve, chances, measured, names_of
 from traits.statistics import against_null, auroc, cluster_bootstrap, over_kinds, rank_auroc
 from traits.statistics.kinds import FEWEST
 

@@ -5,8 +5,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from traits.probes.attention import (
-    attention_scores,
+from tracekit.transcripts.pooling import Pooling
+from tracekit.transcripts.pooling import pooled as array_pooled
+from traits.probes.fitting.choosing import stacked
+from traits.probes.fitting.token_values import token_values
+from traits.probes.networks.attention import (
     fit_attention,
     penalised_loss,
     pooled,
@@ -20,6 +23,12 @@ def responses(seed=0, count=40, tokens=7, dim=6, effect=1.0):
     label = np.arange(count) % 2 == 1
     values[label, :, 0] += effect
     return values, label
+
+
+def attention_scores(values, probe):
+    """What `traits.score` makes of it."""
+    scores, logits = (one[..., 0] for one in token_values(stacked([probe]), values))
+    return array_pooled(scores, Pooling("attention"), logits)
 
 
 def flat(values):
@@ -71,6 +80,7 @@ def test_the_gradient_of_the_objective_is_that_of_finite_differences():
 
 def test_scores_in_numpy_are_those_of_torch():
     values, _ = responses(tokens=9)
+    values = values.astype(float)
     values[3, 5:] = values[7, :2] = np.nan
     draw = np.random.default_rng(1)
     probe = {"query": draw.normal(size=6), "weight": draw.normal(size=6), "offset": np.array(0.5)}

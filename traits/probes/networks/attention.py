@@ -1,6 +1,6 @@
 """The attention probe: one query says which tokens of a response count, one direction how much."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -8,7 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from tracekit.errors import InputError
-from traits.probes.optimising import Parameters, in_float32, minimised, refuse_rows, standardised
+from traits.probes.networks.optimising import (
+    Parameters,
+    in_float32,
+    minimised,
+    refuse_rows,
+    standardised,
+)
 
 Rows = Float[np.ndarray, "row dim"]
 
@@ -59,27 +65,6 @@ def fit_attention(
         probe = {"query": query, "weight": value, "offset": offset - value @ centre}
         probes.append(in_float32(probe))
     return probes
-
-
-def attention_scores(
-    values: Float[np.ndarray, "response token dim"], probe: Mapping[str, np.ndarray]
-) -> Float[np.ndarray, "response"]:
-    """The score of each response: its tokens' values, weighted by the softmax of the query's.
-
-    A token with a NaN is a hole; a response without tokens scores NaN.
-
-    >>> probe = {"query": np.zeros(2), "weight": np.ones(2), "offset": np.array(1.0)}
-    >>> attention_scores(np.array([[[1.0, 2.0], [3.0, 4.0], [np.nan, np.nan]]]), probe)
-    array([6.])
-    """
-    attended, value = (values @ probe[name] for name in ("query", "weight"))
-    exists = np.isfinite(attended)
-    attended = np.where(exists, attended, -np.inf)
-    top = attended.max(axis=-1, keepdims=True, initial=-np.inf)
-    share = np.where(exists, np.exp(attended - np.where(np.isfinite(top), top, 0.0)), 0.0)
-    total = share.sum(axis=-1)
-    summed = (share * np.where(exists, value, 0.0)).sum(axis=-1)
-    return summed / np.where(total > 0, total, np.nan) + probe["offset"]
 
 
 def pooled(

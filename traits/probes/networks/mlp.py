@@ -1,16 +1,17 @@
 """The MLP probe: one hidden layer on rows, which are tokens or means of responses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.neural_network import MLPClassifier
 
-from traits.probes.optimising import Parameters, in_float32, refuse_rows, standardised
+from traits.probes.networks.optimising import Parameters, in_float32, refuse_rows, standardised
 
 Rows = Float[np.ndarray, "row dim"]
 UNITS = 32
 FEW = 4096  # rows up to which the whole batch is cheap, and LBFGS the better solver
+BATCH = 200
 PASSES = 20
 
 
@@ -44,30 +45,22 @@ def fit_mlp(
     standard, centre, scale = standardised(rows, weight)
     probes = []
     for inverse in inverse_penalties:
-        network = MLPClassifier(
-            (units,),
-            alpha=1 / inverse,
-            # a state and not a seed, by which each pass would have one order
-            random_state=np.random.RandomState(seed),
-            solver="lbfgs" if len(rows) <= FEW else "adam",
-            max_iter=1000,
-        )
+        # a state and not a seed, by which each pass would have one order
+        network = _network(len(rows), units, inverse, np.random.RandomState(seed))
         probes.append(_unscaled(_trained(network, standard, label, weight), centre, scale))
     return probes
 
 
-def mlp_scores(
-    rows: Float[np.ndarray, "*row dim"], probe: Mapping[str, np.ndarray]
-) -> Float[np.ndarray, "*row"]:
-    """The score of each row, (…, dim) to (…).
-
-    >>> names, arrays = ("hidden_weight", "hidden_offset", "weight", "offset"), np.ones((1, 2))
-    >>> probe = dict(zip(names, (arrays, np.zeros(1), np.ones(1), np.ones(())), strict=True))
-    >>> mlp_scores(np.array([[1.0, 2.0], [-1.0, 0.0]]), probe)
-    array([4., 1.])
-    """
-    hidden = rows @ probe["hidden_weight"].T + probe["hidden_offset"]
-    return np.maximum(hidden, 0) @ probe["weight"] + probe["offset"]
+def _network(
+    count: int, units: int, inverse_penalty: float, state: np.random.RandomState
+) -> MLPClassifier:
+    if count <= FEW:
+        options = {"solver": "lbfgs", "max_iter": 1000, "alpha": 1 / inverse_penalty}
+    else:
+        # Adam's penalty is that of each batch: in a pass it would count once a batch
+        share = BATCH / count
+        options = {"solver": "adam", "batch_size": BATCH, "alpha": share / inverse_penalty}
+    return MLPClassifier((units,), random_state=state, **options)
 
 
 def _trained(

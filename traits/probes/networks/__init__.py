@@ -1,0 +1,1 @@
+"""Probes that a solver fits: attention over tokens, a hidden layer."""
