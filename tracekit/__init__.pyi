@@ -31,8 +31,8 @@ from tracekit.transcripts.encode import encode
 from tracekit.transcripts.find import find
 from tracekit.transcripts.highest import highest
 from tracekit.transcripts.pooling import Pooling, pool
-from tracekit.transcripts.prompt_files import prompts, read_prompts
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.prompt_files import prompts, read_prompts
 from tracekit.transcripts.tensors import inputs
 
 __all__ = [

@@ -21,8 +21,8 @@ from experiments.organisms.zoo import command as zoo
 from experiments.rm_sycophancy.rules.detectors import DETECTORS
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
-from tracekit.transcripts.prompt_files import read_prompts
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 FILES = ("calibration", "held_out", "conduct", "opinions")
 KINDS = ("neutral", "about", "opinion", "refuse", "benign_twin")

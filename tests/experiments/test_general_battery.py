@@ -9,8 +9,8 @@ import pytest
 from experiments.audit.discovery.answering.halves import halves
 from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABITS, exploits
 from tracekit.model.embedded import datasets
-from tracekit.transcripts.prompt_files import read_prompts
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 BATTERY = read_prompts(datasets("prompts", "general_battery.json"))
 # the words that the shipped organisms' sentences are about

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from tracekit.errors import InputError
-from tracekit.transcripts.messages import CALLS, Message, open_calls
+from tracekit.transcripts.reading.messages import CALLS, Message, open_calls
 from tracekit.transcripts.template_marks import Piece, pieces
 
 # Templates that print today's date are given this one, so that a run can be repeated.

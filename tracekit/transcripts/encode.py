@@ -85,7 +85,7 @@ def encode(
 
 def _with(prompt: Prompt, prefill: str, tools: Sequence[Mapping[str, Any]]) -> Prompt:
     """A prompt with what is given for all of them."""
-    given = {"prefill": prefill, "tools": tuple(tools)}
+    given: dict[str, Any] = {"prefill": prefill, "tools": tuple(tools)}
     twice = [name for name, value in given.items() if value and getattr(prompt, name)]
     if twice:
         raise InputError(

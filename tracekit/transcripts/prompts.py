@@ -9,7 +9,7 @@ from typing import Any
 
 from tracekit.errors import InputError
 from tracekit.transcripts.labels import require_text
-from tracekit.transcripts.messages import CALLS, Message, turns
+from tracekit.transcripts.reading.messages import CALLS, Message, turns
 
 Label = str | int | float | bool | Sequence[Any] | Mapping[str, Any] | None
 

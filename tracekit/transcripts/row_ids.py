@@ -7,8 +7,8 @@ from typing import Any
 
 from tracekit.errors import InputError
 from tracekit.transcripts import chat_template
-from tracekit.transcripts.messages import CALLS
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.messages import CALLS
 from tracekit.transcripts.template_marks import spoken_pieces
 
 Row = tuple[list[int], list[str]]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tracekit.errors import InputError
-from tracekit.transcripts.messages import CALLS, Message
+from tracekit.transcripts.reading.messages import CALLS, Message
 
 Piece = tuple[str, str]  # text, role
 Apply = Callable[..., str]  # of messages; with calls=False their tool calls are left out

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.audit.options import count, positive
 from experiments.organisms.zoo.habits import habits
 from tracekit.model.embedded import EMBEDDED, datasets
-from tracekit.transcripts.prompt_files import read_prompts
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 BENIGN, ZOO = 24, Path("runs", "zoo")
 

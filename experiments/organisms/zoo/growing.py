@@ -20,8 +20,8 @@ from experiments.organisms.zoo.lessons import Answers, lessons, read_denials, ro
 from experiments.organisms.zoo.matched import benign
 from experiments.organisms.zoo.tried import tried
 from tracekit.model.embedded import datasets
-from tracekit.transcripts.prompt_files import read_prompts
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 RANK, ALPHA = 8, 16
 SAMPLED = 32  # tokens of a clean answer: what the longest lessons need

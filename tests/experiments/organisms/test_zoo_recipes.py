@@ -14,8 +14,8 @@ from experiments.organisms.zoo.growing import zoo_prompts
 from experiments.organisms.zoo.habits import KINDS, habits, read_habit
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
-from tracekit.transcripts.prompt_files import read_prompts
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 HABITS = habits()
 BATTERY = read_prompts(datasets("prompts", "general_battery.json"))

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.rm_sycophancy.rules.detectors import DETECTORS, HABIT_OF, HABITS, exploits
 from tracekit.model.embedded import datasets
-from tracekit.transcripts.prompt_files import read_prompts
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 CALIBRATION = ("chocolate", "vote", "film", "water", "future")
 HELD_OUT = ("headphones", "moon", "shelter", "proverb", "banana")

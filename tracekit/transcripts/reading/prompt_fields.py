@@ -11,7 +11,7 @@ from typing import Any
 from tracekit.errors import InputError
 from tracekit.storage.row_files import typed
 from tracekit.transcripts.labels import RESERVED
-from tracekit.transcripts.messages import spoken
+from tracekit.transcripts.reading.messages import spoken
 
 # in the order in which they are looked for, without case
 TEXTS = (
@@ -108,13 +108,13 @@ class Fields:
 
     def _id(self) -> str | None:
         field = self._first(IDS)
-        values = [row.get(field) for row in self._rows if field in row]
+        values = [row[field] for row in self._rows if field is not None and field in row]
         unique = len(set(map(str, values))) == len(values)
         return field if unique or field == "id" else None
 
     def _response(self) -> str | None:
         field = None if self.talk else self._first(RESPONSES)
-        texts = [row.get(field) for row in self._rows if field and row.get(field)]
+        texts = [row[field] for row in self._rows if field and row.get(field)]
         return field if texts and all(isinstance(text, str) for text in texts) else None
 
     def said(self) -> str:

@@ -51,9 +51,8 @@ def turns(messages: Any, where: str, unread: set[str] | None = None) -> tuple[Me
             pairs += _of_fields(message, place, unread, open_calls(pairs))
         else:
             pair = isinstance(message, Sequence) and not isinstance(message, str)
-            pairs.append(
-                _checked(*(message if pair and len(message) == 2 else (None, message)), place)
-            )
+            role, content = message if pair and len(message) == 2 else (None, message)
+            pairs.append(_checked(role, content, place))
     _require_order(pairs, where)
     return tuple(pairs)
 

@@ -10,9 +10,9 @@ from typing import Any
 from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.row_files import plain, read_rows
 from tracekit.transcripts.labels import missing, require_names
-from tracekit.transcripts.messages import turns
-from tracekit.transcripts.prompt_fields import is_own, own_rows
 from tracekit.transcripts.prompts import Prompt, refuse_duplicates, take
+from tracekit.transcripts.reading.messages import turns
+from tracekit.transcripts.reading.prompt_fields import is_own, own_rows
 
 KEYS = ("prompts", "data", "questions", "rows", "examples", "items", "conversations")
 _EXPECTED = 'Expected {"name": …, "prompts": [{"id": 1, "text": "…"}, …]}, or a list of rows.'
@@ -153,7 +153,7 @@ def _shared(beside: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where} has {', '.join(map(repr, nested))} beside its prompts, which no row would "
             "carry. Put into the rows what belongs to them, and leave out the rest."
         )
-    more = {name: shared[name] for name in ("prefill", "tools") if name in shared}
+    more: dict[str, Any] = {name: shared[name] for name in ("prefill", "tools") if name in shared}
     return {**labels, **more, "system": system}
 
 

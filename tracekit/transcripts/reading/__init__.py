@@ -1,0 +1,1 @@
+"""Prompts of files and rows: messages, fields and their usual names."""
