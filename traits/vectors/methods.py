@@ -60,7 +60,7 @@ def whitened(positive: Pairs, negative: Pairs) -> Vector:
     >>> whitened(*generator.normal(size=(2, 8, 2, 3))).shape
     (2, 3)
     """
-    return _by_layer(lambda k: _discriminant(positive[:, k], negative[:, k]), positive)
+    return _by_layer(lambda k: discriminant(positive[:, k], negative[:, k]), positive)
 
 
 def first_component(positive: Pairs, negative: Pairs) -> Vector:
@@ -133,39 +133,77 @@ def _logistic(
 ) -> Float[np.ndarray, "dim"]:
     data, scale = centred(data)
     data /= scale
+    inside, outward = spanned(data)
+    model = LogisticRegression(C=inverse_penalty, solver="newton-cholesky", tol=1e-8)
+    return outward(model.fit(inside, label).coef_[0]) / scale
+
+
+def spanned(
+    data: Float[np.ndarray, "row dim"],
+) -> tuple[Float[np.ndarray, "row direction"], Callable[[np.ndarray], np.ndarray]]:
+    """Rows in the span of the data where that is smaller, and weights there back among the dims.
+
+    >>> inside, outward = spanned(np.ones((2, 5)))
+    >>> inside.shape[1], outward(np.ones(inside.shape[1])).shape
+    (1, (5,))
+    """
+    if data.shape[0] >= data.shape[1]:
+        return data, lambda weight: weight
     value, left = np.linalg.eigh(data @ data.T)
     kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
     singular, left = np.sqrt(value[kept]), left[:, kept]
-    model = LogisticRegression(C=inverse_penalty, solver="newton-cholesky", tol=1e-8)
-    weight = model.fit(left * singular, label).coef_[0]
-    return (data.T @ (left @ (weight / singular))) / scale
+    return left * singular, lambda weight: data.T @ (left @ (weight / singular))
 
 
-def _discriminant(
-    positive: Float[np.ndarray, "pair dim"], negative: Float[np.ndarray, "pair dim"]
+def discriminant(
+    positive: Float[np.ndarray, "_positive dim"],
+    negative: Float[np.ndarray, "_negative dim"],
+    share: float = 0.5,
 ) -> Float[np.ndarray, "dim"]:
+    """The difference of means whitened by the shrunk covariance within the sides.
+
+    `share` is the prior of the positive side, by which its covariance counts too.
+
+    >>> draw = np.random.default_rng(0)
+    >>> discriminant(draw.normal(size=(8, 3)), draw.normal(size=(6, 3))).shape
+    (3,)
+    """
     diagonal, rows = np.zeros(positive.shape[1]), []
-    for side in (positive, negative):
+    for side, prior in ((positive, share), (negative, 1 - share)):
         deviations, scale = centred(side)
         standard = deviations / scale
-        shrinkage, level = _ledoit_wolf(standard @ standard.T, len(scale))
-        diagonal += shrinkage * level * scale**2 / 2
-        deviations *= np.sqrt((1 - shrinkage) / (2 * len(side)))
+        small = standard @ standard.T if len(side) < len(scale) else standard.T @ standard
+        fourth = np.square(np.einsum("rd,rd->r", standard, standard)).mean()
+        shrunk, level = shrinkage(small / len(side), fourth, len(side), len(scale))
+        diagonal += shrunk * level * scale**2 * prior
+        deviations *= np.sqrt((1 - shrunk) * prior / len(side))
         rows.append(deviations)
     low_rank = np.concatenate(rows)  # covariance = diag(diagonal) + low_rank.T @ low_rank
     difference = positive.mean(axis=0, dtype=np.float64) - negative.mean(axis=0, dtype=np.float64)
+    if len(low_rank) >= len(difference):
+        return np.linalg.solve(np.diag(diagonal) + low_rank.T @ low_rank, difference)
     scaled = low_rank / diagonal
     inner = np.eye(len(low_rank)) + scaled @ low_rank.T
     return difference / diagonal - scaled.T @ np.linalg.solve(inner, scaled @ difference)
 
 
-def _ledoit_wolf(gram: Float[np.ndarray, "row row"], dim: int) -> tuple[float, float]:
-    count = len(gram)
-    energy = np.diag(gram)
-    level = energy.sum() / count / dim
-    second = (gram**2).sum() / count**2
+def shrinkage(
+    products: Float[np.ndarray, "some some"], fourth: float, count: int, dim: int | None = None
+) -> tuple[float, float]:
+    """Ledoit and Wolf's shrinkage of a covariance towards the identity, and the identity's level.
+
+    `products` are the covariance of `count` standardised rows, or the products of rows over
+    `count`, which have the same trace and norm (`dim` then says how many dims there are);
+    `fourth` is the mean of the rows' squared lengths, squared.
+
+    >>> shrinkage(np.eye(3), 9.0, 10)
+    (0.0, 1.0)
+    """
+    dim = len(products) if dim is None else dim
+    level = float(np.trace(products, dtype=np.float64)) / dim
+    second = float(np.einsum("ij,ij->", products, products, dtype=np.float64))
     distance = (second - dim * level**2) / dim
-    error = min(((energy**2).sum() / count - second) / (dim * count), distance)
+    error = min((fourth - second) / (dim * count), distance)
     return (error / distance if error > 0 else 0.0), level
 
 

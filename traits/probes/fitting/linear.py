@@ -1,6 +1,8 @@
-"""Linear probes of one layer's rows: weights and offset in raw units, a solution a penalty.
+"""Linear probes of one layer's rows: weights and offset in raw units, for targets and penalties.
 
 Each is scikit-learn's own pipeline on the same matrix, its scaling divided out of the weights.
+Where rows or dims are few the solution is that one in double precision, made in the span of the
+data where rows are fewer (exact); what is larger goes to `large`.
 """
 
 from __future__ import annotations
@@ -11,23 +13,35 @@ from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from tracekit.errors import InputError
-from traits.vectors.methods import centred
+from traits.probes.fitting import large
+from traits.probes.fitting.table import Table
+from traits.vectors.methods import centred, discriminant, spanned
+
+# the smaller of rows and dims up to which everything is in double precision, and the values
+FEW, MANY = 1024, 1 << 26
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a linear method is given: rows of one layer, 1 or 0 a row, and how much each counts.
+    """What a linear method is given of one layer: rows, and labels (1 or 0) and weights a target.
 
     `balanced` says whether both classes count the same, which `weight` already makes so.
     """
 
-    values: Float[np.ndarray, "row dim"]
-    label: Int[np.ndarray, row]
-    weight: Float[np.ndarray, row]
+    table: Table
+    label: Int[np.ndarray, "target row"]
+    weight: Float[np.ndarray, "target row"]
     balanced: bool
+
+    @property
+    def small(self) -> bool:
+        """Whether the rows are such that the fit is in double precision."""
+        size = self.table.count * self.table.dim
+        few = min(self.table.count, self.table.dim) <= FEW
+        return self.table.whole is not None and few and size <= MANY
 
 
 @dataclass(frozen=True)
@@ -38,89 +52,134 @@ class Solution:
     offset: float
 
 
-Linear = Callable[[Rows, Sequence[float]], list[Solution]]
+Solutions = list[list[Solution]]  # of each target, one for each inverse penalty
+Linear = Callable[[Rows, Sequence[float]], Solutions]
 # a user's own: the weights of (row, dim) values with labels (row) and their weights (row)
 Function = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def logistic(rows: Rows, inverse_penalty: Sequence[float]) -> list[Solution]:
-    """Logistic regression on standardised dims, a solution for each inverse penalty.
+def logistic(rows: Rows, inverse_penalty: Sequence[float]) -> Solutions:
+    """`make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with row weights.
 
-    `make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with the rows'
-    weights. With fewer rows than dims the fit is made in the span of the data, which is exact.
-
-    >>> values = np.array([[0.0], [1.0], [2.0], [3.0]])
-    >>> rows = Rows(values, np.array([0, 0, 1, 1]), np.ones(4), True)
-    >>> [round(float(one.weight[0]), 2) for one in logistic(rows, [1.0])]
-    [0.84]
+    Large tables: by torch's LBFGS on single-precision products, all targets of a penalty at once;
+    scores agree to about 1e-3 of their spread.
     """
-    data, scale = centred(rows.values)
-    mean = rows.values.mean(axis=0, dtype=np.float64)
-    data /= scale
-    inside, outward = spanned(data)
-    solutions = []
-    for one in inverse_penalty:
-        model = LogisticRegression(C=one, solver="newton-cholesky", tol=1e-8)
-        model.fit(inside, rows.label, sample_weight=rows.weight)
-        weight = outward(model.coef_[0]) / scale
-        solutions.append(Solution(weight, float(model.intercept_[0] - weight @ mean)))
-    return solutions
+    if not rows.small:
+        return _large(rows, large.logistic, inverse_penalty)
+
+    def solve(inside: np.ndarray, target: int, inverse: float) -> LogisticRegression:
+        model = LogisticRegression(C=inverse, solver="newton-cholesky", tol=1e-8)
+        return model.fit(inside, rows.label[target], sample_weight=rows.weight[target])
+
+    return _inside(rows, inverse_penalty, solve)
 
 
-def mean_diff(rows: Rows, inverse_penalty: Sequence[float] = ()) -> list[Solution]:
-    """The difference of the classes' means; the offset makes their midpoint 0.
+def ridge(rows: Rows, inverse_penalty: Sequence[float]) -> Solutions:
+    """`make_pipeline(StandardScaler(), RidgeClassifier(alpha=1 / inverse_penalty))`, row weights.
 
-    >>> rows = Rows(np.array([[0.0], [4.0]]), np.array([0, 1]), np.ones(2), True)
-    >>> mean_diff(rows)[0].offset
-    -8.0
+    Large tables: exactly too, by the weighted covariance of the standardised dims.
     """
-    positive, negative = (_mean(rows, value) for value in (1, 0))
-    weight = positive - negative
-    return [Solution(weight, float(-weight @ (positive + negative) / 2))]
+    if not rows.small:
+        return _large(rows, large.ridge, inverse_penalty)
+
+    def solve(inside: np.ndarray, target: int, inverse: float) -> Ridge:
+        model = Ridge(alpha=1 / inverse, solver="cholesky")
+        return model.fit(inside, 2.0 * rows.label[target] - 1, rows.weight[target])
+
+    return _inside(rows, inverse_penalty, solve)
 
 
-def by_function(function: Function, rows: Rows) -> list[Solution]:
+def lda(rows: Rows, inverse_penalty: Sequence[float] = ()) -> Solutions:
+    """`LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")`, with even priors if balanced.
+
+    As there, every row counts alike: rows have no weights. Large tables: exactly too, by the
+    covariance of each class.
+    """
+    made = []
+    for label in rows.label:
+        share = 0.5 if rows.balanced else float(label.mean())
+        if rows.small:
+            whole = rows.table.whole
+            assert whole is not None  # a small table is in memory
+            weight = discriminant(whole[label == 1], whole[label == 0], share)
+        else:
+            weight = large.discriminant(rows.table, label, share)
+        middle = large.class_means(rows.table, label, np.ones(len(label))).mean(0)
+        offset = np.log(share / (1 - share)) - weight @ middle
+        made.append([Solution(weight, float(offset))])
+    return made
+
+
+def mean_diff(rows: Rows, inverse_penalty: Sequence[float] = ()) -> Solutions:
+    """The difference of the classes' weighted means; the offset makes their midpoint 0."""
+    made = []
+    for label, weight in zip(rows.label, rows.weight, strict=True):
+        negative, positive = large.class_means(rows.table, label, weight)
+        direction = positive - negative
+        offset = -direction @ (positive + negative) / 2
+        made.append([Solution(direction, float(offset))])
+    return made
+
+
+def by_function(function: Function, rows: Rows) -> Solutions:
     """What a function of (values, labels, weights) gives as weights; the midpoint of the classes'
     mean scores is 0.
 
-    >>> rows = Rows(np.array([[0.0], [4.0]]), np.array([0, 1]), np.ones(2), True)
-    >>> by_function(lambda values, label, weight: np.ones(1), rows)[0].offset
-    -2.0
+    Errors: `ValueError` for anything but (dim), and for rows that do not fit into memory.
     """
-    weight = np.asarray(function(rows.values, rows.label, rows.weight), np.float64)
-    if weight.shape != rows.values.shape[1:]:
+    values = rows.table.whole
+    if values is None:
         raise InputError(
-            f"The method {getattr(function, '__name__', repr(function))!r} gave values of shape "
-            f"{weight.shape} for rows of {rows.values.shape}; a probe's weights are (dim,) = "
-            f"{rows.values.shape[1:]}."
+            f"A function was given as method, and the {rows.table.count} rows of "
+            f"{rows.table.dim} dims do not fit into memory. Take fewer rows, or rows='mean'."
         )
-    middle = (_mean(rows, 1) + _mean(rows, 0)) / 2
-    return [Solution(weight, float(-weight @ middle))]
+    made = []
+    for label, weight in zip(rows.label, rows.weight, strict=True):
+        direction = np.asarray(function(values, label, weight), np.float64)
+        if direction.shape != values.shape[1:]:
+            raise InputError(
+                f"The method {getattr(function, '__name__', repr(function))!r} gave values of "
+                f"shape {direction.shape} for rows of {values.shape}; a probe's weights are "
+                f"(dim,) = {values.shape[1:]}."
+            )
+        middle = large.class_means(rows.table, label, weight).mean(0)
+        made.append([Solution(direction, float(-direction @ middle))])
+    return made
 
 
-LINEAR: Mapping[str, Linear] = MappingProxyType({"logistic": logistic, "mean_diff": mean_diff})
+LINEAR: Mapping[str, Linear] = MappingProxyType(
+    {"logistic": logistic, "mean_diff": mean_diff, "lda": lda, "ridge": ridge}
+)
 # those with a penalty to choose
 PENALISED = ("logistic", "ridge")
 
 
-def spanned(
-    data: Float[np.ndarray, "row dim"],
-) -> tuple[Float[np.ndarray, "row direction"], Callable[[np.ndarray], np.ndarray]]:
-    """Rows in the span of the data where that is smaller, and weights there back among the dims.
+def _inside(
+    rows: Rows, inverse_penalty: Sequence[float], solve: Callable[..., LogisticRegression | Ridge]
+) -> Solutions:
+    """The fits of scikit-learn in the span of standardised rows, back in raw units."""
+    whole = rows.table.whole
+    assert whole is not None  # a small table is in memory
+    mean = whole.mean(axis=0, dtype=np.float64)
+    data, scale = centred(whole)
+    data /= scale
+    inside, outward = spanned(data)
 
-    >>> inside, outward = spanned(np.ones((2, 5)))
-    >>> inside.shape[1], outward(np.ones(inside.shape[1])).shape
-    (1, (5,))
-    """
-    if data.shape[0] >= data.shape[1]:
-        return data, lambda weight: weight
-    value, left = np.linalg.eigh(data @ data.T)
-    kept = value > value[-1] * len(value) * np.finfo(np.float64).eps
-    singular, left = np.sqrt(value[kept]), left[:, kept]
-    return left * singular, lambda weight: data.T @ (left @ (weight / singular))
+    def raw(target: int, inverse: float) -> Solution:
+        model = solve(inside, target, inverse)
+        weight = outward(np.ravel(model.coef_)) / scale
+        return Solution(weight, float(np.ravel(model.intercept_)[0] - weight @ mean))
+
+    return [[raw(target, one) for one in inverse_penalty] for target in range(len(rows.label))]
 
 
-def _mean(rows: Rows, value: int) -> Float[np.ndarray, dim]:
-    side = rows.label == value
-    weight = rows.weight[side] / rows.weight[side].sum()
-    return weight @ rows.values[side].astype(np.float64)
+def _large(
+    rows: Rows, solver: Callable[..., tuple[np.ndarray, np.ndarray]], penalties: Sequence[float]
+) -> Solutions:
+    mean, scale = rows.table.moments()
+    standard = rows.table.standardised(mean, scale)
+    weights, offsets = solver(standard, rows.label, rows.weight, penalties)
+    raw = weights / scale
+    offsets = offsets - raw @ mean
+    both = zip(raw, offsets, strict=True)
+    return [[Solution(w, float(b)) for w, b in zip(*one, strict=True)] for one in both]

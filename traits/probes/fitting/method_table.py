@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from tracekit.errors import InputError
-from traits.probes.fitting.linear import LINEAR, Function, Rows, by_function
+from traits.probes.fitting.linear import LINEAR, Function, Rows, Solutions, by_function
 from traits.probes.fitting.rows import Source, means, tokens_of
+from traits.probes.fitting.table import of_array, of_tokens
 
 Parameters = Mapping[str, np.ndarray]
 NETWORKS = ("attention", "mlp")
@@ -34,22 +35,27 @@ def solutions(
     method: str | Function,
     held: Source,
     layer: int,
-    target: Target,
+    targets: Sequence[Target],
     inverse_penalty: Sequence[float],
     kind: str,
     generator: np.random.Generator,
-) -> list[Parameters]:
-    """The parameters that a method makes of one layer, a set for each inverse penalty."""
+) -> list[list[Parameters]]:
+    """The parameters that a method makes of one layer: of each target, one an inverse penalty.
+
+    The layer is read once for all targets, those of attention apart.
+    """
     if method == "attention":
-        return _attention(held, layer, target, inverse_penalty)
-    given = _rows(held, layer, target, kind)
-    if method == "mlp":
-        return _mlp(given, inverse_penalty, generator)
-    if callable(method):
-        fitted = by_function(method, given)
-    else:
-        fitted = LINEAR[method](given, inverse_penalty)
-    return [{"weight": one.weight, "offset": np.asarray(one.offset)} for one in fitted]
+        return [_attention(held, layer, target, inverse_penalty) for target in targets]
+    made: dict[int, list[Parameters]] = {}
+    for places, rows in problems(held, layer, targets, kind):
+        if method == "mlp":
+            fitted = _mlp(rows, inverse_penalty, generator)
+        elif callable(method):
+            fitted = _as_parameters(by_function(method, rows))
+        else:
+            fitted = _as_parameters(LINEAR[method](rows, inverse_penalty))
+        made |= dict(zip(places, fitted, strict=True))
+    return [made[n] for n in range(len(targets))]
 
 
 def require_method(method: str | Function) -> None:
@@ -79,35 +85,57 @@ def _attention(
 
 
 def _mlp(
-    given: Rows, inverse_penalty: Sequence[float], generator: np.random.Generator
-) -> list[Parameters]:
+    rows: Rows, inverse_penalty: Sequence[float], generator: np.random.Generator
+) -> list[list[Parameters]]:
     from traits.probes.networks.mlp import fit_mlp  # torch takes seconds
 
-    label = given.label == 1
-    return list(fit_mlp(given.values, label, given.weight, inverse_penalty, generator=generator))
+    values = rows.table.whole
+    if values is None:
+        raise InputError(
+            f"The method 'mlp' was asked for, and the {rows.table.count} rows of "
+            f"{rows.table.dim} dims do not fit into memory. Take fewer rows, or rows='mean'."
+        )
+    both = zip(rows.label == 1, rows.weight, strict=True)
+    return [list(fit_mlp(values, *one, inverse_penalty, generator=generator)) for one in both]
 
 
-def _rows(held: Source, layer: int, target: Target, kind: str) -> Rows:
+def _as_parameters(solved: Solutions) -> list[list[Parameters]]:
+    return [
+        [{"weight": one.weight, "offset": np.asarray(one.offset)} for one in of_target]
+        for of_target in solved
+    ]
+
+
+def problems(
+    held: Source, layer: int, targets: Sequence[Target], kind: str
+) -> Iterator[tuple[list[int], Rows]]:
+    """The rows of one layer, once for all targets that have the same ones, and which these are."""
+    rows = np.unique(np.concatenate([target.rows for target in targets]))
+    label = np.full((len(targets), len(rows), held.real.shape[1]), np.nan)
+    for own, target in zip(label, targets, strict=True):
+        places = np.searchsorted(rows, target.rows)
+        own[places] = target.label[:, None] if target.token is None else target.token
     if kind == "mean":
-        values, label = means(held, layer, target.rows), target.label
-        weight = np.ones(len(label))
+        table, place = of_array(means(held, layer, rows)), np.arange(len(rows))
+        label = label[:, :, 0]
     else:
-        kept, label = _labelled(held, target)
-        values = tokens_of(held, layer, target.rows, kept)
-        own = kept[target.rows]
+        kept = held.real.copy()
+        kept[rows] &= ~np.isnan(label).all(0)
+        place = np.repeat(np.arange(len(rows)), kept[rows].sum(1))
+        table, label = of_tokens(held, layer, rows, kept), label[:, kept[rows]]
+    known = ~np.isnan(label)
+    alike: dict[bytes, list[int]] = {}
+    for number, mask in enumerate(known):
+        alike.setdefault(mask.tobytes(), []).append(number)
+    for numbers in alike.values():
+        mask = known[numbers[0]]
+        some, here = label[numbers][:, mask], place[mask]
         # prompts weigh alike, however long they are
-        weight = np.repeat(1 / np.maximum(own.sum(1), 1), own.sum(1))
-    weight = balanced(weight, label) if target.balanced else weight
-    return Rows(values, label.astype(np.int64), weight, target.balanced)
-
-
-def _labelled(held: Source, target: Target) -> tuple[Bool[np.ndarray, "all token"], np.ndarray]:
-    """Which tokens of the traces are rows, and the labels of those of this target, in order."""
-    kept = held.real.copy()
-    if target.token is None:
-        return kept, np.repeat(target.label, kept[target.rows].sum(1))
-    kept[target.rows] &= ~np.isnan(target.token)
-    return kept, target.token[kept[target.rows]]
+        weight = np.tile(1 / np.bincount(here)[here], (len(numbers), 1))
+        both = [targets[n].balanced for n in numbers]
+        if all(both):
+            weight = np.stack([balanced(*one) for one in zip(weight, some, strict=True)])
+        yield numbers, Rows(table.take(mask), some.astype(np.int64), weight, all(both))
 
 
 def balanced(
