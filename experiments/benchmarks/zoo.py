@@ -48,7 +48,7 @@ from tracekit.model.embedded import EMBEDDED, datasets
 T = TypeVar("T")
 PROMPTS, FIRST, MOST = 192, 3, 50
 SEARCH = Settings(
-    dtype="bfloat16", tokens=32, prefills=16, amplified=24, further=0.25, steered=False
+    dtype="bfloat16", tokens=32, prefills=16, amplified=24, further=0.25, others=4, steered=False
 )
 METHODS = ("whole", "differencing", "words", "lens")
 SPLITS = {"all": recipes.SPLITS, "tune": ("tune",), "report": ("report",)}
