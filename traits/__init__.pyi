@@ -4,6 +4,7 @@ from traits.contrast_sets.chats import ChatPair, ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
+from traits.contrast_sets.pair_files import read_pairs
 from traits.probes.calibration import calibrate, probability
 from traits.probes.fit import fit
 from traits.probes.judging.evaluating import evaluate_probe
@@ -58,6 +59,7 @@ __all__ = [
     "probability",
     "project",
     "random_directions",
+    "read_pairs",
     "score",
     "select_part",
     "set_threshold",

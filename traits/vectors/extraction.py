@@ -1,5 +1,7 @@
 """One trait's unit vector at every layer, by one method; what it refuses to fit."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
@@ -7,19 +9,23 @@ from jaxtyping import Float
 from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
 from traits.vectors.methods import METHODS, Method, fitted
-from traits.vectors.pairing import pairs
+from traits.vectors.pairing import pairs, sides
 
 
-def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.DataArray:
+def extract(
+    traces: xr.DataArray, method: str | Method = "mean_diff", *, paired: bool = True
+) -> xr.DataArray:
     """The unit vector of a trait at every layer, from the traces of a contrast set.
 
     `traces` has dims (prompt, layer, dim), and `token` if it should be averaged here, with the
     coordinates `label` and `group`; the result has (layer, dim), float32, norm 1, with
     the coordinates `trait` and `extraction` (the method's name). `method` is a name of METHODS,
     whose vectors have the positive side positive, or any function of two sides, each (pair, layer,
-    dim), to (layer, dim), which sees to that itself (`oriented`): nothing is turned here. Raises
-    ValueError for an unknown method, for sides that are the same at some layer (whatever a method
-    would make of that), and for a vector of zeros.
+    dim), to (layer, dim), which sees to that itself (`oriented`): nothing is turned here.
+    `paired=False` is for statements without twins (`read_pairs` of statement and label): sides may
+    have different numbers of rows. Raises ValueError for an unknown method, for one that needs
+    twins where there are none, for sides that are the same at some layer (whatever a method would
+    make of that), and for a vector of zeros.
 
     >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["alignment/mine/0"] * 2)}
     >>> values = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
@@ -29,15 +35,18 @@ def extract(traces: xr.DataArray, method: str | Method = "mean_diff") -> xr.Data
     """
     function = method if callable(method) else _method(method)
     name = getattr(method, "__name__", repr(method)) if callable(method) else method
-    positive, negative = (side.transpose("pair", "layer", "dim") for side in pairs(traces))
-    refuse_identical(positive.values, negative.values)
+    both = pairs(traces) if paired else _untwinned(traces, name)
+    positive, negative = (side.transpose("pair", "layer", "dim") for side in both)
+    if paired:
+        refuse_identical(positive.values, negative.values)
     vector = unit(fitted(function, positive.values, negative.values))
     made = xr.DataArray(
         vector.astype(np.float32),
         dims=("layer", "dim"),
         coords={key: positive[key] for key in ("layer", "dim") if key in positive.coords},
     ).assign_coords(trait=trait_name(positive), extraction=name)
-    return _stamp(made, traces, positive.sizes["pair"])
+    counts = [side.sizes["pair"] for side in both]
+    return _stamp(made, traces, {"pairs": counts[0]} if paired else {"statements": counts})
 
 
 def unit(
@@ -89,6 +98,15 @@ def refuse_identical(
         )
 
 
+def _untwinned(traces: xr.DataArray, name: str) -> tuple[xr.DataArray, xr.DataArray]:
+    if name == "first_component":
+        raise InputError(
+            "The method 'first_component' was asked for with paired=False; it is a component of "
+            "the differences of twins. Use 'mean_diff', 'probe' or 'whitened'."
+        )
+    return sides(traces)
+
+
 def _method(name: str) -> Method:
     if name not in METHODS:
         raise InputError(
@@ -116,8 +134,8 @@ def trait_name(positive: xr.DataArray) -> str:
     return names.pop()
 
 
-def _stamp(vector: xr.DataArray, traces: xr.DataArray, pair_count: int) -> xr.DataArray:
+def _stamp(vector: xr.DataArray, traces: xr.DataArray, counts: dict[str, Any]) -> xr.DataArray:
     made = {"trait": vector["trait"].item(), "method": vector["extraction"].item()}
     source = read(traces) if "provenance" in traces.attrs else None
-    made |= {"made_by": "traits.extract", "pairs": pair_count, "source": source}
+    made |= {"made_by": "traits.extract", **counts, "source": source}
     return stamp(vector, made)

@@ -13,14 +13,16 @@ from threadpoolctl import threadpool_limits
 from tracekit.errors import InputError
 
 Pairs = Float[np.ndarray, "pair layer dim"]
+# the negative side, which has as many rows as the positive one unless the rows have no twins
+Twins = Float[np.ndarray, "twin layer dim"]
 Vector = Float[np.ndarray, "layer dim"]
-Method = Callable[[Pairs, Pairs], Vector]
+Method = Callable[[Pairs, Twins], Vector]
 # values a side, from which layers are fitted beside one another
 LARGE = 1 << 22
 
 
-def mean_diff(positive: Pairs, negative: Pairs) -> Vector:
-    """The mean of the pair differences, at every layer.
+def mean_diff(positive: Pairs, negative: Twins) -> Vector:
+    """The mean of the pair differences, at every layer; of the sides, where they have no twins.
 
     Takes and returns residual units, any scale. Source: Turner et al. 2023, Panickssery et al.
     2023 (contrastive activation addition).
@@ -28,10 +30,13 @@ def mean_diff(positive: Pairs, negative: Pairs) -> Vector:
     >>> mean_diff(np.ones((8, 2, 3)), np.zeros((8, 2, 3))).shape
     (2, 3)
     """
+    if len(positive) != len(negative):
+        means = (side.mean(axis=0, dtype=np.float64) for side in (positive, negative))
+        return np.subtract(*means)
     return (positive - negative).mean(axis=0, dtype=np.float64)
 
 
-def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> Vector:
+def probe(positive: Pairs, negative: Twins, *, inverse_penalty: float = 1.0) -> Vector:
     """The weights of an L2-penalised logistic regression on standardised dims, at every layer.
 
     Equal to `make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty))` with the
@@ -47,7 +52,7 @@ def probe(positive: Pairs, negative: Pairs, *, inverse_penalty: float = 1.0) -> 
     return _by_layer(lambda k: _logistic(both[:, k], label, inverse_penalty), positive)
 
 
-def whitened(positive: Pairs, negative: Pairs) -> Vector:
+def whitened(positive: Pairs, negative: Twins) -> Vector:
     """The mean difference whitened by the within-side covariance (LDA), at every layer.
 
     Each side's covariance of standardised dims is shrunk towards the identity by as much as
@@ -63,7 +68,7 @@ def whitened(positive: Pairs, negative: Pairs) -> Vector:
     return _by_layer(lambda k: discriminant(positive[:, k], negative[:, k]), positive)
 
 
-def first_component(positive: Pairs, negative: Pairs) -> Vector:
+def first_component(positive: Pairs, negative: Twins) -> Vector:
     """The first principal component of the pair differences, at every layer.
 
     About zero and not about their mean, so that it does not matter which twin is called
@@ -88,7 +93,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 
 
-def fitted(method: Method, positive: Pairs, negative: Pairs) -> Vector:
+def fitted(method: Method, positive: Pairs, negative: Twins) -> Vector:
     """What a method makes of two sides, once it has the shape that it must have: (layer, dim).
 
     Errors: `ValueError` for any other: a transposed one would pass for directions.
@@ -107,7 +112,7 @@ def fitted(method: Method, positive: Pairs, negative: Pairs) -> Vector:
     return vector
 
 
-def oriented(vector: Vector, positive: Pairs, negative: Pairs) -> Vector:
+def oriented(vector: Vector, positive: Pairs, negative: Twins) -> Vector:
     """The vector, or minus it, so that the positive side projects higher on average.
 
     Methods orient themselves, so that a null made of shuffled pairs is oriented by those.

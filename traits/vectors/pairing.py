@@ -46,6 +46,38 @@ def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     return positive, negative
 
 
+def sides(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The rows labelled 1 and those labelled 0, of statements that have no twins.
+
+    As `pairs`, but each row stands by itself: the sides may have different numbers of them, over
+    `pair`. Raises ValueError for missing labels, a side without rows, or rows without any value.
+
+    >>> rows = {"label": ("prompt", [1, 0, 0]), "group": ("prompt", ["a/0", "a/1", "a/2"])}
+    >>> traces = xr.DataArray([[3.0], [1.0], [2.0]], dims=("prompt", "dim"), coords=rows)
+    >>> [side.sizes["pair"] for side in sides(traces)]
+    [1, 2]
+    """
+    label, group = _labels(traces)
+    traces = traces.mean("token", skipna=True) if "token" in traces.dims else traces
+    traces = traces if traces.chunks is None else traces.compute()
+    counts = [int((label == wanted).sum()) for wanted in (1, 0)]
+    if 0 in counts:
+        raise InputError(
+            f"Statements of two labels are needed; {counts[0]} rows are labelled 1 and {counts[1]} "
+            "are labelled 0. Capture both kinds."
+        )
+    both = [_rows_of(traces, group, label == wanted) for wanted in (1, 0)]
+    for side in both:
+        _check_values(side, side)
+    return both[0], both[1]
+
+
+def _rows_of(traces: xr.DataArray, group: np.ndarray, wanted: np.ndarray) -> xr.DataArray:
+    rows = traces.transpose("prompt", ...).isel(prompt=wanted)
+    rows = rows.drop_vars([name for name, coord in rows.coords.items() if "prompt" in coord.dims])
+    return rows.rename(prompt="pair").assign_coords(pair=group[wanted].astype(np.str_))
+
+
 def _labels(traces: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     lacking = [name for name in ("label", "group") if name not in traces.coords]
     if lacking or "prompt" not in traces.dims:
@@ -72,7 +104,8 @@ def _check_sides(names: Sequence[Hashable], label: np.ndarray, group: np.ndarray
     if single:
         raise InputError(
             f"Twins are matched by 'group', and {len(single)} of {len(names)} groups have one "
-            f"side only (first: {single[0]!r}). Capture both sides, or drop these groups."
+            f"side only (first: {single[0]!r}). Capture both sides, or drop these groups "
+            "(statements that have no twins: extract(…, paired=False))."
         )
 
 
