@@ -32,6 +32,8 @@ from tracekit.transcripts.find import find
 from tracekit.transcripts.highest import highest
 from tracekit.transcripts.pooling import Pooling, pool
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.joining import join
+from tracekit.transcripts.reading.own_traces import traces
 from tracekit.transcripts.reading.prompt_files import prompts, read_prompts
 from tracekit.transcripts.tensors import inputs
 
@@ -59,6 +61,7 @@ __all__ = [
     "gradients",
     "highest",
     "inputs",
+    "join",
     "knock_out",
     "label",
     "load",
@@ -81,6 +84,7 @@ __all__ = [
     "stamp",
     "steer",
     "sweep",
+    "traces",
     "unembed",
     "when",
     "write_vectors",

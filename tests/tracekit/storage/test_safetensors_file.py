@@ -31,7 +31,7 @@ def test_safetensors_are_named_for_other_readers(vectors: xr.DataArray, tmp_path
     plain = load_file(write_safetensors(vectors, tmp_path / "v.safetensors"))
     assert plain["placebo/tense:probe"].shape == (4, 8)
     save_file({"other": torch.zeros(2)}, str(tmp_path / "o.safetensors"))
-    with pytest.raises(ValueError, match=r"tensors \['other'\] and no labels"):
+    with pytest.raises(ValueError, match=r"it holds \['other'\]; a dictionary from layer"):
         read_safetensors(tmp_path / "o.safetensors")
 
 

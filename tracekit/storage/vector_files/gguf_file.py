@@ -20,6 +20,7 @@ from tracekit.storage.vector_files.vector_labels import (
     provenance_of,
     require_writable,
     site_of,
+    with_layers,
 )
 
 ARCHITECTURE = "controlvector"
@@ -31,7 +32,7 @@ _FLOATS = (
 
 
 def write_gguf(vector: xr.DataArray, path: str | Path, model_type: str) -> Path:
-    """A control vector (layer, dim) in the GGUF form that llama.cpp and repeng read.
+    """A control vector (layer, dim), or a layer of it, in the form of llama.cpp and repeng.
 
     One float32 tensor `direction.<layer>` for each layer, added to that block's output; a checksum
     of the file is in its metadata. `model_type` is the model's architecture as transformers names
@@ -140,6 +141,7 @@ def _floats(tensor: gguf.ReaderTensor, native: bool) -> np.ndarray:
 
 
 def _by_layer(vector: xr.DataArray) -> dict[int, np.ndarray]:
+    vector = with_layers(vector)
     if set(vector.dims) != {"layer", "dim"}:
         raise InputError(
             f"A control vector has the dims (layer, dim); this one has {vector.dims}. "

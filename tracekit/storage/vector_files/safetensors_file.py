@@ -14,11 +14,21 @@ import xarray as xr
 from safetensors.numpy import load, save
 
 from tracekit.errors import InputError, InputTypeError
-from tracekit.storage.files import reading, unreadable
+from tracekit.storage.files import reading
 from tracekit.storage.former_names import renamed
 from tracekit.storage.provenance import stamp
+from tracekit.storage.vector_files.conventions import (
+    Given,
+    labelled,
+    refuse_given,
+    require_floats,
+)
 from tracekit.storage.vector_files.marked import BLANK, KEY, read_marked, write_marked
-from tracekit.storage.vector_files.vector_labels import provenance_of, require_writable
+from tracekit.storage.vector_files.vector_labels import (
+    provenance_of,
+    require_writable,
+    with_layers,
+)
 
 
 def write_safetensors(vectors: xr.DataArray, path: str | Path) -> Path:
@@ -34,6 +44,7 @@ def write_safetensors(vectors: xr.DataArray, path: str | Path) -> Path:
     >>> write_safetensors(vectors, "vectors.safetensors")
     PosixPath('vectors.safetensors')
     """
+    vectors = with_layers(vectors)
     outer = [str(dim) for dim in vectors.dims if dim not in ("layer", "dim")]
     if set(vectors.dims) != {*outer, "layer", "dim"}:
         raise InputError(f"Vectors (…, layer, dim) are needed; these have the dims {vectors.dims}.")
@@ -59,22 +70,46 @@ def write_safetensors(vectors: xr.DataArray, path: str | Path) -> Path:
     return write_marked(Path(path), len(content), lambda part: part.write_bytes(content))
 
 
-def read_safetensors(path: str | Path) -> xr.DataArray:
+def read_safetensors(
+    path: str | Path,
+    *,
+    layer: int | None = None,
+    first_layer: int | None = None,
+    depth: int | None = None,
+    site: str | None = None,
+) -> xr.DataArray:
     """The vectors that `write_safetensors` wrote, labels and provenance included.
 
-    Errors: `FileNotFoundError`, and `ValueError` for a file that is damaged or without labels.
+    A file of another tool is read as a `.pt` file is: tensors by layer or by trait, or one that
+    `layer`, `first_layer` or `depth` says the layers of.
+
+    Errors: `FileNotFoundError`, and `ValueError` for a file that is damaged, or does not say which
+    layers it is of.
 
     >>> read_safetensors(write_safetensors(vectors, "vectors.safetensors")).dims
     ('trait', 'layer', 'dim')
     """
     path, content = Path(path), read_marked(path)
+    given = Given(layer, first_layer, depth, site)
     with reading(path):
-        tensors, metadata = load(content), _metadata(content)
+        metadata = _metadata(content)
         if "tracekit" not in metadata:
-            words = f"the tensors {sorted(tensors)[:3]} and no labels (metadata {sorted(metadata)})"
-            raise unreadable(path, words, "write_safetensors did not make it: label it by hand.")
-        vectors = _labelled(json.loads(metadata["tracekit"]), tensors)
+            return labelled(path, _tensors(path, content), given)
+        refuse_given(path, given)
+        vectors = _labelled(json.loads(metadata["tracekit"]), load(content))
         return stamp(renamed(vectors), json.loads(metadata["provenance"]))
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    """The tensors of another tool; numpy has no bfloat16, in which many are kept."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    if not any(about.get("dtype") == "BF16" for about in header.values()):
+        return {name: require_floats(path, values) for name, values in load(content).items()}
+    import torch
+    from safetensors.torch import load as load_torch
+
+    tensors = load_torch(content)
+    return {name: tensor.to(torch.float32).numpy() for name, tensor in tensors.items()}
 
 
 def _name(row: Sequence[Any]) -> str:

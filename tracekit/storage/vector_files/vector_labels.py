@@ -58,6 +58,40 @@ def assembled(rows: Mapping[int, np.ndarray], path: str | Path, site: str) -> xr
     return stamp(array, made)
 
 
+def by_layer(vectors: xr.DataArray) -> dict[str | None, dict[int, np.ndarray]]:
+    """Rows by layer, by trait: of (layer, dim) under None, of (trait, layer, dim) by its name.
+
+    Errors: `ValueError` for other dims, and as `require_writable`.
+    """
+    vectors = with_layers(vectors)
+    if set(vectors.dims) not in ({"layer", "dim"}, {"trait", "layer", "dim"}):
+        raise InputError(
+            f"Vectors (layer, dim) or (trait, layer, dim) are needed; these have the dims "
+            f"{vectors.dims}. Choose one with .sel(extraction=…)."
+        )
+    require_writable(vectors)
+    several = "trait" in vectors.dims
+    traits = vectors["trait"].values.tolist() if several else [None]
+    table = (
+        vectors.expand_dims(trait=[""])
+        if not several and "trait" not in vectors.coords
+        else vectors
+    )
+    table = table if "trait" in table.dims else table.expand_dims("trait")
+    values = np.asarray(table.transpose("trait", "layer", "dim").values, np.float32)
+    layers = vectors["layer"].values.tolist()
+    return {
+        trait: dict(zip(layers, np.ascontiguousarray(rows), strict=True))
+        for trait, rows in zip(traits, values, strict=True)
+    }
+
+
+def with_layers(vectors: xr.DataArray) -> xr.DataArray:
+    """The vectors with a `layer` dim, of which one layer that was selected has none."""
+    alone = "layer" in vectors.coords and "layer" not in vectors.dims
+    return vectors.expand_dims("layer") if alone else vectors
+
+
 def provenance_of(array: xr.DataArray) -> str:
     """An array's provenance as text, one that says nothing where it has none."""
     return str(array.attrs.get("provenance", json.dumps({"source": None})))
