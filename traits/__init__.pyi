@@ -7,6 +7,9 @@ from traits.contrast_sets.linting import lint
 from traits.contrast_sets.pair_files import read_pairs
 from traits.probes.calibration import calibrate, probability
 from traits.probes.fit import fit
+from traits.probes.interchange.pipelines import from_sklearn, to_sklearn
+from traits.probes.interchange.probe_files import read_probe, write_probe
+from traits.probes.interchange.score_tables import scores_table
 from traits.probes.judging.evaluating import evaluate_probe
 from traits.probes.scoring import score, token_scores
 from traits.probes.threshold import set_threshold
@@ -44,6 +47,7 @@ __all__ = [
     "evaluate_probe",
     "extract",
     "fit",
+    "from_sklearn",
     "gradient",
     "has_chats",
     "held_out_auroc",
@@ -60,14 +64,18 @@ __all__ = [
     "project",
     "random_directions",
     "read_pairs",
+    "read_probe",
     "score",
+    "scores_table",
     "select_part",
     "set_threshold",
     "specificity",
     "split_pairs",
     "statistics",
     "summary",
+    "to_sklearn",
     "token_scores",
     "transfer",
     "window_traces",
+    "write_probe",
 ]

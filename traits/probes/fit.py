@@ -60,10 +60,10 @@ def fit(
     | `attention`, `mlp` | weights by attention over tokens; one hidden layer a token |
     | a function | (row, dim) values, labels and weights (row) to weights (dim) |
 
-    The linear ones equal scikit-learn's on the same matrix. Beyond 1,024 rows and as many dims
-    `logistic` is minimised in single precision, and agrees to about 1e-3 of the scores' spread;
-    memory is about one layer's rows (up to 1 GB, read again at every pass beyond that), and for
-    `lda` and `ridge` of tokens a covariance (dim, dim).
+    The linear ones equal scikit-learn's on the same matrix. Beyond 1,024 rows and as many dims, or
+    8 million values, `logistic` is minimised in single precision, and agrees to about 1e-3 of the
+    scores' spread; memory is about one layer's rows (up to 1 GB; what is more is read again at
+    every pass), and for `lda` and `ridge` of as many a covariance (dim, dim) or two.
 
     Responses are fitted as `rows="mean"`, one row a response (its mean over `tokens`), or
     "tokens", a row a token, in which prompts weigh alike: by default where tokens are labelled,

@@ -70,7 +70,7 @@ def rank_auroc(
     for side in (positive, negative):
         refuse_holes(side, "scores")
     label = np.repeat([1, 0], [positive.shape[-1], negative.shape[-1]])
-    return _rank_area(np.concatenate([positive, negative], axis=-1), label)
+    return label_auroc(np.concatenate([positive, negative], axis=-1), label)
 
 
 def rank_differences(
@@ -101,14 +101,19 @@ def rank_differences(
 
 def _area(scores: xr.DataArray, label: xr.DataArray, dim: str) -> xr.DataArray:
     area = xr.apply_ufunc(
-        _rank_area, scores, label, input_core_dims=[[dim], [dim]], keep_attrs=False
+        label_auroc, scores, label, input_core_dims=[[dim], [dim]], keep_attrs=False
     )
     return area.rename("auroc")
 
 
-def _rank_area(
+def label_auroc(
     scores: Float[np.ndarray, "*other row"], label: Shaped[np.ndarray, "row"]
 ) -> Float[np.ndarray, "*other"] | np.float64:
+    """`auroc` of plain arrays along the last axis, whose labels (1 or 0) are both there.
+
+    >>> label_auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1])).item()
+    0.875
+    """
     positive = label == 1
     n_positive = int(positive.sum())
     n_negative = positive.size - n_positive

@@ -17,6 +17,7 @@ from traits.probes.fitting.labels import Labels
 from traits.probes.fitting.method_table import Parameters
 from traits.probes.fitting.rows import Source
 from traits.probes.fitting.token_values import token_values
+from traits.statistics.ranks import label_auroc
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def areas(
     probes: Sequence[Sequence[Parameters]],
     poolings: Sequence[Pooling],
     labels: Labels,
-    rows: Int[np.ndarray, row],
+    rows: Int[np.ndarray, " row"],
 ) -> Float[np.ndarray, "target pooling penalty"]:
     """The AUROC on `rows` of probes (target, penalty) of one layer, by each pooling.
 
@@ -64,7 +65,7 @@ def areas(
             one = None if logits is None else logits[target]
             found = pooled(scores[target], poolings[place], one)
             known = ~np.isnan(truth)
-            made[target, place] = [roc_auc_score(truth[known], s[known]) for s in found]
+            made[target, place] = label_auroc(found[:, known], truth[known])
         else:
             made[target, place] = _of_tokens(scores[target], labels, rows, target)
     return made
@@ -92,7 +93,7 @@ def best(
     return candidates.poolings[pooling], places
 
 
-def both(truth: Float[np.ndarray, row]) -> bool:
+def both(truth: Float[np.ndarray, " row"]) -> bool:
     """Whether labels have a 0 and a 1.
 
     >>> both(np.array([0.0, 1.0, np.nan])), both(np.array([1.0, np.nan]))
@@ -102,7 +103,7 @@ def both(truth: Float[np.ndarray, row]) -> bool:
 
 
 def refuse_constant(
-    held: Source, layer: int, parameters: Parameters, rows: Int[np.ndarray, row], of: str
+    held: Source, layer: int, parameters: Parameters, rows: Int[np.ndarray, " row"], of: str
 ) -> None:
     """Errors: `ValueError` where a probe gives every token the same score."""
     scores, _ = _scores(held, layer, [[parameters]], rows)
@@ -118,7 +119,7 @@ def _scores(
     held: Source,
     layer: int,
     probes: Sequence[Sequence[Parameters]],
-    rows: Int[np.ndarray, row],
+    rows: Int[np.ndarray, " row"],
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Token scores (target, penalty, row, token), NaN where no token counts, and logits."""
     flat = stacked([one for of_target in probes for one in of_target])
@@ -143,7 +144,7 @@ def stacked(parameters: Sequence[Mapping[str, np.ndarray]]) -> Parameters:
 def _of_tokens(
     scores: Float[np.ndarray, "penalty row token"],
     labels: Labels,
-    rows: Int[np.ndarray, row],
+    rows: Int[np.ndarray, " row"],
     target: int,
 ) -> list[float]:
     assert labels.token is not None  # prompts have both labels otherwise: `require_classes`

@@ -23,7 +23,7 @@ Found = tuple[Float[np.ndarray, "target penalty dim"], Float[np.ndarray, "target
 
 
 def class_means(
-    table: Table, label: Int[np.ndarray, row], weight: Float[np.ndarray, row]
+    table: Table, label: Int[np.ndarray, " row"], weight: Float[np.ndarray, " row"]
 ) -> Float[np.ndarray, "2 dim"]:
     """The weighted means of the rows labelled 0, and of those labelled 1.
 
@@ -102,7 +102,9 @@ def ridge(
     return np.stack(directions), np.stack(offsets)
 
 
-def discriminant(table: Table, label: Int[np.ndarray, row], share: float) -> Float[np.ndarray, dim]:
+def discriminant(
+    table: Table, label: Int[np.ndarray, " row"], share: float
+) -> Float[np.ndarray, " dim"]:
     """`methods.discriminant` of a large table: the covariance of each class, shrunk, in blocks."""
     covariance, means = np.zeros((table.dim, table.dim)), []
     for value, prior in ((0, 1 - share), (1, share)):
@@ -123,9 +125,9 @@ def discriminant(table: Table, label: Int[np.ndarray, row], share: float) -> Flo
 
 def gram(
     table: Table,
-    mean: Float[np.ndarray, dim],
-    scale: Float[np.ndarray, dim],
-    weight: Float[np.ndarray, row],
+    mean: Float[np.ndarray, " dim"],
+    scale: Float[np.ndarray, " dim"],
+    weight: Float[np.ndarray, " row"],
 ) -> tuple[Float[np.ndarray, "dim dim"], float]:
     """The products of dims over rows less `mean`, over `scale` and times `weight`: float32.
 
@@ -144,8 +146,8 @@ def _log_loss(
     label: Labels,
     weight: Weights,
     directions: Float[np.ndarray, "dim target"],
-    offset: Float[np.ndarray, target],
-) -> tuple[float, Float[np.ndarray, "dim target"], Float[np.ndarray, target]]:
+    offset: Float[np.ndarray, " target"],
+) -> tuple[float, Float[np.ndarray, "dim target"], Float[np.ndarray, " target"]]:
     """The weighted log loss over all rows and targets, and its gradients."""
     single, value = directions.astype(np.float32), 0.0
     slope, level = np.zeros(directions.shape), np.zeros(offset.shape)

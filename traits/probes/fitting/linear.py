@@ -21,7 +21,7 @@ from traits.probes.fitting.table import Table
 from traits.vectors.methods import centred, discriminant, spanned
 
 # the smaller of rows and dims up to which everything is in double precision, and the values
-FEW, MANY = 1024, 1 << 26
+FEW, MANY = 1024, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rows:
 class Solution:
     """A token's score is `weight` · residual + `offset`."""
 
-    weight: Float[np.ndarray, dim]
+    weight: Float[np.ndarray, " dim"]
     offset: float
 
 

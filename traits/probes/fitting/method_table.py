@@ -25,8 +25,8 @@ class Target:
     `token` is (prompt, token) of those rows where tokens are labelled.
     """
 
-    rows: Int[np.ndarray, prompt]
-    label: Float[np.ndarray, prompt]
+    rows: Int[np.ndarray, " prompt"]
+    label: Float[np.ndarray, " prompt"]
     token: Float[np.ndarray, "prompt token"] | None
     balanced: bool
 
@@ -139,8 +139,8 @@ def problems(
 
 
 def balanced(
-    weight: Float[np.ndarray, row], label: Float[np.ndarray, row]
-) -> Float[np.ndarray, row]:
+    weight: Float[np.ndarray, " row"], label: Float[np.ndarray, " row"]
+) -> Float[np.ndarray, " row"]:
     """Weights of the same sum in which both classes weigh the same.
 
     >>> balanced(np.ones(3), np.array([0.0, 1.0, 1.0])).tolist()

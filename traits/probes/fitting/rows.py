@@ -15,7 +15,7 @@ from tracekit.transcripts.selection import Tokens
 
 Block = Float[np.ndarray, "row token dim"]
 # bytes of traces that are read at once
-BLOCK = 1 << 26
+BLOCK = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Source:
         return self.traces["prompt"].values
 
     def blocks(
-        self, layer: int, rows: Int[np.ndarray, row]
-    ) -> Iterator[tuple[Int[np.ndarray, row], Block]]:
+        self, layer: int, rows: Int[np.ndarray, " row"]
+    ) -> Iterator[tuple[Int[np.ndarray, " row"], Block]]:
         """The traces of these rows at one layer, some rows at a time: which, and (row, token, dim).
 
         Errors: `ValueError` naming the first token that counts and is not finite.
@@ -52,15 +52,19 @@ class Source:
             self._refuse_holes(values, some, layer)
             yield some, values
 
-    def _parts(self, rows: Int[np.ndarray, row]) -> list[Int[np.ndarray, row]]:
-        if self.traces.chunks is not None:
-            ends = np.cumsum(self.traces.chunksizes["prompt"])
-            return [part for part in np.split(rows, _cuts(rows, ends)) if len(part)]
+    def _parts(self, rows: Int[np.ndarray, " row"]) -> list[Int[np.ndarray, " row"]]:
+        """Rows in parts of about BLOCK bytes; of a capture, whole chunks of its files."""
         size = 4 * self.traces.sizes["token"] * self.traces.sizes["dim"]
         count = max(BLOCK // max(size, 1), 1)
-        return [rows[n : n + count] for n in range(0, len(rows), count)]
+        if self.traces.chunks is None:
+            return [rows[n : n + count] for n in range(0, len(rows), count)]
+        # a graph for each of many small chunks would take longer than their values
+        ends = np.cumsum(self.traces.chunksizes["prompt"])
+        chunk = np.searchsorted(ends, rows, side="right")
+        part = np.maximum.accumulate((ends[chunk] - 1) // count)
+        return np.split(rows, np.flatnonzero(np.diff(part)) + 1)
 
-    def _refuse_holes(self, values: Block, rows: Int[np.ndarray, row], layer: int) -> None:
+    def _refuse_holes(self, values: Block, rows: Int[np.ndarray, " row"], layer: int) -> None:
         wrong = self.real[rows] & ~np.isfinite(values).all(-1)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
@@ -119,13 +123,7 @@ def _refuse_empty(traces: xr.DataArray, real: np.ndarray, tokens: Tokens) -> Non
         )
 
 
-def _cuts(rows: Int[np.ndarray, row], ends: np.ndarray) -> np.ndarray:
-    """Where rows go over into another chunk, and where a chunk's rows are not in order."""
-    chunk = np.searchsorted(ends, rows, side="right")
-    return np.flatnonzero(np.diff(chunk)) + 1
-
-
-def means(held: Source, layer: int, rows: Int[np.ndarray, row]) -> Float[np.ndarray, "row dim"]:
+def means(held: Source, layer: int, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row dim"]:
     """Each row's mean over its tokens, at one layer: float32."""
     made = np.empty((len(rows), held.traces.sizes["dim"]), np.float32)
     at = 0
@@ -140,7 +138,7 @@ def means(held: Source, layer: int, rows: Int[np.ndarray, row]) -> Float[np.ndar
 def tokens_of(
     held: Source,
     layer: int,
-    rows: Int[np.ndarray, row],
+    rows: Int[np.ndarray, " row"],
     kept: Bool[np.ndarray, "prompt token"],
 ) -> Float[np.ndarray, "place dim"]:
     """The tokens of rows that are `kept` as rows of their own, in order: float32."""

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from tracekit.errors import InputError
 
-Names = Shaped[np.ndarray, "prompt"]
+Names = Shaped[np.ndarray, " prompt"]
 Classes = Bool[np.ndarray, "prompt target 2"]
 
 
@@ -120,7 +120,7 @@ def _along(given: xr.DataArray, traces: xr.DataArray, what: str) -> Names:
     )
 
 
-def counts(classes: Classes, part: Names) -> dict[str, Int[np.ndarray, target]]:
+def counts(classes: Classes, part: Names) -> dict[str, Int[np.ndarray, " target"]]:
     """How many prompts of each class are in each part, as `n_<part>_<class>`."""
     return {
         f"n_{name}_{word}": classes[part == name, :, column].sum(0).astype(np.int32)

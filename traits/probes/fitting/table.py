@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from traits.probes.fitting.rows import Source
 
-Dims = Float[np.ndarray, "dim"]
+Dims = Float[np.ndarray, " dim"]
 Block = Float[np.ndarray, "row dim"]
 # bytes of rows that stay in memory, and rows that are worked on at a time
 MEMORY, BLOCK = 1 << 30, 2048
@@ -35,7 +35,7 @@ class Table:
                 yield slice(at, at + len(some)), some
                 at += len(some)
 
-    def take(self, kept: Bool[np.ndarray, row]) -> Table:
+    def take(self, kept: Bool[np.ndarray, " row"]) -> Table:
         """Some of the rows; the same table where that is all of them."""
         if kept.all():
             return self
@@ -83,7 +83,7 @@ def of_array(values: Block) -> Table:
 def of_tokens(
     held: Source,
     layer: int,
-    rows: Int[np.ndarray, row],
+    rows: Int[np.ndarray, " row"],
     kept: Bool[np.ndarray, "prompt token"],
     memory: int | None = None,
 ) -> Table:

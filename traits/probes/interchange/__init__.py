@@ -1,0 +1,1 @@
+"""Probes to and from other tools: files of tensors, scikit-learn, tables of scores."""
