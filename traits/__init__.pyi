@@ -6,6 +6,7 @@ from traits.contrast_sets.elicitation import chat_traces, elicit, window_traces
 from traits.contrast_sets.linting import lint
 from traits.contrast_sets.pair_files import read_pairs
 from traits.probes.calibration import calibrate, probability
+from traits.probes.elsewhere import portability
 from traits.probes.fit import fit
 from traits.probes.interchange.pipelines import from_sklearn, to_sklearn
 from traits.probes.interchange.probe_files import read_probe, write_probe
@@ -60,6 +61,7 @@ __all__ = [
     "orthogonal",
     "pairs",
     "passed",
+    "portability",
     "probability",
     "project",
     "random_directions",
