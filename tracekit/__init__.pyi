@@ -36,12 +36,14 @@ from tracekit.transcripts.reading.joining import join
 from tracekit.transcripts.reading.own_traces import traces
 from tracekit.transcripts.reading.prompt_files import prompts, read_prompts
 from tracekit.transcripts.tensors import inputs
+from tracekit.viewer.view import View, view
 
 __all__ = [
     "InputError",
     "Model",
     "Pooling",
     "Prompt",
+    "View",
     "ablate",
     "activation_patching",
     "adapter",
@@ -86,6 +88,7 @@ __all__ = [
     "sweep",
     "traces",
     "unembed",
+    "view",
     "when",
     "write_vectors",
 ]

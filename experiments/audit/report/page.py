@@ -45,39 +45,35 @@ def write(
         "steering": steering_page.experiments(folder),
     }
     path = Run(folder).report
-    text = page("Audit of an adapter with trait vectors", viewer.data(folder), parts)
+    text = page("Audit of an adapter with trait vectors", viewer.viewed(folder).fragment(), parts)
     path.write_text(text, "utf-8")
     return path
 
 
-def page(title: str, data: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> str:
-    """The whole page: styles, `PARTS`, the viewer with its data as JSON, its script; all inside.
+def page(title: str, tokens: Markup, parts: Mapping[str, Any] | None = None) -> str:
+    """The whole page: styles, `PARTS`, and the fragment of a `tk.View`; all inside.
 
-    `data` is text of a model: no `<` of it survives into the markup. Errors: `ValueError` for a
-    NaN in it, which no browser reads as JSON.
+    All that is put in is escaped, but for the fragment, which is.
 
-    >>> "</script" in page("t", {"token": "</script>"}).split("<script", 1)[1].split(">", 2)[1]
-    True
+    >>> "<b>" in page("<b>", Markup("no tokens"))
+    False
     """
-    folder = files("experiments.audit.report")
     # of this package alone: all else is escaped
-    style, script = (Markup((folder / n).read_text("utf-8")) for n in ("style.css", "viewer.js"))
+    style = Markup((files("experiments.audit.report") / "style.css").read_text("utf-8"))
     shown = {**dict.fromkeys(PARTS), **(parts or {}), "header": HEADER[1:-1]}
     template = _environment().get_template("page.html")
-    return template.render(title=title, data=data, style=style, script=script, **shown)
+    return template.render(title=title, viewer=tokens, style=style, **shown)
 
 
 def _environment() -> Environment:
     loader = PackageLoader("experiments.audit", "report")
-    environment = Environment(
+    return Environment(
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment
 
 
 def _verdict(result: Result, settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from experiments.audit.evidence.audit import read_audit
 from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.row import HEADER, Row, from_dataset, to_dataset
 from experiments.audit.phases import analysis
-from experiments.audit.report import page
 from experiments.audit.sections import blind, data, pairs
 from experiments.audit.settings.groups import Decomposition, Null, Settings
 from experiments.audit.verdict import judgement, rules
@@ -164,9 +163,3 @@ def test_a_row_or_a_line_without_a_number_is_undecidable() -> None:
     test = (0.05, (0.4, 0.7), 0.6, 50)
     assert judgement.by_test(math.nan, *test).found == "p or its interval is not finite"
     assert judgement.by_test(0.01, *test).status == rules.MET
-
-
-def test_a_page_holds_no_nan() -> None:
-    assert "0.5" in page.page("t", {"mean": 0.5})
-    with pytest.raises(ValueError, match="Out of range float"):
-        page.page("t", {"mean": math.nan})

@@ -77,9 +77,9 @@ def test_a_table_with_a_nan_would_be_found(runs: dict[Cell, Path], tmp_path: Pat
     ("old", "new", "words"),
     [
         ("</main>", "<p>inf</p></main>", "inf in the page"),
-        ('"layers":[', '"layers":[NaN,', "NaN is no JSON"),
-        ('"layers":[', '"layers":[,', "the page's data"),
-        ('id="data"', 'id="data">{}</script><script ', "no data in the page"),
+        ('"picks":[', '"picks":[NaN,', "NaN is no JSON"),
+        ('"picks":[', '"picks":[,', "the page's data"),
+        ('id="view-data"', 'id="view-data">{}</script><script ', "no data in the page"),
         ("Every row", "", "no verdict or no rows"),
     ],
 )

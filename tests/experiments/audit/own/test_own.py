@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 import tracekit as tk
 from experiments.audit import command as phases
@@ -112,7 +113,7 @@ def test_the_page_and_the_json_say_the_same(tmp_path):
     findings.save(found, tmp_path)
     again = findings.read(tmp_path / "findings.json")
     np.testing.assert_equal(again.as_json(), found.as_json())
-    text = page("t", {}, {"habits": shown(again)})
+    text = page("t", Markup(""), {"habits": shown(again)})
     assert "1 habit is confirmed" in text
     assert "found, and denied" in text
     assert re.search(r"<mark>The sea &lt;b&gt;calls&lt;/b&gt;\.</mark>", text)
