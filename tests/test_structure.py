@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("tracekit", "traits", "experiments")
 # each imports from those before it only
 ROOMS = {
-    "tracekit": ("storage", "transcripts", "model", "edits", "passes"),
+    "tracekit": ("storage", "transcripts", "model", "edits", "passes", "viewer"),
     "traits": ("statistics", "contrast_sets", "vectors", "probes"),
     "experiments": (
         "audit",

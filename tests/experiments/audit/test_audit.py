@@ -10,7 +10,9 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.evidence.row import from_dataset as rows_of
 from experiments.audit.phases import analysis
+from experiments.audit.phases.projections import read
 from experiments.audit.report import table
+from experiments.audit.report.viewer import ARMS
 from experiments.audit.result import audited
 from experiments.audit.run import Run
 from experiments.audit.settings.tables import from_values
@@ -204,7 +206,7 @@ def test_the_scores_are_those_of_the_projections(planted: Path) -> None:
 def test_the_page_holds_the_hostile_text_only_as_text(planted: Path) -> None:
     page = (planted / "report.html").read_text("utf-8")
     assert HOSTILE not in page
-    rows = sum(tk.open(path).sizes["prompt"] for path in (planted / "projections").glob("*.nc"))
+    rows = sum(read(planted, arm).sizes["prompt"] for arm in ARMS)
     assert page.count("<script") == 2 + 2 * rows  # the view's data and script, two for each row
     assert page.count("</style>") == 2
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")

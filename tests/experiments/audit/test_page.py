@@ -9,8 +9,8 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.phases import analysis
-from tests.support.browser import driven, needs_chromium
 from tests.support.oracles.planted_run import HOSTILE, build
+from tests.support.processes.browser import driven, needs_chromium
 
 pytestmark = needs_chromium
 

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tests.support.browser import driven, needs_chromium
+from tests.support.processes.browser import driven, needs_chromium
 
 HOSTILE = "<script>alert(1)</script></style><b>&amp;"
 LAYERS, TRAITS = [3, 7, 12], ["alignment/honesty", "alignment/deception"]
