@@ -175,10 +175,13 @@ def _refuse_constant(
     places: Sequence[tuple[int, int]],
     parameters: Sequence[Parameters],
 ) -> None:
-    rows = np.flatnonzero(part == "fit")
-    for number, ((layer, _), one) in enumerate(zip(places, parameters, strict=True)):
-        of = f" of target {labels.targets[number]!r}" if labels.targets else ""
-        choosing.refuse_constant(held, asked.candidates.layers[layer], one, rows, of)
+    # each chosen layer is read once, of the smaller part
+    rows = np.flatnonzero(part == ("select" if asked.candidates.number > 1 else "fit"))
+    names = [f" of target {name!r}" for name in labels.targets or ()] or [""]
+    for place in dict.fromkeys(layer for layer, _ in places):
+        here = [n for n, (layer, _) in enumerate(places) if layer == place]
+        probes = {names[n]: parameters[n] for n in here}
+        choosing.refuse_constant(held, asked.candidates.layers[place], probes, rows)
 
 
 def _attributes(asked: Asked, pooling: Pooling, labels: Labels, tokens: Tokens) -> dict[str, str]:

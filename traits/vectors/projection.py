@@ -11,6 +11,8 @@ from threadpoolctl import ThreadpoolController
 from tracekit.errors import InputError
 from tracekit.storage.difference import norm
 from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling, pool
+from tracekit.transcripts.selection import Tokens
 
 
 def project(
@@ -18,13 +20,18 @@ def project(
     vectors: xr.DataArray,
     kind: str = "scalar",
     clean: xr.DataArray | None = None,
+    *,
+    pooling: Poolable | None = None,
+    tokens: Tokens = RESPONSE,
 ) -> xr.DataArray:
     """Projections of traces onto trait vectors, layer by layer.
 
     `traces` has `layer` and `dim`, `vectors` has `layer`, `dim` and any others (`trait`,
     `extraction`); the result has the dims of both without `dim`. The vectors may cover more layers
-    than the traces. Units: residual units along the vector (scalar), -1 to 1 (cosine), or
-    standard deviations over (prompt, token) of the clean model's own projection at that layer
+    than the traces. With a `pooling` (see `tk.Pooling`) they are one a response, over its own
+    tokens or those that `tokens` says, and the attribute `pooling` records it. Units: residual
+    units along the vector (scalar), -1 to 1 (cosine), or standard deviations over (prompt, token)
+    of the clean model's own projection at that layer
     and trait (sd; `clean` are the clean model's traces). Dask-backed traces stay lazy; holes stay
     NaN, and a residual of zeros has no cosine (NaN). Raises ValueError when dims, layers or
     positions of `dim` do not fit, and for vectors that are not finite, or zero for a cosine.
@@ -34,6 +41,19 @@ def project(
     >>> project(traces, vectors).sizes["trait"], project(traces, vectors, "cosine").item()
     (1, 0.8)
     """
+    made = _projected(traces, vectors, kind, clean)
+    if pooling is None:
+        return made
+    way = Pooling.read(pooling)
+    pooled = pool(made, way, tokens=tokens).assign_attrs(pooling=str(way))
+    if "provenance" not in pooled.attrs:
+        return pooled
+    return stamp(pooled, {**read(pooled), "pooling": str(way)})
+
+
+def _projected(
+    traces: xr.DataArray, vectors: xr.DataArray, kind: str, clean: xr.DataArray | None
+) -> xr.DataArray:
     vectors = _fit(traces, vectors)
     length = refuse_undirected(vectors, zero=kind != "cosine")
     scalar = _dot(traces, vectors)

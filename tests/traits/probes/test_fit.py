@@ -123,3 +123,25 @@ def test_a_saved_probe_is_read_by_another_process_without_tracekit(tmp_path):
     command = [sys.executable, "-c", code, str(path)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert shown.split() == ["20", "5", "logistic"]
+
+
+@pytest.mark.parametrize("rows", ["mean", "tokens"])
+def test_a_captures_folder_gives_the_probe_of_the_traces(tiny_llama, tmp_path, rows, monkeypatch):
+    words = ("tea", "snow", "Paris", "cake", "sea", "bread", "gold", "rain", "wood", "milk") * 2
+    answers = [f"{word}" + " and so on" * (n % 3) + "." for n, word in enumerate(words)]
+    runs = tk.encode(tiny_llama, [f"What is {word}?" for word in words], answers)
+    rest = {"layers": [1, 2], "progress": False}
+    held = tk.capture(tiny_llama, runs, **rest)
+    tk.capture(tiny_llama, runs, path=tmp_path / "capture", token_budget=100, **rest)
+    label = xr.DataArray(np.arange(20) % 2, {"prompt": held.prompt}, "prompt")
+    part = xr.DataArray(np.repeat(["fit", "select"], 10), {"prompt": held.prompt}, "prompt")
+    settings = {"part": part, "groups": None, "method": "ridge", "rows": rows}
+    expected = traits.fit(held, label, **settings)
+    # rows that do not fit into memory are read again at each pass
+    monkeypatch.setattr("traits.probes.fitting.table.MEMORY", 0)
+    made = traits.fit(tmp_path / "capture", label, **settings)
+    assert made.layer.item() == expected.layer.item()
+    np.testing.assert_allclose(made.selection, expected.selection, atol=1e-12)
+    scale = np.abs(expected.weight).max().item()
+    np.testing.assert_allclose(made.weight, expected.weight, atol=1e-4 * scale)
+    assert traits.fit(held, label, **settings, layers=1).layer.item() == 1

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import tracekit as tk
 from traits.vectors.projection import as_cosine, in_clean_deviations, project
 
 
@@ -119,3 +120,21 @@ def test_a_70b_sized_capture_stays_lazy():
     row = large.isel(prompt=7, layer=3).values
     v = vectors(layers=range(40, 61), dim=8192).isel(layer=3, trait=1).values
     np.testing.assert_allclose(one, row @ v / np.linalg.norm(row, axis=1), rtol=1e-3, atol=1e-6)
+
+
+def test_projections_are_pooled_to_one_a_response():
+    values = np.random.default_rng(0).normal(size=(3, 6, 2, 4))
+    values[1, 4:] = np.nan
+    coords = {"token": np.arange(-2, 4), "layer": [3, 4]}
+    traces = xr.DataArray(values, coords, ("prompt", "token", "layer", "dim"))
+    traces = tk.stamp(traces, {"weights": "w", "ids": "i"})
+    both = np.eye(4)[:2, None] + np.zeros((2, 2, 4))
+    vectors = xr.DataArray(both, {"layer": [3, 4]}, ("trait", "layer", "dim"))
+    plain = project(traces, vectors)
+    made = project(traces, vectors, pooling="top_k(k=2)")
+    assert made.dims == ("prompt", "layer", "trait")
+    xr.testing.assert_allclose(made, tk.pool(plain, "top_k(k=2)"))
+    assert not made.equals(tk.pool(plain, "max"))
+    assert tk.provenance(made)["pooling"] == made.attrs["pooling"] == "top_k(k=2)"
+    everything = project(traces, vectors, "cosine", pooling="max", tokens="all")
+    xr.testing.assert_allclose(everything, project(traces, vectors, "cosine").max("token"))

@@ -103,16 +103,20 @@ def both(truth: Float[np.ndarray, " row"]) -> bool:
 
 
 def refuse_constant(
-    held: Source, layer: int, parameters: Parameters, rows: Int[np.ndarray, " row"], of: str
+    held: Source,
+    layer: int,
+    probes: Mapping[str, Parameters],
+    rows: Int[np.ndarray, " row"],
 ) -> None:
-    """Errors: `ValueError` where a probe gives every token the same score."""
-    scores, _ = _scores(held, layer, [[parameters]], rows)
-    if np.nanmin(scores) == np.nanmax(scores):
-        raise InputError(
-            f"The probe{of} at layer {layer} gives all {int((~np.isnan(scores)).sum())} tokens of "
-            f"{len(rows)} prompts the same score, {np.nanmin(scores):.4g}: nothing in the traces "
-            "tells the classes apart. Look at the traces, or take other layers."
-        )
+    """Errors: `ValueError` where a probe of a layer, by name, gives every token the same score."""
+    scores, _ = _scores(held, layer, [list(probes.values())], rows)
+    for name, own in zip(probes, scores[0], strict=True):
+        if np.nanmin(own) == np.nanmax(own):
+            raise InputError(
+                f"The probe{name} at layer {layer} gives all {int((~np.isnan(own)).sum())} tokens "
+                f"of {len(rows)} prompts the same score, {np.nanmin(own):.4g}: nothing in the "
+                "traces tells the classes apart. Look at the traces, or take other layers."
+            )
 
 
 def _scores(
