@@ -192,9 +192,8 @@ def _statements(
     for n, row in enumerate(rows):
         texts, labels = row.get(text), row.get(label)
         twins = isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels)
-        for k, (one, truth) in enumerate(
-            zip(texts, labels, strict=True) if twins else [(texts, labels)]
-        ):
+        both = list(zip(texts or [], labels or [], strict=True)) if twins else [(texts, labels)]
+        for k, (one, truth) in enumerate(both):
             place = f"{where}, row {n}"
             if not isinstance(one, str) or not one.strip():
                 raise InputError(f"{place} has the {text} {one!r}; it has to be text. Write it.")
