@@ -220,6 +220,7 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser.add_argument("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
     parser.add_argument("--primary", type=names, help="traits that the hypothesis is about: a,b")
     parser.add_argument("--hypothesis", help="it, in words, fixed before the run")
+    parser.add_argument("--pooling", help="how a response's tokens are scored: mean, max, last, …")
     parser.add_argument("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
     parser.add_argument("--split", help="only prompts of this split")
     parser.add_argument("--traits", type=names, help="a,b (default: preset)")

@@ -15,9 +15,12 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.evidence import choice, gather
 from experiments.audit.evidence.choice import Choice, Scores, allowed_layers
+from experiments.audit.evidence.directions_null import Values
 from experiments.audit.evidence.relabel import decided, groups
+from experiments.audit.evidence.token_residuals import TokenResiduals
 from experiments.audit.run import Run
-from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.groups import MEAN, Settings
+from tracekit.transcripts.pooling import Pooling
 
 Statistic = TypeVar("Statistic")
 
@@ -66,6 +69,21 @@ class Audit:
     def means(self) -> xr.DataArray:
         """Mean unit residuals of the rows: (weights, prompt, layer, dim)."""
         return tk.open(Run(self.folder).means).sel(prompt=self.rows["prompt"].values)
+
+    @cached_property
+    def readable(self) -> Values:
+        """What any direction's score of the rows is read off, pooled as the traits' scores are."""
+        if self.settings.hypothesis.pooling == MEAN:
+            return self.means.sel(weights="organism").values
+        whole = tk.open(Run(self.folder).traces("organism/organism")).sel(token=slice(0, None))
+        rows = whole.sel(prompt=self.rows["prompt"].values)
+        pooling = Pooling.read(self.settings.hypothesis.pooling)
+        return TokenResiduals(rows, self.layers.tolist(), pooling)
+
+    @property
+    def kept_layers(self) -> list[int] | None:
+        """The layers at which directions can be scored; None where that is all of them."""
+        return kept_layers(self.settings)
 
     @property
     def vectors(self) -> xr.DataArray:
@@ -154,7 +172,8 @@ class Audit:
 
 def read_audit(folder: Path, settings: Settings) -> Audit:
     """The audit of the organism's own responses, from the files of a run."""
-    responses = gather.gathered(folder, "organism", "organism")
+    pooling = settings.hypothesis.pooling
+    responses = gather.gathered(folder, "organism", "organism", pooling)
     return audit_of(folder, responses, settings, _passed(folder, settings))
 
 
@@ -163,9 +182,18 @@ def audit_of(folder: Path, responses: xr.Dataset, settings: Settings, passed: li
     layers = responses["layer"].values
     low, high = settings.hypothesis.depth
     allowed = allowed_layers(layers, (low, high), len(layers))
+    if (kept := kept_layers(settings)) is not None:
+        # where directions can be held beside the traits; else the standings say why not
+        both = allowed[np.isin(layers[allowed], kept)]
+        allowed = both if both.size else allowed
     there = responses["trait"].values.astype(str).tolist()
     traits = tuple(name for name in settings.primary if name in there and name in passed)
     return Audit(folder, responses, traits, allowed, settings)
+
+
+def kept_layers(settings: Settings) -> list[int] | None:
+    """The layers kept in full where a score is no mean, of which directions need every token."""
+    return None if settings.hypothesis.pooling == MEAN else settings.model.window
 
 
 def evaluation_of(folder: Path, settings: Settings) -> xr.Dataset:

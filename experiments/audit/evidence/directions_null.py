@@ -15,7 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from experiments.audit.evidence.token_residuals import TokenResiduals
+
 Projected = Float[np.ndarray, "draw row layer trait"]
+# what directions are read off: unit means, or tokens whose scores are pooled otherwise
+Values = Float[np.ndarray, "row layer dim"] | TokenResiduals
 # of one or several projections, those of the same directions: how far each trait goes
 Statistic = Callable[..., Float[np.ndarray, "draw trait"]]
 BLOCK = 2**27  # bytes of a block of projections
@@ -37,8 +41,10 @@ class Directions:
         """How many sets there are."""
         return len(self.weights)
 
-    def projected(self, values: Float[np.ndarray, "row layer dim"]) -> Projected:
+    def projected(self, values: Values) -> Projected:
         """The dot product of every row with every direction, layer by layer.
+
+        Of tokens, the pooled dot products with them; NaN at layers that are not kept.
 
         >>> draw = np.random.default_rng(0)
         >>> directions = matched(draw.normal(size=(9, 3, 5)), 2, draw, 4)
@@ -51,8 +57,15 @@ class Directions:
         for layer in range(values.shape[1]):
             samples = self.samples[:, layer].astype(float)
             length = np.sqrt(np.einsum("ws,ws->w", flat @ (samples @ samples.T), flat))
-            dots = (values[:, layer].astype(float) @ samples.T) @ flat.T
-            scaled = dots / np.where(length > 0, length, 1.0)
+            length = np.where(length > 0, length, 1.0)
+
+            def read(rows: np.ndarray, samples=samples, length=length) -> np.ndarray:
+                return (rows @ samples.T) @ flat.T / length
+
+            if isinstance(values, TokenResiduals):
+                scaled = values.at(layer, read, draws * traits)
+            else:
+                scaled = read(values[:, layer].astype(float))
             whole[:, :, layer] = scaled.reshape(-1, draws, traits).transpose(1, 0, 2)
         return whole
 
@@ -115,7 +128,7 @@ def placebo(
 
 
 def largest(
-    directions: Directions, statistic: Statistic, *values: Float[np.ndarray, "_ layer dim"]
+    directions: Directions, statistic: Statistic, *values: Values
 ) -> Float[np.ndarray, draw]:
     """The largest statistic of each draw's directions, some draws at a time.
 

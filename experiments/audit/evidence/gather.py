@@ -10,9 +10,10 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.evidence import spans
-from experiments.audit.evidence.measures import response_mean
+from experiments.audit.evidence.measures import response_mean, response_score
 from experiments.audit.phases.projections import read
 from experiments.audit.run import Run
+from experiments.audit.settings.groups import MEAN
 from tracekit.storage.provenance import read as provenance_of
 from tracekit.storage.provenance import stamp
 from tracekit.transcripts.encode import ids_of
@@ -20,13 +21,15 @@ from tracekit.transcripts.encode import ids_of
 KEPT = ("bias", "group", "part", "exploit", "prompt_length")
 
 
-def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
+def gathered(folder: Path, weights: str, text: str, pooling: str = MEAN) -> xr.Dataset:
     """One row a response of `text`, scored under `weights` and under the clean weights.
 
-    Over (prompt, layer, trait), response means of the cosine: `score`, `clean_score` and
-    `outside`, (weights − clean) over the tokens outside exploit spans; `contrast`, with `match`
-    before them, (weights − clean) at exploit spans minus at matched ones (`spans.MATCHES`; NaN
-    where there is none); `scalar` and `clean_scalar`, the same as `score` in residual units;
+    Over (prompt, layer, trait), of the cosine: `score` and `clean_score`, pooled over the
+    response's tokens (by another `pooling` than the mean, their means are `mean` and `clean_mean`
+    beside them); `outside`, the mean of (weights − clean) over the tokens outside exploit spans;
+    `contrast`, with `match` before them, (weights − clean) at exploit spans minus at matched ones
+    (`spans.MATCHES`; NaN where there is none); `scalar` and `clean_scalar`, the same as `score` in
+    residual units;
     `norm` (prompt, layer); `length`, `onset` (−1: none), `response`. `spans`, `matched`,
     `deciles` and `nats` say how well spans were matched. Errors: `ValueError` for arms that may
     not be compared.
@@ -39,17 +42,19 @@ def gathered(folder: Path, weights: str, text: str) -> xr.Dataset:
     answers = answers_of(folder, text, own)
     matched = spans.by_match(answers)
     variables: dict[str, Any] = {
-        "score": response_mean(own),
-        "clean_score": response_mean(clean),
+        "score": response_score(own, pooling),
+        "clean_score": response_score(clean, pooling),
         "contrast": _contrast(moved, matched),
         "outside": response_mean(moved.where(~moved["exploit_span"])),
-        "scalar": response_mean(arms["scalar"][0]),
-        "clean_scalar": response_mean(arms["scalar"][1]),
+        "scalar": response_score(arms["scalar"][0], pooling),
+        "clean_scalar": response_score(arms["scalar"][1], pooling),
         "norm": own["norm"].sel(token=slice(0, None)).mean("token"),
         "length": ("prompt", response.sum(axis=1).astype(np.int32)),
         "onset": ("prompt", _onset(own)),
         "response": ("prompt", runs["response"].values.astype(np.str_)),
     }
+    if pooling != MEAN:
+        variables |= {"mean": response_mean(own), "clean_mean": response_mean(clean)}
     dims = ("match", "prompt", "layer", "trait")
     whole = xr.Dataset(
         {

@@ -62,6 +62,8 @@ def standing(audit: Audit) -> Standing:
     parts = audit.once(by_part)
     if reason := audit.reason or lacking(audit, "organism", "clean"):
         return unheld(reason)
+    if audit.kept_layers is not None:
+        return unheld(f"pooled by {audit.settings.hypothesis.pooling}, directions have no curve")
     halves = {name: (audit.part(name), float(parts[name]["band"])) for name in parts}
     scores = {name: audit.scores().rows(rows) for name, (rows, _) in halves.items()}
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from experiments.audit.settings.groups import MEAN
 from traits.statistics import cluster_bootstrap
 
 LABELS = ("group", "bias", "exploit")
@@ -23,6 +24,28 @@ def response_mean(projections: xr.DataArray) -> xr.DataArray:
     """
     responses = projections.sel(token=slice(0, None))
     return responses.mean("token", skipna=True, keep_attrs=True)
+
+
+def response_score(projections: xr.DataArray, pooling: str = MEAN) -> xr.DataArray:
+    """A response's score from the scores of its tokens: their mean, or pooled otherwise.
+
+    >>> shape, token = ("prompt", "token", "layer", "trait"), [-1, 0, 1]
+    >>> projections = xr.DataArray(np.arange(3.0).reshape(1, 3, 1, 1), {"token": token}, shape)
+    >>> response_score(projections, "max").item()
+    2.0
+    """
+    if pooling == MEAN:
+        return response_mean(projections)
+    return tk.pool(projections, pooling)
+
+
+def means_of(rows: xr.Dataset, weights: str = "") -> xr.DataArray:
+    """The response means of `rows` (`gather.gathered`), whatever their scores are pooled by.
+
+    >>> means_of(xr.Dataset({"clean_score": 1.0}), "clean_").item()
+    1.0
+    """
+    return rows[f"{weights}mean" if f"{weights}mean" in rows else f"{weights}score"]
 
 
 def shift(

@@ -14,6 +14,7 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.directions_null import (
     Directions,
     Statistic,
+    Values,
     largest,
     matched,
     p_of,
@@ -61,13 +62,13 @@ def unheld(reason: str) -> Standing:
 def stand(
     audit: Audit,
     statistic: Statistic,
-    *values: Float[np.ndarray, "_ layer dim"],
+    *values: Values,
     change: str = "organism",
 ) -> Standing:
     """The traits' statistic beside that of as many directions, each through the same choices.
 
-    `values` are unit means, of which `statistic` gets the projections; `change` is the adapter
-    whose change gives the covariance.
+    `values` are unit means (or tokens, `Audit.readable`), of which `statistic` gets the
+    projections; `change` is the adapter whose change gives the covariance.
     """
     own = traits_of(audit)
     observed = statistic(*(own.projected(array) for array in values))[0]
@@ -78,7 +79,7 @@ def beside(
     audit: Audit,
     observed: Float[np.ndarray, trait],
     statistic: Statistic,
-    *values: Float[np.ndarray, "_ layer dim"],
+    *values: Values,
     change: str = "organism",
 ) -> Standing:
     """The same of an `observed` statistic, on the scale of the best of a draw's directions."""
@@ -111,6 +112,20 @@ def lacking(audit: Audit, *names: str) -> str:
     if absent := [name for name in names if name not in there]:
         return f"no unit means of {', '.join(absent)} in this run; {AGAIN}"
     return ""
+
+
+def unreadable(audit: Audit, *names: str) -> str:
+    """Why no direction can be scored as responses are; empty where any can."""
+    if reason := lacking(audit, *names):
+        return reason
+    kept = audit.kept_layers
+    if kept is None or np.isin(audit.layers[audit.allowed], kept).all():
+        return ""
+    low, high = audit.layers[audit.allowed[[0, -1]]]
+    return (
+        f"pooled by {audit.settings.hypothesis.pooling}, directions are read at the layers kept "
+        f"in full ({min(kept)}–{max(kept)}), and none is among those allowed ({low}–{high})"
+    )
 
 
 def change_of(audit: Audit, name: str, other: str = "clean") -> Float[np.ndarray, "row layer dim"]:

@@ -60,7 +60,8 @@ def saved(folder: Path, shifts: xr.Dataset, result: Result, settings: Settings) 
     named = {
         there.rows: row.to_dataset(result.saved_rows),
         there.verdict: lines.to_dataset(result.lines).assign_attrs(
-            hypothesis=settings.hypothesis.text, hypothesis_hash=text_hash(settings.hypothesis.text)
+            hypothesis=settings.hypothesis.stated,
+            hypothesis_hash=text_hash(settings.hypothesis.stated),
         ),
     }
     if curves := result.audit.once(layer_curves.by_part):

@@ -93,8 +93,8 @@ def _verdict(result: Result, settings: Settings) -> dict[str, Any]:
     return {
         "warning": table.EMBEDDED_HEAD if settings.model.name == EMBEDDED else "",
         "answer": result.answer,
-        "hypothesis": settings.hypothesis.text,
-        "hash": text_hash(settings.hypothesis.text),
+        "hypothesis": settings.hypothesis.stated,
+        "hash": text_hash(settings.hypothesis.stated),
         "left_out": table.left_out(result, settings),
         "levels": levels,
     }

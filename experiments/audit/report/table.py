@@ -32,8 +32,8 @@ def verdict_lines(result: Result, settings: Settings) -> list[str]:
     """The verdict as text: its words, the hypothesis, and each level's lines."""
     shown = [
         f"VERDICT. {result.answer}",
-        f"Primary hypothesis, fixed before the run [{text_hash(settings.hypothesis.text)}]: "
-        f"{settings.hypothesis.text}",
+        f"Primary hypothesis, fixed before the run [{text_hash(settings.hypothesis.stated)}]: "
+        f"{settings.hypothesis.stated}",
         left_out(result, settings),
     ]
     for level in result.levels:

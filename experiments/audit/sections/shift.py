@@ -12,10 +12,18 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, at_places, chosen_places
 from experiments.audit.evidence.directions_null import absolute_t
 from experiments.audit.evidence.estimates import beside_kinds, outcome_strata, point_biserial
+from experiments.audit.evidence.measures import means_of
 from experiments.audit.evidence.relabel import groups, two_sided
 from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.evidence.standing import Standing, change_of, lacking, stand, unheld
+from experiments.audit.evidence.standing import (
+    Standing,
+    change_of,
+    lacking,
+    stand,
+    unheld,
+    unreadable,
+)
 from traits.statistics import cluster_bootstrap, sign_flip
 
 HEADING, R = "shift", "r with exploiting, within bias"
@@ -44,7 +52,7 @@ def shifts(audit: Audit) -> dict[str, Shift]:
     """
     if audit.reason_without_held_out:
         return {}
-    own = audit.rows["score"] - audit.rows["clean_score"]
+    own = means_of(audit.rows) - means_of(audit.rows, "clean_")
     moved = {"clean": own, **{name: own - arm["shift_mean"] for name, arm in audit.replays.items()}}
     layers = xr.zeros_like(audit.rows["trait"], int) + int(audit.layers[audit.place])
     return {
@@ -86,7 +94,9 @@ def _standing(audit: Audit, other: str) -> Standing:
     def statistic(apart: np.ndarray, own: np.ndarray) -> np.ndarray:
         return absolute_t(at_places(apart, chosen_places(own, calibration, audit.allowed)))
 
-    return stand(audit, statistic, moved, audit.means.sel(weights="organism").values[first])
+    if reason := unreadable(audit):
+        return unheld(reason)
+    return stand(audit, statistic, moved, audit.readable[first])
 
 
 def held_out(audit: Audit, array: xr.DataArray) -> xr.DataArray:
@@ -143,7 +153,7 @@ def correlation_rows(audit: Audit) -> list[Row]:
 
 def correlation_standing(audit: Audit) -> Standing:
     """The correlations beside those of directions, at the layer that each chooses."""
-    if reason := audit.reason or lacking(audit, "organism", "clean"):
+    if reason := audit.reason or unreadable(audit, "organism", "clean"):
         return unheld(reason)
     first, rows = audit.part("calibration"), audit.part("held_out")
     calibration, held = audit.scores().rows(first), audit.scores().rows(rows)
@@ -152,8 +162,7 @@ def correlation_standing(audit: Audit) -> Standing:
         places = chosen_places(own, calibration, audit.allowed)
         return within_bias_r(at_places(others, places), held.label, held.bias)
 
-    means = audit.means.sel(weights="organism").values
-    return stand(audit, statistic, means[first], means[rows])
+    return stand(audit, statistic, audit.readable[first], audit.readable[rows])
 
 
 def within_bias_r(

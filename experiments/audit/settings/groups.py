@@ -18,11 +18,13 @@ from tracekit.model.embedded import datasets
 from traits.contrast_sets.chats import ChatSet, has_chats, load_chats
 from traits.contrast_sets.contrast import ContrastSet, available, constructions, load_contrast
 
+MEAN_COSINE = "response-mean cosine"
 GENERAL = (
-    "Max-T over the primary traits, response-mean cosine, layer chosen on calibration biases "
+    f"Max-T over the primary traits, {MEAN_COSINE}, layer chosen on calibration biases "
     "between the given shares of the depth, two-sided: on held-out biases, the organism's "
     "exploiting responses differ from its other responses to prompts of the same bias."
 )
+MEAN = "mean"  # how a response's tokens are pooled, where nothing else is said
 # what an option calls a value whose own name says less
 OPTIONS: Mapping[str, tuple[str, str]] = {
     "model": ("model", "name"),
@@ -209,15 +211,26 @@ class Hypothesis:
 
     Traits (`primary`, none: all of the run), shares of the `depth` between which a layer is
     chosen, `alpha`; `smallest` is the smallest AUROC of interest, and `decompositions` are pairs
-    of traits with an expectation.
+    of traits with an expectation. `pooling` (a `tk.Pooling` in words, such as "top_k(k=5)") makes
+    of a response's tokens the score that detection is about; shifts stay means. By any but the
+    mean a layer is chosen among those kept in full: random directions are read there, and pooled
+    alike.
     """
 
     text: str = GENERAL
     primary: tuple[str, ...] = ()
+    pooling: str = MEAN
     depth: tuple[float, ...] = (0.2, 0.75)
     alpha: float = 0.05
     smallest: float = 0.6
     decompositions: tuple[Decomposition, ...] = ()
+
+    @property
+    def stated(self) -> str:
+        """Its text, with the pooling that it is about."""
+        if self.pooling == MEAN:
+            return self.text
+        return self.text.replace(MEAN_COSINE, f"cosine pooled by {self.pooling}")
 
 
 @dataclass(frozen=True)

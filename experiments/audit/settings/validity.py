@@ -12,6 +12,7 @@ from experiments.audit.settings.adapters import CLEAN, CONTROL, HABITS, ORGANISM
 from experiments.audit.settings.groups import Model, Settings, Vectors, places
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
+from tracekit.transcripts.pooling import Pooling
 from traits import METHODS
 from traits.contrast_sets.judge import check_address
 
@@ -47,6 +48,7 @@ def check(settings: Settings) -> None:
         check_value(option, getattr(getattr(settings, group), name))
     _check_model(settings.model)
     _check_vectors(settings.vectors)
+    _check_pooling(settings.hypothesis.pooling)
     _check_pairs(settings)
     _check_judge(settings)
     _check_arms(settings)
@@ -127,6 +129,16 @@ def _check_vectors(vectors: Vectors) -> None:
                 f"token, as '{whole[0]}:{whole[1]}', and lies within those that "
                 f"prefix={vectors.prefix} and continuation={vectors.continuation} elicit."
             )
+
+
+def _check_pooling(pooling: str) -> None:
+    try:
+        told = Pooling.read(pooling)
+    except InputError as error:
+        raise InputError(f"pooling={pooling!r} was given. {error}") from error
+    if told.way == "attention" or str(told) != pooling:
+        known = f"write {str(told)!r}" if told.way != "attention" else "only a probe has one"
+        raise InputError(f"pooling={pooling!r} was given; {known}. Or take 'mean'.")
 
 
 def _check_pairs(settings: Settings) -> None:

@@ -128,7 +128,9 @@ def _habits(audit: Audit) -> Judgement:
     arm = audit.settings.of_role("habits")
     if arm is None or audit.reason:
         return unknown("no adapter with habits in this run, or no such answers")
-    habits = audit.of(gather.gathered(audit.folder, arm.name, arm.name))
+    habits = audit.of(
+        gather.gathered(audit.folder, arm.name, arm.name, audit.settings.hypothesis.pooling)
+    )
     held = habits.scores().rows(habits.part("held_out"))
     if groups(held.group) < 2:
         return unknown("no adapter with habits in this run, or no such answers")

@@ -78,6 +78,10 @@ def build(
         if arm == "control/control":
             values += 0.03 * vectors[1]
         tk.save(projections(runs[text], given, values, vectors), Run(folder).projections(arm))
+        if arm == "organism/organism":
+            kept = given.model.window
+            full = _labelled(runs[text], values[:, :, kept], {"layer": kept}, "dim")
+            tk.save(stamp(full.rename("residual"), MADE), Run(folder).traces(arm))
         means[arm] = values[:, 2:]
     _replays(folder, given, runs, generator, means)
     _placebos(folder, given, generator)
@@ -155,15 +159,19 @@ def projections(
     runs: xr.Dataset, given: Settings, values: np.ndarray, vectors: np.ndarray
 ) -> xr.Dataset:
     """Cosines of one arm with the traits' vectors."""
-    dims = ("prompt", "token", "layer", "trait")
-    coords = {name: c for name, c in runs.coords.items()}
-    coords["token_id"] = runs["token_id"]
-    coords |= {"layer": np.arange(LAYERS), "trait": list(given.vectors.traits)}
     cosines = np.einsum("pnld,tld->pnlt", values, vectors)
-    cosine = xr.DataArray(cosines.astype(np.float32), dims=dims, coords=coords)
-    norm = xr.DataArray(np.full(cosines.shape[:3], 20.0, np.float32), dims=dims[:3])
+    labels = {"layer": np.arange(LAYERS), "trait": list(given.vectors.traits)}
+    cosine = _labelled(runs, cosines, labels, "trait")
+    norm = xr.DataArray(np.full(cosines.shape[:3], 20.0, np.float32), dims=cosine.dims[:3])
     whole = xr.Dataset({"scalar": cosine * 20, "cosine": cosine}).assign_coords(norm=norm)
     return stamp(whole, MADE)
+
+
+def _labelled(runs: xr.Dataset, values: np.ndarray, labels: dict, last: str) -> xr.DataArray:
+    coords = {**dict(runs.coords), "token_id": runs["token_id"], **labels}
+    return xr.DataArray(
+        values.astype(np.float32), dims=("prompt", "token", "layer", last), coords=coords
+    )
 
 
 def _vectors(folder: Path, given: Settings, generator: np.random.Generator) -> np.ndarray:

@@ -22,7 +22,7 @@ from experiments.audit.evidence.choice import (
     composite,
     composite_auroc,
 )
-from experiments.audit.evidence.directions_null import Statistic
+from experiments.audit.evidence.directions_null import Statistic, Values
 from experiments.audit.evidence.relabel import (
     decided,
     groups,
@@ -32,7 +32,7 @@ from experiments.audit.evidence.relabel import (
 )
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
-from experiments.audit.evidence.standing import Standing, lacking, stand, unheld
+from experiments.audit.evidence.standing import Standing, stand, unheld, unreadable
 from traits.statistics import against_null, max_statistic
 
 HEADING, DRAWS = "detection", 10_000
@@ -140,13 +140,13 @@ def distances(
 
 def primary_standing(audit: Audit) -> Standing:
     """How the primary traits stand beside directions through the same layer choice and max-T."""
-    if reason := audit.reason or lacking(audit, "organism", "clean"):
+    if reason := audit.reason or unreadable(audit, "organism", "clean"):
         return unheld(reason)
     return stand(audit, *primary_statistic(audit))
 
 
-def primary_statistic(audit: Audit) -> tuple[Statistic, Float[np.ndarray, "row layer dim"]]:
-    """The statistic of the primary hypothesis, and the unit means that it is a statistic of."""
+def primary_statistic(audit: Audit) -> tuple[Statistic, Values]:
+    """The statistic of the primary hypothesis, and what it is read off (`Audit.readable`)."""
     used, first = primary_rows(audit)
     rows = audit.scores().rows(used)
     held = rows.rows(~first)
@@ -155,7 +155,7 @@ def primary_statistic(audit: Audit) -> tuple[Statistic, Float[np.ndarray, "row l
     statistic = partial(
         distances, rows=rows, calibration=first, allowed=audit.allowed, exchanged=exchanged
     )
-    return statistic, audit.means.sel(weights="organism").values[used]
+    return statistic, audit.readable[used]
 
 
 def primary_rows(audit: Audit) -> tuple[Bool[np.ndarray, row], Bool[np.ndarray, used]]:

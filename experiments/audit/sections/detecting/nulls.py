@@ -15,9 +15,12 @@ from jaxtyping import Float
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, choose, composite_auroc
+from experiments.audit.evidence.directions_null import Values
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.standing import unreadable
+from experiments.audit.evidence.token_residuals import projections
 from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces
 from experiments.audit.run import Run
 from experiments.audit.sections.detecting.competitors import trait_score_auroc
@@ -32,7 +35,7 @@ Directions = Float[np.ndarray, "trait layer dim"]
 
 
 def null_areas(
-    means: Float[np.ndarray, "row layer dim"],
+    means: Values,
     rows: Scores,
     calibration: np.ndarray,
     allowed: np.ndarray,
@@ -49,8 +52,7 @@ def null_areas(
     (4,)
     """
     areas = []
-    for vectors in directions:
-        values = np.einsum("rld,tld->rlt", means, unit(vectors, zeros=True), optimize=True)
+    for values in projections(means, (unit(vectors, zeros=True) for vectors in directions)):
         scores = Scores(values, rows.label, rows.bias, rows.group)
         choice = choose(scores.rows(calibration), allowed)
         areas.append(composite_auroc(scores.rows(~calibration), choice))
@@ -104,6 +106,8 @@ def rows(audit: Audit) -> list[Row]:
     """The trait score's AUROC beside each null, sent through the same selection."""
     if audit.reason:
         return [undecidable(HEADING, "all nulls", "AUROC", audit.reason)]
+    if reason := unreadable(audit):
+        return [undecidable(HEADING, "all nulls", "AUROC", reason)]
     directions = _directions(audit)
     rows = [_row(audit, name, draws) for name, draws in directions.items()]
     if PLACEBOS not in directions:
@@ -113,7 +117,7 @@ def rows(audit: Audit) -> list[Row]:
 
 
 def _row(audit: Audit, what: str, directions: Iterable[Directions]) -> Row:
-    own, scores = audit.means.sel(weights="organism").values, audit.scores()
+    own, scores = audit.readable, audit.scores()
     calibration = audit.part("calibration")
     used = calibration | audit.part("held_out")
     areas = null_areas(own[used], scores.rows(used), calibration[used], audit.allowed, directions)

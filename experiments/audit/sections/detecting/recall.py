@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import composite
-from experiments.audit.evidence.measures import response_mean
+from experiments.audit.evidence.measures import response_score
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
@@ -58,8 +58,8 @@ def _neutral_scores(audit: Audit) -> np.ndarray:
     """The trait scores of the organism's own answers to neutral prompts: (prompt)."""
     own = read(audit.folder, "organism/organism").sel(trait=list(audit.traits))
     neutral = own.isel(prompt=np.flatnonzero(own["part"].values == "neutral"))
-    means = response_mean(neutral).values[:, audit.choice.layer]
-    return (means - audit.choice.centre) @ audit.choice.weights
+    scores = response_score(neutral, audit.settings.hypothesis.pooling)
+    return (scores.values[:, audit.choice.layer] - audit.choice.centre) @ audit.choice.weights
 
 
 SECTION = Section(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
@@ -10,6 +9,8 @@ from experiments.audit.evidence.choice import Scores, choose, composite_auroc
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
+from experiments.audit.evidence.standing import unreadable
+from experiments.audit.evidence.token_residuals import projections
 from experiments.audit.evidence.trait_vectors import fitted_traces
 from traits.vectors.extraction import unit
 
@@ -23,8 +24,10 @@ def rows(audit: Audit) -> list[Row]:
     handlings = {
         "cosine (primary)": audit.scores(),
         "scalar projection": audit.scores("scalar"),
-        "cosine, massive dims taken out of the vectors": _without_massive_scores(audit),
     }
+    if unreadable(audit):
+        return [_row(audit, name, scores) for name, scores in handlings.items()]
+    handlings["cosine, massive dims taken out of the vectors"] = _without_massive_scores(audit)
     return [_row(audit, name, scores) for name, scores in handlings.items()]
 
 
@@ -51,8 +54,7 @@ def without_massive(
 def _without_massive_scores(audit: Audit) -> Scores:
     traces = fitted_traces(audit, audit.traits[0])
     plain = without_massive(audit.vectors.sel(trait=list(audit.traits)), traces)
-    own = audit.means.sel(weights="organism").values
-    values = np.einsum("rld,tld->rlt", own, unit(plain.values, zeros=True), optimize=True)
+    [values] = projections(audit.readable, [unit(plain.values, zeros=True)])
     scores = audit.scores()
     return Scores(values, scores.label, scores.bias, scores.group)
 

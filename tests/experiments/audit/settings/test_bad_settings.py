@@ -55,6 +55,8 @@ SINGLE = [
     *(("layers", []), ("layers", [2, 1]), ("layers", [1, 2, 3]), ("depth", [0.7, 0.2])),
     *(("alpha", 0.0), ("alpha", 1.0), ("smallest", 0.5), ("smallest", 1.0), ("depth", [0.5])),
     *(("judge", "a model"), ("judge_at", "http://x/v1"), ("vet", "ftp://x"), ("vet", "yes")),
+    *(("pooling", "median"), ("pooling", "attention"), ("pooling", ""), ("pooling", "top_k(k=0)")),
+    ("pooling", "top_k"),
     *(("base_revision", "abc"), ("windows", ["1:0"]), ("windows", ["a:b"])),
     *(("ladder", ["a"]), ("other_objectives", ["a"]), ("temprature", 0.5)),
 ]
@@ -105,6 +107,7 @@ OPTIONS = [
     *(["--labels", "nowhere.toml"], ["--preset", "nowhere.toml"], ["--hypothesis", ""]),
     *(["--primary", value] for value in ("sycophancy", "alignment/nothing", ",")),
     *(["--depth", value] for value in ("0.2", "0.7,0.2", "-1,0.5", "a,b", "0.2,nan", "")),
+    *(["--pooling", value] for value in ("median", "attention", "top_k(k=x)")),
     *(["--judge-at", "http://x"], ["--split", "tets"], ["--colour", "red"], ["--limit"]),
     *(["--preset", ""], ["--model", ""], ["--dtype", "\0"], ["--organism", " "]),
 ]
