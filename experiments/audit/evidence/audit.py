@@ -15,9 +15,8 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.evidence import choice, gather
 from experiments.audit.evidence.choice import Choice, Scores, allowed_layers
-from experiments.audit.evidence.directions_null import Values
+from experiments.audit.evidence.directions_null import TokenResiduals, Values
 from experiments.audit.evidence.relabel import decided, groups
-from experiments.audit.evidence.token_residuals import TokenResiduals
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import MEAN, Settings
 from tracekit.transcripts.pooling import Pooling

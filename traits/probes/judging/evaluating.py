@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from tracekit.errors import InputError
 from traits.probes.judging.baselines import BASELINES, text_scores
 from traits.probes.judging.report_rows import along, labelled, parts_of, refuse_one_class
 from traits.probes.judging.score_measures import calibration_curve, chances, measured, names_of
+from traits.probes.scoring import score
 from traits.statistics import against_null, auroc, cluster_bootstrap, over_kinds, rank_auroc
 from traits.statistics.kinds import FEWEST
 
@@ -25,12 +26,13 @@ def evaluate_probe(
     nulls: xr.DataArray | None = None,
     rates: Sequence[float] = (0.01, 0.05),
     resamples: int = 1000,
+    transfer: bool = False,
     generator: np.random.Generator,
 ) -> xr.Dataset:
     """How well a probe tells responses that neither fitted nor chose it.
 
-    `traces` as `traits.score` takes them, or the pooled scores themselves (prompt); `labels`
-    (prompt) are 1, 0 or NaN (left out), or the name of a coordinate; `kinds` (prompt) are kinds of
+    `traces` and `transfer` as `traits.score` takes them, or the pooled scores themselves (prompt);
+    `labels` (prompt) are 1, 0 or NaN (left out), or a coordinate's name; `kinds` (prompt) of
     prompt, of which others are meant too; `texts` (prompt) the responses' texts. Rows of the
     probe's own parts "fit" and "select" are not reported on; the text baselines are learnt on the
     former. `nulls` (null, draw) are report AUROCs of what knows nothing of the labels, through
@@ -46,7 +48,8 @@ def evaluate_probe(
     With texts, over `baseline` (TF-IDF, length): `baseline_auroc` with `_low` and `_high`, and
     `gain`, the probe's AUROC minus it, likewise. With nulls `null_p`, `null_quantile`. `curve_*`
     (bin) is the calibration curve; `n` (class), `n_groups`. The attribute `findings` is a JSON
-    list of what could not be decided, with the numbers.
+    list of what could not be decided, with the numbers. Of a probe with targets (labels too) all
+    have a dim `target`, and findings are by target.
 
     Errors: `ValueError` for labels that do not match, one class only, constant scores, and groups
     that are both in the report and in the fit.
@@ -59,7 +62,47 @@ def evaluate_probe(
     >>> result.sizes["measure"], bool(result["low"].sel(measure="auroc") > 0.5)
     (7, True)
     """
-    scores = _scores(probe, traces)
+    pooled = traces.dims in (("prompt",), ("prompt", "target"))
+    scores = traces if pooled else score(probe, traces, transfer=transfer)
+    how = {"kinds": kinds, "groups": groups, "texts": texts, "rates": rates}
+    how |= {"resamples": resamples, "generator": generator}
+    if "target" not in scores.dims:
+        return _evaluated(probe, scores, labels, nulls=nulls, **how)
+    names = scores["target"].values.astype(str).tolist()
+    each = [
+        _evaluated(
+            probe.sel(target=name), *_of(name, scores, labels), nulls=_of(name, nulls)[0], **how
+        )
+        for name in names
+    ]
+    told = {name: json.loads(one.attrs["findings"]) for name, one in zip(names, each, strict=True)}
+    index = xr.DataArray(np.array(names), dims="target", name="target")
+    found = xr.concat(each, index, combine_attrs="drop")
+    return found.assign_attrs(unit="group", findings=json.dumps(told))
+
+
+def _of(name: str, *given: Any) -> list[Any]:
+    """What is over `target` at one of them."""
+    over = [isinstance(one, xr.DataArray) and "target" in one.dims for one in given]
+    return [
+        one.sel(target=name, drop=True) if there else one
+        for one, there in zip(given, over, strict=True)
+    ]
+
+
+def _evaluated(
+    probe: xr.Dataset,
+    scores: xr.DataArray,
+    labels: xr.DataArray | str,
+    *,
+    kinds: xr.DataArray | str | None,
+    groups: str | None,
+    texts: xr.DataArray | str | None,
+    nulls: xr.DataArray | None,
+    rates: Sequence[float],
+    resamples: int,
+    generator: np.random.Generator,
+) -> xr.Dataset:
     rows = labelled(scores, labels, groups, kinds)
     part, given = parts_of(probe, rows), []
     rows = _with_chances(rows, probe)
@@ -78,14 +121,6 @@ def evaluate_probe(
         given.append(calibration_curve(report["chance"].values, report["label"].values))
     result = xr.merge(given, join="exact", combine_attrs="drop").assign(_counts(report))
     return result.assign_attrs(unit="group", findings=json.dumps(_findings(result)))
-
-
-def _scores(probe: xr.Dataset, traces: xr.DataArray) -> xr.DataArray:
-    if traces.dims != ("prompt",):
-        raise InputError(
-            f"The scores have dims {traces.dims}; pooled scores have ('prompt',). Pool them first."
-        )
-    return traces
 
 
 def _with_chances(rows: xr.Dataset, probe: xr.Dataset) -> xr.Dataset:

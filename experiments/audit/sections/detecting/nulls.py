@@ -15,12 +15,11 @@ from jaxtyping import Float
 import tracekit as tk
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, choose, composite_auroc
-from experiments.audit.evidence.directions_null import Values
+from experiments.audit.evidence.directions_null import Values, projections
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.standing import unreadable
-from experiments.audit.evidence.token_residuals import projections
 from experiments.audit.evidence.trait_vectors import chosen_window, fitted_traces
 from experiments.audit.run import Run
 from experiments.audit.sections.detecting.competitors import trait_score_auroc

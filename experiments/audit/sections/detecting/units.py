@@ -6,11 +6,11 @@ import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, choose, composite_auroc
+from experiments.audit.evidence.directions_null import projections
 from experiments.audit.evidence.relabel import groups
 from experiments.audit.evidence.row import Row, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.evidence.standing import unreadable
-from experiments.audit.evidence.token_residuals import projections
 from experiments.audit.evidence.trait_vectors import fitted_traces
 from traits.vectors.extraction import unit
 

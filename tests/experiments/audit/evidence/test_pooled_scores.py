@@ -7,10 +7,14 @@ import pytest
 import xarray as xr
 
 from experiments.audit.evidence.audit import Audit, read_audit
-from experiments.audit.evidence.directions_null import matched, themselves
+from experiments.audit.evidence.directions_null import (
+    TokenResiduals,
+    matched,
+    projections,
+    themselves,
+)
 from experiments.audit.evidence.gather import gathered
 from experiments.audit.evidence.measures import means_of
-from experiments.audit.evidence.token_residuals import TokenResiduals, projections
 from experiments.audit.phases.projections import read
 from experiments.audit.sections.detecting import detection, nulls, units
 from experiments.audit.settings.groups import Settings

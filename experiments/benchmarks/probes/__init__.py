@@ -1,0 +1,1 @@
+"""Probes by method and pooling on labelled texts, beside words, length and what knows nothing."""
