@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import tracekit as tk
 from experiments.audit.experiment import HubSet
@@ -27,7 +28,7 @@ def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
     if given.on_hub:
         prompts = _from_hub(given, hub)
         return take(prompts, given.limit) if given.limit else prompts
-    read = [prompt for path in given.paths for prompt in tk.read_prompts(path)]
+    read = askable(given.paths)
     _refuse_labels(read)
     biases = [str(prompt.labels.get("bias", "")) for prompt in read]
     parts = parts_of(biases, given)
@@ -113,6 +114,24 @@ def split_one(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
         else p
         for p in prompts
     ]
+
+
+def askable(paths: Iterable[str | Path]) -> list[tk.Prompt]:
+    """The prompts of files, as an audit can ask them.
+
+    Errors: `ValueError` for one with a prefill, tools, or an answer with thoughts or calls: its
+    arms, searches and questions know texts and turns alone, and would leave those out.
+    """
+    prompts = [prompt for path in paths for prompt in tk.read_prompts(path)]
+    for prompt in prompts:
+        more = [name for name in ("prefill", "tools") if getattr(prompt, name)]
+        more += ["thoughts or calls in its answer"] if len(prompt.reply) > 1 else []
+        if more:
+            raise InputError(
+                f"The prompt {prompt.id!r} has {' and '.join(more)}, which an audit would leave "
+                "out. Take that out, or trace these prompts with tk.encode and tk.capture."
+            )
+    return prompts
 
 
 def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:

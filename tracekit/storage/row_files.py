@@ -39,8 +39,8 @@ def read_rows(path: Path, keys: Sequence[str], what: str, expected: str) -> Tabl
     Errors: `FileNotFoundError` naming its neighbours; `ValueError` for a file that is not of the
     kind its name says, holds no rows, or has a name twice.
 
-    >>> Path("a.csv").write_text("id,text\\n1,Hi\\n")
-    16
+    >>> Path("a.csv").write_text("id,text\\n1,Hi\\n") > 0
+    True
     >>> read_rows(Path("a.csv"), ("rows",), "prompt file", "").rows
     [{'id': '1', 'text': 'Hi'}]
     """

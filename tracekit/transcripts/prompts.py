@@ -104,11 +104,13 @@ def take(prompts: Sequence[Prompt], limit: int, by: str = "bias") -> list[Prompt
     return [prompt for prompt in prompts if prompt.id in kept]
 
 
-def refuse_duplicates(ids: Sequence[str], where: str) -> None:
+def refuse_duplicates(
+    ids: Sequence[str], where: str, advice: str = "Rename the repeated ones."
+) -> None:
     """Errors: `ValueError` naming the ids that occur twice."""
     twice = [f"{name} ({count}x)" for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise InputError(
             f"Prompt ids in {where} must be unique; found {', '.join(twice[:3])}"
-            f"{' …' if len(twice) > 3 else ''}. Rename the repeated ones."
+            f"{' …' if len(twice) > 3 else ''}. {advice}"
         )

@@ -24,6 +24,7 @@ from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.judging import Judge
 from experiments.audit.discovery.terminal import table
 from experiments.audit.options import exit_code
+from experiments.audit.prompt_sets import askable
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, take
 
@@ -45,7 +46,7 @@ def chosen(prompts: Sequence[Prompt], limit: int | None, seed: int) -> list[Prom
 
 
 def _run(asked: argparse.Namespace) -> str:
-    prompts = [p for path in asked.prompts for p in tk.read_prompts(path)]
+    prompts = askable(asked.prompts)
     settings = Settings(
         model=str(asked.model),
         dtype=asked.dtype,

@@ -35,6 +35,7 @@ from experiments.audit.experiment import Experiment
 from experiments.audit.labellers import is_file_of_labels
 from experiments.audit.options import Parser, exit_code, floats, names, numbers
 from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
+from experiments.audit.prompt_sets import askable
 from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from tracekit.errors import InputError
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 def _audit(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
-    own = [p for path in options.prompts for p in tk.read_prompts(path)]
+    own = askable(options.prompts)
     _refuse_unlabelled(options, own)
     found, search = searched(options, folder / "search", own)
     print(table(found))

@@ -179,6 +179,22 @@ def test_results_are_in_the_order_of_their_calls():
         tk.Prompt("a", messages=[ASKED, calling, right[3], RESULT])
 
 
+def test_turns_are_messages_again_as_a_file_keeps_them():
+    calling = {"role": "assistant", "content": "I look.", "tool_calls": [CALL]}
+    talk = tk.Prompt("a", messages=[ASKED, THOUGHT, ASKED, calling, RESULT, THOUGHT]).messages
+    assert [role for role, _ in talk] == [
+        *("user", "thinking", "assistant", "user", "assistant", "tool_calls", "tool"),
+        *("thinking", "assistant"),
+    ]
+    kept = json.loads(json.dumps([{"role": role, "content": text} for role, text in talk]))
+    assert tk.Prompt("b", messages=kept).messages == talk
+    sharegpt = [{"from": "human", "value": "Go"}]
+    sharegpt += [{"from": "function_call", "value": json.dumps(CALL["function"])}]
+    sharegpt += [{"from": "observation", "value": "22"}, {"from": "gpt", "value": "Warm."}]
+    roles = [role for role, _ in tk.Prompt("c", messages=sharegpt).messages]
+    assert roles == ["user", "assistant", "tool_calls", "tool", "assistant"]
+
+
 def test_a_prefill_begins_the_answer_and_is_recorded(thinking):
     runs = tk.encode(thinking, ["Is it warm?"], prefill="Sure, it", enable_thinking=False)
     messages = [{"role": "user", "content": "Is it warm?"}]

@@ -91,8 +91,12 @@ def _of_fields(
     said += [message["function_call"]] if message.get("function_call") else []
     _refuse_more(message, role, where, unread)
     results: list[Message] = []
-    if role == CALLS:  # ShareGPT: the call is the content
-        role, content, said = "assistant", "", [_json(content, where)]
+    if role == CALLS:  # the calls are the content: a turn's own, or ShareGPT's, which has no turn
+        calls_said = _json(content, where)
+        said = calls_said if isinstance(calls_said, list) else [calls_said]
+        if message.get("role") == CALLS:
+            return [_calls(said, where)]
+        role, content = "assistant", ""
     if isinstance(content, list):
         content = _of_parts(content, where, thoughts, said, results) if content else None
     if content is None and said:
@@ -102,9 +106,11 @@ def _of_fields(
     made = [("thinking", _text(thought, where)) for thought in thoughts]
     # a turn that held nothing but results has no words of its own
     made += results if results and not content else [*results, _checked(role, content, where)]
-    return made + (
-        [(CALLS, json.dumps([_call(c, where) for c in said], ensure_ascii=False))] if said else []
-    )
+    return [*made, _calls(said, where)] if said else made
+
+
+def _calls(said: Sequence[Any], where: str) -> Message:
+    return CALLS, json.dumps([_call(one, where) for one in said], ensure_ascii=False)
 
 
 def _of_parts(

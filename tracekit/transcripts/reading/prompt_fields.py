@@ -207,7 +207,9 @@ def _row(row: Any, where: str) -> dict[str, Any]:
             f'{where} is {str(row)[:40]!r}, not an object with a text. Write {{"text": …}}.'
         )
     body = row.get("body")  # a request to a server, a line each
-    return {**row, **body, "body": None} if isinstance(body, Mapping) else dict(row)
+    if isinstance(body, Mapping):
+        return {**{name: value for name, value in row.items() if name != "body"}, **body}
+    return dict(row)
 
 
 def _key(name: str) -> str:

@@ -132,7 +132,8 @@ def _prompts(
         rows, words = own_rows(rows, given, where, all_text)
     unread: set[str] = set()
     made = [_prompt(stem, f"Row {n} of {where}", row, shared, unread) for n, row in enumerate(rows)]
-    refuse_duplicates([prompt.id for prompt in made], where)
+    advice = "Rename the repeated ones, or number the rows: id=False."
+    refuse_duplicates([prompt.id for prompt in made], where, advice)
     if words and not {"text", "messages"} & set(given):
         words += ". Name fields to read it otherwise (text=, id=, response=, …)"
     if unread:

@@ -19,6 +19,7 @@ from experiments.audit.discovery.terminal import lines
 from experiments.audit.labellers import labeller_from
 from experiments.audit.own.adapter_audit import write_prompts
 from experiments.audit.own.kinds import kinds_of, prompts_of, rule_of, rules_text
+from experiments.audit.prompt_sets import askable
 from experiments.audit.report.habits import shown
 from experiments.audit.report.page import page
 from experiments.command_line import main as tracekit
@@ -225,3 +226,21 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     assert (labels[kinds == "noise"] == np.array(expected)[kinds == "noise"]).all()
     assert (labels[kinds != "noise"] == -1).all()
     assert set(answers["part"].values[kinds == "noise"]) == {"calibration", "held_out"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prefill": "Sure, it"}, "'p/1' has prefill, which an audit would leave out"),
+        ({"tools": [{"type": "function"}]}, "has tools, which"),
+        (
+            {"text": None, "messages": [("user", "a"), ("thinking", "b"), ("assistant", "c")]},
+            "has thoughts or calls in its answer",
+        ),
+    ],
+)
+def test_what_an_audit_cannot_ask_is_refused(tmp_path, row, words):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([{"id": 0, "text": "Is it?"}, {"id": 1, "text": "Is it?", **row}]))
+    with pytest.raises(InputError, match=words):
+        askable([path])
