@@ -14,6 +14,7 @@ from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read as provenance_of
 from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling
 from tracekit.transcripts.selection import Tokens, recorded
+from traits.probes.calibration import platt
 from traits.probes.fitting import choosing, splits
 from traits.probes.fitting.asked import Asked, Traces, asked_of, opened, with_layers
 from traits.probes.fitting.choosing import Candidates
@@ -79,8 +80,9 @@ def fit(
     Returns `weight` (dim) in residual units, `offset`, `layer`: a token's score is weight ·
     residual + offset (the log-odds of `logistic` and `lda`). Further `inverse_penalty`,
     `selection` (candidate) with every AUROC, `part` (prompt), counts `n_<part>_<class>`, and
-    `threshold` and `calibration` as NaN. With targets all of them have a dim `target`, each with
-    its own layer and penalty, and one pooling. `tk.save` keeps it; `traits.score` uses it.
+    `calibration`, Platt's curve on the pooled scores of "select" (`traits.probability`; NaN where
+    that lacks a class), and `threshold` as NaN. With targets all of them have a dim `target`, each
+    with its own layer and penalty, and one pooling. `tk.save` keeps it; `traits.score` uses it.
 
     Errors: `ValueError` for labels that do not match the traces, a part with one class or too few
     prompts, a group in two parts, tokens that are not finite, and scores that are all the same.
@@ -99,7 +101,7 @@ def fit(
     label = matched(labels, held, targets)
     asked = asked_of(method, pooling, held, inverse_penalty, class_weight, rows, label, generator)
     part_of = _parts(held, label, groups, fractions, part, asked)
-    area, probes = _fitted(asked, held, label, part_of)
+    area, probes = fitted(asked, held, label, part_of)
     chosen, places = choosing.best(area, asked.candidates)
     parameters = [probes[layer][t][penalty] for t, (layer, penalty) in enumerate(places)]
     _refuse_constant(held, asked, label, part_of, places, parameters)
@@ -110,7 +112,9 @@ def fit(
         _attributes(asked, chosen, label, tokens),
         _provenance(asked, traces, label, groups),
     )
-    return _with_numbers(made, asked.candidates, places, area, label, held, part_of)
+    made = _with_numbers(made, asked.candidates, places, area, label, held, part_of)
+    curves = _calibrations(held, made, chosen, parameters, label, part_of)
+    return made.assign(calibration=made["calibration"].copy(data=curves))
 
 
 def _parts(
@@ -134,7 +138,7 @@ def _parts(
     return made
 
 
-def _fitted(
+def fitted(
     asked: Asked, held: Source, labels: Labels, part: np.ndarray
 ) -> tuple[np.ndarray, list[list[list[Parameters]]]]:
     """Every candidate's AUROC (target, layer, pooling, penalty), and its parameters."""
@@ -234,6 +238,26 @@ def _with_numbers(
     variables |= {name: (lead, number[whole]) for name, number in counts.items()}
     coords = {**candidates.coordinates(), "prompt": held.prompts.astype(np.str_)}
     return probe.assign(variables).assign_coords(coords)
+
+
+def _calibrations(
+    held: Source,
+    probe: xr.Dataset,
+    pooling: Pooling,
+    parameters: Sequence[Parameters],
+    labels: Labels,
+    part: np.ndarray,
+) -> np.ndarray:
+    """Platt's curve of each target's pooled scores on "select"; NaN where a class is lacking."""
+    curves = np.full((len(parameters), 2), np.nan)
+    layers = np.atleast_1d(probe["layer"].values)
+    for number, (layer, one) in enumerate(zip(layers, parameters, strict=True)):
+        truth = labels.prompt[:, number]
+        rows = np.flatnonzero((part == "select") & ~np.isnan(truth))
+        if choosing.both(truth[rows]):
+            scores = choosing.pooled_scores(held, int(layer), one, pooling, rows)
+            curves[number] = platt(scores, truth[rows] == 1)
+    return curves if labels.targets is not None else curves[0]
 
 
 def _name(method: str | Function) -> str:

@@ -6,6 +6,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
+import traits
 from traits.probes.calibration import calibrate, platt, probability
 
 
@@ -96,3 +97,32 @@ def test_targets_are_calibrated_each_on_its_own_labels():
     np.testing.assert_allclose(curves.sel(target="a"), platt(score, label))
     np.testing.assert_allclose(curves.sel(target="b"), platt(other, truth))
     assert curves.sel(target="b", coefficient="slope") < 0
+
+
+def test_fit_calibrates_on_the_part_that_chose():
+    draw = np.random.default_rng(0)
+    label = np.arange(90) % 2
+    values = (draw.normal(size=(90, 4, 2, 5)) + label[:, None, None, None]).astype(np.float32)
+    rows = {"prompt": [f"a/{n}" for n in range(90)], "label": ("prompt", label), "layer": [1, 2]}
+    traces = xr.DataArray(
+        values, {**rows, "token": np.arange(4)}, ("prompt", "token", "layer", "dim")
+    )
+    probe = traits.fit(traces, "label", groups=None, pooling=["mean", "max"])
+    scores = traits.score(probe, traces)
+    select = probe["part"].values == "select"
+    np.testing.assert_allclose(
+        probe["calibration"], platt(scores.values[select].astype(float), label[select] == 1), 1e-4
+    )
+    report = probe["part"].values == "report"
+    assert not np.allclose(
+        probe["calibration"], platt(scores.values[report].astype(float), label[report] == 1), 1e-4
+    )
+    bare = traits.fit(
+        traces,
+        "label",
+        groups=None,
+        layers=1,
+        inverse_penalty=0.1,
+        fractions={"fit": 0.7, "report": 0.3},
+    )
+    assert np.isnan(bare["calibration"]).all()

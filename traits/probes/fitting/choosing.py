@@ -57,7 +57,7 @@ def areas(
     Of pooled scores, where the prompts have both labels; else of the labelled tokens, each prompt
     weighing alike.
     """
-    scores, logits = _scores(held, layer, probes, rows)
+    scores, logits = token_scores(held, layer, probes, rows)
     made = np.empty((len(probes), len(poolings), len(probes[0])))
     for target, place in itertools.product(range(len(probes)), range(len(poolings))):
         truth = labels.prompt[rows, target]
@@ -102,6 +102,14 @@ def both(truth: Float[np.ndarray, " row"]) -> bool:
     return bool((truth == 0).any() and (truth == 1).any())
 
 
+def pooled_scores(
+    held: Source, layer: int, parameters: Parameters, pooling: Pooling, rows: Int[np.ndarray, " row"]
+) -> Float[np.ndarray, " row"]:
+    """The pooled score that a probe gives each of `rows`."""
+    scores, logits = token_scores(held, layer, [[parameters]], rows)
+    return pooled(scores[0, 0], pooling, None if logits is None else logits[0, 0])
+
+
 def refuse_constant(
     held: Source,
     layer: int,
@@ -109,7 +117,7 @@ def refuse_constant(
     rows: Int[np.ndarray, " row"],
 ) -> None:
     """Errors: `ValueError` where a probe of a layer, by name, gives every token the same score."""
-    scores, _ = _scores(held, layer, [list(probes.values())], rows)
+    scores, _ = token_scores(held, layer, [list(probes.values())], rows)
     for name, own in zip(probes, scores[0], strict=True):
         if np.nanmin(own) == np.nanmax(own):
             raise InputError(
@@ -119,7 +127,7 @@ def refuse_constant(
             )
 
 
-def _scores(
+def token_scores(
     held: Source,
     layer: int,
     probes: Sequence[Sequence[Parameters]],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from tracekit.errors import InputError
 from traits.probes.fitting.rows import Source
@@ -31,6 +31,11 @@ class Labels:
         """Whether a prompt has the label 0, and whether 1: both, where its tokens have both."""
         of = self.prompt[:, None] if self.token is None else self.token
         return np.stack([(of == value).any(1) for value in (0, 1)], -1)
+
+    def columns(self, targets: Int[np.ndarray, " column"]) -> Labels:
+        """The labels of these targets by number, one a column, however often."""
+        token = None if self.token is None else self.token[..., targets]
+        return replace(self, prompt=self.prompt[:, targets], token=token, targets=None)
 
 
 def matched(
