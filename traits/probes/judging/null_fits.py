@@ -109,7 +109,7 @@ def exchanged(
     Groups of one size take each other's place exactly; a group that is larger takes up several.
 
     >>> exchanged(np.array(["a", "a", "b", "b"]), np.random.default_rng(1)).tolist()
-    [2, 3, 0, 1]
+    [3, 2, 0, 1]
     """
     _, unit = np.unique(names, return_inverse=True)
     places = np.argsort(unit, kind="stable")
