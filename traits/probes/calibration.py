@@ -96,5 +96,6 @@ def _curve(scores: xr.DataArray, labels: xr.DataArray | str) -> xr.DataArray:
 
 
 def _of_target(labels: xr.DataArray | str, target: str) -> xr.DataArray | str:
-    several = isinstance(labels, xr.DataArray) and "target" in labels.dims
-    return labels.sel(target=target, drop=True) if several else labels
+    if isinstance(labels, str) or "target" not in labels.dims:
+        return labels
+    return labels.sel(target=target, drop=True)

@@ -103,7 +103,11 @@ def both(truth: Float[np.ndarray, " row"]) -> bool:
 
 
 def pooled_scores(
-    held: Source, layer: int, parameters: Parameters, pooling: Pooling, rows: Int[np.ndarray, " row"]
+    held: Source,
+    layer: int,
+    parameters: Parameters,
+    pooling: Pooling,
+    rows: Int[np.ndarray, " row"],
 ) -> Float[np.ndarray, " row"]:
     """The pooled score that a probe gives each of `rows`."""
     scores, logits = token_scores(held, layer, [[parameters]], rows)
