@@ -72,6 +72,8 @@ def when(
 
     >>> vector = vectors.sel(trait="alignment/sycophancy", layer=12)
     >>> steered = tk.steer(model, vector, coefficient=-8.0, when=when(vector, above=3.0))
+    >>> gate = when(probe, above=0.5, pooling="ema")
+    >>> later = tk.steer(model, vector, coefficient=-8.0, layers=20, when=gate)
     """
     if isinstance(vector, xr.Dataset) and above is None and below is None:
         above = threshold_of(vector)

@@ -102,6 +102,8 @@ def capture(
 
     >>> capture(model, runs, layers=range(12, 24)).dims
     ('prompt', 'token', 'layer', 'dim')
+    >>> capture(model, runs, probes={"lies": probe}, tokens="all").pooled.dims
+    ('prompt', 'probe')
     """
     shard.require_codec(compression)
     if probes is None:

@@ -72,6 +72,9 @@ def generate(
     >>> runs = generate(model, tk.encode(model, ["Where is Paris?"]), max_new_tokens=20)
     >>> int(runs.token.max())
     19
+    >>> watched = generate(model, runs, max_new_tokens=2, monitor=probe, stop=1e9)
+    >>> watched.score_so_far.dims, bool(watched.stopped.any())
+    (('prompt', 'token'), False)
     """
     _refuse_settings(max_new_tokens, temperature, samples)
     watch = _watch(model, monitor, stop, transfer)
