@@ -118,10 +118,10 @@ def described(array: xr.DataArray) -> Iterator[tuple[str, str, str]]:
         for name, coordinate in array.coords.items()
         if coordinate.dims == ("prompt",) and name not in ("prompt", "group", "prompt_length")
     }
-    groups: Sequence[Any] = array["group"].values if "group" in array.coords else array["prompt"]
+    groups = array["group" if "group" in array.coords else "prompt"].values
     for row, (prompt, group) in enumerate(zip(array["prompt"].values, groups, strict=True)):
         said = (f"{name}: {short(column[row])}" for name, column in columns.items())
-        yield str(prompt), str(np.asarray(group)), " · ".join(said)
+        yield str(prompt), str(group), " · ".join(said)
 
 
 def short(value: Any) -> str:
