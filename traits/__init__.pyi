@@ -12,6 +12,7 @@ from traits.probes.interchange.pipelines import from_sklearn, to_sklearn
 from traits.probes.interchange.probe_files import read_probe, write_probe
 from traits.probes.interchange.score_tables import scores_table
 from traits.probes.judging.evaluating import evaluate_probe
+from traits.probes.judging.learning import learning_curve
 from traits.probes.judging.null_fits import probe_nulls
 from traits.probes.judging.transferring import transfer_matrix
 from traits.probes.scoring import score, token_scores
@@ -55,6 +56,7 @@ __all__ = [
     "has_chats",
     "held_out_auroc",
     "in_clean_deviations",
+    "learning_curve",
     "lint",
     "lint_chats",
     "load_chats",
