@@ -216,8 +216,8 @@ def _fitting(
 
 
 def _hash(vectors: xr.DataArray) -> str:
-    names = (vectors[name].values.tolist() for name in ("trait", "layer"))
-    return vectors_hash(*names, vectors.values)
+    traits, layers = vectors["trait"].values.tolist(), vectors["layer"].values.tolist()
+    return vectors_hash(traits, layers, vectors.values)
 
 
 def _trait_of(vector: xr.DataArray) -> str:

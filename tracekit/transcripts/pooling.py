@@ -109,8 +109,9 @@ counts `decay` times as much as the next: `pandas.Series.ewm(alpha=1 - decay)` |
         return f"Pooling.read({str(self)!r})"
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Pooling) and str(self) == str(other)
-        return same and self.function == other.function  # type: ignore[union-attr]
+        if not isinstance(other, Pooling):
+            return NotImplemented
+        return str(self) == str(other) and self.function == other.function
 
     def __hash__(self) -> int:
         return hash((str(self), self.function))

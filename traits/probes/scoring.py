@@ -117,9 +117,9 @@ def _at_layer(
         output_dtypes=[np.float32] * count,
         join="override",
     )
-    both = made if count == 2 else (made, None)
-    scores, logits = (one if one is None or not flat else one.isel(token=0) for one in both)
-    return where, (scores, logits)
+    both = made if count == 2 else (made,)
+    scores, *logits = [one.isel(token=0) if flat else one for one in both]
+    return where, (scores, logits[0] if logits else None)
 
 
 class _Block:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -114,7 +115,7 @@ def asked_of(
 def _poolings(
     method: str | Function, pooling: Poolable | Sequence[Poolable] | None, held: Source
 ) -> list[Pooling]:
-    given = pooling if isinstance(pooling, list | tuple) else [pooling]
+    given: Sequence[Any] = pooling if isinstance(pooling, list | tuple) else [pooling]
     default = "attention" if method == "attention" else "mean"
     made = [Pooling.read(default if one is None else one) for one in given]
     wrong = [one for one in made if (one.way == "attention") != (method == "attention")]

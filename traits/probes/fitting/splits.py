@@ -72,7 +72,7 @@ def given_parts(part: xr.DataArray, traces: xr.DataArray, groups: Names) -> Name
     used = names != ""
     _, unit = np.unique(groups[used], return_inverse=True)
     pairs = np.unique(np.stack([unit, np.unique(names[used], return_inverse=True)[1]]), axis=1)
-    doubled = np.flatnonzero(np.bincount(pairs[0]) > 1) if pairs.size else []
+    doubled = np.flatnonzero(np.bincount(pairs[0].astype(int)) > 1)
     if len(doubled):
         first = np.flatnonzero(unit == doubled[0])
         raise InputError(

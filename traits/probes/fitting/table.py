@@ -77,7 +77,7 @@ def of_array(values: Block) -> Table:
     >>> of_array(np.ones((3, 2))).moments()[1].tolist()
     [1.0, 1.0]
     """
-    return Table(*values.shape, values, lambda: iter([values]))
+    return Table(len(values), values.shape[1], values, lambda: iter([values]))
 
 
 def of_tokens(

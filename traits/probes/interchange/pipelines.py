@@ -69,7 +69,7 @@ def from_sklearn(
             f"{type(last).__name__} was given as a probe, with coefficients of shape "
             f"{weight.shape}; a probe is a fitted linear model of two classes, (1, dim)."
         )
-    width = getattr(steps[0], "n_features_in_", weight.shape[1])
+    width = int(getattr(steps[0], "n_features_in_", weight.shape[1]) or 0)
     matrix, shift = _affine(steps[:-1], width)
     raw = weight @ matrix
     offset = np.ravel(last.intercept_) + weight @ shift
