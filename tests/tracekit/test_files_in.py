@@ -12,6 +12,7 @@ import pytest
 
 import tracekit as tk
 import traits
+from experiments.benchmarks.fuzz.damage import damaged
 from tests.support.file_forms import (
     conversation_forms,
     pair_forms,
@@ -47,6 +48,15 @@ def read(form: Form, folder: Path) -> Any:
     return eval(form.read, {"tk": tk, "traits": traits, "path": form.write(folder)})
 
 
+def refusal(form: Form, path: Path) -> str:
+    """In which words a file is refused; none if it is read."""
+    try:
+        eval(form.read, {"tk": tk, "traits": traits, "path": path})
+    except (tk.InputError, FileNotFoundError) as error:
+        return str(error)
+    return ""
+
+
 def test_there_are_at_least_forty_of_them():
     assert len(FORMS) >= 60
     assert len({form.source for form in FORMS}) >= 40
@@ -78,6 +88,18 @@ def test_a_file_is_read_right_or_refused_by_name(form, tmp_path):
             assert not np.array_equal(result[layer], np.negative(form.expected[layer]))
     else:
         assert result == form.expected
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "form", [form for form in FORMS if "." in form.file], ids=lambda f: f.source
+)
+def test_damaged_bytes_are_refused_in_one_line_or_still_read(form, tmp_path):
+    rng, path = np.random.default_rng(len(form.source)), form.write(tmp_path)
+    original = path.read_bytes()
+    for _ in range(8):
+        path.write_bytes(damaged(original, rng)[1])
+        assert "\n" not in refusal(form, path)
 
 
 def test_a_form_that_comes_out_otherwise_fails(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracekit.errors import InputError
+from tracekit.storage.files import reading
 
 KINDS = ".json, .jsonl, .csv, .tsv and .parquet"
 _OTHERS = (".txt", ".md", ".yaml", ".yml", ".xlsx", ".xls", ".gz", ".zip", ".zst", ".arrow", ".pkl")
@@ -204,15 +205,11 @@ def _separated(path: Path, text: str, suffix: str, what: str) -> list[Any]:
 
 def _parquet(path: Path, what: str) -> list[Any]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import parquet
     except ImportError as error:
         raise InputError(
             f"The {what} {str(path)!r} is a parquet file, which pyarrow reads, and that is not "
             "installed. Install it: pip install pyarrow."
         ) from error
-    try:
+    with reading(path, "Write the parquet file anew."):
         return [plain(row) for row in parquet.read_table(path).to_pylist()]
-    except (ArrowException, OSError) as error:
-        raise InputError(
-            f"The {what} {str(path)!r} is no parquet file that can be read: {error}. Write it anew."
-        ) from error
