@@ -130,7 +130,7 @@ def sets_of(scores: xr.DataArray) -> list[str]:
     >>> sets_of(xr.DataArray([0.0, 1.0], {"prompt": ["cities/1", "cities/2"]}, "prompt"))
     ['cities']
     """
-    names = scores["prompt"].values if "prompt" in scores.coords else []
+    names: list[object] = scores["prompt"].values.tolist() if "prompt" in scores.coords else []
     return sorted({str(name).rpartition("/")[0] or str(name) for name in names})[:20]
 
 
@@ -147,9 +147,9 @@ def _threshold(
     flagged = (negatives > threshold).sum("prompt")
     found = {"threshold": threshold, "threshold_fpr": xr.DataArray(fpr)}
     found |= _share(flagged, count, confidence, "threshold_rate", "threshold_")
-    caught = positives is not None
-    hits = (positives > threshold).sum("prompt") if caught else xr.zeros_like(flagged)
-    of = positives.sizes["prompt"] if caught else 0
+    hits, of = xr.zeros_like(flagged), 0
+    if positives is not None:
+        hits, of = (positives > threshold).sum("prompt"), positives.sizes["prompt"]
     found |= _share(hits, of, confidence, "threshold_recall", "threshold_recall_")
     more = max(pinning_negatives(fpr, confidence) - count, 0)
     counts = {"n": count, "n_positive": of, "false_positives": flagged, "more": more}

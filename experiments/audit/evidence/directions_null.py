@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -245,8 +246,12 @@ def projections(
         whole = np.stack(batch)
         flat = whole.reshape(-1, *whole.shape[2:])
         layers = [
-            values.at(place, lambda unit, here=here: unit @ here.T, len(flat))
+            values.at(place, partial(_along, here), len(flat))
             for place, here in enumerate(np.moveaxis(flat, 1, 0))
         ]
         found = np.stack(layers, axis=1).reshape(len(values), len(layers), *whole.shape[:2])
         yield from np.moveaxis(found, 2, 0)
+
+
+def _along(directions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    return tokens @ directions.T

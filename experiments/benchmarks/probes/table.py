@@ -109,6 +109,8 @@ def interval(estimate: float, low: float, high: float, sign: str = "") -> str:
     """
     if not np.isfinite(estimate):
         return "undecidable"
+    if not np.isfinite([low, high]).all():
+        return f"{estimate:{sign}.2f} (no interval)"
     return f"{estimate:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 

@@ -266,3 +266,26 @@ def two_weights(shown: Shown, plain: Any) -> None:
     close(found.kl.values[0, 1:], (on.exp() * (on - bare)).sum(-1)[:-1])
     (mean,) = re.findall(r"bare\): (\S+) nats", shown.printed)
     assert abs(float(mean) - float(found.kl.sel(token=slice(0, None)).mean())) < 6e-4
+
+
+def gated_steering(shown: Shown, plain: Any) -> None:
+    conditional_steering(shown, plain)  # of food and of space, before and after
+
+
+def token_scores(shown: Shown, plain: Any) -> None:
+    is_drawn(shown.figure)
+    probe, scores = shown.space["probe"], shown.space["scores"]
+    with torch.no_grad():
+        found = plain(input_ids=ids(shown.space["text"]), output_hidden_states=True)
+    close(scores, found.hidden_states[11][0].numpy() @ probe.weight.values + probe.offset.item())
+
+
+def labelled_monitor(shown: Shown, plain: Any) -> None:
+    said, probe = shown.space["said"].isel(prompt=[0]), shown.space["monitor"]
+    first = said.prompt_length.item()
+    residual = adapted(plain, said, 1.0).hidden_states[13][0, first:-1].double().numpy()
+    expected = residual @ probe.weight.values.astype(float) + probe.offset.item()
+    score, so_far = (said[name].sel(token=slice(0, None)) for name in ("score", "score_so_far"))
+    close(score.values[0][: len(expected)], expected)
+    close(so_far.values[0, len(expected) - 1], np.sort(expected)[-5:].mean())
+    assert probe.threshold_rate <= 0.2

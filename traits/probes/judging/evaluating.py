@@ -64,7 +64,7 @@ def evaluate_probe(
     """
     pooled = traces.dims in (("prompt",), ("prompt", "target"))
     scores = traces if pooled else score(probe, traces, transfer=transfer)
-    how = {"kinds": kinds, "groups": groups, "texts": texts, "rates": rates}
+    how: dict[str, Any] = {"kinds": kinds, "groups": groups, "texts": texts, "rates": rates}
     how |= {"resamples": resamples, "generator": generator}
     if "target" not in scores.dims:
         return _evaluated(probe, scores, labels, nulls=nulls, **how)
