@@ -277,7 +277,8 @@ def token_scores(shown: Shown, plain: Any) -> None:
     probe, scores = shown.space["probe"], shown.space["scores"]
     with torch.no_grad():
         found = plain(input_ids=ids(shown.space["text"]), output_hidden_states=True)
-    close(scores, found.hidden_states[11][0].numpy() @ probe.weight.values + probe.offset.item())
+    expected = found.hidden_states[11][0].numpy() @ probe.weight.values + probe.offset.item()
+    close(scores, expected[-scores.size :])
 
 
 def labelled_monitor(shown: Shown, plain: Any) -> None:
