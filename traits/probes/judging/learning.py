@@ -75,7 +75,7 @@ def learning_curve(
         if sizes[at] < len(order[draw]):
             some = (part != "fit") | np.isin(names, order[draw][: sizes[at]])
             given = whole["part"].copy(data=np.where(some, part, ""))
-            how = {"groups": groups, "part": given, "generator": generator}
+            how: dict[str, Any] = {"groups": groups, "part": given, "generator": generator}
             probes[at, draw] = fit(traces, labels, **how, **settings)
     return _judged(probes, traces, label, part, names, generator, resamples).assign_coords(
         train_size=sizes
@@ -126,7 +126,7 @@ def _judged(
     for at, probe in np.ndenumerate(probes):
         own = known & (probe["part"].values == "fit")
         counts[at] = own.sum()
-        train[at] = label_auroc(scores[own, *at][None], label[own])[0]
+        train[at] = label_auroc(scores[own, *at], label[own])
     report = np.flatnonzero(known & (part == "report"))
     rows = xr.Dataset(
         {

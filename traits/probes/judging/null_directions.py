@@ -120,9 +120,8 @@ def _turned(
     alone = [[one] for one in probes]
     area = choosing.areas(held, layer, alone, candidates.poolings[:1], labels, fit)[:, 0, 0]
     sides = np.where(area < 0.5, -1.0, 1.0)
-    return [
-        [one | {"weight": one["weight"] * side}] for one, side in zip(probes, sides, strict=True)
-    ]
+    both = zip(probes, sides, strict=True)
+    return [[{**one, "weight": one["weight"] * side}] for one, side in both]
 
 
 def _areas(
