@@ -82,6 +82,7 @@ def test_lda_without_balance_has_the_classes_own_shares():
 def test_large_tables_are_fitted_in_blocks(name, tolerance, streamed, monkeypatch):
     monkeypatch.setattr(linear, "FEW", 4)
     monkeypatch.setattr("traits.probes.fitting.table.BLOCK", 32)
+    monkeypatch.setattr("traits.probes.fitting.large.BLOCK", 16)
     values = matrix(150, 40)
     label, weight = problem(values)
     table = of_array(values.copy())

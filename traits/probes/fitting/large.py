@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg
+from scipy.linalg import blas
 from scipy.special import expit
 
-from traits.probes.fitting.table import Table
+from traits.probes.fitting.table import BLOCK, Table
 from traits.vectors.methods import shrinkage
 
 Labels = Int[np.ndarray, "target row"]
@@ -108,7 +109,7 @@ def discriminant(
     """`methods.discriminant` of a large table: the covariance of each class, shrunk, in blocks."""
     covariance, means = np.zeros((table.dim, table.dim)), []
     for value, prior in ((0, 1 - share), (1, share)):
-        side = table.take(label == value)
+        side = table.take(label == value, copy=False)
         mean, scale = side.moments()
         square, fourth = gram(side, mean, scale, np.ones(side.count))
         square /= np.float32(side.count)
@@ -133,11 +134,16 @@ def gram(
 
     With it the sum over rows of the square of their squared length.
     """
-    made, fourth = np.zeros((table.dim, table.dim), np.float32), 0.0
+    made, fourth = np.zeros((table.dim, table.dim), np.float32, order="F"), 0.0
     for where, block in table.blocks():
         near = ((block - mean) / scale * weight[where, None]).astype(np.float32)
-        made += near.T @ near
+        # in place: a sum of products would hold another (dim, dim)
+        made = blas.ssyrk(1.0, near.T, 1.0, made, overwrite_c=True)
         fourth += float(np.square(np.square(near, dtype=np.float64).sum(1)).sum())
+    for first in range(0, table.dim, BLOCK):
+        own, after = slice(first, first + BLOCK), slice(first + BLOCK, None)
+        made[own, own] = np.triu(made[own, own]) + np.triu(made[own, own], 1).T
+        made[after, own] = made[own, after].T
     return made, fourth
 
 

@@ -35,18 +35,18 @@ class Table:
                 yield slice(at, at + len(some)), some
                 at += len(some)
 
-    def take(self, kept: Bool[np.ndarray, " row"]) -> Table:
-        """Some of the rows; the same table where that is all of them."""
+    def take(self, kept: Bool[np.ndarray, " row"], *, copy: bool = True) -> Table:
+        """Some of the rows, picked at each pass without `copy`; this table where it is all."""
         if kept.all():
             return self
-        if self.whole is not None:
+        if self.whole is not None and copy:
             return of_array(self.whole[kept])
 
         def read() -> Iterator[Block]:
             for where, block in self.blocks():
                 yield block[kept[where]]
 
-        return replace(self, count=int(kept.sum()), read=read)
+        return replace(self, count=int(kept.sum()), whole=None, read=read)
 
     def moments(self) -> tuple[Dims, Dims]:
         """The mean of the rows and their standard deviation (1 where there is none): two passes."""
