@@ -86,18 +86,16 @@ positives at most 0.1, each by its exact one-sided bound; and the interval of AU
     >>> moved.attrs["verdict"], round(moved["restoring"].item(), 1)
     ('threshold stale', 3.0)
     """
-    sides = [
-        scores_of(probe, side, runs, budget)
-        for side, budget in zip((model_a, model_b), token_budgets, strict=True)
-    ]
-    both = together(*sides, group)
+    a = scores_of(probe, model_a, runs, token_budgets[0])
+    b = scores_of(probe, model_b, runs, token_budgets[1])
+    both = together(a, b, group)
     label = label_of(both, labels, negatives)
     numbers = {**agreement(both, label, draws, confidence, generator)}
     numbers |= areas(both, label, draws, confidence, generator)
     numbers |= flags(probe, both, label, confidence)
     found = both.assign({**numbers, "label": label})
     verdict, reason = _verdict(found, confidence)
-    made = {"made_by": "traits.portability", "probe": provenance_of(probe), "sides": _made(sides)}
+    made = {"made_by": "traits.portability", "probe": provenance_of(probe), "sides": _made([a, b])}
     return stamp(found.assign_attrs(verdict=verdict, reason=reason), made)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     probes = fitted(model, texts, options.out)
     runs = texts.runs.isel(prompt=(texts.part == "report").values)
     scores = {
-        name: kept(options.out / f"{name}.nc", lambda n=name: scored(n, model, texts, runs, probes))
+        name: kept(options.out / f"{name}.nc", partial(scored, name, model, texts, runs, probes))
         for name in (HOME, *options.settings)
     }
     told = lines(probes, scores, options.draws)

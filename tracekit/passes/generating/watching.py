@@ -70,7 +70,8 @@ class Watch(StoppingCriteria):
             self._steps, self._passed = [], torch.zeros(len(value), dtype=torch.bool)
             # a prompt's last token says the response's first; what is before says none
             early = (batch.rows(step, value.shape[1]).labels < -1).to(value.device)
-            scores = tuple(one.masked_fill(early, torch.nan) for one in scores)
+            own, pooled = (one.masked_fill(early, torch.nan) for one in scores)
+            scores = own, pooled
         # without a cache, a step has all tokens so far
         new = slice(first, None) if step == 0 else slice(-1, None)
         self._steps.append((scores[0][:, new], scores[1][:, new]))

@@ -120,7 +120,7 @@ def _require_label(both: xr.Dataset, name: str) -> None:
 def _interval(
     rows: xr.Dataset, statistic: Any, draws: int, confidence: float, generator: Any
 ) -> xr.Dataset:
-    settings = {"group": "unit", "repetitions": draws, "level": confidence}
+    settings: dict[str, Any] = {"group": "unit", "repetitions": draws, "level": confidence}
     return cluster_bootstrap(rows, statistic, generator=generator, **settings)
 
 
@@ -157,8 +157,8 @@ def areas(
     both: xr.Dataset, label: xr.DataArray, draws: int, confidence: float, generator: Any
 ) -> dict[str, Any]:
     """The AUROC on each side, and their difference with its interval; NaN without both classes."""
-    names = ("auroc_a", "auroc_b", "auroc_difference", "auroc_difference_low")
-    names = (*names, "auroc_difference_high")
+    ends = ("auroc_difference", "auroc_difference_low", "auroc_difference_high")
+    names = ("auroc_a", "auroc_b", *ends)
     if len({0.0, 1.0} & set(label.values.tolist())) < 2:
         return dict.fromkeys(names, xr.DataArray(np.nan))
     rows = both[["score_a", "score_b"]].assign(label=label).isel(prompt=np.isfinite(label.values))
