@@ -96,7 +96,7 @@ def row(cell: Cell) -> list[str]:
         interval(*over) if np.isfinite(over).all() else "undecidable",
         interval(*(at["recall_at_0.05"][end].item() for end in ENDS)),
         f"{brier:.3f}" if np.isfinite(brier) else "–",
-        interval(*gain, sign="+"),
+        interval(gain[0], gain[1], gain[2], sign="+"),
         *(_p(result, name) for name in NULLS),
     ]
 

@@ -168,8 +168,8 @@ def _intervals(
 
 
 def _measured(rows: xr.Dataset, rates: Sequence[float]) -> np.ndarray:
-    columns = (rows[name].values for name in ("score", "label", "chance"))
-    return measured(*columns, float(rows["threshold"]), rates)
+    values, label, chance = (rows[name].values for name in ("score", "label", "chance"))
+    return measured(values, label, chance, float(rows["threshold"]), rates)
 
 
 def _area(scores: np.ndarray, rows: xr.Dataset) -> float:
