@@ -22,7 +22,7 @@ def viewed(folder: Path) -> tk.View:
     chosen = tk.open(Run(folder).analysis)["layer_selected"].rename("layer")
     layers = shown_layers(organism["layer"].values, chosen.values)
     exploits = organism["prompt"].values[organism["exploit"].values == 1]
-    captions = {}
+    captions: dict[str, str] = {}
     for name in ("clean", "organism"):
         captions |= text_of(tk.open(Run(folder).responses(name)), "text")
     return tk.view(

@@ -18,6 +18,7 @@ from experiments.audit.evidence.choice import Scores
 from experiments.audit.evidence.directions_null import (
     Directions,
     Statistic,
+    Values,
     largest,
     matched,
     p_of,
@@ -37,7 +38,7 @@ class Claim:
     """A line of the verdict: its statistic of unit means, and its own test of one set's scores."""
 
     statistic: Statistic
-    values: np.ndarray
+    values: Values
     test: Callable[[np.ndarray], float]
 
 

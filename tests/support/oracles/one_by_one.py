@@ -40,7 +40,7 @@ def changed(model: Any, layer: int, site: str, change: Change) -> Iterator[None]
         return (_of_a_head(inputs[0], int(site.removeprefix("head ")), width, change),)
 
     if site.startswith("head "):
-        attention = module(model, layer, "attention")
+        attention: Any = module(model, layer, "attention")
         projection, width = attention.o_proj, attention.head_dim
         handle = projection.register_forward_pre_hook(before)
     else:
@@ -59,8 +59,13 @@ def _of_a_head(carried: torch.Tensor, head: int, width: int, change: Change) -> 
 
 def values(model: Any, ids: Sequence[int], site: str, layer: int) -> torch.Tensor:
     """What a row of ids has at a site: (column, dim)."""
-    seen = []
-    with torch.no_grad(), changed(model, layer, site, lambda value: seen.append(value) or value):
+    seen: list[torch.Tensor] = []
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        seen.append(value)
+        return value
+
+    with torch.no_grad(), changed(model, layer, site, keep):
         model(input_ids=torch.tensor([list(ids)]))
     return seen[0][0].clone()
 

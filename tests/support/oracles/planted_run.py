@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -235,7 +236,10 @@ def _replays(
     _spans(folder, organism, {name: residual[f"{name}/organism"] for name in every})
     for name in ("clean", "control"):
         held = np.flatnonzero(runs[name]["part"].values == "held_out")
-        of = {"prompt": runs[name]["prompt"].values[held], "layer": np.arange(LAYERS)}
+        of: dict[str, Any] = {
+            "prompt": runs[name]["prompt"].values[held],
+            "layer": np.arange(LAYERS),
+        }
         of["group"] = ("prompt", runs[name]["group"].values[held])
         values = residual[f"{name}/{name}"][held].mean(axis=1)
         own = xr.DataArray(values, of, ("prompt", "layer", "dim"))
@@ -267,7 +271,7 @@ def _spans(folder: Path, runs: xr.Dataset, residual: dict[str, np.ndarray]) -> N
                 ]
                 if apart:
                     values[number, kind, place] = np.mean(apart, axis=0)
-    coords = {"weights": list(residual), "match": list(matched)}
+    coords: dict[str, Any] = {"weights": list(residual), "match": list(matched)}
     coords |= {"prompt": runs["prompt"].values[rows], "layer": np.arange(LAYERS)}
     whole = xr.DataArray(values, coords, ("weights", "match", "prompt", "layer", "dim"))
     tk.save(stamp(whole, MADE), Run(folder).span_contrasts)
