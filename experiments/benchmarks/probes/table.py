@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ import xarray as xr
 import tracekit as tk
 import traits
 from experiments.benchmarks.probes.texts import Texts
+from traits.probes.judging.null_fits import NULLS
 
-NULLS = ("shuffled labels", "covariance-matched")
 DRAWN = ("mean_diff", "logistic", "lda", "ridge")  # a network takes too long to fit again and again
 METHODS = ("mean_diff", "logistic", "lda", "ridge", "mlp", "attention")
 POOLINGS = ("mean", "max", "last", "rolling_max", "top_k", "softmax", "ema")
@@ -160,60 +158,13 @@ def _cell(
         "label",
         kinds="kind",
         texts=texts.runs["response"],
-        nulls=_nulls(texts, traces, how, draws),
+        nulls=traits.probe_nulls(probe, traces, "label", draws=draws, generator=draw)
+        if draws
+        else None,
         resamples=resamples,
         generator=draw,
     )
     return Cell(probe, result, chosen)
-
-
-def _nulls(
-    texts: Texts, traces: xr.DataArray, how: Mapping[str, Any], draws: int
-) -> xr.DataArray | None:
-    """Report AUROCs (null, draw) of fits that know nothing, through the same choices.
-
-    Of labels exchanged among the texts of a kind that fit and choose; and of directions with the
-    covariance of the rows that fit, turned by their labels.
-    """
-    if not draws:
-        return None
-    drawn = []
-    for name in NULLS:
-        areas = []
-        for number in range(draws):
-            draw = np.random.default_rng([number, 7])
-            asked, label = dict(how), traces["label"].reset_coords(drop=True).astype(float)
-            if name == NULLS[0]:
-                label = label.copy(data=_exchanged(traces, texts.part.values, draw))
-            else:
-                asked["method"] = partial(_matched, draw=draw)
-            probe = traits.fit(traces, label, part=texts.part, generator=draw, **asked)
-            areas.append(_report_area(traits.score(probe, traces), texts.part.values))
-        drawn.append(areas)
-    return xr.DataArray(drawn, {"null": list(NULLS)}, ("null", "draw"))
-
-
-def _exchanged(traces: xr.DataArray, part: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    label, kinds = traces["label"].values.astype(float), traces["kind"].values
-    for place in itertools.product(("fit", "select"), dict.fromkeys(kinds.tolist())):
-        rows = np.flatnonzero((part == place[0]) & (kinds == place[1]))
-        label[rows] = draw.permutation(label[rows])
-    return label
-
-
-def _matched(
-    values: np.ndarray, label: np.ndarray, weight: np.ndarray, *, draw: np.random.Generator
-) -> np.ndarray:
-    """A random direction in the covariance of the rows, that points to the positive ones."""
-    centred = values - values.mean(axis=0)
-    direction = draw.normal(size=len(values)) @ centred
-    along = (values[label == 1].mean(axis=0) - values[label == 0].mean(axis=0)) @ direction
-    return direction * (1.0 if along >= 0 else -1.0)
-
-
-def _report_area(scores: xr.DataArray, part: np.ndarray) -> float:
-    report = scores.isel(prompt=np.flatnonzero(part == "report"))
-    return float(traits.auroc(report, "label"))
 
 
 def _p(result: xr.Dataset, name: str) -> str:
