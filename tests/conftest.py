@@ -25,6 +25,13 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
     return [collector for collector in (yield) if type(collector) is pytest.Module]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes collect the same tests: an address in a name is another in each."""
+    wrong = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if wrong:
+        raise pytest.UsageError(f"{wrong[0]} has an address in its name; give it ids=.")
+
+
 @pytest.fixture(scope="session")
 def embedded() -> TransformersModel:
     """The embedded SmolLM2-135M-Instruct, float32."""

@@ -116,6 +116,11 @@ def test_no_two_modules_of_a_package_have_one_name(package):
     assert {name for name, count in names.items() if count > 1} == set()
 
 
+def test_no_two_test_modules_have_one_name():
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 @pytest.mark.parametrize("package", ["tracekit", "traits"])
 def test_no_public_name_hides_a_module(package):
     table = ast.parse((ROOT / package / "__init__.py").read_text())

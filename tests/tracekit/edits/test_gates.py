@@ -103,7 +103,7 @@ def test_an_edit_gated_by_each_token_equals_plain_hooks(
 @pytest.mark.parametrize(
     "pooling",
     ["mean", "max", "ema(decay=0.8, take='max')", "top_k(k=2)", "attention", median],
-    ids=str,
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 def test_an_edit_gated_by_the_response_so_far_equals_plain_hooks(
     pooling: Any,
