@@ -8,6 +8,7 @@ import xarray as xr
 
 from tracekit.errors import InputError
 from tracekit.storage.difference import norm
+from tracekit.transcripts.pooling import Poolable, Pooling
 from traits import statistics
 from traits.statistics.permutation import QUANTILES
 from traits.vectors.extraction import extract, refuse_identical, trait_name
@@ -18,6 +19,7 @@ from traits.vectors.projection import project
 from traits.vectors.selection import (
     PATH,
     Candidates,
+    Scored,
     Scores,
     Sides,
     best_candidate,
@@ -29,8 +31,10 @@ from traits.vectors.selection import (
     oriented_candidates,
 )
 from traits.vectors.summary_table import findings
+from traits.vectors.token_sides import token_sides
 
 PARTS = ("fit", "select", "report")
+MEAN = Pooling("mean")
 
 
 def evaluate(
@@ -41,6 +45,7 @@ def evaluate(
     part: xr.DataArray | None = None,
     windows: Mapping[str, slice] | None = None,
     kind: str = "scalar",
+    pooling: Poolable = "mean",
     placebos: xr.DataArray | None = None,
     report: xr.DataArray | None = None,
     samples: xr.DataArray | None = None,
@@ -54,11 +59,13 @@ def evaluate(
 
     `traces` as for `extract` (with `token` where `windows` are given, or with a dim `window` of
     its own); `part` is a split made by `split_pairs` (drawn here if None); `kind` is scalar or
-    cosine; `placebos` are vectors (trait, layer, dim), with `extraction` and `window` if they
-    have them, about nothing of interest; `report` are contrast traces of another kind (chats, say)
-    to judge on instead of the part of that name; `samples` (sample, layer, dim) give the
-    covariance-matched null another covariance. `draws` is the number of null directions (0:
-    none), `resamples` that of the bootstrap over pairs.
+    cosine; `pooling` is how a text gets its score from its tokens (as in `tk.pool`; vectors are
+    fitted on means): by any but "mean" each vector reads every token, and nulls are pooled alike;
+    `placebos` are vectors (trait, layer, dim), with `extraction` and `window` if they have them,
+    about nothing of interest; `report` are contrast traces of another kind (chats, say) to judge
+    on instead of the part of that name; `samples` (sample, layer, dim) give the covariance-matched
+    null another covariance. `draws` is the number of null directions (0: none), `resamples` that
+    of the bootstrap over pairs.
 
     Returns: `estimate`, `low`, `high` over `measure` (see `measures.measure`); the permutation
     `p` of the AUROC; `null_p`, `null_quantile`, `null_draws` over `null`, each sent through the
@@ -80,9 +87,10 @@ def evaluate(
     functions = named_methods(methods)
     fit = _part(sides, part, "fit")
     refuse_identical(*fit)
-    seen = {name: _part(_measurable(sides, kind), part, name) for name in PARTS}
+    how = Pooling.read(pooling)
+    seen = {name: _seen(traces, sides, part, name, windows, kind, how) for name in PARTS}
     if report is not None:
-        seen["report"] = _elsewhere(report, sides, kind)
+        seen["report"] = _elsewhere(report, sides, kind, how)
     vectors = fit_candidates(list(functions.values()), fit)
     scores = {name: candidate_scores(vectors, seen[name]) for name in PARTS}
     path = best_candidate(*scores["select"])
@@ -103,7 +111,9 @@ def evaluate(
         join="exact",
         combine_attrs="drop",
     ).assign_coords(trait=trait_name(sides[0]))
-    return result.assign_attrs(unit="pair", kind=kind, findings=json.dumps(findings(result)))
+    return result.assign_attrs(
+        unit="pair", kind=kind, pooling=str(how), findings=json.dumps(findings(result))
+    )
 
 
 def held_out_auroc(
@@ -138,7 +148,30 @@ def _part(sides: tuple[xr.DataArray, xr.DataArray], part: xr.DataArray, name: st
     return positive, negative
 
 
-def _elsewhere(report: xr.DataArray, sides: tuple[xr.DataArray, xr.DataArray], kind: str) -> Sides:
+def _seen(
+    traces: xr.DataArray,
+    sides: tuple[xr.DataArray, xr.DataArray],
+    part: xr.DataArray,
+    name: str,
+    windows: Mapping[str, slice] | None,
+    kind: str,
+    pooling: Pooling,
+) -> Scored:
+    means = _measurable(sides, kind)
+    if pooling == MEAN:
+        return _part(means, part, name)
+    rows = part["pair"].values[(part == name).values].tolist()
+    return token_sides(traces, rows, windows, kind, pooling)
+
+
+def _elsewhere(
+    report: xr.DataArray, sides: tuple[xr.DataArray, xr.DataArray], kind: str, pooling: Pooling
+) -> Scored:
+    if pooling != MEAN:
+        report = report.sel(layer=sides[0]["layer"].values)
+        rows = list(dict.fromkeys(report["group"].values.tolist()))
+        whole = {str(name): slice(None) for name in sides[0]["window"].values}
+        return token_sides(report, rows, whole, kind, pooling)
     names, layers = sides[0]["window"].values, sides[0]["layer"].values
     found = windowed_pairs(report.sel(layer=layers))
     if found[0].sizes["window"] == 1:

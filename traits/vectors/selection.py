@@ -1,6 +1,7 @@
 """Which method, window and layer: candidates, the best of them, and nulls chosen alike."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,10 +12,13 @@ from traits.statistics import rank_auroc
 from traits.vectors.extraction import unit
 from traits.vectors.methods import METHODS, Method, fitted
 from traits.vectors.nulls import covariance_matched, shuffled_pairs
+from traits.vectors.token_sides import TokenSide
 
 PATH = ("extraction", "window", "layer")
 Side = Float[np.ndarray, "_pair window layer dim"]
 Sides = tuple[Side, Side]
+# of means, or of tokens that are pooled once a candidate has read them
+Scored = Sides | tuple[TokenSide, TokenSide]
 Candidates = Float[np.ndarray, "method window layer dim"]
 Scores = Float[np.ndarray, "method window layer pair"]
 
@@ -33,17 +37,14 @@ def fit_candidates(methods: Sequence[Method], sides: Sides) -> Candidates:
     return np.stack([unit(fitted(method, positive, negative)).reshape(shape) for method in methods])
 
 
-def candidate_scores(vectors: Candidates, sides: Sides) -> tuple[Scores, Scores]:
+def candidate_scores(vectors: Candidates, sides: Scored) -> tuple[Scores, Scores]:
     """The projection of every pair onto every candidate, positive and negative side.
 
     >>> sides = np.ones((9, 1, 2, 3)), np.zeros((9, 1, 2, 3))
     >>> candidate_scores(np.ones((4, 1, 2, 3)), sides)[0].shape
     (4, 1, 2, 9)
     """
-    columns = np.moveaxis(vectors, 0, -1)
-    positive, negative = (
-        np.moveaxis(np.moveaxis(side, 0, -2) @ columns, -1, 0).astype(np.float64) for side in sides
-    )
+    positive, negative = (_scores(vectors, side) for side in sides)
     return positive, negative
 
 
@@ -104,7 +105,7 @@ def oriented_candidates(vectors: Candidates, fit: Sides) -> Candidates:
     return vectors * np.where(along < 0, -1.0, 1.0)
 
 
-def null_reports(vectors: Iterable[Candidates], select: Sides, report: Sides) -> xr.DataArray:
+def null_reports(vectors: Iterable[Candidates], select: Scored, report: Scored) -> xr.DataArray:
     """Report AUROCs of null candidates that went through the same selection: (draw, layer).
 
     Of each draw's candidates the best on `select` is kept. The values are the AUROCs on `report`
@@ -114,7 +115,7 @@ def null_reports(vectors: Iterable[Candidates], select: Sides, report: Sides) ->
     for candidates in vectors:
         method, window, layer = best_candidate(*candidate_scores(candidates, select))
         kept = candidates[method, window][None, None]
-        seen = report[0][:, [window]], report[1][:, [window]]
+        seen = _of_window(report[0], window), _of_window(report[1], window)
         curves.append(np.asarray(rank_auroc(*candidate_scores(kept, seen)))[0, 0])
         chosen.append(curves[-1][layer])
     made = xr.DataArray(np.stack(curves), dims=("draw", "layer"))
@@ -136,6 +137,17 @@ def named_methods(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Me
             "Give some of these, or a mapping of names to functions."
         )
     return {name: METHODS[name] for name in methods}
+
+
+def _scores(vectors: Candidates, side: Side | TokenSide) -> Scores:
+    if isinstance(side, TokenSide):
+        return side.scores(vectors)
+    along = np.moveaxis(side, 0, -2) @ np.moveaxis(vectors, 0, -1)
+    return np.moveaxis(along, -1, 0).astype(np.float64)
+
+
+def _of_window(side: Any, window: int) -> Any:
+    return side.of_window(window) if isinstance(side, TokenSide) else side[:, [window]]
 
 
 def _exchanged(methods: Sequence[Method], generator: np.random.Generator) -> list[Method]:
