@@ -54,7 +54,7 @@ def test_what_does_not_exist_or_fit_is_refused_before_a_folder_is_made(
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([], "holds no prompts"),
+        ([], "holds no rows"),
         ([{"id": 1, "text": "a"}, {"id": 1, "text": "b"}], "file/1"),
         ([{"id": 1, "text": "a"}, {"id": 2, "text": "word " * 600}], "file/2"),
     ],

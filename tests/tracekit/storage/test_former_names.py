@@ -51,5 +51,5 @@ def test_dims_that_are_methods_too_have_todays_names_and_a_users_own_keep_theirs
 
 
 def test_another_suffix_is_refused_by_name(former, tmp_path):
-    with pytest.raises(tk.InputError, match=r"vectors\.npz.*the kinds are \.safetensors, \.gguf"):
-        tk.write_vectors(former, tmp_path / "vectors.npz")
+    with pytest.raises(tk.InputError, match=r"vectors\.mat.*the kinds are \.safetensors, \.gguf"):
+        tk.write_vectors(former, tmp_path / "vectors.mat")
