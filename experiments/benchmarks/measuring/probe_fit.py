@@ -8,7 +8,8 @@ of synthetic values of bfloat16 precision is written as capture writes it; label
 random directions at one layer. Each arm is a process of its own, with its own peak of memory, in
 another order each round: `traits.fit` from the folder, and scikit-learn's pipelines (StandardScaler
 and LogisticRegression, RidgeClassifier or LinearDiscriminantAnalysis; a fit a layer, target and
-penalty) on the matrices of all layers, loaded first. The scratch folder is removed.
+penalty) on matrices that are loaded: of all layers first, or one after another where all are more
+than a third of the free memory. The scratch folder is removed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import xarray as xr
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -148,15 +150,19 @@ def scikit_learn(scratch: Path, asked: dict[str, Any]) -> dict[str, Any]:
     warnings.simplefilter("ignore")  # of LBFGS that ends before its tolerance
     traces = tk.open(scratch / "capture")
     begun = time.perf_counter()
-    loaded = np.asarray(traces.values)
+    whole = traces.nbytes < psutil.virtual_memory().available / 3
+    traces = traces.load() if whole else traces
     load = time.perf_counter() - begun
     part, truth = parts(asked).values, labels(asked).values
     select = part == "select"
     best = np.zeros((asked["targets"], asked["layers"]))
     for layer in range(asked["layers"]):
-        means = loaded[:, :, layer].mean(1)
+        begun = time.perf_counter()
+        loaded = np.asarray(traces.isel(layer=layer).values)
+        load += time.perf_counter() - begun
+        means = loaded.mean(1)
         kept = part == "fit"
-        values = means[kept] if asked["rows"] == "mean" else np.concatenate(loaded[kept, :, layer])
+        values = means[kept] if asked["rows"] == "mean" else np.concatenate(loaded[kept])
         for target in range(asked["targets"]):
             label = np.repeat(truth[kept, target], len(values) // int(kept.sum()))
             for inverse in PENALTIES if asked["method"] != "lda" else PENALTIES[:1]:
