@@ -17,7 +17,6 @@ import argparse
 import ctypes
 import gc
 import json
-import multiprocessing
 import os
 import tempfile
 import threading
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines += ["| prompts | GB above the model's, at most | GB written |", "| --- | --- | --- |"]
     for prompts in settings.prompts:
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
-            above, size = _apart(prompts, settings.depth, scratch)
+            above, size = peak.apart(_measured, prompts, settings.depth, scratch)
         lines.append(f"| {prompts} | {above / 1e9:.2f} | {size / 1e9:.2f} |")
     report(
         [*lines, "", "wanted: ≤ 1 GB, and no more at the larger number"],
@@ -77,17 +76,6 @@ def _repeated(captures: int) -> list[str]:
     lines += ["| captures | MB above the first five |", "| --- | --- |"]
     lines += [f"| {n} | {above:.1f} |" for n, above in dict(rise).items()]
     return [*lines, "", f"at most {(max(resident) - flat) / 1e6:.1f} MB; wanted: ≤ 20 MB"]
-
-
-def _apart(prompts: int, depth: int, scratch: str) -> list[int]:
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(False)
-    process = context.Process(target=_measured, args=(prompts, depth, scratch, sender))
-    process.start()
-    sender.close()
-    answer = json.loads(receiver.recv())
-    process.join()
-    return answer
 
 
 def _measured(prompts: int, depth: int, scratch: str, sender: Any) -> None:

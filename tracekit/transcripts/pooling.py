@@ -94,9 +94,7 @@ counts `decay` times as much as the next: `pandas.Series.ewm(alpha=1 - decay)` |
             return text
         if callable(text):
             return cls(text)
-        match = (
-            re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text) if isinstance(text, str) else None
-        )
+        match = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise _unknown(text)
         return cls(match[1], **_options(text, match[2] or ""))

@@ -5,7 +5,11 @@ The kernel's high-water mark, not getrusage's: that one starts with the peak of 
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,6 +37,21 @@ def peak() -> int:
         cards = range(torch.cuda.device_count())
         return sum(torch.cuda.max_memory_allocated(card) for card in cards)
     return resident("VmHWM")
+
+
+def apart(target: Callable[..., None], *arguments: Any) -> Any:
+    """What a function sends as JSON from a process of its own, whose peak is its alone.
+
+    Its last argument is the end of a pipe that it sends to.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(False)
+    process = context.Process(target=target, args=(*arguments, sender))
+    process.start()
+    sender.close()
+    answer = json.loads(receiver.recv())
+    process.join()
+    return answer
 
 
 def resident(field: str = "VmRSS") -> int:

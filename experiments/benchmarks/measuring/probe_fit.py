@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -110,21 +109,9 @@ def measured(scratch: str, asked: dict[str, Any], number: int) -> dict[str, dict
     order = arms[::-1] if number % 2 else arms
     found = {}
     for arm in order:
-        found[arm.__name__] = apart(arm, scratch, asked)
+        found[arm.__name__] = peak.apart(_send, arm, scratch, asked)
         print(f"  round {number} {arm.__name__}: {found[arm.__name__]}", flush=True)
     return found
-
-
-def apart(arm: Callable[..., dict[str, Any]], scratch: str, asked: dict[str, Any]) -> Any:
-    """An arm in a process of its own, whose peak of memory is the arm's alone."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(False)
-    process = context.Process(target=_send, args=(arm, scratch, asked, sender))
-    process.start()
-    sender.close()
-    answer = json.loads(receiver.recv())
-    process.join()
-    return answer
 
 
 def _send(arm: Callable[..., Any], scratch: str, asked: dict[str, Any], sender: Any) -> None:
