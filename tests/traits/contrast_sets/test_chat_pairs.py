@@ -12,8 +12,6 @@ from tracekit.model.embedded import datasets
 
 FOLDERS = sorted(path.parent for path in datasets("traits", "alignment").glob("*/chat.json"))
 SIDES = ("shows", "lacks")
-# words that one writer's pairs teach still tell the other's apart by more than 0.65
-TOLD = ("concealment", "helpfulness", "reward_seeking", "sycophancy")
 
 
 def pairs_of(folder):
@@ -64,14 +62,7 @@ def test_no_length_mark_or_opening_tells_the_sides_apart(folder):
         assert abs(here - there) <= max(3, min(here, there))
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        pytest.param(f, marks=[pytest.mark.xfail(strict=True)] if f.name in TOLD else [])
-        for f in FOLDERS
-    ],
-    ids=lambda folder: folder.name,
-)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_words_of_one_writer_do_not_tell_the_others_pairs(folder):
     pairs = pairs_of(folder)
     assert max(across(pairs, "a", "b"), across(pairs, "b", "a")) <= 0.65
