@@ -109,6 +109,23 @@ def plain_pieces(tokenizer: Any, pieces: Sequence[Piece]) -> tuple[list[int], li
     return ids, roles
 
 
+def end_of_turn(tokenizer: Any, raw: bool = False) -> list[int]:
+    """The id that ends an answer, in a list: the template's mark after it, or the end of text.
+
+    Empty where the tokenizer has neither.
+    """
+    special = set(tokenizer.all_special_ids)
+    if not raw:
+        talk = (("user", "a"), ("assistant", "b"))
+        ids, roles = token_pieces(tokenizer, render(tokenizer, talk, answered=True))
+        last = max(n for n, role in enumerate(roles) if role == "assistant")
+        marks = [one for one in ids[last + 1 :] if one in special]
+        if marks:
+            return marks[:1]
+    end = tokenizer.eos_token_id
+    return [] if end is None else [end]
+
+
 def template_hash(tokenizer: Any, template: str) -> str:
     """`raw`, or a short hash of the chat template in use (with the pinned date)."""
     if template == "raw":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ from tracekit.errors import InputError
 from tracekit.storage.identity import digest, tokenizer_hash, vocabulary_hash
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import chat_template
-from tracekit.transcripts.labels import columns, require_text
+from tracekit.transcripts.labels import columns
 from tracekit.transcripts.prompts import Prompt, refuse_duplicates
+from tracekit.transcripts.reading.given_responses import answered
 from tracekit.transcripts.row_ids import Row, prompt_ids, response_ids
 
 
 def encode(
     model: Any,
     prompts: Sequence[Any],
-    responses: Sequence[str] | None = None,
+    responses: Sequence[Any] | str | Path | None = None,
     template: str = "chat",
     system: str | None = None,
     *,
@@ -35,6 +37,14 @@ def encode(
     that of `responses`, or the assistant's turn that a prompt's messages end with. `token` counts
     from the first response token (−1 is the last prompt token); `token_id` is −1 in holes. Prompt
     and response are tokenised apart, so that a prompt's ids are always a strict prefix.
+
+    `responses` are a text or a list of token ids each, or a file of a serving engine
+    (`docs/generate_elsewhere.md`): lines in the OpenAI-compatible forms, matched by the prompts'
+    ids (by position, with a warning, where it has none); several answers of a prompt are rows
+    `<id>#<k>` of one `group`. Token ids are kept as they are given and checked against their text
+    and against this tokenizer's ids of the prompt; text is tokenised here, and an answer whose
+    `finish_reason` is `stop` ends with the end of turn. The provenance says how many were which.
+
     `template="raw"` adds no markup. Exactly one BOS where the tokenizer uses one. Labels become
     columns as `labels.columns` says.
 
@@ -45,8 +55,9 @@ def encode(
 
     Errors: `ValueError` for no prompts, one text in the place of a list, a repeated id, an unknown
     template, an argument that the template does not use, a text that is empty or becomes no token,
-    as many responses as there are not prompts, two responses of one prompt, what the template
-    cannot render (named), labels that no file can hold, ids that the model has no embedding for,
+    as many responses as there are not prompts, two responses of one prompt, answers of a file that
+    match no prompt or failed, ids that stand for other text, what the template cannot render
+    (named), labels that no file can hold, ids that the model has no embedding for,
     and a row longer than the model's context.
 
     >>> runs = encode(model, ["Where is Paris?"])
@@ -62,11 +73,11 @@ def encode(
             "template. Leave these out, or use template='chat'."
         )
     tokenizer = model.tokenizer
-    said = _said(rows, responses)
+    rows, said, given = answered(rows, responses)
     pairs = [prompt_ids(tokenizer, prompt, template, system, arguments) for prompt in rows]
     answers = [
-        response_ids(tokenizer, prompt, text, template, system, arguments)
-        for prompt, text in zip(rows, said, strict=True)
+        response_ids(tokenizer, prompt, one, ids, template, system, arguments)
+        for prompt, one, (ids, _) in zip(rows, said, pairs, strict=True)
     ]
     _refuse_unfit(model, rows, [[*p, *a] for (p, _), (a, _) in zip(pairs, answers, strict=True)])
     made_with = {
@@ -75,7 +86,7 @@ def encode(
         "template": chat_template.template_hash(tokenizer, template),
         "system": system,
         "prompts": digest([_recorded(p, system) for p in rows]),
-        "text": "given" if responses is not None or any(said) else None,
+        "text": given or ("given" if any(one.text for one in said) else None),
         **({"prefill": prefill} if prefill else {}),
         **({"tools": [dict(one) for one in tools]} if tools else {}),
         **({"template_arguments": arguments} if arguments else {}),
@@ -183,26 +194,6 @@ def _rows(prompts: Sequence[Any]) -> list[Prompt]:
         raise InputError("encode was given no prompts; give at least one.")
     refuse_duplicates([prompt.id for prompt in rows], "the prompts")
     return rows
-
-
-def _said(rows: Sequence[Prompt], responses: Sequence[str] | None) -> list[str]:
-    """The text of each prompt's response, empty where there is none."""
-    if responses is None:
-        return [prompt.answer or "" for prompt in rows]
-    if isinstance(responses, str) or len(responses) != len(rows):
-        count = "One text" if isinstance(responses, str) else str(len(responses))
-        raise InputError(f"{count} responses for {len(rows)} prompts: give one each, in a list.")
-    for prompt, response in zip(rows, responses, strict=True):
-        if not isinstance(response, str):
-            raise InputError(f"The response to {prompt.id!r} is {response!r}; it has to be text.")
-        require_text(response, f"The response to {prompt.id!r}")
-        if prompt.answer is not None:
-            raise InputError(
-                f"The prompt {prompt.id!r} ends with the assistant's turn "
-                f"{prompt.answer[:40]!r}, which is its response, and responses= has another. "
-                "Leave one of them out."
-            )
-    return list(responses)
 
 
 def _plain_text(tokenizer: Any, ids: list[int]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracekit.errors import InputError
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.answer_files import Response
 from tracekit.transcripts.reading.messages import CALLS
 from tracekit.transcripts.template_marks import spoken_pieces
 
 Row = tuple[list[int], list[str]]
+ENDED = ("stop", "tool_calls")  # by the model's own end of turn
 
 
 def prompt_ids(
@@ -59,13 +61,21 @@ def _for_template(prompt: Prompt, arguments: Mapping[str, Any]) -> dict[str, Any
 def response_ids(
     tokenizer: Any,
     prompt: Prompt,
-    text: str,
+    response: Response,
+    asked: list[int],
     template: str,
     system: str | None,
     arguments: Mapping[str, Any],
 ) -> Row:
-    """Ids and roles of a response: of `text`, or of the turns that the prompt ends with."""
+    """Ids and roles of a response: its own ids, those of its text or of the prompt's last turns.
+
+    `asked` are the prompt's ids, which have to be those that the engine was given, if it says so.
+    """
     name, raw = prompt.id, template == "raw"
+    if response.prompt_ids is not None:
+        _refuse_other_prompt(tokenizer, name, response.prompt_ids, asked)
+    if response.ids is not None:
+        return _kept(tokenizer, name, response, raw)
     if len(prompt.reply) > 1:
         if raw or prompt.prefill:
             raise InputError(
@@ -78,11 +88,63 @@ def response_ids(
             tokenizer, prompt.conversation(system), prompt.reply, options
         )
     else:
+        text = response.text
         pieces = [(text, "text")] if raw else spoken_pieces(text)
     ids, roles = chat_template.plain_pieces(tokenizer, pieces) if pieces else ([], [])
-    if text and not ids:
-        raise InputError(_no_tokens(f"The response to {name!r}", text))
+    if response.text and not ids:
+        raise InputError(_no_tokens(f"The response to {name!r}", response.text))
+    if response.finish in ENDED:
+        end = chat_template.end_of_turn(tokenizer, raw)
+        ids, roles = [*ids, *end], [*roles, *["template"] * len(end)]
     return ids, roles
+
+
+def spoken_roles(tokenizer: Any, ids: Sequence[int], raw: bool) -> list[str]:
+    """The roles of ids that a model said: its words, and what ends its turn."""
+    special = set(tokenizer.all_special_ids)
+    return ["template" if one in special else "text" if raw else "assistant" for one in ids]
+
+
+def _kept(tokenizer: Any, name: str, response: Response, raw: bool) -> Row:
+    """Ids as they were given, if they stand for the text that was given with them."""
+    ids = list(response.ids or ())
+    size = len(tokenizer)
+    strange = [one for one in ids if one >= size]
+    if strange:
+        raise InputError(
+            f"The response to {name!r} has the id {strange[0]}; this model's tokenizer has {size} "
+            "ids. They are another model's: give the text, or load that model."
+        )
+    forms = [tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False)]
+    text = response.text
+    # a server trims, and leaves out bytes of a character that was cut
+    if text and _trimmed(text) not in [_trimmed(form) for form in forms]:
+        raise InputError(
+            f"The response to {name!r} has ids that are {forms[0][:40]!r} to this model's "
+            f"tokenizer, and the text {text[:40]!r}. They are another model's: give the text "
+            "alone, or load that model."
+        )
+    return ids, spoken_roles(tokenizer, ids, raw)
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("\ufffd").strip()
+
+
+def _refuse_other_prompt(
+    tokenizer: Any, name: str, there: Sequence[int], here: Sequence[int]
+) -> None:
+    if list(there) == list(here):
+        return
+    pairs = zip([*there, None], [*here, None], strict=False)
+    place = next(n for n, (one, other) in enumerate(pairs) if one != other)
+    shown = [repr(tokenizer.decode(list(ids[place : place + 4]))) for ids in (there, here)]
+    raise InputError(
+        f"The prompt {name!r} was put to the engine in {len(there)} tokens and has {len(here)} "
+        f"here; from token {place} on they differ ({shown[0]} there, {shown[1]} here). Give the "
+        "same messages, template and system message; a template that prints today's date is given "
+        f"{chat_template.PINNED_DATE} here."
+    )
 
 
 def _no_tokens(what: str, text: str) -> str:

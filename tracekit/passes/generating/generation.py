@@ -30,6 +30,7 @@ from tracekit.transcripts.encode import assemble, context_length, ids_of
 from tracekit.transcripts.labels import require_names
 from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.row_ids import spoken_roles
 
 
 def generate(
@@ -197,13 +198,12 @@ def _extended(
     model: TransformersModel, rows: xr.Dataset, said: list[list[int]], made: dict[str, Any]
 ) -> xr.Dataset:
     raw = read(rows)["template"] == "raw"
-    special = set(model.tokenizer.all_special_ids)
     ids, roles = rows.token_id.values, rows.role.values
     before = rows.token.values < 0
     prompts: list[tuple[list[int], list[str]]] = []
     responses: list[tuple[list[int], list[str]]] = []
     for row, new in zip(range(len(ids)), said, strict=True):
-        kinds = ["template" if i in special else "text" if raw else "assistant" for i in new]
+        kinds = spoken_roles(model.tokenizer, new, raw)
         for where, out in ((before, prompts), (~before, responses)):
             real = where & (ids[row] >= 0)
             out.append((ids[row][real].tolist(), roles[row][real].tolist()))

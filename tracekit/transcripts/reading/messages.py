@@ -86,7 +86,9 @@ def _of_fields(
     role = message.get("role", message.get("from"))
     role = _NAMES.get(role, role) if isinstance(role, str) else role
     content = message.get("content", message.get("value"))
-    thoughts = [message[name] for name in _REASONING if message.get(name)]
+    thoughts: list[Any] = []
+    for thought in (message[name] for name in _REASONING if message.get(name)):
+        thoughts += [thought] if thought not in thoughts else []  # vLLM says it under two names
     said = list(message.get(CALLS) or [])
     said += [message["function_call"]] if message.get("function_call") else []
     _refuse_more(message, role, where, unread)
