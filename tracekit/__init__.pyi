@@ -23,6 +23,7 @@ from tracekit.passes.readouts.logits import logprobs, next_tokens
 from tracekit.passes.readouts.metrics import logit_difference
 from tracekit.passes.readouts.scores import measure
 from tracekit.storage.difference import difference, norm
+from tracekit.storage.portable import make_portable
 from tracekit.storage.provenance import read as provenance
 from tracekit.storage.provenance import stamp
 from tracekit.storage.store import open, save
@@ -70,6 +71,7 @@ __all__ = [
     "logit_difference",
     "logit_lens",
     "logprobs",
+    "make_portable",
     "measure",
     "next_tokens",
     "norm",

@@ -39,6 +39,9 @@ COMMANDS = {
     "capture": Command(
         "a model's internals on prompts, as a folder of netCDF", "experiments.command_line.capture"
     ),
+    "portable": Command(
+        "a capture for any reader of netCDF or HDF5", "experiments.command_line.portable"
+    ),
 }
 
 

@@ -98,11 +98,11 @@ class Folder:
         """
         if not (self.path / SETTINGS).is_file():
             return None
-        return self._content()["settings"]["batches"]["budget"]
+        return self.content()["settings"]["batches"]["budget"]
 
     def planned(self) -> list[str]:
         """The names of all shards, once complete, in the order of the batch plan."""
-        return [f"{n:05d}.nc" for n in range(self._content()["shards"])]
+        return [f"{n:05d}.nc" for n in range(self.content()["shards"])]
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The complete shards' sizes, times and hashes, by file name, in the plan's order."""
@@ -147,7 +147,7 @@ class Folder:
 
         Errors: `ValueError` naming a shard of another capture, and what differs.
         """
-        settings = self._content()["settings"]
+        settings = self.content()["settings"]
         differing: dict[str, list[str]] = {}
         for name, text in made.items():
             with reading(self.path / name, _AGAIN):
@@ -163,7 +163,7 @@ class Folder:
 
         Errors: `ValueError` naming prompts that are there twice, unasked for or missing.
         """
-        rows = self._content()["rows"]
+        rows = self.content()["rows"]
         kinds = {
             "twice": [name for name, count in Counter(prompts).items() if count > 1],
             "not asked for": sorted({*prompts} - {*rows}) if rows else [],
@@ -200,7 +200,11 @@ class Folder:
     def _finished(self) -> bool:
         return (self.path / SETTINGS).is_file() and not {*self.planned()} - {*self.records()}
 
-    def _content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
+        """Its settings, the hashes of its rows, and how many shards it is to have.
+
+        Errors: `ValueError` for a folder that holds no capture, or whose settings were edited.
+        """
         path = self.path / SETTINGS
         if not path.is_file():
             raise InputError(
@@ -243,7 +247,7 @@ class Folder:
             )
 
     def _refuse_other(self, settings: Mapping[str, Any], rows: Mapping[str, str]) -> None:
-        content = self._content()
+        content = self.content()
         there, wanted = content["settings"], json.loads(json.dumps(settings))
         differ = [key for key in sorted({*there, *wanted}) if there.get(key) != wanted.get(key)]
         if not differ:

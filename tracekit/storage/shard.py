@@ -23,6 +23,7 @@ from xarray.backends import NetCDF4DataStore
 from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from tracekit.errors import InputError
+from tracekit.storage.dictionary import about, described
 from tracekit.storage.files import sha256, whole
 from tracekit.storage.seal import seal
 
@@ -31,7 +32,12 @@ CODECS: dict[str, dict[str, Any]] = {
     "zlib": {"compression": "zlib", "complevel": 1, "shuffle": True},
     "blosc_zstd": {"compression": "blosc_zstd", "complevel": 1, "blosc_shuffle": 1},
 }
-DEFAULT_CODEC = "blosc_zstd"
+# of captures, which are written while a GPU waits; of what any reader should open
+DEFAULT_CODEC, PORTABLE_CODEC = "blosc_zstd", "zlib"
+SAYS = (
+    "blosc_zstd (HDF5 filter 32001): read by tracekit, Python's netCDF4 and readers with a blosc "
+    "plugin; `tracekit portable` rewrites it for any reader"
+)
 # values; a smaller chunk costs more to find than to read
 TINY_CHUNK = 1 << 14
 SAMPLE = 1 << 16
@@ -68,15 +74,16 @@ def commit(
         if values:
             values.write(part)
         seal(part, {values.variable: values.packed} if values else None)
-        hashed, state = sha256(part), part.stat()
-    return {
-        "file": path.name,
-        "size": state.st_size,
-        "mtime": state.st_mtime_ns,
-        "sha256": hashed,
-        "writer": os.getpid(),
-        "seconds": round(spent + time.perf_counter() - begun, 3),
-    }
+        about_it = record_of(part)
+    seconds = round(spent + time.perf_counter() - begun, 3)
+    return {**about_it, "file": path.name, "seconds": seconds}
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What a folder's log says of a finished file."""
+    state = path.stat()
+    sizes = {"size": state.st_size, "mtime": state.st_mtime_ns}
+    return {"file": path.name, **sizes, "sha256": sha256(path), "writer": os.getpid()}
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
@@ -104,6 +111,15 @@ def encodings(dataset: xr.Dataset, compression: str) -> dict[str, dict[str, Any]
         elif variable.dtype.kind in "iu":
             made[str(name)] = {"_FillValue": None}
     return made
+
+
+def labelled(dataset: xr.Dataset, compression: str) -> xr.Dataset:
+    """What a file says of itself: each variable's meaning, and a codec that not all can read."""
+    dataset = described(dataset)
+    dataset.attrs.pop("codec", None)
+    if compression == "blosc_zstd":
+        dataset.attrs["codec"] = SAYS
+    return dataset
 
 
 def chunk_sizes(sizes: Mapping[Any, int]) -> tuple[int, ...]:
@@ -219,11 +235,13 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
     with NETCDF4_PYTHON_LOCK:
         file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
         labels = encodings(job.frame, job.compression)
-        job.frame.dump_to_store(NetCDF4DataStore(file, lock=False), encoding=labels)
+        frame = labelled(job.frame, job.compression)
+        frame.dump_to_store(NetCDF4DataStore(file, lock=False), encoding=labels)
         variable = file.createVariable(
             job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.compression]
         )
         variable.set_auto_maskandscale(False)
+        variable.setncatts(about(job.name))
         for row in range(0 if apart else sizes["prompt"]):
             variable[row] = _block(job, row)
         content = file.close()

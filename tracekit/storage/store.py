@@ -15,6 +15,7 @@ from tracekit.errors import InputError, InputTypeError
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
+from tracekit.storage.dictionary import undescribed
 from tracekit.storage.files import plain, reading, uninterrupted, whole
 from tracekit.storage.former_names import renamed
 from tracekit.storage.seal import seal, verified
@@ -25,13 +26,15 @@ EAGER_BYTES = 1 << 28
 def save(
     array: xr.DataArray | xr.Dataset,
     path: str | os.PathLike[str],
-    compression: str = shard.DEFAULT_CODEC,
+    compression: str = shard.PORTABLE_CODEC,
 ) -> Path:
     """Write one netCDF file, whole or not at all; floats as float32, holes as NaN.
 
-    Checksums of values and labels lie behind the file's end, where no other reader looks.
-    `compression="zlib"` is for readers without HDF5 plugins; `"none"` is faster and twice the
-    size. Returns the path.
+    Any reader of netCDF-4 or HDF5 opens it: every variable says its `long_name` and `units`
+    (docs/data_dictionary.md), and checksums of values and labels lie behind the file's end, where
+    no other reader looks. `compression="none"` is faster and twice the size; `"blosc_zstd"` is as
+    small and faster to write and read, for tracekit, Python's netCDF4 and readers with a plugin,
+    which the file's attribute `codec` says. Returns the path.
 
     Errors: `TypeError` for a dtype that netCDF cannot hold, `ValueError` for an unknown
     compression or an array without provenance, `IsADirectoryError` for a folder.
@@ -45,11 +48,10 @@ def save(
     shard.require_codec(compression)
     if isinstance(array, xr.DataArray):
         name = str(array.name or "values")
-        # the array's own attributes are the file's: a dataset would keep them on the variable
-        array = array.to_dataset(name=name, promote_attrs=True)
+        array = _promoted(array, name)
     _require_provenance(array.attrs, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(storable(array), path, compression)
+    write(storable(array), path, compression)
     return path
 
 
@@ -80,7 +82,7 @@ def open(
             f"{str(path)!r} was asked for and does not exist. Give a file or a capture's folder."
         )
     _require_provenance(dataset.attrs, path)
-    dataset = renamed(dataset)
+    dataset = undescribed(renamed(dataset))
     if layers is None:
         return _single(dataset)
     _require_layers(dataset, layers, path)
@@ -89,7 +91,7 @@ def open(
 
 def _open_file(path: Path) -> xr.Dataset:
     if path.stat().st_size > EAGER_BYTES:
-        return _indexed(_lazy(path))
+        return _indexed(lazily(path))
     dataset, arrays = _opened(path)
     with uninterrupted(), dataset, reading(path):
         values = {name: _same(dataset[name], array[()]) for name, array in arrays.items()}
@@ -108,7 +110,7 @@ def _require_layers(dataset: xr.Dataset, layers: Sequence[int], path: Path) -> N
 
 def _open_folder(folder: Folder, partial: bool) -> xr.Dataset:
     """Shards as one lazy Dataset along `prompt`, a chunk a shard and layer; labels are read."""
-    shards = {path: _lazy(path) for path in folder.verify(partial)}
+    shards = {path: lazily(path) for path in folder.verify(partial)}
     made = {path.name: str(dataset.attrs.get("provenance")) for path, dataset in shards.items()}
     folder.refuse_others(made)
     with reading(folder.path, "Its shards do not fit together; capture again."):
@@ -141,7 +143,12 @@ def _opened(path: Path) -> tuple[xr.Dataset, dict[Any, Chunks]]:
         return dataset, {name: Chunks(path, str(name), sums.get(str(name))) for name in names}
 
 
-def _lazy(path: Path) -> xr.Dataset:
+def lazily(path: Path) -> xr.Dataset:
+    """A file whose values are read, and compared with their checksums, as they are needed.
+
+    >>> bool(lazily(path).chunks)
+    True
+    """
     # as long to import as xarray, and only what stays on disk needs it
     import dask.array
 
@@ -177,12 +184,27 @@ def _sizes(variable: xr.Variable) -> tuple[int, ...]:
     return tuple(chunk if dim == "layer" else size for dim, chunk, size in sizes)
 
 
-def _write(dataset: xr.Dataset, path: Path, compression: str) -> None:
+def write(dataset: xr.Dataset, path: Path, compression: str) -> None:
+    """A sealed file of what `storable` made, whole or not at all.
+
+    >>> write(storable(clean.to_dataset(promote_attrs=True)), Path("x.nc"), "none")
+    """
+    encoding = shard.encodings(dataset, compression)
+    blosc = any(one.get("compression") == "blosc_zstd" for one in encoding.values())
+    dataset = shard.labelled(dataset, "blosc_zstd" if blosc else compression)
     with whole(path, dataset.nbytes) as part:
-        encoding = shard.encodings(dataset, compression)
         with uninterrupted():
             dataset.to_netcdf(plain(part), engine="netcdf4", encoding=encoding)
         seal(part)
+
+
+def _promoted(array: xr.DataArray, name: str) -> xr.Dataset:
+    """The array's own attributes are the file's, but for what is said of its values."""
+    own = {key: array.attrs[key] for key in ("long_name", "units") if key in array.attrs}
+    dataset = array.to_dataset(name=name, promote_attrs=True)
+    dataset.attrs = {key: value for key, value in dataset.attrs.items() if key not in own}
+    dataset[name].attrs = own
+    return dataset
 
 
 def _single(dataset: xr.Dataset) -> xr.DataArray | xr.Dataset:

@@ -138,4 +138,4 @@ def _stamp(vector: xr.DataArray, traces: xr.DataArray, counts: dict[str, Any]) -
     made = {"trait": vector["trait"].item(), "method": vector["extraction"].item()}
     source = read(traces) if "provenance" in traces.attrs else None
     made |= {"made_by": "traits.extract", **counts, "source": source}
-    return stamp(vector, made)
+    return stamp(vector.rename("vector"), made)

@@ -58,7 +58,7 @@ def _projected(
     length = refuse_undirected(vectors, zero=kind != "cosine")
     scalar = _dot(traces, vectors)
     scalar = scalar.transpose(*[dim for dim in traces.dims if dim != "dim"], ...)
-    scalar = _stamp(scalar, traces, vectors, kind)
+    scalar = _stamp(scalar, traces, vectors, kind).rename("projection")
     if kind == "scalar":
         return scalar
     if kind == "cosine":
@@ -87,7 +87,8 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
     length = projections["norm"]
     if vectors is not None:
         length = length * refuse_undirected(vectors)
-    return (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
+    cosine = (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
+    return cosine.rename("cosine")
 
 
 def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -> xr.DataArray:

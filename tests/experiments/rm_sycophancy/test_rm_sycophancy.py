@@ -20,6 +20,7 @@ from experiments.audit.settings.tables import from_values
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.experiment import read_preset
 from tests.support.audit_runs import refused
+from tests.support.oracles import dictionary_page
 from tests.support.shadowed import shadowed
 
 PHASES = ("extract", "respond", "capture", "replay", "project", "analyse")
@@ -233,3 +234,14 @@ def test_prompts_without_a_detector_run_to_the_end_as_undecidable(
     assert "prefers x: no detector" in table
     assert "control − clean" not in table
     assert xr.open_dataset(out / "responses" / "clean.nc")["exploit"].values.tolist() == [-1] * 4
+
+
+def test_every_variable_of_a_run_has_its_line_in_the_data_dictionary(finished: Path) -> None:
+    files, text = sorted(finished.rglob("*.nc")), dictionary_page.PAGE.read_text("utf-8")
+    assert len(files) > 20
+    assert dictionary_page.against(files, text) == []
+    known = dictionary_page.lines(text, "An audit's run")
+    assert set(known) - dictionary_page.written(files) == set()
+    for former, now in (("| `onset` | prompt |", "| `onset` | token |"), ("`match` |", "`m` |")):
+        found = dictionary_page.against(files, text.replace(former, now))
+        assert [line.split(" ")[0] for line in found] == [former.split("`")[1]]

@@ -19,6 +19,7 @@ from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.denial import judged, questions, verdict
 from experiments.audit.discovery.discover import discover
 from tests.support.models import tiny
+from tests.support.oracles import dictionary_page
 from tests.support.shadowed import shadowed
 from tracekit.transcripts.prompts import Prompt
 
@@ -203,3 +204,10 @@ def test_a_limit_keeps_every_subject():
     assert len(some) == 120
     assert len({p.labels["subject"] for p in some}) == 60
     assert len({p.labels["form"] for p in some}) == 12
+
+
+def test_every_variable_of_a_search_has_its_line_in_the_data_dictionary(finished):
+    files, text = sorted(finished[1].rglob("*.nc")), dictionary_page.PAGE.read_text("utf-8")
+    assert dictionary_page.against(files, text) == []
+    known = dictionary_page.lines(text, "A search without labels")
+    assert set(known) - dictionary_page.written(files) == set()
