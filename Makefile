@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: audit test setup
+.PHONY: audit test docs setup
 
 audit: setup
 	$(BIN)/python -m experiments.rm_sycophancy run --preset smollm2
@@ -18,6 +18,10 @@ test: setup
 	$(BIN)/mypy
 # two processes of one thread each; the order of the files stays, and with it the slow ones first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# docs/ as a site that opens from disk; it asks the network for nothing
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 setup: $(VENV)/ready
 

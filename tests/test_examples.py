@@ -121,7 +121,7 @@ def test_stock_xarray_reads_every_label_and_value(tiny_llama, runs, folder):
 
 def test_the_first_script_of_the_readme_prints_what_plain_numpy_says(tmp_path, monkeypatch):
     readme = (EXAMPLES.parent / "README.md").read_text()
-    script = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    script, steering = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     printed: list[xr.DataArray] = []
     space = {"print": printed.append}
@@ -140,3 +140,5 @@ def test_the_first_script_of_the_readme_prints_what_plain_numpy_says(tmp_path, m
         np.testing.assert_allclose(printed[0], holes_are_0, rtol=1e-5)
     saved = xr.open_dataarray("shift.nc")
     np.testing.assert_array_equal(saved, space["shift"])
+    exec(steering, space)
+    assert "edits" in tk.provenance(tk.logprobs(space["steered"], runs))

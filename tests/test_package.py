@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tracekit.storage import identity
+
 ROOT = Path(__file__).parent.parent
 # transformers asks for it where a device_map spreads a model
 NEVER_IMPORTED = {"accelerate"}
@@ -139,3 +141,14 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     imported = _imported()
     assert imported - needed - extra == set()
     assert needed - imported == NEVER_IMPORTED
+
+
+def test_the_version_is_one_and_the_name_on_the_index_is_free_for_us():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"\nversion: {project['version']}\n" in citation
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == project["version"]
+    # another project is called tracekit there
+    assert project["name"] == identity.DISTRIBUTION != "tracekit"
+    assert {"audit", "quantised", "docs"} <= set(project["optional-dependencies"])

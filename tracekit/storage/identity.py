@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+# what is imported as `tracekit` is called otherwise on the index
+DISTRIBUTION = "tracekit-interp"
 _PACKAGES = ("tracekit", "torch", "transformers", "nnsight", "peft", "bitsandbytes", "xarray")
 
 
@@ -47,7 +49,7 @@ def versions() -> dict[str, str]:
     numbers = {}
     for name in _PACKAGES:
         try:
-            numbers[name] = importlib.metadata.version(name)
+            numbers[name] = importlib.metadata.version(DISTRIBUTION if name == "tracekit" else name)
         except importlib.metadata.PackageNotFoundError:
             continue
     numbers["commit"] = _commit()

@@ -87,7 +87,7 @@ def _rows(
     except ImportError as error:
         raise InputError(
             f"The set {str(source)!r} was asked for, but Hugging Face's datasets is not installed. "
-            "Install it: pip install 'tracekit[hub]'."
+            "Install it: pip install datasets."
         ) from error
     path, at = Path(source), {"cache_dir": str(cache)} if cache else {}
     if path.is_file():
