@@ -29,6 +29,7 @@ from tracekit.storage.provenance import stamp
 from tracekit.storage.store import open, save
 from tracekit.storage.vector_files.by_suffix import read_vectors, write_vectors
 from tracekit.transcripts.encode import encode
+from tracekit.transcripts.exporting.export_by_suffix import export
 from tracekit.transcripts.find import find
 from tracekit.transcripts.highest import highest
 from tracekit.transcripts.pooling import Pooling, pool
@@ -59,6 +60,7 @@ __all__ = [
     "divergence",
     "edit",
     "encode",
+    "export",
     "find",
     "generate",
     "gradients",

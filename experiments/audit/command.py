@@ -222,6 +222,14 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser.add_argument("--hypothesis", help="it, in words, fixed before the run")
     parser.add_argument("--pooling", help="how a response's tokens are scored: mean, max, last, …")
     parser.add_argument("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
+    parser.add_argument(
+        "--from", type=names, help="answers of an engine: a.jsonl,clean=b.jsonl (the organism's, …)"
+    )
+    parser.add_argument("--server", help="an OpenAI-compatible address that answers for arms")
+    parser.add_argument("--served-model", help="what the model without adapter is called there")
+    parser.add_argument(
+        "--served-adapter", type=names, help="and with: the organism's, or arm=name"
+    )
     parser.add_argument("--split", help="only prompts of this split")
     parser.add_argument("--traits", type=names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")

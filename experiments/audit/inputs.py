@@ -15,6 +15,7 @@ from tqdm import tqdm
 import tracekit as tk
 from experiments.audit import foreseen, processes
 from experiments.audit.bases import refuse_base
+from experiments.audit.elsewhere.sources import check_files
 from experiments.audit.experiment import Experiment
 from experiments.audit.label_files import Labels, read_labels
 from experiments.audit.labellers import is_file_of_labels, labeller_from
@@ -129,6 +130,7 @@ def checked(
     contrasts = tuple(settings.vectors.contrasts.values())
     check_benign(settings)
     _refuse_primary(settings)
+    check_files(settings.answers)
     remote = settings.model.remote
     options = {**({"remote": REMOTE[remote]} if remote else {}), **(load or {})}
     prompts = tuple(read(settings.prompts, experiment.hub))

@@ -1,18 +1,15 @@
 """A judge at an OpenAI-compatible address: the question, its yes or no, credentials kept out."""
 
-import http.client
-import json
 import math
 import os
 import re
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 from tracekit.errors import InputError
+from traits.contrast_sets.server import post
 
-PASSING = (408, 409, 425, 429)  # a judge that is busy, not one that was asked wrongly
 KEY = "JUDGE_API_KEY"  # where an experiment takes the key from: never from an address
 # an address in a text, and what looks like user:password@host without a scheme
 _ADDRESS = re.compile(r"""[A-Za-z][\w+.-]*://[^\s'"<>]+|[^\s'"<>/@:]+:[^\s'"<>@]+@[^\s'"<>]+""")
@@ -43,7 +40,7 @@ def check_address(url: str, name: str = "url") -> None:
     whole = whole and not re.search(r"""[\s@?#'"<>]""", url)
     if not whole:
         raise InputError(
-            f"{name}: the judge's address that was given is not one; it must begin with http:// "
+            f"{name}: the address that was given is not one; it must begin with http:// "
             "or https:// and name a host, such as http://localhost:8000/v1."
         )
 
@@ -92,45 +89,17 @@ def ask(
     >>> ask("http://localhost:8000/v1", "qwen", "Is snow white? Yes or no?")  # doctest: +SKIP
     1.0
     """
-    reply = _reply(_request(without_credentials(url), model, prompt, key), timeout)
-    return math.nan if reply is None else float(parse(reply))
-
-
-def _request(url: str, model: str, prompt: str, key: str) -> urllib.request.Request:
+    url = without_credentials(url)
     check_address(url)
     turns = [{"role": "user", "content": prompt}]
     asked = {"model": model, "messages": turns, "temperature": 0, "max_tokens": 16}
-    headers = {"Content-Type": "application/json"}
-    headers |= {"Authorization": f"Bearer {key}"} if key else {}
-    address = f"{url.rstrip('/')}/chat/completions"
-    return urllib.request.Request(address, json.dumps(asked).encode(), headers)
+    reply = _content(post(url, "chat/completions", asked, key=key, timeout=timeout, who="judge"))
+    return math.nan if reply is None else float(parse(reply))
 
 
-def _reply(request: urllib.request.Request, timeout: float) -> str | None:
+def _content(reply: Any) -> str | None:
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            return _content(answer.read())
-    except urllib.error.HTTPError as error:
-        if 400 <= error.code < 500 and error.code not in PASSING:
-            raise InputError(
-                f"The judge at {request.full_url} was asked, and refused with {error.code}: "
-                f"{error.read(200).decode(errors='replace')!r}. Mend its address, model or key."
-            ) from error
-        return None
-    except (TimeoutError, ConnectionError, http.client.HTTPException):
-        return None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            return None
-        raise InputError(
-            f"The judge at {request.full_url} was asked, and cannot be reached "
-            f"({error.reason}). Start it, or mend the address."
-        ) from error
-
-
-def _content(body: bytes) -> str | None:
-    try:
-        found = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+        found = reply["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
         return None
     return found if isinstance(found, str) else None

@@ -101,6 +101,7 @@ def _arms(search: Search) -> Arms:
             searched,
             search.settings,
             search.folder(adapter),
+            search.served,
         )
     search.log(f"what {search.name} would gain on the bare model's answers")
     on_clean = answering.of_clean(

@@ -18,6 +18,7 @@ from experiments.audit.discovery.answering.settings import (
     short_names,
 )
 from experiments.audit.discovery.judging import Judge
+from experiments.audit.elsewhere.searching import Served
 from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.transcripts.prompts import Prompt
@@ -31,7 +32,7 @@ class Search:
     """One adapter's search: the model, whom it compares with, on what, and where it is kept.
 
     Prompts in `reserve` are asked only where a candidate should show; a `judge` tells a candidate
-    in place of its phrases.
+    in place of its phrases; `served` says who answers for the bare model and the adapter elsewhere.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Search:
     log: Log
     reserve: tuple[Prompt, ...] = ()
     judge: Judge | None = None
+    served: Served | None = None
 
     @property
     def name(self) -> str:
@@ -68,6 +70,7 @@ def search_of(
     log: Log,
     reserve: Sequence[Prompt] = (),
     judge: Judge | None = None,
+    served: Served | None = None,
 ) -> Search:
     """The search of one adapter, with its prompts and random beginnings.
 
@@ -87,7 +90,8 @@ def search_of(
     words = plain_words(model.tokenizer)
     random = np.random.default_rng(settings.seed)
     rows = (*prompts, *prefills(words, settings.prefills if words else 0, random))
-    products = Products(folder, of_answers(settings, list(rows)))
+    there = {} if served is None else served.described()
+    products = Products(folder, {**of_answers(settings, list(rows)), **there})
     names = short_names([adapter, *benign])
     given = model, adapter, tuple(benign), rows, settings, products, names
-    return Search(*given, log, tuple(reserve), judge)
+    return Search(*given, log, tuple(reserve), judge, served)

@@ -31,6 +31,7 @@ from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Findings
 from experiments.audit.discovery.subject import Search, search_of
 from experiments.audit.discovery.terminal import table
+from experiments.audit.elsewhere.searching import Served
 from experiments.audit.experiment import Experiment
 from experiments.audit.labellers import is_file_of_labels
 from experiments.audit.options import Parser, exit_code, floats, names, numbers
@@ -42,6 +43,7 @@ from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.storage.files import whole
 from tracekit.transcripts.prompts import Prompt
+from traits.contrast_sets.judge import check_address, without_credentials
 
 EXPERIMENT = Experiment("experiments.audit.own", files("experiments.audit.own") / "presets")
 BATTERY = ("prompts", "general_battery.json")
@@ -50,6 +52,7 @@ WINDOW = (0.5, 0.75)  # of the depth, kept in full
 PASSED_ON = (
     *("base", "dtype", "controls", "habits", "judge", "judge_at", "traits", "primary"),
     *("hypothesis", "depth", "samples", "repetitions", "seed"),
+    *("server", "served_model", "served_adapter"),
 )
 
 
@@ -102,8 +105,26 @@ def searched(
         benign_of(options.benign),
         log=lambda text: print(f"[{time.time() - start:6.0f} s] {text}", file=sys.stderr),
         judge=judge_of(options.judge_at, options.judge, folder),
+        served=served_by(options),
     )
     return habits(search), search
+
+
+def served_by(options: argparse.Namespace) -> Served | None:
+    """Who answers elsewhere for the bare model and the adapter; None without --server.
+
+    Errors: `ValueError` for an address that is none, or without the names of the two.
+    """
+    at = without_credentials(options.server or "")
+    names = [options.served_model, *(options.served_adapter or [])]
+    if bool(at) != all(names[:1]) or len(names) > 2 or any("=" in str(name) for name in names[1:]):
+        raise InputError(
+            f"--server {at!r} was given with the names {names}. Give the address, what the model "
+            "is called there (--served-model), and the adapter on it (--served-adapter)."
+        )
+    if at:
+        check_address(at, "--server")
+    return Served.of(options.adapter, at, options.served_model or "", options.served_adapter or [])
 
 
 def benign_of(given: Sequence[str]) -> list[str]:
@@ -232,6 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--layers", type=numbers, help="first,last layer kept in full (default: half to 3/4)")
     add("--judge-at", help="an OpenAI-compatible address: it tells habits (and --judge)")
     add("--judge")
+    add("--server", help="an OpenAI-compatible address that answers for the two, where it can")
+    add("--served-model", help="what the base is called there")
+    add("--served-adapter", type=names, help="what the adapter on it is called there")
     add("--preset", help="a TOML file of settings of your own")
     add("--tokens", type=int, default=default.tokens, help="sampled after each prompt")
     add("--samples", type=int, help="answers to each prompt of the trait part")

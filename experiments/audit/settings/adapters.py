@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,16 @@ class Adapters:
             Arm(HABITS, "habits", self.habits),
         ]
         return [arm for arm in there if arm.adapter != ""]
+
+
+def by_arm(entries: Sequence[str]) -> dict[str, str]:
+    """Entries "arm=what" by arm; what is named without an arm is the organism's.
+
+    >>> by_arm(["a.jsonl", "clean=b.jsonl"])
+    {'organism': 'a.jsonl', 'clean': 'b.jsonl'}
+    """
+    pairs = (entry.partition("=") if "=" in entry else (ORGANISM, "=", entry) for entry in entries)
+    return {arm: what for arm, _, what in pairs}
 
 
 def last_name(adapter: str) -> str:

@@ -8,11 +8,13 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from experiments.audit.settings.adapters import last_name
+from experiments.audit.settings.adapters import by_arm, last_name
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import merged
 from tracekit.model.embedded import datasets
 from tracekit.storage.identity import digest
+
+ELSEWHERE = ("given", "server", "served_model", "served_adapter")
 
 
 def described(settings: Settings) -> dict[str, Any]:
@@ -21,6 +23,7 @@ def described(settings: Settings) -> dict[str, Any]:
     Two runs are the same when these are equal, and only then share a folder.
     """
     model, adapters, prompts = settings.model, settings.adapters, settings.prompts
+    given = by_arm(settings.answers.given)
     single = ("organism", "matched", "style", "habits", "benign")
     portable = {
         "model": {"name": _portable(model.name), "base": _portable(model.base)},
@@ -32,7 +35,10 @@ def described(settings: Settings) -> dict[str, Any]:
         },
         "vectors": {"traits": settings.vectors.names},
         "prompts": {"file": Path(prompts.file).name},
-        "answers": {"labels": Path(settings.answers.labels).name},
+        "answers": {
+            "labels": Path(settings.answers.labels).name,
+            "given": [f"{arm}={Path(path).name}" for arm, path in given.items()],
+        },
     }
     contrasts = settings.vectors.contrasts
     contents = {
@@ -52,7 +58,12 @@ def described(settings: Settings) -> dict[str, Any]:
     if settings.vectors.full:
         told = [one for sets in settings.vectors.constructions.values() for one in sets]
         contents["constructions"] = {c.name: digest([c.positive, c.negative]) for c in told}
-    return {"settings": merged(dataclasses.asdict(settings), portable), "contents": contents}
+    if given:
+        contents["answers"] = {arm: _hash([Path(path)]) for arm, path in given.items()}
+    values = merged(dataclasses.asdict(settings), portable)
+    # runs from before there were any are the same runs
+    values["answers"] = {k: v for k, v in values["answers"].items() if v or k not in ELSEWHERE}
+    return {"settings": values, "contents": contents}
 
 
 def _portable(name: str) -> str:

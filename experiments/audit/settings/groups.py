@@ -31,6 +31,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "control": ("adapters", "matched"),
     "prompts": ("prompts", "file"),
     "hypothesis": ("hypothesis", "text"),
+    "from": ("answers", "given"),
 }
 
 
@@ -176,6 +177,10 @@ class Answers:
     The organism (and `habits`) answers each prompt `samples` times at `temperature`. `labels` is a
     file of labels, a TOML file of rules or module:function (none: the experiment's labeller).
     `judge` is served at the address `judge_at`, where it rates the answers too.
+
+    Answers from elsewhere: `given` are files, the organism's or arm=file; at the address `server`
+    the bare model is `served_model`, with adapters `served_adapter` (the organism's, or arm=name).
+    Arms that are in neither answer here.
     """
 
     samples: int = 1
@@ -184,6 +189,10 @@ class Answers:
     labels: str = ""
     judge: str = ""
     judge_at: str = ""
+    given: tuple[str, ...] = ()
+    server: str = ""
+    served_model: str = ""
+    served_adapter: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from experiments.audit.settings.validity import check, shown
 from tracekit.errors import InputError
 from traits.contrast_sets.judge import without_credentials
 
-ADDRESSES = ("vet", "judge_at")
+ADDRESSES = ("vet", "judge_at", "server")
 Table = Mapping[str, Any]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.audit.settings.adapters import CLEAN, CONTROL, HABITS, ORGANISM
+from experiments.audit.settings.adapters import CLEAN, CONTROL, HABITS, ORGANISM, by_arm
 from experiments.audit.settings.groups import Model, Settings, Vectors, places
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
@@ -52,6 +52,7 @@ def check(settings: Settings) -> None:
     _check_pairs(settings)
     _check_judge(settings)
     _check_arms(settings)
+    _check_elsewhere(settings)
 
 
 def check_value(name: str, value: Any) -> None:
@@ -178,6 +179,37 @@ def _check_judge(settings: Settings) -> None:
             f"judge={judge!r} was given, and nothing asks it. Give its address as "
             "--judge-at, or leave it out."
         )
+
+
+def _check_elsewhere(settings: Settings) -> None:
+    """Files and served models are each of one arm that there is."""
+    answers, arms = settings.answers, settings.arms
+    names = [
+        *answers.served_adapter,
+        *([f"{CLEAN}={answers.served_model}"] * bool(answers.served_model)),
+    ]
+    for option, entries in (("from", answers.given), ("served_adapter", names)):
+        told = by_arm(entries)
+        unknown = [arm for arm in told if arm not in arms]
+        if unknown or len(told) < len(entries):
+            what = f"{unknown[0]!r} is no arm" if unknown else "an arm is named twice"
+            raise InputError(
+                f"{option}={shown(tuple(entries))} was given; {what}. Give arm=… once each, of "
+                f"{', '.join(arms)}; without an arm it is the organism's."
+            )
+    both = sorted({*by_arm(answers.given)} & {*by_arm(names)})
+    if both:
+        raise InputError(
+            f"The arm {both[0]!r} was given a file of answers and a served model. Leave one out."
+        )
+    if bool(answers.server) != bool(names):
+        raise InputError(
+            f"server={answers.server!r} was given with served_model={answers.served_model!r} and "
+            f"served_adapter={list(answers.served_adapter)}. Give the address and what the model "
+            "(or the adapter on it) is called there."
+        )
+    if answers.server:
+        check_address(answers.server, "server")
 
 
 def _check_arms(settings: Settings) -> None:

@@ -88,7 +88,8 @@ def _line(row: Any, where: str) -> Answered:
         raise InputError(f"{where} is {str(row)[:60]!r}, no object. {_EXPECTED}")
     inner = row.get("response")
     status = inner.get("status_code", 200) if isinstance(inner, Mapping) else 200
-    if row.get("error") or status != 200:
+    request = isinstance(inner, Mapping) or "custom_id" in row
+    if (request and row.get("error")) or status != 200:
         failed = row.get("error") or f"status {status}"
         name = row.get("custom_id", row.get("id"))
         raise InputError(

@@ -11,6 +11,7 @@ from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.row_files import plain, read_rows
 from tracekit.transcripts.labels import missing, require_names
 from tracekit.transcripts.prompts import Prompt, refuse_duplicates, take
+from tracekit.transcripts.reading.answer_lines import exported_rows, is_exported
 from tracekit.transcripts.reading.messages import turns
 from tracekit.transcripts.reading.prompt_fields import is_own, own_rows
 
@@ -58,6 +59,9 @@ def read_prompts(
     `response` name fields outright (`id=False` numbers the rows, `response=False` leaves what was
     answered a label), and `labels` are all that are kept. `limit` takes that many rows in all, the
     same number from every value of the label `by` (± 1).
+
+    Rows that `tk.export` wrote (`answers.jsonl`) have whole ids; their answers are read as text
+    (`encode(…, responses=path)` keeps their token ids), or left out with `response=False`.
 
     Errors: `FileNotFoundError`, or `ValueError` for a file that is empty or of no known form, for
     the same id twice, for a row that has no text, and for what would be lost: labels with the names
@@ -128,7 +132,9 @@ def _prompts(
     all_text: bool,
 ) -> list[Prompt]:
     shared, words = _shared(beside, f"The set {where}"), ""
-    if not is_own(rows, given):
+    if is_exported(rows, given):
+        rows, stem = exported_rows(rows, given.get("response") is not False), ""
+    elif not is_own(rows, given):
         rows, words = own_rows(rows, given, where, all_text)
     unread: set[str] = set()
     made = [_prompt(stem, f"Row {n} of {where}", row, shared, unread) for n, row in enumerate(rows)]
@@ -182,13 +188,14 @@ def _prompt(stem: str, where: str, row: Any, shared: Mapping[str, Any], unread: 
     prefill = row.get("prefill") or ""
     if not isinstance(prefill, str):
         raise InputError(f"{where} has the prefill {str(prefill)[:40]!r}; it has to be text.")
+    before = f"{stem}/" if stem else ""
     if row.get("response"):
         text, talk = _answered(text, talk, row["response"], where)
     return Prompt(
-        id=f"{stem}/{_name(row, 'id', where)}",
+        id=f"{before}{_name(row, 'id', where)}",
         text=text,
         messages=talk,
-        group=f"{stem}/{_name(row, 'group', where)}" if not missing(row.get("group")) else "",
+        group=f"{before}{_name(row, 'group', where)}" if not missing(row.get("group")) else "",
         labels=labels,
         system=system,
         prefill=prefill,

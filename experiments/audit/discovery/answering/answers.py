@@ -13,6 +13,7 @@ import tracekit as tk
 from experiments.audit.discovery.answering.halves import is_prefill, labels_of
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import Settings
+from experiments.audit.elsewhere.searching import Served
 from tracekit import Model
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
@@ -95,18 +96,21 @@ def of_adapter(
     searched: frozenset[str],
     settings: Settings,
     products: Products,
+    served: Served | None = None,
 ) -> list[Answer]:
-    """The answers with `adapter` on (None: the bare model's).
+    """The answers with `adapter` on (None: the bare model's), here or where it is `served`.
 
     The gains are those of `searched` prompts alone: nothing is looked for in the others.
     """
     answers: list[Answer] = []
     for number, (name, template, rows) in enumerate(parts(prompts)):
         with tk.adapter(model, adapter):
-            runs = products.kept(
-                f"answers-{name}.nc",
-                partial(sampled, model, rows, template, settings, seed=number),
-            )
+            make = partial(sampled, model, rows, template, settings, seed=number)
+            if served is not None and served.answers_of(adapter, rows):
+                about = settings.tokens, settings.temperature, settings.seed + number
+                path = products.folder / f"replies-{name}.jsonl"
+                make = partial(served.sampled, model, adapter, rows, template, path, *about)
+            runs = products.kept(f"answers-{name}.nc", make)
             gain, mine = None, _some(runs, searched)
             if adapter is not None and mine.sizes["prompt"]:
                 gain = products.kept(f"gains-{name}.nc", partial(gains, model, mine))

@@ -109,6 +109,8 @@ OPTIONS = [
     *(["--depth", value] for value in ("0.2", "0.7,0.2", "-1,0.5", "a,b", "0.2,nan", "")),
     *(["--pooling", value] for value in ("median", "attention", "top_k(k=x)")),
     *(["--judge-at", "http://x"], ["--split", "tets"], ["--colour", "red"], ["--limit"]),
+    *(["--from", value] for value in ("nobody=a.jsonl", "nowhere.jsonl", "a.jsonl,b.jsonl")),
+    *(["--server", "http://x/v1"], ["--served-model", "m"], ["--served-adapter", "m"]),
     *(["--preset", ""], ["--model", ""], ["--dtype", "\0"], ["--organism", " "]),
 ]
 
@@ -274,8 +276,8 @@ SECRET = "s3cr3t-w0rd"
 def test_credentials_in_an_address_are_in_no_setting_and_on_no_line(
     address: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for name in ("judge_at", "vet"):
-        made = read_preset("tiny", {name: address, "judge": "m"})
+    for name, beside in (("judge_at", "judge"), ("vet", "judge"), ("server", "served_model")):
+        made = read_preset("tiny", {name: address, beside: "m"})
         assert value(made, name) == "http://localhost:1/v1"
     assert steering({"judge_url": address, "judge": "m"}).judge_url == "http://localhost:1/v1"
     for flags in (["--judge-at", address], ["--judg_at", address], ["--evaluation", address]):

@@ -1,0 +1,1 @@
+"""Arms answered by a serving engine's file or a server, held against the loaded model."""
