@@ -25,7 +25,14 @@ PRINTED: dict[str, list[Any]] = {
     "concepts": ["residual", [12], None],
     "start": [("prompt", "token", "layer", "dim"), ("layer",), True, "surprise.html"],
     "trace_base_and_lora": [("layer",), ("prompt", "token"), ("prompt", "token", "dim")],
-    "results_elsewhere": [4, (2,), ".", True, ("prompt", "token", "layer", "dim")],
+    "results_elsewhere": [
+        4,
+        (2,),
+        ["No.", "Yes, it is."],
+        ".",
+        True,
+        ("prompt", "token", "layer", "dim"),
+    ],
     "steering": [1, 3],
     "agents": [],
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,17 @@ def test_a_stop_string_is_no_end_of_turn(tiny_llama, words, tmp_path):
     path = written(tmp_path, [{"custom_id": "a", **said}])
     runs = tk.encode(tiny_llama, PROMPTS[:1], responses=path)
     assert responses(runs) == plain(words, "In Italy.")
+
+
+@pytest.mark.filterwarnings("ignore:.*is read with")
+def test_every_snippet_of_the_page_runs(tmp_path, monkeypatch, embedded):
+    page = Path(__file__).parents[3] / "docs" / "generate_elsewhere.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tk, "load", lambda name: {"smollm2-135m-instruct": embedded}[name])
+    printed: list[Any] = []
+    names: dict[str, Any] = {"print": lambda *given: printed.extend(given)}
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        exec(snippet, names)
+    assert printed == [2, ("prompt", "token", "layer", "dim"), True, True]
+    requests = tk.read_prompts("requests.jsonl")
+    assert [prompt.id for prompt in requests] == ["requests/cities/rome", "requests/cities/oslo"]
