@@ -156,7 +156,7 @@ def test_every_variable_says_what_it_is_and_an_array_in_memory_does_not(
 
 @pytest.fixture(scope="module")
 def capture(tiny_llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A capture of several shards, some of their chunks full of noise."""
+    """A capture of several shards."""
     path = tmp_path_factory.mktemp("portable") / "capture"
     asked = [tk.Prompt(f"x/{n}", text="Item", labels={"mine": n}) for n in range(6)]
     runs = tk.encode(tiny_llama, asked, responses=["one two " * (n + 1) for n in range(6)])
@@ -239,12 +239,16 @@ def test_what_cannot_be_rewritten_is_refused(capture: Path, tmp_path: Path) -> N
         tk.make_portable(capture, tmp_path / "other")
 
 
-def test_a_file_with_the_fast_codec_is_rewritten(capture: Path, tmp_path: Path) -> None:
-    array = tk.open(capture).load()
-    array = xr.concat([array.isel(dim=[0])] * 300, "dim").transpose(*array.dims)
-    array = array.assign_coords(dim=np.arange(300))
-    fast = tk.save(array.assign_attrs(array.attrs), tmp_path / "fast.nc", "blosc_zstd")
+def test_a_file_with_the_fast_codec_is_rewritten(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((2, 60, 2, 300)).astype(np.float32)
+    dims = ("prompt", "token", "layer", "dim")
+    array = xr.DataArray(shard.round_to_bfloat16(values), dims=dims, name="residual")
+    fast = tk.save(stamp(array, {"weights": "w"}), tmp_path / "fast.nc", "blosc_zstd")
+    with pytest.raises(AssertionError, match="OSError"):
+        alone(CODE, fast, "h5netcdf", tmp_path / "never.nc")
     slow = tk.make_portable(fast, tmp_path / "slow.nc")
-    with h5py.File(slow, "r", locking=False) as file:
-        assert 32001 not in filters(file)
+    alone(CODE, slow, "h5netcdf", tmp_path / "again.nc")
+    for path, there in ((fast, True), (slow, False)):
+        with h5py.File(path, "r", locking=False) as file:
+            assert (32001 in filters(file)) == ("codec" in file.attrs) == there
     xr.testing.assert_identical(tk.open(slow), tk.open(fast))
