@@ -28,6 +28,7 @@ from traits.vectors.pairing import pairs, select_part, split_pairs
 from traits.vectors.portability import agreement, transfer
 from traits.vectors.projection import as_cosine, in_clean_deviations, project
 from traits.vectors.self_report import gradient
+from traits.vectors.sharing import pull_vectors, push_vectors, vectors_folder
 from traits.vectors.specificity import orthogonal, specificity
 from traits.vectors.summary_table import passed, summary
 
@@ -69,6 +70,8 @@ __all__ = [
     "probability",
     "probe_nulls",
     "project",
+    "pull_vectors",
+    "push_vectors",
     "random_directions",
     "read_pairs",
     "read_probe",
@@ -84,6 +87,7 @@ __all__ = [
     "token_scores",
     "transfer",
     "transfer_matrix",
+    "vectors_folder",
     "window_traces",
     "write_probe",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from experiments.audit.elsewhere import keeping
 from experiments.audit.elsewhere.searching import Served
 from experiments.audit.elsewhere.serving import Server
 from experiments.audit.inputs import prepare
+from experiments.audit.own.adapter_audit import served_by
 from experiments.audit.phases import response
 from experiments.audit.run import Run
 from experiments.rm_sycophancy.experiment import EXPERIMENT
@@ -237,6 +239,22 @@ def test_arms_of_files_are_those_that_were_said(tiny, here, tmp_path):
 def test_settings_that_mean_nothing_together_are_refused(changes, words, tiny):
     with pytest.raises(tk.InputError, match=words):
         tiny.settings(**changes)
+
+
+def test_the_names_of_an_own_audits_server_belong_together():
+    given = {"adapter": "a", "server": None, "served_model": None, "served_adapter": None}
+    assert served_by(argparse.Namespace(**given)) is None
+    at = {"server": "http://me:word@localhost:1/v1", "served_model": "m", "served_adapter": ["l"]}
+    served = served_by(argparse.Namespace(**{**given, **at}))
+    assert served.described() == {"server": ["http://localhost:1/v1", "m", "l"]}
+    assert served.arms == {None: "clean", "a": "organism"}
+    for lone in (
+        {"server": at["server"]},
+        {"served_model": "m"},
+        {**at, "served_adapter": ["b=l"]},
+    ):
+        with pytest.raises(tk.InputError, match="what the model is called there"):
+            served_by(argparse.Namespace(**{**given, **lone}))
 
 
 def test_a_file_that_is_not_there_is_said_before_a_model_is_loaded(tiny):
