@@ -127,7 +127,7 @@ def _card(vectors: xr.DataArray, repo: str, about: str) -> str:
     base = (
         made.get("source", made).get("model") if isinstance(made.get("source", made), dict) else 0
     )
-    traits = vectors["trait"].values if "trait" in vectors.coords else []
+    traits: Any = vectors["trait"].values if "trait" in vectors.coords else []
     names = [str(name) for name in getattr(traits, "ravel", lambda: traits)()]
     layers = vectors["layer"].values.ravel().tolist()
     shown = [f"`{name}`" for name in names[:12]]

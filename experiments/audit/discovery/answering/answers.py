@@ -106,7 +106,7 @@ def of_adapter(
     for number, (name, template, rows) in enumerate(parts(prompts)):
         with tk.adapter(model, adapter):
             make = partial(sampled, model, rows, template, settings, seed=number)
-            if served is not None and served.answers_of(adapter, rows):
+            if served is not None and adapter in served.arms:
                 about = settings.tokens, settings.temperature, settings.seed + number
                 path = products.folder / f"replies-{name}.jsonl"
                 make = partial(served.sampled, model, adapter, rows, template, path, *about)

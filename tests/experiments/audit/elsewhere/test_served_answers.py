@@ -156,7 +156,8 @@ def test_samples_are_drawn_with_seeds_of_their_own(at, tiny, tmp_path, monkeypat
 @QUIET
 def test_a_search_takes_its_first_answers_from_the_server(at, tiny, tmp_path):
     prompts = [tk.Prompt(f"p/{n}", text=f"Ask {n}?") for n in range(2)]
-    prompts += [tk.Prompt("prefill/0", text="The sea")]
+    begun = [("user", "Hi"), ("assistant", "Well")]
+    prompts += [tk.Prompt("prefill/0", text="The sea"), tk.Prompt("p/9", messages=begun)]
     settings = Settings(tokens=4)
     served = Served.of(tiny.adapter, at, tiny.base, [tiny.merged])
     for number, adapter in enumerate((None, tiny.adapter)):
@@ -169,10 +170,12 @@ def test_a_search_takes_its_first_answers_from_the_server(at, tiny, tmp_path):
         )
         assert [one.text for one in there] == [one.text for one in here]
         assert [one.ended for one in there] == [one.ended for one in here]
-        assert (tmp_path / f"there{number}" / "replies-raw-000.jsonl").is_file()
+        for part, count in (("chat", 3), ("raw", 1)):
+            kept = tmp_path / f"there{number}" / f"replies-{part}-000.jsonl"
+            assert len(kept.read_text().splitlines()) == count
+            runs = tk.open(kept.with_name(f"answers-{part}-000.nc"))
+            assert runs.begun.values.tolist() == [0, 0, 1][-count:] if part == "chat" else [0]
     assert Served.of("a", "", "", []) is None
-    begun = tk.Prompt("p/9", messages=[("user", "Hi"), ("assistant", "Well")])
-    assert not served.answers_of(None, [begun])
 
 
 @QUIET
