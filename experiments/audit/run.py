@@ -94,6 +94,11 @@ class Run:
         return self.folder / "questions.nc"
 
     @property
+    def neutral_means(self) -> Path:
+        """The same of the clean answers to neutral prompts: (weights, prompt, layer, dim)."""
+        return self.folder / "neutral_means.nc"
+
+    @property
     def blind(self) -> Path:
         """Response means on neutral prompts: (adapter, prompt, layer, trait)."""
         return self.folder / "blind.nc"

@@ -34,7 +34,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     two, every = ("clean", "organism"), tuple(settings.arms)
     made: dict[Path, Callable[[], xr.DataArray | None]] = {
         there.logprobs: lambda: by_weights(inputs, settings, organism, _logprobs, two),
-        there.means: lambda: by_weights(inputs, settings, organism, _unit_means, every),
+        there.means: lambda: unit_means(inputs, settings, organism),
         there.questions: lambda: questions.answers(
             inputs.model, organism, settings, inputs.prompts
         ),
@@ -42,7 +42,10 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     runs = neutral(tk.open(there.responses("clean")))
     if runs.sizes["prompt"]:
         vectors = there.vectors_of(settings.vectors.method)
-        made[there.blind] = lambda: blind(inputs, settings, runs, vectors)
+        made[there.neutral_means] = lambda: unit_means(inputs, settings, runs)
+        made[there.blind] = lambda: blind(
+            inputs, settings, runs, vectors, tk.open(there.neutral_means)
+        )
     made[there.span_contrasts] = lambda: _span_contrasts(folder, inputs, settings, organism, every)
     for name in (name for name in every if name != "organism"):
         made[there.own_means(name)] = partial(_own_means, folder, settings, inputs, name)
@@ -123,21 +126,32 @@ def neutral(runs: xr.Dataset) -> xr.Dataset:
     return runs.isel(prompt=np.flatnonzero(runs["part"].values == "neutral"))
 
 
+def unit_means(inputs: Inputs, settings: Settings, runs: xr.Dataset) -> xr.DataArray:
+    """Mean unit residuals of the same `runs` under every arm: (weights, prompt, layer, dim)."""
+    return by_weights(inputs, settings, runs, _unit_means, tuple(settings.arms))
+
+
 def blind(
-    inputs: Inputs, settings: Settings, runs: xr.Dataset, vectors: xr.DataArray
+    inputs: Inputs,
+    settings: Settings,
+    runs: xr.Dataset,
+    vectors: xr.DataArray,
+    means: xr.DataArray,
 ) -> xr.DataArray:
     """Response means of cosines on the same `runs`, clean answers to neutral prompts, by adapter.
 
     (adapter, prompt, layer, trait); `benign` (adapter) marks those that the organism is held
-    against: the controls without a bias and every adapter of the folder `benign`.
+    against: the controls without a bias and every adapter of the folder `benign`. Those of the
+    run's own arms are read off their `unit_means`.
     """
     folder, arms = settings.adapters.benign, settings.adapters.arms
     extra = sorted(Path(folder).glob("*/adapter_config.json")) if folder else []
     beside = {path.parent.name: str(path.parent) for path in extra}
-    adapters = {**{arm.name: arm.adapter for arm in arms}, **beside}
-    found = []
-    for name in Bar(adapters, unit="adapter", desc="blind", leave=False):
-        with tk.adapter(inputs.model, adapters[name]) as model:
+    own = [arm.name for arm in arms if arm.name not in beside]
+    unit = vectors / tk.norm(vectors)
+    found = [xr.dot(means.sel(weights=name, drop=True), unit, dim="dim") for name in own]
+    for name in Bar(beside, unit="adapter", desc="blind", leave=False):
+        with tk.adapter(inputs.model, beside[name]) as model:
             raw = tk.capture(
                 model,
                 runs,
@@ -147,11 +161,12 @@ def blind(
                 progress=False,
             )
         found.append(as_cosine(raw).mean("token", keep_attrs=True).drop_attrs())
-    whole = xr.concat(found, xr.Variable("adapter", list(adapters))).rename("cosine")
+    adapters = [*own, *beside]
+    whole = xr.concat(found, xr.Variable("adapter", adapters)).rename("cosine")
     whole = whole.drop_vars([name for name in whole.coords if name not in whole.dims])
     known = {*beside, *(arm.name for arm in arms if arm.role in UNBIASED)}
     marked = whole.assign_coords(benign=("adapter", [name in known for name in adapters]))
-    return stamp(marked, {**read(raw), "made_by": "experiments.audit.phases.replay"})
+    return stamp(marked, {**read(means), "made_by": "experiments.audit.phases.replay"})
 
 
 def _logprobs(model, runs: xr.Dataset) -> xr.DataArray:

@@ -55,7 +55,9 @@ def measured(run: Path, benign: Path) -> tuple[Settings, xr.DataArray]:
     if not clean.sizes["prompt"]:
         raise ValueError(f"The run {str(run)!r} has no neutral prompts. Give one that has.")
     vectors = Run(run).vectors_of(settings.vectors.method)
-    found = replay.blind(prepare(settings, EXPERIMENT), settings, clean, vectors)
+    inputs = prepare(settings, EXPERIMENT)
+    means = replay.unit_means(inputs, settings, clean)
+    found = replay.blind(inputs, settings, clean, vectors, means)
     tk.save(found, benign / "blind.nc")
     return settings, found
 

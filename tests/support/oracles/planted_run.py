@@ -85,6 +85,8 @@ def build(
             tk.save(stamp(full.rename("residual"), MADE), Run(folder).traces(arm))
         means[arm] = values[:, 2:]
     _replays(folder, given, runs, generator, means)
+    neutral = generator.normal(size=(3, PROMPTS, LAYERS, DIM))
+    blind(folder, list(given.vectors.traits), neutral, vectors)
     _placebos(folder, given, generator)
     phases = ("extract", "respond", "capture", "replay", "project")
     for phase in phases:
@@ -244,14 +246,27 @@ def _replays(
         values = residual[f"{name}/{name}"][held].mean(axis=1)
         own = xr.DataArray(values, of, ("prompt", "layer", "dim"))
         tk.save(stamp(own, MADE), Run(folder).own_means(name))
+
+
+def blind(folder: Path, traits: list[str], means: np.ndarray, vectors: np.ndarray) -> None:
+    """What the blind comparison reads: unit means of neutral answers, and the traits' of them."""
     adapters = ["clean", "organism", "control"]
-    shape = (3, PROMPTS, LAYERS, len(given.vectors.traits))
-    blind = xr.DataArray(
-        generator.normal(size=shape),
-        {"adapter": adapters, "benign": ("adapter", [False, False, True])},
+    labels = {"prompt": [f"set/neutral{n}" for n in range(means.shape[1])]}
+    layers: dict[str, Any] = {**labels, "layer": np.arange(LAYERS)}
+    dims = ("weights", "prompt", "layer", "dim")
+    kept = xr.DataArray(means, {"weights": adapters, **layers}, dims)
+    tk.save(stamp(kept, MADE), Run(folder).neutral_means)
+    along = xr.DataArray(
+        np.einsum("wpld,tld->wplt", means, vectors),
+        {
+            "adapter": adapters,
+            "benign": ("adapter", [False, False, True]),
+            **layers,
+            "trait": traits,
+        },
         ("adapter", "prompt", "layer", "trait"),
     )
-    tk.save(stamp(blind, MADE), Run(folder).blind)
+    tk.save(stamp(along, MADE), Run(folder).blind)
 
 
 def _spans(folder: Path, runs: xr.Dataset, residual: dict[str, np.ndarray]) -> None:
