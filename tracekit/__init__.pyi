@@ -22,6 +22,7 @@ from tracekit.passes.readouts.lens import logit_lens, unembed
 from tracekit.passes.readouts.logits import logprobs, next_tokens
 from tracekit.passes.readouts.metrics import logit_difference
 from tracekit.passes.readouts.scores import measure
+from tracekit.passes.together import Request, capture_many
 from tracekit.storage.difference import difference, norm
 from tracekit.storage.portable import make_portable
 from tracekit.storage.provenance import read as provenance
@@ -45,6 +46,7 @@ __all__ = [
     "Model",
     "Pooling",
     "Prompt",
+    "Request",
     "View",
     "ablate",
     "activation_patching",
@@ -53,6 +55,7 @@ __all__ = [
     "calibrate",
     "capture",
     "capture_during",
+    "capture_many",
     "check",
     "clamp",
     "compare",

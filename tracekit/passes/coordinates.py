@@ -21,7 +21,7 @@ from tracekit.transcripts.tensors import require_transcripts
 
 def axis(work: Work) -> np.ndarray:
     """The token columns that any row keeps: one axis for all shards."""
-    columns = np.flatnonzero(work.kept.any(0))
+    columns = np.flatnonzero(work.kept.any(tuple(range(work.kept.ndim - 1))))
     return np.arange(columns[0], columns[-1] + 1)
 
 
@@ -40,20 +40,22 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
     """The labels of these rows, without values; what is not kept is a hole."""
     columns = axis(work)
     chosen = work.transcripts.isel(prompt=list(rows), token=columns)
-    kept = work.kept[np.asarray(rows)][:, columns]
     # a reduced row has no tokens, and so none of the labels along them
     dims = {"prompt", "token"} if work.asked.reduce is None else {"prompt"}
     coords: dict[str, Any] = {str(n): c for n, c in chosen.coords.items() if set(c.dims) <= dims}
     if work.asked.reduce is None:
+        kept = work.kept[np.asarray(rows)][:, columns]
         for name, hole in (("token_id", -1), ("role", "pad"), ("token_text", "")):
             values = chosen[name].transpose("prompt", "token").values
             coords[name] = (("prompt", "token"), np.where(kept, values, hole))
     if work.asked.probes:
         coords["probe"] = np.array([probe.name for probe in work.asked.probes])
-    else:
+    elif not work.asked.is_logprob:
         coords["layer"] = np.asarray(work.asked.layers, np.int32)
     if work.asked.vectors is not None:
         coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
+    if work.asked.parts:
+        coords["part"] = np.asarray(work.asked.parts)
     if work.asked.is_pattern:
         coords["key"] = work.transcripts["token"].values[patterns.key_columns(work.kept)]
     # labels read from a file carry its encoding, and strings as objects
@@ -75,9 +77,10 @@ def with_axes(
 
     Errors: `ValueError` for other axes than the site's: those of a function that reduces.
     """
-    if len(sizes) != len(asked.axes):
+    if len(sizes) != len(asked.axes) + bool(asked.parts):
         raise InputError(
-            f"reduce={asked.reduce_name} gave {len(sizes)} axes for a row; the site has "
+            f"reduce={asked.reduce_name} gave {len(sizes) - bool(asked.parts)} axes for a row; "
+            f"the site has "
             f"{asked.axes}. Make one value of all tokens, and leave the other axes there."
         )
     named = dict(zip(asked.dims[len(asked.dims) - len(sizes) :], sizes, strict=True))

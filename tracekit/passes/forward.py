@@ -17,12 +17,14 @@ from tracekit.edits.edit import edited_depth
 from tracekit.edits.positions import rows_of
 from tracekit.edits.probe_form import scored
 from tracekit.errors import InputError
+from tracekit.model import head
 from tracekit.model.eager import eager
 from tracekit.model.load import device_of
 from tracekit.model.record import origin, remote_options
 from tracekit.model.sites import first
 from tracekit.model.sites import read as read_site
 from tracekit.passes import batching, patterns
+from tracekit.passes.readings import readings
 from tracekit.passes.reduction import keep
 from tracekit.passes.request import Asked
 from tracekit.progress import Bar
@@ -57,61 +59,104 @@ class Values:
     checks: list[torch.Tensor]
 
 
-def batches(work: Work, plan: Sequence[Sequence[int]]) -> Iterator[Values]:
-    """Each batch of the plan; its copy to the CPU overlaps the next batch's forward.
+Saved = list[tuple[torch.Tensor, torch.Tensor]]
+# of each work, the values of a batch (or a piece of one), and what says that they have arrived
+Parts = list[tuple[Values, list[Any]]]
+
+
+def batches(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> Iterator[list[Values]]:
+    """Each batch of the plan, forwarded once, as what each of the `works` on it asked for.
+
+    The works are of the same model and transcripts. A batch's copy to the CPU overlaps the next
+    one's forward.
 
     Errors: `ValueError` for a value that is not finite, unless `nonfinite="mark"`.
     """
-    sizes = tensors.lengths(work.transcripts)
+    one = works[0]
+    sizes = tensors.lengths(one.transcripts)
     total = int(sizes[[row for rows in plan for row in rows]].sum())
-    bar = Bar(total=total, unit="token", desc="capture", disable=not work.progress, leave=False)
-    local = origin(work.model).weights != "remote"
-    directions = work.asked.directions(device_of(work.model) if local else None)
-    waiting: list[tuple[Values, list[Any]]] = []
+    bar = Bar(total=total, unit="token", desc="capture", disable=not one.progress, leave=False)
+    device = device_of(one.model) if origin(one.model).weights != "remote" else None
+    directions = [work.asked.directions(device) for work in works]
+    waiting: list[Parts] = []
     with bar, torch.no_grad():
         for rows in plan:
-            parts = [
-                _copied(list(part), saved)
-                for part, saved in batching.run(rows, lambda p: _trace(work, list(p), directions))
+            parts: list[Parts] = [
+                [_copied(list(part), saved) for saved in each]
+                for part, each in batching.run(rows, lambda p: _trace(works, list(p), directions))
             ]
             if waiting:
-                yield _arrived(work, waiting)
+                yield _arrived(works, waiting)
             waiting = parts
             bar.update(int(sizes[list(rows)].sum()))
         if waiting:
-            yield _arrived(work, waiting)
+            yield _arrived(works, waiting)
 
 
 def _trace(
-    work: Work, rows: list[int], directions: Mapping[int, Any]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    model, asked = work.model, work.asked
-    chosen = work.transcripts.isel(prompt=rows)
+    works: Sequence[Work], rows: list[int], directions: Sequence[Mapping[int, Any]]
+) -> list[Saved]:
+    model, asked = works[0].model, [work.asked for work in works]
+    chosen = works[0].transcripts.isel(prompt=rows)
     made = batching.batch(model, chosen)
-    index, sizes = flat_index(model, chosen, work.kept[rows], made)
+    places = [flat_index(model, chosen, work.kept[rows], made) for work in works]
     # nothing is generated, so no keys and values need keeping
     options = {"use_cache": False, **remote_options(model)}
     # plain values and functions that need torch alone: inside, a remote server must know them
-    layers, site, reduce, deepest = asked.layers, asked.site, asked.reduce, edited_depth(model)
-    axes, attention, probes = len(asked.axes), eager(model, asked.is_pattern), bool(asked.probes)
+    reads, owners = readings(asked, places, directions)
+    deepest, last = edited_depth(model), max((read[0] for read in reads), default=-1)
+    likely, ids = any(one.is_logprob for one in asked), made.input_ids
+    attention = eager(model, any(one.is_pattern for one in asked))
     with rows_of(model, made), attention, model.trace(made.model_inputs, **options) as tracer:
         saved = nnsight.save([])
-        for layer in layers:
+        for layer, site, index, uses in reads:
             value = read_site(model, layer, site, index)
-            if probes:
-                saved.extend([scored(value, parts) for parts in directions[layer]])
-            else:
-                saved.append(keep(value, axes, sizes, reduce, directions.get(layer)))
-        if deepest >= layers[-1]:
-            # an edit of the last block (or deeper) has to run before the forward is stopped
-            first(model.layers[deepest].output)
-        tracer.stop()
-    if probes:
+            for part, axes, sizes, reduce, direction, probes in uses:
+                mine = value if part is None else value.index_select(0, part.to(value.device))
+                if probes:
+                    saved.extend([scored(mine, one) for one in probes])
+                else:
+                    saved.append(keep(mine, axes, sizes, reduce, direction))
+        if likely:
+            # the whole forward: nothing is left to be stopped
+            saved.append(head.of_next(head.read(model), ids))
+        else:
+            if deepest >= last:
+                # an edit of the last block (or deeper) has to run before the forward is stopped
+                first(model.layers[deepest].output)
+            tracer.stop()
+    return [
+        _likely(saved[-1], made, places[n][0])
+        if one.is_logprob
+        else _finished(work, [saved[k] for k, owner in enumerate(owners) if owner == n], rows, made)
+        for n, (work, one) in enumerate(zip(works, asked, strict=True))
+    ]
+
+
+def _finished(work: Work, saved: Saved, rows: list[int], made: Batch) -> Saved:
+    """What one of the works asked for, of what a trace saved for it."""
+    asked = work.asked
+    if asked.probes:
         return [saved[n] for n in asked.places_saved]
+    if asked.parts:
+        shape = (len(rows), len(asked.parts))
+        return [(values.unflatten(0, shape), sums) for values, sums in saved]
     if asked.is_pattern:
         keys = patterns.key_columns(work.kept)
+        chosen = work.transcripts.isel(prompt=rows)
         return patterns.by_key(saved, chosen, work.kept[rows], made, keys)
     return saved
+
+
+def _likely(following: torch.Tensor, made: Batch, index: torch.Tensor) -> Saved:
+    """Log-probabilities of the kept tokens; none of each row's first, which nothing foretells."""
+    scores = torch.nn.functional.pad(following.float(), (1, 0), value=torch.nan)
+    begun = made.attention_mask.argmax(1).to(scores.device)
+    rows = torch.arange(len(scores), device=scores.device)
+    finite = scores.clone()
+    scores[rows, begun], finite[rows, begun] = torch.nan, 0.0
+    here = index.to(scores.device)
+    return [(scores.flatten()[here], finite.flatten()[here])]
 
 
 def flat_index(
@@ -119,18 +164,21 @@ def flat_index(
 ) -> tuple[torch.Tensor, list[int]]:
     """Where the kept tokens of a batch lie among its rows × columns, and how many each row has.
 
-    `transcripts` and `kept` (prompt, token) are those of the batch's rows.
+    `transcripts` and `kept` (prompt, token) are those of the batch's rows; of several parts of a
+    row, `kept` is (prompt, part, token), and there is a number for each part.
     """
-    # kept[row, column] is in the transcripts' columns; real tokens keep their order in the batch
+    # real tokens keep their order in the batch
     real = transcripts.token_id.transpose("prompt", "token").values >= 0
-    chosen = torch.zeros(made.attention_mask.shape, dtype=torch.bool)
-    chosen[made.attention_mask.bool()] = torch.as_tensor(kept[real])
-    index = chosen.flatten().nonzero().squeeze(1)
+    places = np.full(real.shape, -1)
+    places[real] = made.attention_mask.bool().flatten().nonzero().squeeze(1).numpy()
+    if kept.ndim > real.ndim:
+        places = np.broadcast_to(places[:, None], kept.shape)
+    index = torch.as_tensor(places[kept])
     device = device_of(model)
     if device.type == "cuda":
         # from pageable memory every layer's copy would wait for the layers before it
         index = index.pin_memory().to(device, non_blocking=True)
-    return index, chosen.sum(1).tolist()
+    return index, kept.sum(-1).flatten().tolist()
 
 
 def _copied(rows: list[int], saved: Sequence[Sequence[torch.Tensor]]) -> tuple[Values, list[Any]]:
@@ -160,13 +208,18 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _arrived(work: Work, parts: Sequence[tuple[Values, list[Any]]]) -> Values:
-    for values, events in parts:
-        for event in events:
-            event.synchronize()
-        if work.asked.nonfinite == "raise":
-            refuse_nonfinite(work, values.rows, values.checks)
-    found = [values for values, _ in parts]
+def _arrived(works: Sequence[Work], parts: Sequence[Parts]) -> list[Values]:
+    for part in parts:
+        for work, (values, events) in zip(works, part, strict=True):
+            for event in events:
+                event.synchronize()
+            if work.asked.nonfinite == "raise":
+                refuse_nonfinite(work, values.rows, values.checks)
+    return [_joined([values for values, _ in mine]) for mine in zip(*parts, strict=True)]
+
+
+def _joined(found: Sequence[Values]) -> Values:
+    """A batch that ran in pieces, whole."""
     if len(found) == 1:
         return found[0]
     return Values(
@@ -182,7 +235,7 @@ def refuse_nonfinite(work: Work, rows: Sequence[int], found: Sequence[torch.Tens
         wrong = ~torch.isfinite(checks.reshape(len(checks), -1)).all(1)
         if not bool(wrong.any()):
             continue
-        row, column = np.argwhere(work.kept[list(rows)])[int(wrong.nonzero()[0])]
+        row, *_, column = np.argwhere(work.kept[list(rows)])[int(wrong.nonzero()[0])]
         raise InputError(
             "A value that is not finite was captured: prompt "
             f"{ids_of(work.transcripts)[rows[row]]!r}, token "

@@ -19,7 +19,8 @@ def keep(
     """What is kept of one layer, and one number a kept token that is finite if the token is.
 
     `value` is (kept, …), which with one of `axes` becomes (kept, dim); `sizes` are how many kept
-    tokens each row has. Kept are the values of those tokens, with `reduce` one a row, with
+    tokens each row (or part of one) has. Kept are the values of those tokens, with `reduce` one a
+    row (NaN where a part has no token), with
     `directions` (trait, dim) the dot products along the last axis; the number is the sum over
     all axes, and with `directions` the norm along the last.
     """
@@ -34,4 +35,10 @@ def keep(
     if reduce == "mean":
         lengths = torch.tensor(sizes, device=values.device)
         return torch.segment_reduce(values.float(), "mean", lengths=lengths, axis=0), sums
-    return torch.stack([reduce(row.float()) for row in values.split(sizes)]), sums  # type: ignore[operator]
+    there = [bool(size) for size in sizes]
+    made = torch.stack([reduce(row.float()) for row in values.split(sizes) if len(row)])  # type: ignore[operator]
+    if all(there):
+        return made, sums
+    filled = made.new_full((len(sizes), *made.shape[1:]), torch.nan)
+    filled[torch.tensor(there, device=made.device)] = made
+    return filled, sums

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from tracekit.model.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
 from tracekit.storage.provenance import vectors_hash
 from tracekit.transcripts.labels import RESERVED
-from tracekit.transcripts.selection import Tokens, recorded, require_tokens
+from tracekit.transcripts.selection import Tokens, has_parts, recorded, require_tokens
 
+LOGPROB = "logprob"
 Reduce = str | Reducer | Named
 Site = sites.Site | Named
 
@@ -45,6 +46,7 @@ class Asked:
     axes: tuple[str, ...]
     sizes: tuple[int, ...]
     probes: tuple[ProbeForm, ...] = ()
+    parts: tuple[Any, ...] = ()
 
     @property
     def is_pattern(self) -> bool:
@@ -52,19 +54,26 @@ class Asked:
         return isinstance(self.site, str) and self.site == "pattern"
 
     @property
+    def is_logprob(self) -> bool:
+        """Whether it is the log-probabilities of the ids, which the whole forward gives."""
+        return isinstance(self.site, str) and self.site == LOGPROB
+
+    @property
     def dims(self) -> tuple[str, ...]:
         """The dims of what comes back."""
+        if self.is_logprob:
+            return ("prompt", "token")
         if self.probes:
             return ("prompt", "token", "probe")
         last = self.axes if self.vectors is None else (*self.axes[:-1], "trait")
         if self.reduce is not None:
-            return ("prompt", "layer", *last)
+            return ("prompt", "layer", *(("part",) if self.parts else ()), *last)
         return ("prompt", "query" if self.is_pattern else "token", "layer", *last)
 
     @property
     def places(self) -> list[int]:
         """The layer of each value that is kept of a token: each layer, or each probe's."""
-        return [probe.layer for probe in self.probes] or self.layers
+        return [probe.layer for probe in self.probes] or self.layers or [0]
 
     @property
     def places_saved(self) -> list[int]:
@@ -74,6 +83,8 @@ class Asked:
     @property
     def numbers(self) -> int:
         """How many numbers are kept of a token at a layer; of `pattern`, for each key."""
+        if self.is_logprob:
+            return 1
         if self.probes:
             return 2 * len(self.probes)
         if self.vectors is None:
@@ -144,8 +155,7 @@ def ask(
     Errors: `ValueError` or `TypeError` for what does not.
     """
     _refuse_settings(reduce, vectors, round_to, nonfinite)
-    require_tokens(tokens)
-    made_from, layers = None, listed(layers)
+    made_from, layers, parts = None, listed(layers), _parts(tokens, reduce)
     if vectors is not None:
         vectors, layers = _fitting(model, vectors, layers)
         made_from = require_fit(model, vectors, transfer=transfer)
@@ -176,7 +186,52 @@ def ask(
         nonfinite=nonfinite,
         axes=axes,
         sizes=sizes,
+        parts=parts,
     )
+
+
+def ask_logprobs(tokens: Tokens, others: Mapping[str, Any]) -> Asked:
+    """The request of log-probabilities; `others` is what a capture of values may ask besides.
+
+    Errors: `ValueError` for anything among `others`.
+    """
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(
+            f"site='logprob' was asked for with {', '.join(given)}: it is a number a token, of the "
+            "whole forward. Leave those out."
+        )
+    require_tokens(tokens)
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("reduce", "reduce_name", "vectors", "vectors_from", "round_to")
+    )
+    return Asked(
+        layers=[],
+        site=LOGPROB,
+        site_name=LOGPROB,
+        tokens=tokens,
+        nonfinite="raise",
+        axes=(),
+        sizes=(),
+        **nothing,
+    )
+
+
+def _parts(tokens: Tokens, reduce: Reduce | None) -> tuple[Any, ...]:
+    """The labels of a mask's parts; none of another selection, which is checked here too."""
+    if not has_parts(tokens):
+        require_tokens(tokens)
+        return ()
+    mask = cast(xr.DataArray, tokens)
+    if reduce is None:
+        raise InputError(
+            f"tokens= was given a mask over {mask.dims}, several parts of a row, without reduce=. "
+            "Add reduce='mean' (or a function): each part becomes one value."
+        )
+    for number in range(mask.sizes["part"]):
+        require_tokens(mask.isel(part=number, drop=True))
+    labels = mask["part"].values if "part" in mask.coords else np.arange(mask.sizes["part"])
+    return tuple(labels.tolist())
 
 
 def _function(what: str, value: Any, words: tuple[str, ...]) -> tuple[str, Any]:

@@ -290,5 +290,6 @@ def _block(job: Job, row: int) -> np.ndarray:
         filled = np.full((len(job.raw), where.shape[1], *rest), np.nan, np.float32)
         for n, layer in enumerate(job.raw):
             filled[n, where[row]] = widen(layer[start:stop], job.dtype)
-        block = filled.swapaxes(0, 1)
+        # what has no layers has one value a token
+        block = filled.swapaxes(0, 1) if len(job.dims) > 2 else filled[0]
     return round_to_bfloat16(block) if job.round_to == "bfloat16" else block

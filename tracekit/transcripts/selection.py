@@ -77,18 +77,43 @@ def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "pr
     Errors: `ValueError` for tokens that are no labels, or that leave a prompt with nothing.
     """
     require_transcripts(transcripts)
+    kept = _chosen(transcripts, tokens)
+    _refuse_empty(transcripts, tokens, kept.any(1))
+    return kept
+
+
+def kept_parts(
+    transcripts: xr.Dataset, tokens: xr.DataArray
+) -> Bool[np.ndarray, "prompt part token"]:
+    """The same of a mask of several parts of each row: a part may have nothing, a row may not."""
+    require_transcripts(transcripts)
+    parts = [_chosen(transcripts, tokens.isel(part=n)) for n in range(tokens.sizes["part"])]
+    kept = np.stack(parts, 1)
+    _refuse_empty(transcripts, tokens, kept.any((1, 2)))
+    return kept
+
+
+def has_parts(tokens: Tokens) -> bool:
+    """Whether it is a mask of several parts of each row: (prompt, part, token)."""
+    return isinstance(tokens, xr.DataArray) and "part" in tokens.dims
+
+
+def _chosen(transcripts: xr.Dataset, tokens: Tokens) -> Chosen:
     selection, axis = Selection(tokens), transcripts.token.values
     _require_there(tokens, axis)
     ids = transcripts.token_id.transpose("prompt", "token").values
-    kept = selection.at(ids_of(transcripts), np.broadcast_to(axis, ids.shape), ids, ids >= 0)
-    empty = [name for name, row in zip(ids_of(transcripts), kept, strict=True) if not row.any()]
+    return selection.at(ids_of(transcripts), np.broadcast_to(axis, ids.shape), ids, ids >= 0)
+
+
+def _refuse_empty(transcripts: xr.Dataset, tokens: Tokens, any_there: np.ndarray) -> None:
+    axis = transcripts.token.values
+    empty = [name for name, there in zip(ids_of(transcripts), any_there, strict=True) if not there]
     if empty:
         raise InputError(
             f"tokens={brief(tokens)} keeps nothing of {len(empty)} prompts, such as "
             f"{empty[0]!r}, whose labels are within {axis.min()} to {axis.max()}. Leave them out "
             "or widen it: slice(-1, -1) is the last prompt token."
         )
-    return kept
 
 
 def require_tokens(tokens: Any) -> None:
@@ -111,6 +136,9 @@ def recorded(tokens: Tokens) -> str:
         labels = sorted({int(label) for label in tokens})
         shown = ",".join(map(str, labels))
         return f"labels:{shown if len(labels) <= SHOWN_LABELS else digest(labels)}"
+    if has_parts(tokens):
+        parts = [recorded(tokens.isel(part=n)) for n in range(tokens.sizes["part"])]
+        return f"parts:{digest(parts)}"
     places = np.argwhere(tokens.transpose("prompt", "token").values)
     names, axis = tokens["prompt"].values, tokens["token"].values
     return f"mask:{digest(sorted([str(names[row]), int(axis[column])] for row, column in places))}"

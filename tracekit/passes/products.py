@@ -1,0 +1,239 @@
+"""What several requests keep of one forward of each batch: in memory, or in a folder each."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+
+from tracekit.model import distributed
+from tracekit.model.load import device_of, model_provenance
+from tracekit.passes import batching, coordinates
+from tracekit.passes.forward import Values, Work, batches
+from tracekit.passes.labelling import scatter
+from tracekit.passes.request import Asked
+from tracekit.storage import shard
+from tracekit.storage.capture_folder import Folder
+from tracekit.storage.identity import digest, tokenizer_hash
+from tracekit.storage.provenance import read, refuse_disagreement, stamp
+from tracekit.storage.store import open as open_store
+from tracekit.storage.store import storable
+from tracekit.storage.writers import Writers
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_hash, row_hashes
+from tracekit.transcripts.selection import kept_parts, kept_tokens
+
+
+def of(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    asked: Sequence[Asked],
+    paths: Sequence[Path] | None,
+    token_budget: int | None,
+    compression: str,
+    writers: int | None,
+    progress: bool,
+) -> list[xr.DataArray]:
+    """What each request asks of the transcripts: in memory, or of the folder at its path.
+
+    Errors: those of `capture`.
+    """
+    for one in asked:
+        coordinates.require_free(transcripts, one)
+    mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
+    refuse_disagreement(mine, read(transcripts), ("tokenizer",))
+    kept = [_kept(transcripts, one) for one in asked]
+    rank = distributed.share(model)[0]
+    folders = None if paths is None else [Folder(path, rank) for path in paths]
+    former = (folder.budget() for folder in folders or ())
+    budget = token_budget or next((size for size in former if size), None)
+    budget = budget or _default_budget(model, asked, transcripts.sizes["token"])
+    budget = distributed.agreed(model, budget)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    made_with = {
+        **read(transcripts),
+        **model_provenance(model),
+        "ids": ids_hash(transcripts),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    # strings of a file are objects: made text once, not once a batch
+    whole = storable(transcripts)
+    works = [
+        Work(model, whole, where, one, {**made_with, **one.described()}, progress)
+        for one, where in zip(asked, kept, strict=True)
+    ]
+    if folders is None:
+        return _in_memory(works, plan)
+    return _to_folders(works, plan, folders, compression, writers)
+
+
+def _kept(transcripts: xr.Dataset, asked: Asked) -> np.ndarray:
+    if asked.parts and isinstance(asked.tokens, xr.DataArray):
+        return kept_parts(transcripts, asked.tokens)
+    return kept_tokens(transcripts, asked.tokens)
+
+
+def _default_budget(model: TransformersModel, asked: Sequence[Asked], columns: int) -> int:
+    kept = sum(_bytes(model, one, columns) for one in asked)
+    likely = any(one.is_logprob for one in asked)
+    return batching.default_budget(model, kept, parts=2 if likely else 1)
+
+
+def _bytes(model: TransformersModel, asked: Asked, columns: int) -> int:
+    """What a request keeps of a token."""
+    plain = asked.vectors is None and asked.reduce is None and not callable(asked.site)
+    size = model._module.dtype.itemsize if plain else 4
+    numbers = asked.numbers * (columns if asked.is_pattern else 1)
+    return size * numbers * max(len(asked.layers), 1)
+
+
+def _in_memory(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> list[xr.DataArray]:
+    """What each work asked for, of one forward of each batch, in the order of the transcripts."""
+    filled: list[dict[str, np.ndarray]] = [{} for _ in works]
+    for values in _everyones(works, plan):
+        for work, into, batch in zip(works, filled, values, strict=True):
+            _take(work, into, batch)
+    return [_labelled(work, into) for work, into in zip(works, filled, strict=True)]
+
+
+def _take(work: Work, into: dict[str, np.ndarray], batch: Values) -> None:
+    """A batch's values into their places."""
+    if work.asked.reduce is not None:
+        outer: tuple[int, ...] = work.kept.shape[:1]
+        where: tuple[np.ndarray, ...] = (np.asarray(batch.rows),)
+    else:
+        kept = work.kept[:, coordinates.axis(work)]
+        outer, where = kept.shape, _places(kept, batch.rows)
+    _fill(into, "values", outer, where, batch.layers)
+    if work.asked.keeps_checks:
+        _fill(into, "checks", outer, where, batch.checks)
+
+
+def _labelled(work: Work, filled: Mapping[str, np.ndarray]) -> xr.DataArray:
+    asked, values, checks = work.asked, filled["values"], filled.get("checks")
+    if asked.is_logprob:
+        values = values[..., 0]
+    if asked.round_to:
+        values = shard.round_to_bfloat16(values)
+    outer = 2 if asked.is_logprob else 2 + (asked.reduce is None)
+    rows = coordinates.labels(work, range(len(work.kept)))
+    named = coordinates.with_axes(rows, asked, values.shape[outer:], checks, values)
+    array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
+    return stamp(array, work.made_with)
+
+
+def _everyones(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> Iterable[list[Values]]:
+    rank, ranks = distributed.share(works[0].model)
+    if ranks == 1:
+        return batches(works, plan)
+    mine = list(batches(works, plan[rank::ranks]))
+    return itertools.chain.from_iterable(distributed.gathered(works[0].model, mine))
+
+
+def _fill(
+    filled: dict[str, np.ndarray],
+    name: str,
+    outer: tuple[int, ...],
+    where: tuple[np.ndarray, ...],
+    layers: Sequence[torch.Tensor],
+) -> None:
+    values = torch.stack(list(layers), 1).float().numpy()
+    if name not in filled:
+        filled[name] = np.full((*outer, *values.shape[1:]), np.nan, np.float32)
+    filled[name][where] = values
+
+
+def _places(kept: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    inner, columns = np.nonzero(kept[np.asarray(rows)])
+    return np.asarray(rows)[inner], columns
+
+
+def _to_folders(
+    works: Sequence[Work],
+    plan: Sequence[Sequence[int]],
+    folders: Sequence[Folder],
+    compression: str,
+    writers: int | None,
+) -> list[xr.DataArray]:
+    """What each work asked for into its folder, of one forward of each batch that one lacks."""
+    model = works[0].model
+    names = [f"{n:05d}.nc" for n in range(len(plan))]
+    rank, ranks = distributed.share(model)
+    first = rank == 0 and distributed.writes(model)
+    with contextlib.ExitStack() as held:
+        for work, folder in zip(works, folders, strict=True) if first else ():
+            held.enter_context(folder.locked())
+            _begin(work, folder, len(plan), compression)
+        there = [list(folder.records()) for folder in folders] if first else []
+        done = distributed.agreed(model, there)
+        left = [n for n, name in enumerate(names) if not all(name in one for one in done)]
+        left = left[rank::ranks]
+        with _queues(model, folders, compression, writers) as queues:
+            for n, values in zip(left, batches(works, [plan[n] for n in left]), strict=True):
+                places = zip(works, folders, queues, done, values, strict=True)
+                for work, folder, queue, had, batch in places if distributed.writes(model) else ():
+                    if names[n] not in had:
+                        queue.submit(_job(work, batch, folder.path / names[n], compression))
+        distributed.wait(model)
+    return [open_store(folder.path) for folder in folders]
+
+
+def _begin(work: Work, folder: Folder, count: int, compression: str) -> None:
+    # versions may change between a kill and its resume without the values changing
+    settings = {k: v for k, v in work.made_with.items() if k != "versions"}
+    hashes = row_hashes(work.transcripts)
+    folder.begin({**settings, "compression": compression}, count, hashes)
+
+
+@contextlib.contextmanager
+def _queues(
+    model: TransformersModel, folders: Sequence[Folder], compression: str, writers: int | None
+) -> Iterator[list[Writers]]:
+    """Writers of each folder; all end when this does."""
+    processes, beside = _writers(model, compression) if writers is None else (writers, False)
+    cores = torch.get_num_threads()
+    with contextlib.ExitStack() as open_:
+        yield [
+            open_.enter_context(Writers(processes, folder.record, cores, beside))
+            for folder in folders
+        ]
+
+
+def _writers(model: TransformersModel, compression: str) -> tuple[int, bool]:
+    """How many processes, and whether this one's threads write beside the forward."""
+    if device_of(model).type != "cuda":
+        return 0, False
+    # blosc compresses outside HDF5's lock, and without Python's
+    beside = compression == "blosc_zstd"
+    return 0 if beside else max((os.cpu_count() or 2) // 2, 1), beside
+
+
+def _job(work: Work, batch: Values, path: Path, compression: str) -> shard.Job:
+    named, asked = coordinates.labels(work, batch.rows), work.asked
+    checks, scores = None, None
+    if asked.keeps_checks:
+        where = named["token_id"].values >= 0
+        checks = scatter(torch.stack(batch.checks, 1).numpy(), where)
+        scores = scatter(torch.stack(batch.layers, 1).numpy(), where) if asked.probes else None
+    return shard.Job(
+        path=path,
+        frame=coordinates.with_axes(named, asked, batch.layers[0].shape[1:], checks, scores),
+        name=asked.name,
+        dims=asked.dims,
+        raw=tuple(_bits(layer) for layer in batch.layers),
+        dtype=str(batch.layers[0].dtype).removeprefix("torch."),
+        compression=compression,
+        round_to=asked.round_to,
+    )
+
+
+def _bits(values: torch.Tensor) -> np.ndarray:
+    # numpy has no bfloat16
+    return (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()

@@ -1,0 +1,133 @@
+"""Several captures of the same ids in one forward of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from nnsight import TransformersModel
+
+from tracekit.errors import InputError
+from tracekit.passes import products
+from tracekit.passes.monitoring import Probes, ask_probes
+from tracekit.passes.request import LOGPROB, Asked, Reduce, Site, ask, ask_logprobs
+from tracekit.storage import shard
+from tracekit.transcripts.selection import Tokens
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one of several captures asks for: the arguments that `capture` has by these names.
+
+    `site="logprob"` is the log-probability of each token given those before it, in nats, as
+    `tk.logprobs` has it: (prompt, token), of all tokens unless `tokens` says which. It needs the
+    whole forward; without it the forward stops after the last layer asked for.
+    """
+
+    layers: int | Sequence[int] | None = None
+    site: Site = "residual"
+    dims: Sequence[str] | None = None
+    tokens: Tokens | None = None
+    reduce: Reduce | None = None
+    vectors: xr.DataArray | None = None
+    probes: Probes | None = None
+    transfer: bool = False
+    round_to: str | None = None
+    nonfinite: str = "raise"
+
+
+def capture_many(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    requests: Mapping[str, Request],
+    *,
+    path: str | Path | None = None,
+    token_budget: int | None = None,
+    compression: str = shard.DEFAULT_CODEC,
+    writers: int | None = None,
+    progress: bool = True,
+) -> dict[str, xr.DataArray]:
+    """What each request asks of the same ids, by its name: every batch goes through the model once.
+
+    The arrays are those that `capture` gives for the same batches (a `token_budget`; by default
+    what all requests together fit in). With `path` each lies in `path/<name>` as `capture` would
+    write it, and is opened by itself; a killed run goes on with the batches that any of them
+    lacks. `pattern` changes how attention is computed, and is captured alone.
+
+    Errors: those of `capture`, with the name of the request; `ValueError` for no request, for a
+    name that is no folder's, for `pattern` beside others, and for a function of the block beside
+    other sites (in which order the forward reaches them is not known).
+
+    >>> found = capture_many(
+    ...     model,
+    ...     runs,
+    ...     {"window": Request(layers=range(12, 24)), "likely": Request(site="logprob")},
+    ... )
+    >>> {name: array.dims for name, array in found.items()}
+    {'window': ('prompt', 'token', 'layer', 'dim'), 'likely': ('prompt', 'token')}
+    """
+    shard.require_codec(compression)
+    _require_names(requests)
+    asked = [_asked(model, name, request) for name, request in requests.items()]
+    _refuse_apart(requests, asked)
+    paths = None if path is None else [Path(path) / name for name in requests]
+    made = products.of(
+        model, transcripts, asked, paths, token_budget, compression, writers, progress
+    )
+    return dict(zip(requests, made, strict=True))
+
+
+def _asked(model: TransformersModel, name: str, request: Request) -> Asked:
+    given = {field.name: getattr(request, field.name) for field in fields(request)}
+    tokens = given.pop("tokens")
+    try:
+        if request.site == LOGPROB:
+            every = "all" if tokens is None else tokens
+            plain = {"site", "transfer", "nonfinite"}
+            return ask_logprobs(every, {k: v for k, v in given.items() if k not in plain})
+        tokens = "response" if tokens is None else tokens
+        probes, transfer, nonfinite = (given.pop(k) for k in ("probes", "transfer", "nonfinite"))
+        if probes is not None:
+            return ask_probes(model, probes, tokens, nonfinite, transfer, given)
+        return ask(model, tokens=tokens, transfer=transfer, nonfinite=nonfinite, **given)
+    except (InputError, TypeError) as error:
+        raise type(error)(f"The request {name!r}: {error}") from error
+
+
+def _require_names(requests: Any) -> None:
+    good = isinstance(requests, Mapping) and all(
+        isinstance(one, Request) for one in requests.values()
+    )
+    if not good or not requests:
+        raise InputError(
+            f"capture_many was given {requests!r}; it needs a dict of tk.Request by name, such as "
+            '{"window": tk.Request(layers=range(12, 24))}.'
+        )
+    wrong = [name for name in requests if not name or Path(name).name != name]
+    if wrong:
+        raise InputError(
+            f"A request has the name {wrong[0]!r}; each is the name of a folder, so it needs one "
+            "that is no path."
+        )
+
+
+def _refuse_apart(requests: Mapping[str, Request], asked: Sequence[Asked]) -> None:
+    if len(asked) == 1:
+        return
+    names = dict(zip(requests, asked, strict=True))
+    alone = [name for name, one in names.items() if one.is_pattern]
+    if alone:
+        raise InputError(
+            f"The request {alone[0]!r} is of attention's pattern, which is computed by other code "
+            "(eager) than the rest would be. Capture it alone."
+        )
+    sites = {id(one.site) if callable(one.site) else one.site for one in asked} - {LOGPROB}
+    functions = [name for name, one in names.items() if callable(one.site)]
+    if functions and len(sites) > 1:
+        raise InputError(
+            f"The request {functions[0]!r} reads by a function, and others read elsewhere; which "
+            "the forward reaches first is not known. Capture it alone, or all by one function."
+        )
