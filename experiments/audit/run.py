@@ -215,10 +215,8 @@ class Run:
                     f"{', '.join(names[:3])} and no run (no {SETTINGS}). Give a new folder."
                 )
             return
-        there, now = (
-            former.in_one_table(self.settings()),
-            former.in_one_table(json.loads(json.dumps(made_of))),
-        )
+        there = former.in_one_table(self.settings())
+        now = former.in_one_table(json.loads(json.dumps(made_of)))
         differ = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
         if differ:
             shown = "; ".join(f"{k}: {there.get(k)!r} there, {now.get(k)!r} now" for k in differ)
@@ -228,9 +226,7 @@ class Run:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The settings that made the run, and a hash of each file that they name.
-
-        Those of a run from before settings had groups are put into them.
+        """The settings that made the run, in groups, and a hash of each file that they name.
 
         Errors: `FileNotFoundError` for a folder without a run; `ValueError` for a file that is no
         settings.
@@ -273,8 +269,7 @@ class Run:
         _write(self.folder / FINISHED, {**self._records(), phase: sizes})
 
     def _records(self) -> dict[str, dict[str, int]]:
-        path = self.folder / FINISHED
-        return _read(path) if path.is_file() else {}
+        return _read(path) if (path := self.folder / FINISHED).is_file() else {}
 
 
 def default_folder(made_of: Mapping[str, Any]) -> Path:

@@ -23,7 +23,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.benchmarks.measuring.paired import median, paired, ratio, report
 from tracekit.passes import forward
-from tracekit.passes.capture import _job
+from tracekit.passes.products import _job
 from tracekit.passes.request import ask
 from tracekit.storage import shard
 from tracekit.transcripts.selection import kept_tokens
@@ -56,7 +56,7 @@ def _real_job(name: str, dtype: str, runs: xr.Dataset, scratch: Path) -> shard.J
     model = tk.load(name, dtype=dtype, check=False)
     asked = ask(model, list(LAYERS), "residual", "response")
     work = forward.Work(model, runs, kept_tokens(runs, "response"), asked, {}, False)
-    (values,) = forward.batches(work, [list(range(runs.sizes["prompt"]))])
+    ((values,),) = forward.batches([work], [list(range(runs.sizes["prompt"]))])
     return _job(work, values, scratch / f"{dtype}.nc", "none")
 
 

@@ -45,7 +45,7 @@ def readings(
                     continue
                 kept = (None, here) if one.probes else (here, None)
                 uses.append((part, len(one.axes), places[n][1], one.reduce, *kept))
-                owners += [n] * (len(here) if one.probes else 1)
+                owners += [n] * (len(here or ()) if one.probes else 1)
             reads.append((layer, site, index, uses))
     return reads, owners
 

@@ -105,7 +105,7 @@ def _chosen(transcripts: xr.Dataset, tokens: Tokens) -> Chosen:
     return selection.at(ids_of(transcripts), np.broadcast_to(axis, ids.shape), ids, ids >= 0)
 
 
-def _refuse_empty(transcripts: xr.Dataset, tokens: Tokens, any_there: np.ndarray) -> None:
+def _refuse_empty(transcripts: xr.Dataset, tokens: Tokens, any_there: Any) -> None:
     axis = transcripts.token.values
     empty = [name for name, there in zip(ids_of(transcripts), any_there, strict=True) if not there]
     if empty:

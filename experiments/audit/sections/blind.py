@@ -121,16 +121,15 @@ def beside_directions(audit: Audit, row: Row) -> list[Row]:
 
     drawn = [largest(one, farthest, change) for one in random_directions(audit, adapter)]
     bands = [
-        Row(
-            HEADING,
-            f"the same of {len(audit.traits)} random directions, covariance of {of}",
-            "median T, 95 % of draws",
-            *np.quantile(some, [0.5, 0.025, 0.975]).tolist(),
-            n=len(change),
-        )
+        _band(f"the same of {len(audit.traits)} random directions, covariance of {of}", some, row.n)
         for of, some in zip(("the change", "activations"), drawn, strict=True)
     ]
     return [stand(audit, farthest, change).of(row), *bands]
+
+
+def _band(what: str, drawn: np.ndarray, n: int) -> Row:
+    low, median, high = np.quantile(drawn, [0.025, 0.5, 0.975]).tolist()
+    return Row(HEADING, what, "median T, 95 % of draws", median, low, high, n=n)
 
 
 def _found(audit: Audit) -> list[Row]:

@@ -14,7 +14,7 @@ import tracekit as tk
 from tests.support import forwards
 from tests.support.forwards import QUIET
 from tests.support.oracles import probes
-from tracekit.passes import capture as passes
+from tracekit.passes import products as passes
 
 POOLINGS = (
     "mean",
