@@ -97,8 +97,8 @@ def capture(
         others: dict[str, Any] = {"layers": layers, "site": site, "dims": dims, "reduce": reduce}
         others |= {"vectors": vectors, "round_to": round_to}
         asked = ask_probes(model, probes, tokens, nonfinite, transfer, others)
-    folders = None if path is None else [Path(path)]
+    paths = [None if path is None else Path(path)]
     made = products.of(
-        model, transcripts, [asked], folders, token_budget, compression, writers, progress
+        model, transcripts, [asked], paths, token_budget, compression, writers, progress
     )
     return made[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,13 @@ def of(
     model: TransformersModel,
     transcripts: xr.Dataset,
     asked: Sequence[Asked],
-    paths: Sequence[Path] | None,
+    paths: Sequence[Path | None],
     token_budget: int | None,
     compression: str,
     writers: int | None,
     progress: bool,
 ) -> list[xr.DataArray]:
-    """What each request asks of the transcripts: in memory, or of the folder at its path.
+    """What each request asks of the transcripts: in the folder at its path, or in memory (None).
 
     Errors: those of `capture`.
     """
@@ -51,8 +52,8 @@ def of(
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
     kept = [_kept(transcripts, one) for one in asked]
     rank = distributed.share(model)[0]
-    folders = None if paths is None else [Folder(path, rank) for path in paths]
-    former = (folder.budget() for folder in folders or ())
+    folders = [None if path is None else Folder(path, rank) for path in paths]
+    former = (folder.budget() for folder in folders if folder is not None)
     budget = token_budget or next((size for size in former if size), None)
     budget = budget or _default_budget(model, asked, transcripts.sizes["token"])
     budget = distributed.agreed(model, budget)
@@ -69,9 +70,7 @@ def of(
         Work(model, whole, where, one, {**made_with, **one.described()}, progress)
         for one, where in zip(asked, kept, strict=True)
     ]
-    if folders is None:
-        return _in_memory(works, plan)
-    return _to_folders(works, plan, folders, compression, writers)
+    return _run(works, plan, folders, compression, writers)
 
 
 def _kept(transcripts: xr.Dataset, asked: Asked) -> np.ndarray:
@@ -94,13 +93,109 @@ def _bytes(model: TransformersModel, asked: Asked, columns: int) -> int:
     return size * numbers * max(len(asked.layers), 1)
 
 
-def _in_memory(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> list[xr.DataArray]:
-    """What each work asked for, of one forward of each batch, in the order of the transcripts."""
-    filled: list[dict[str, np.ndarray]] = [{} for _ in works]
-    for values in _everyones(works, plan):
-        for work, into, batch in zip(works, filled, values, strict=True):
-            _take(work, into, batch)
-    return [_labelled(work, into) for work, into in zip(works, filled, strict=True)]
+def _run(
+    works: Sequence[Work],
+    plan: Sequence[Sequence[int]],
+    folders: Sequence[Folder | None],
+    compression: str,
+    writers: int | None,
+) -> list[xr.DataArray]:
+    """What each work asked for, of one forward of each batch that one of them lacks.
+
+    In its folder, or in memory (None) in the order of the transcripts: then all are lacking.
+    """
+    model = works[0].model
+    rank, ranks = distributed.share(model)
+    with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as writing:
+            kept: list[_Memory | _Shards] = [
+                _Memory(work)
+                if folder is None
+                else _shards(work, folder, len(plan), compression, writers, (held, writing))
+                for work, folder in zip(works, folders, strict=True)
+            ]
+            left = [n for n in range(len(plan)) if any(one.lacks(n) for one in kept)][rank::ranks]
+            for n, values in zip(left, batches(works, [plan[n] for n in left]), strict=True):
+                for one, batch in zip(kept, values, strict=True):
+                    if one.lacks(n):
+                        one.take(n, batch)
+        distributed.wait(model)
+    return [one.result() for one in kept]
+
+
+@dataclass
+class _Memory:
+    """One request's values in memory; those of other ranks come at the end."""
+
+    work: Work
+    filled: dict[str, np.ndarray] = field(default_factory=dict)
+    own: list[Values] = field(default_factory=list)
+
+    def lacks(self, number: int) -> bool:
+        return True
+
+    def take(self, number: int, batch: Values) -> None:
+        if distributed.share(self.work.model)[1] > 1:
+            self.own.append(batch)
+        else:
+            _take(self.work, self.filled, batch)
+
+    def result(self) -> xr.DataArray:
+        if distributed.share(self.work.model)[1] > 1:
+            every = distributed.gathered(self.work.model, self.own)
+            for batch in itertools.chain.from_iterable(every):
+                _take(self.work, self.filled, batch)
+        return _labelled(self.work, self.filled)
+
+
+@dataclass
+class _Shards:
+    """One request's values on their way to a folder that has `done` of its shards."""
+
+    work: Work
+    folder: Folder
+    done: Collection[str]
+    queue: Writers
+    compression: str
+
+    def lacks(self, number: int) -> bool:
+        return _name(number) not in self.done
+
+    def take(self, number: int, batch: Values) -> None:
+        if distributed.writes(self.work.model):
+            path = self.folder.path / _name(number)
+            self.queue.submit(_job(self.work, batch, path, self.compression))
+
+    def result(self) -> xr.DataArray:
+        return open_store(self.folder.path)
+
+
+def _shards(
+    work: Work,
+    folder: Folder,
+    count: int,
+    compression: str,
+    writers: int | None,
+    stacks: tuple[contextlib.ExitStack, contextlib.ExitStack],
+) -> _Shards:
+    """The folder taken for this work, locked until the first stack ends; the second writes."""
+    held, writing = stacks
+    model = work.model
+    first = distributed.share(model)[0] == 0 and distributed.writes(model)
+    if first:
+        held.enter_context(folder.locked())
+        # versions may change between a kill and its resume without the values changing
+        settings = {k: v for k, v in work.made_with.items() if k != "versions"}
+        hashes = row_hashes(work.transcripts)
+        folder.begin({**settings, "compression": compression}, count, hashes)
+    done = distributed.agreed(model, list(folder.records()) if first else [])
+    processes, beside = _writers(model, compression) if writers is None else (writers, False)
+    queue = Writers(processes, folder.record, torch.get_num_threads(), beside)
+    return _Shards(work, folder, done, writing.enter_context(queue), compression)
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}.nc"
 
 
 def _take(work: Work, into: dict[str, np.ndarray], batch: Values) -> None:
@@ -129,14 +224,6 @@ def _labelled(work: Work, filled: Mapping[str, np.ndarray]) -> xr.DataArray:
     return stamp(array, work.made_with)
 
 
-def _everyones(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> Iterable[list[Values]]:
-    rank, ranks = distributed.share(works[0].model)
-    if ranks == 1:
-        return batches(works, plan)
-    mine = list(batches(works, plan[rank::ranks]))
-    return itertools.chain.from_iterable(distributed.gathered(works[0].model, mine))
-
-
 def _fill(
     filled: dict[str, np.ndarray],
     name: str,
@@ -153,57 +240,6 @@ def _fill(
 def _places(kept: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     inner, columns = np.nonzero(kept[np.asarray(rows)])
     return np.asarray(rows)[inner], columns
-
-
-def _to_folders(
-    works: Sequence[Work],
-    plan: Sequence[Sequence[int]],
-    folders: Sequence[Folder],
-    compression: str,
-    writers: int | None,
-) -> list[xr.DataArray]:
-    """What each work asked for into its folder, of one forward of each batch that one lacks."""
-    model = works[0].model
-    names = [f"{n:05d}.nc" for n in range(len(plan))]
-    rank, ranks = distributed.share(model)
-    first = rank == 0 and distributed.writes(model)
-    with contextlib.ExitStack() as held:
-        for work, folder in zip(works, folders, strict=True) if first else ():
-            held.enter_context(folder.locked())
-            _begin(work, folder, len(plan), compression)
-        there = [list(folder.records()) for folder in folders] if first else []
-        done = distributed.agreed(model, there)
-        left = [n for n, name in enumerate(names) if not all(name in one for one in done)]
-        left = left[rank::ranks]
-        with _queues(model, folders, compression, writers) as queues:
-            for n, values in zip(left, batches(works, [plan[n] for n in left]), strict=True):
-                places = zip(works, folders, queues, done, values, strict=True)
-                for work, folder, queue, had, batch in places if distributed.writes(model) else ():
-                    if names[n] not in had:
-                        queue.submit(_job(work, batch, folder.path / names[n], compression))
-        distributed.wait(model)
-    return [open_store(folder.path) for folder in folders]
-
-
-def _begin(work: Work, folder: Folder, count: int, compression: str) -> None:
-    # versions may change between a kill and its resume without the values changing
-    settings = {k: v for k, v in work.made_with.items() if k != "versions"}
-    hashes = row_hashes(work.transcripts)
-    folder.begin({**settings, "compression": compression}, count, hashes)
-
-
-@contextlib.contextmanager
-def _queues(
-    model: TransformersModel, folders: Sequence[Folder], compression: str, writers: int | None
-) -> Iterator[list[Writers]]:
-    """Writers of each folder; all end when this does."""
-    processes, beside = _writers(model, compression) if writers is None else (writers, False)
-    cores = torch.get_num_threads()
-    with contextlib.ExitStack() as open_:
-        yield [
-            open_.enter_context(Writers(processes, folder.record, cores, beside))
-            for folder in folders
-        ]
 
 
 def _writers(model: TransformersModel, compression: str) -> tuple[int, bool]:

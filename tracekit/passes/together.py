@@ -44,7 +44,7 @@ def capture_many(
     transcripts: xr.Dataset,
     requests: Mapping[str, Request],
     *,
-    path: str | Path | None = None,
+    path: str | Path | Mapping[str, str | Path] | None = None,
     token_budget: int | None = None,
     compression: str = shard.DEFAULT_CODEC,
     writers: int | None = None,
@@ -55,7 +55,8 @@ def capture_many(
     The arrays are those that `capture` gives for the same batches (a `token_budget`; by default
     what all requests together fit in). With `path` each lies in `path/<name>` as `capture` would
     write it, and is opened by itself; a killed run goes on with the batches that any of them
-    lacks. `pattern` changes how attention is computed, and is captured alone.
+    lacks. A dict of paths by name says where each goes; those that it does not have stay in memory,
+    and need every batch. `pattern` changes how attention is computed, and is captured alone.
 
     Errors: those of `capture`, with the name of the request; `ValueError` for no request, for a
     name that is no folder's, for `pattern` beside others, and for a function of the block beside
@@ -70,10 +71,14 @@ def capture_many(
     {'window': ('prompt', 'token', 'layer', 'dim'), 'likely': ('prompt', 'token')}
     """
     shard.require_codec(compression)
-    _require_names(requests)
+    _require_names(requests, path)
     asked = [_asked(model, name, request) for name, request in requests.items()]
     _refuse_apart(requests, asked)
-    paths = None if path is None else [Path(path) / name for name in requests]
+    if path is None or isinstance(path, Mapping):
+        places = {name: Path(place) for name, place in (path or {}).items()}
+    else:
+        places = {name: Path(path) / name for name in requests}
+    paths = [places.get(name) for name in requests]
     made = products.of(
         model, transcripts, asked, paths, token_budget, compression, writers, progress
     )
@@ -97,7 +102,7 @@ def _asked(model: TransformersModel, name: str, request: Request) -> Asked:
         raise type(error)(f"The request {name!r}: {error}") from error
 
 
-def _require_names(requests: Any) -> None:
+def _require_names(requests: Any, path: Any) -> None:
     good = isinstance(requests, Mapping) and all(
         isinstance(one, Request) for one in requests.values()
     )
@@ -106,6 +111,14 @@ def _require_names(requests: Any) -> None:
             f"capture_many was given {requests!r}; it needs a dict of tk.Request by name, such as "
             '{"window": tk.Request(layers=range(12, 24))}.'
         )
+    if isinstance(path, Mapping):
+        unknown = sorted({*path} - {*requests})
+        if unknown:
+            raise InputError(
+                f"path= was given for {unknown[0]!r}, which is no request; there are "
+                f"{', '.join(requests)}. Name one of those."
+            )
+        return
     wrong = [name for name in requests if not name or Path(name).name != name]
     if wrong:
         raise InputError(

@@ -198,6 +198,22 @@ def test_a_killed_run_goes_on_with_what_any_lacks(tiny_llama, runs, found, tmp_p
     )
 
 
+def test_some_lie_in_folders_and_the_rest_in_memory(tiny_llama, runs, found, tmp_path):
+    asked = requests(tiny_llama, runs)
+    places = {"window": tmp_path / "w", "likely": tmp_path / "deep" / "l"}
+    stamps = []
+    for _ in range(2):  # what is in memory needs every batch; what is there is not written again
+        many = tk.capture_many(tiny_llama, runs, asked, path=places, token_budget=64, **QUIET)
+        stamps.append({file: file.stat().st_mtime_ns for file in tmp_path.rglob("0*.nc")})
+    assert stamps[0] == stamps[1]
+    assert {file.parent for file in stamps[0]} == {*places.values()}
+    for name, array in found.items():
+        there = many[name].sel(prompt=array.prompt.values)
+        np.testing.assert_array_equal(there.values, array.values)
+    with pytest.raises(tk.InputError, match="'other', which is no request"):
+        tk.capture_many(tiny_llama, runs, asked, path={"other": tmp_path / "o"}, **QUIET)
+
+
 def test_other_requests_into_the_same_folder_are_refused(tiny_llama, runs, tmp_path):
     tk.capture_many(tiny_llama, runs, {"a": tk.Request(layers=[0])}, path=tmp_path, **QUIET)
     with pytest.raises(tk.InputError, match="other settings"):
@@ -240,7 +256,7 @@ def test_what_cannot_be_asked_together_is_refused_by_name(tiny_llama, runs, aske
 
 def test_a_request_is_a_request():
     with pytest.raises(tk.InputError, match=r"a dict of tk\.Request"):
-        together._require_names({"a": {"layers": [0]}})
+        together._require_names({"a": {"layers": [0]}}, None)
 
 
 def test_parts_need_reduce_and_a_token_in_each_row(tiny_llama, runs):
