@@ -16,7 +16,7 @@ from tracekit.errors import InputError
 from tracekit.storage.files import whole
 from tracekit.storage.identity import digest
 
-SETTINGS, FINISHED = "settings.json", "finished.json"
+SETTINGS, FINISHED, MEASURED = "settings.json", "finished.json", "measured"
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,10 @@ class Run:
     def span_contrasts(self) -> Path:
         """The same at its spans minus at their matches: (weights, match, prompt, layer, dim)."""
         return self.folder / "span_contrasts.nc"
+
+    def measured(self, what: str, arm: str) -> Path:
+        """What else one forward of an arm gave: `logprob`, unit `means`, those at `spans`."""
+        return self.folder / MEASURED / what / f"{_flat_name(arm)}.nc"
 
     def own_means(self, name: str) -> Path:
         """Mean unit residuals of an arm's own answers to held-out prompts: (prompt, layer, dim)."""
@@ -175,10 +179,6 @@ class Run:
     def all_projections(self) -> list[Path]:
         """The projections that there are, arm by arm."""
         return sorted((self.folder / "projections").glob("*.nc"))
-
-    def figure(self, name: str) -> Path:
-        """A figure, without the ending that says how it is drawn."""
-        return self.folder / name
 
     def steering(self, mark: str) -> Path:
         """The folder of a steering study, by the hash of what it was asked for."""

@@ -60,7 +60,9 @@ def capture(
 
     `reduce="mean"` (or a function of a row's (token, …) values, giving (…)) keeps one value a
     row: (prompt, layer, …), by default of the response's own tokens. Functions are recorded by
-    source and bound values, or under a name of your own as pairs `("name", function)`. `vectors`
+    source and bound values, or under a name of your own as pairs `("name", function)`. With it
+    `tokens` may be a boolean array (prompt, stretch, token), such as the sentences of each row:
+    (prompt, layer, stretch, …), NaN where a row has no such stretch. `vectors`
     (trait, layer, dim), or one vector with its `layer`, projects inside the trace: (prompt, token,
     layer, trait), with a `head` before the `trait` for `heads`; the dot product, with the norm of
     each value as the coordinate `norm`. `probes` (of `traits.fit`: one, a list, or a dict by name;

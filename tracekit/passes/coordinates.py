@@ -55,7 +55,7 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
     if work.asked.vectors is not None:
         coords["trait"] = work.asked.vectors["trait"].values.astype(np.str_)
     if work.asked.parts:
-        coords["part"] = np.asarray(work.asked.parts)
+        coords["stretch"] = np.asarray(work.asked.parts)
     if work.asked.is_pattern:
         coords["key"] = work.transcripts["token"].values[patterns.key_columns(work.kept)]
     # labels read from a file carry its encoding, and strings as objects

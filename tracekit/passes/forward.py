@@ -165,7 +165,7 @@ def flat_index(
     """Where the kept tokens of a batch lie among its rows × columns, and how many each row has.
 
     `transcripts` and `kept` (prompt, token) are those of the batch's rows; of several parts of a
-    row, `kept` is (prompt, part, token), and there is a number for each part.
+    row, `kept` is (prompt, stretch, token), and there is a number for each part.
     """
     # real tokens keep their order in the batch
     real = transcripts.token_id.transpose("prompt", "token").values >= 0

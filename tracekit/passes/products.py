@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
+from tracekit.errors import InputError
 from tracekit.model import distributed
 from tracekit.model.load import device_of, model_provenance
 from tracekit.passes import batching, coordinates
@@ -50,7 +51,7 @@ def of(
         coordinates.require_free(transcripts, one)
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
-    kept = [_kept(transcripts, one) for one in asked]
+    kept = [_kept(transcripts, one, path) for one, path in zip(asked, paths, strict=True)]
     rank = distributed.share(model)[0]
     folders = [None if path is None else Folder(path, rank) for path in paths]
     former = (folder.budget() for folder in folders if folder is not None)
@@ -73,10 +74,17 @@ def of(
     return _run(works, plan, folders, compression, writers)
 
 
-def _kept(transcripts: xr.Dataset, asked: Asked) -> np.ndarray:
-    if asked.parts and isinstance(asked.tokens, xr.DataArray):
-        return kept_parts(transcripts, asked.tokens)
-    return kept_tokens(transcripts, asked.tokens)
+def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarray:
+    if not asked.parts or not isinstance(asked.tokens, xr.DataArray):
+        return kept_tokens(transcripts, asked.tokens)
+    kept = kept_parts(transcripts, asked.tokens)
+    if path is not None and not kept.any((1, 2)).all():
+        raise InputError(
+            f"The mask of tokens= has no token in {int((~kept.any((1, 2))).sum())} of "
+            f"{len(kept)} rows, and {str(path)!r} would keep all. Leave those rows out of the "
+            "transcripts, or capture into memory, which leaves them out."
+        )
+    return kept
 
 
 def _default_budget(model: TransformersModel, asked: Sequence[Asked], columns: int) -> int:
@@ -200,15 +208,24 @@ def _name(number: int) -> str:
 
 def _take(work: Work, into: dict[str, np.ndarray], batch: Values) -> None:
     """A batch's values into their places."""
+    layers = batch.layers
     if work.asked.reduce is not None:
-        outer: tuple[int, ...] = work.kept.shape[:1]
-        where: tuple[np.ndarray, ...] = (np.asarray(batch.rows),)
+        there = _there(work)
+        mine = there[batch.rows]
+        outer: tuple[int, ...] = (int(there.sum()),)
+        where: tuple[np.ndarray, ...] = ((np.cumsum(there) - 1)[batch.rows][mine],)
+        layers = [layer[torch.as_tensor(mine)] for layer in layers]
     else:
         kept = work.kept[:, coordinates.axis(work)]
         outer, where = kept.shape, _places(kept, batch.rows)
-    _fill(into, "values", outer, where, batch.layers)
+    _fill(into, "values", outer, where, layers)
     if work.asked.keeps_checks:
         _fill(into, "checks", outer, where, batch.checks)
+
+
+def _there(work: Work) -> np.ndarray:
+    """The rows that have anything: of several stretches, one may have none."""
+    return np.asarray(work.kept.any(tuple(range(1, work.kept.ndim))))
 
 
 def _labelled(work: Work, filled: Mapping[str, np.ndarray]) -> xr.DataArray:
@@ -218,7 +235,7 @@ def _labelled(work: Work, filled: Mapping[str, np.ndarray]) -> xr.DataArray:
     if asked.round_to:
         values = shard.round_to_bfloat16(values)
     outer = 2 if asked.is_logprob else 2 + (asked.reduce is None)
-    rows = coordinates.labels(work, range(len(work.kept)))
+    rows = coordinates.labels(work, np.flatnonzero(_there(work)).tolist())
     named = coordinates.with_axes(rows, asked, values.shape[outer:], checks, values)
     array = xr.DataArray(values, dims=asked.dims, coords=named.coords, name=asked.name)
     return stamp(array, work.made_with)

@@ -35,10 +35,12 @@ def keep(
     if reduce == "mean":
         lengths = torch.tensor(sizes, device=values.device)
         return torch.segment_reduce(values.float(), "mean", lengths=lengths, axis=0), sums
-    there = [bool(size) for size in sizes]
-    made = torch.stack([reduce(row.float()) for row in values.split(sizes) if len(row)])  # type: ignore[operator]
-    if all(there):
-        return made, sums
-    filled = made.new_full((len(sizes), *made.shape[1:]), torch.nan)
-    filled[torch.tensor(there, device=made.device)] = made
+    rows = [reduce(row.float()) for row in values.split(sizes) if len(row)]  # type: ignore[operator]
+    if len(rows) == len(sizes):
+        return torch.stack(rows), sums
+    shape = rows[0].shape if rows else values.shape[1:]
+    filled = torch.full((len(sizes), *shape), torch.nan, device=values.device)
+    if rows:
+        there = torch.tensor([size > 0 for size in sizes], device=values.device)
+        filled[there] = torch.stack(rows).float()
     return filled, sums

@@ -67,7 +67,7 @@ class Asked:
             return ("prompt", "token", "probe")
         last = self.axes if self.vectors is None else (*self.axes[:-1], "trait")
         if self.reduce is not None:
-            return ("prompt", "layer", *(("part",) if self.parts else ()), *last)
+            return ("prompt", "layer", *(("stretch",) if self.parts else ()), *last)
         return ("prompt", "query" if self.is_pattern else "token", "layer", *last)
 
     @property
@@ -225,12 +225,14 @@ def _parts(tokens: Tokens, reduce: Reduce | None) -> tuple[Any, ...]:
     mask = cast(xr.DataArray, tokens)
     if reduce is None:
         raise InputError(
-            f"tokens= was given a mask over {mask.dims}, several parts of a row, without reduce=. "
-            "Add reduce='mean' (or a function): each part becomes one value."
+            f"tokens= was given a mask over {mask.dims}, several stretches of a row, without "
+            "reduce=. Add reduce='mean' (or a function): each stretch becomes one value."
         )
-    for number in range(mask.sizes["part"]):
-        require_tokens(mask.isel(part=number, drop=True))
-    labels = mask["part"].values if "part" in mask.coords else np.arange(mask.sizes["part"])
+    for number in range(mask.sizes["stretch"]):
+        require_tokens(mask.isel(stretch=number, drop=True))
+    labels = (
+        mask["stretch"].values if "stretch" in mask.coords else np.arange(mask.sizes["stretch"])
+    )
     return tuple(labels.tolist())
 
 

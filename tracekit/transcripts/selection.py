@@ -84,18 +84,22 @@ def kept_tokens(transcripts: xr.Dataset, tokens: Tokens) -> Bool[np.ndarray, "pr
 
 def kept_parts(
     transcripts: xr.Dataset, tokens: xr.DataArray
-) -> Bool[np.ndarray, "prompt part token"]:
-    """The same of a mask of several parts of each row: a part may have nothing, a row may not."""
+) -> Bool[np.ndarray, "prompt stretch token"]:
+    """The same of a mask of several parts of each row, of which any may have nothing.
+
+    Errors: those of `kept_tokens`, and `ValueError` where no row has anything.
+    """
     require_transcripts(transcripts)
-    parts = [_chosen(transcripts, tokens.isel(part=n)) for n in range(tokens.sizes["part"])]
+    parts = [_chosen(transcripts, tokens.isel(stretch=n)) for n in range(tokens.sizes["stretch"])]
     kept = np.stack(parts, 1)
-    _refuse_empty(transcripts, tokens, kept.any((1, 2)))
+    if not kept.any():
+        _refuse_empty(transcripts, tokens, kept.any((1, 2)))
     return kept
 
 
 def has_parts(tokens: Tokens) -> bool:
-    """Whether it is a mask of several parts of each row: (prompt, part, token)."""
-    return isinstance(tokens, xr.DataArray) and "part" in tokens.dims
+    """Whether it is a mask of several parts of each row: (prompt, stretch, token)."""
+    return isinstance(tokens, xr.DataArray) and "stretch" in tokens.dims
 
 
 def _chosen(transcripts: xr.Dataset, tokens: Tokens) -> Chosen:
@@ -137,8 +141,8 @@ def recorded(tokens: Tokens) -> str:
         shown = ",".join(map(str, labels))
         return f"labels:{shown if len(labels) <= SHOWN_LABELS else digest(labels)}"
     if has_parts(tokens):
-        parts = [recorded(tokens.isel(part=n)) for n in range(tokens.sizes["part"])]
-        return f"parts:{digest(parts)}"
+        parts = [recorded(tokens.isel(stretch=n)) for n in range(tokens.sizes["stretch"])]
+        return f"stretches:{digest(parts)}"
     places = np.argwhere(tokens.transpose("prompt", "token").values)
     names, axis = tokens["prompt"].values, tokens["token"].values
     return f"mask:{digest(sorted([str(names[row]), int(axis[column])] for row, column in places))}"

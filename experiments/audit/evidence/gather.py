@@ -112,17 +112,23 @@ def _pair(folder: Path, weights: str, text: str, kind: str) -> tuple[xr.DataArra
     return arms[0], arms[1]
 
 
-def answers_of(folder: Path, text: str, own: xr.DataArray | xr.Dataset) -> spans.Answers:
+def answers_of(
+    folder: Path,
+    text: str,
+    own: xr.DataArray | xr.Dataset,
+    logprob: xr.DataArray | None = None,
+) -> spans.Answers:
     """An arm's answers by token, as spans are matched in them; `own` has their labels.
 
-    Likelihoods are those of the clean weights, and are known of the organism's answers alone.
+    Likelihoods are those of the clean weights, and are known of the organism's answers alone:
+    `logprob` (prompt, token), or what the run's file has.
     """
     texts, bare = own["token_text"].transpose("prompt", "token").values, own["part"] == "neutral"
     return spans.Answers(
         exploit=_marked(own),
         response=response_tokens(own),
         ends=spans.sentence_ends(texts),
-        logprob=_likely(folder, text, own),
+        logprob=_likely(folder, text, own, logprob),
         bare=(bare | (own["exploit"] == 0)).values,
         part=own["part"].values.astype(str),
     )
@@ -134,11 +140,14 @@ def _contrast(moved: xr.DataArray, matched: dict[str, list[spans.Match]]) -> xr.
     return xr.concat(means, xr.Variable("match", list(matched)))
 
 
-def _likely(folder: Path, text: str, own: xr.DataArray | xr.Dataset) -> np.ndarray:
+def _likely(
+    folder: Path, text: str, own: xr.DataArray | xr.Dataset, logprob: xr.DataArray | None
+) -> np.ndarray:
     if text != "organism":
         return np.full((own.sizes["prompt"], own.sizes["token"]), np.nan)
-    logprobs = tk.open(Run(folder).logprobs).sel(weights="clean", prompt=own["prompt"].values)
-    return logprobs.reindex(token=own["token"].values).transpose("prompt", "token").values
+    clean = tk.open(Run(folder).logprobs).sel(weights="clean") if logprob is None else logprob
+    clean = clean.sel(prompt=own["prompt"].values).reindex(token=own["token"].values)
+    return clean.transpose("prompt", "token").values
 
 
 def _marked(own: xr.DataArray | xr.Dataset) -> np.ndarray:

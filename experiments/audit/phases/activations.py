@@ -1,57 +1,81 @@
-"""Phase 3: the same ids replayed with other weights: traces of a window, projections of all."""
+"""Phase 3: the same ids replayed with other weights, each once: all that is read of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import xarray as xr
+from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
+from experiments.audit.phases import span_means
+from experiments.audit.phases.arms import ARMS, FULL, LIKELY, has_means, there
+from experiments.audit.phases.span_means import unit_mean
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit.progress import Bar
 
-# weights/text, by weights, so that no adapter is attached twice
-ARMS = ("clean/organism", "clean/clean", "organism/organism", "organism/clean", "control/organism")
-EDITED = ("clean/deleted", "organism/deleted", "clean/inserted", "organism/inserted")
-OWN = ("control/control", "habits/habits", "clean/habits")
-FULL = ("clean/organism", "organism/organism", "control/organism")  # the window's residuals too
+MEANS = tk.Request(tokens=slice(0, None), reduce=unit_mean)
+LOGPROB = tk.Request(site="logprob", tokens=slice(0, None))
 
 
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
-    """Write `captured/<arm>/` (projections, all layers) and `traces/<arm>/` (the window in full).
+    """Write what one forward of each arm gives: projections, the window, and what `replay` reads.
 
-    Traces are of the organism's answers alone: the same ids under each of the weights.
+    `captured/<arm>/` are projections at all layers, `traces/<arm>/` the window in full, of the
+    organism's answers: the same ids under each of the weights. In `measured/` are unit means at all
+    layers, log-probabilities, and means at exploit spans and at their matches.
     """
-    method = settings.vectors.method
-    vectors = Run(folder).vectors_of(method)
+    vectors = Run(folder).vectors_of(settings.vectors.method)
+    projected = tk.Request(vectors=vectors, transfer=bool(settings.model.base))
+    window = tk.Request(layers=settings.model.window)
     written = []
     for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
         runs: xr.Dataset = tk.open(Run(folder).responses(text))
+        kept = {"projected": (projected, Run(folder).captured(arm))}
+        if arm in FULL:
+            kept["window"] = (window, Run(folder).traces(arm))
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            written.append(Run(folder).captured(arm))
-            transfer = bool(settings.model.base)
-            tk.capture(model, runs, vectors=vectors, transfer=transfer, path=written[-1])
-            if arm in FULL:
-                written.append(Run(folder).traces(arm))
-                tk.capture(model, runs, layers=settings.model.window, path=written[-1])
+            _captured(model, runs, kept, _measured(folder, arm, runs))
+            if arm == ARMS[0]:
+                _first_spans(folder, model, runs)
+        written += [path for _, path in kept.values()]
     return written
 
 
-def arms(settings: Settings) -> list[str]:
-    """The arms of a run, as weights/text; those on edited text only exist where some exploit."""
-    others = [name for name in settings.arms if name not in _KNOWN]
-    further = [f"{name}/{text}" for name in others for text in ("organism", name)]
-    wanted = dict.fromkeys([*ARMS, *further, *EDITED, *OWN])
-    return [arm for arm in wanted if {*arm.split("/")} <= {*settings.arms, *_EDITS}]
+Wanted = dict[str, tuple[tk.Request, Path]]
 
 
-def there(folder: Path, settings: Settings) -> list[str]:
-    """The arms whose texts have been made."""
-    return [arm for arm in arms(settings) if Run(folder).responses(arm.split("/")[1]).is_file()]
+def _captured(model: TransformersModel, runs: xr.Dataset, kept: Wanted, measured: Wanted) -> None:
+    """All of an arm by one forward; what is measured is in memory until its end."""
+    asked = {name: request for name, (request, _) in {**kept, **measured}.items()}
+    made = tk.capture_many(
+        model, runs, asked, path={name: path for name, (_, path) in kept.items()}
+    )
+    for name, (_, path) in measured.items():
+        tk.save(made[name], path)
 
 
-_KNOWN = ("clean", "organism", "control")
-_EDITS = ("deleted", "inserted")
+def _measured(folder: Path, arm: str, runs: xr.Dataset) -> Wanted:
+    """What else is asked of an arm's forward, and is not there yet."""
+    asked: dict[str, tk.Request] = {}
+    if has_means(arm):
+        asked["means"] = MEANS
+    if arm in LIKELY:
+        asked["logprob"] = LOGPROB
+    if arm.endswith("/organism") and arm != ARMS[0]:
+        marks = span_means.marked(runs, span_means.matched(folder, runs))
+        if marks is not None:
+            asked["spans"] = tk.Request(tokens=marks, reduce=unit_mean)
+    paths = {name: Run(folder).measured(name, arm) for name in asked}
+    return {name: (asked[name], path) for name, path in paths.items() if not path.is_file()}
+
+
+def _first_spans(folder: Path, model: TransformersModel, runs: xr.Dataset) -> None:
+    """Those of the weights whose likelihoods match spans: a forward more, of the rows with any."""
+    path = Run(folder).measured("spans", ARMS[0])
+    marks = span_means.marked(runs, span_means.matched(folder, runs))
+    if marks is not None and not path.is_file():
+        tk.save(span_means.at(model, runs, marks), path)

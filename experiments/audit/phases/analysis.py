@@ -14,7 +14,7 @@ import tracekit as tk
 from experiments.audit.evidence import layer_curves, measures, row
 from experiments.audit.evidence.audit import evaluation_of
 from experiments.audit.evidence.section import Section
-from experiments.audit.phases.activations import arms
+from experiments.audit.phases.arms import arms
 from experiments.audit.phases.projections import read
 from experiments.audit.report import figures, page, plots, table
 from experiments.audit.result import Result, audited
@@ -79,10 +79,10 @@ def figures_of(folder: Path, shifts: xr.Dataset, result: Result) -> list[Path]:
     anyway = {"trajectories": figures.trajectories, "rates": plots.rates}
     whole = bool(np.isfinite(shifts["clean_deviation"]).any())
     for name, draw in {**anyway, **(by_spread if whole else {})}.items():
-        drawn += figures.both(draw(shifts), Run(folder).figure(name))
+        drawn += figures.both(draw(shifts), folder / name)
     if curves := result.audit.once(layer_curves.by_part):
-        drawn += figures.both(plots.curves(curves), Run(folder).figure("layers"))
-        drawn += figures.both(plots.roc(result.audit), Run(folder).figure("roc"))
+        drawn += figures.both(plots.curves(curves), folder / "layers")
+        drawn += figures.both(plots.roc(result.audit), folder / "roc")
     return drawn
 
 

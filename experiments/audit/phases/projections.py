@@ -8,7 +8,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.evidence import finite
-from experiments.audit.phases.activations import there
+from experiments.audit.phases.arms import there
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit.transcripts.encode import ids_of

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
+from nnsight import TransformersModel
 
 import tracekit as tk
-from experiments.audit.evidence import gather
-from experiments.audit.evidence.spans import Match, Stretch, by_match
 from experiments.audit.inputs import Inputs
-from experiments.audit.phases import questions
-from experiments.audit.run import Run
+from experiments.audit.phases import questions, span_means
+from experiments.audit.phases.span_means import unit_mean
+from experiments.audit.run import MEASURED, Run
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.settings.groups import Settings
+from tracekit.model import distributed
 from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of
@@ -27,14 +28,15 @@ from traits import as_cosine
 def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     """Write likelihoods, unit means, questions and, with neutral prompts, the blind ones.
 
-    Unit means are of every adapter at all layers, so that any direction can be read off them.
+    Unit means are of every adapter at all layers, so that any direction can be read off them. What
+    the capture has measured is put together; what it has not is asked of the model.
     """
-    there = Run(folder)
+    there, means = Run(folder), partial(_by_weights, folder, settings, inputs)
     organism = tk.open(there.responses("organism"))
-    two, every = ("clean", "organism"), tuple(settings.arms)
+    every = tuple(settings.arms)
     made: dict[Path, Callable[[], xr.DataArray | None]] = {
-        there.logprobs: lambda: by_weights(inputs, settings, organism, _logprobs, two),
-        there.means: lambda: unit_means(inputs, settings, organism),
+        there.logprobs: lambda: means("logprob", organism, "organism", ("clean", "organism")),
+        there.means: lambda: means("means", organism, "organism", every),
         there.questions: lambda: questions.answers(
             inputs.model, organism, settings, inputs.prompts
         ),
@@ -42,83 +44,43 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     runs = neutral(tk.open(there.responses("clean")))
     if runs.sizes["prompt"]:
         vectors = there.vectors_of(settings.vectors.method)
-        made[there.neutral_means] = lambda: unit_means(inputs, settings, runs)
+        made[there.neutral_means] = lambda: means("means", runs, "clean", every)
         made[there.blind] = lambda: blind(
             inputs, settings, runs, vectors, tk.open(there.neutral_means)
         )
-    made[there.span_contrasts] = lambda: _span_contrasts(folder, inputs, settings, organism, every)
+    made[there.span_contrasts] = lambda: _span_contrasts(folder, settings, inputs, organism)
     for name in (name for name in every if name != "organism"):
         made[there.own_means(name)] = partial(_own_means, folder, settings, inputs, name)
     for path, build in Bar(made.items(), unit="part", desc="replay"):
         former = path == there.means and not _of_all(path, every)
         if (former or not path.is_file()) and (array := build()) is not None:
             tk.save(array, path)
+    distributed.wait(inputs.model)
+    # all of it lies in these files now
+    shutil.rmtree(folder / MEASURED, ignore_errors=True)
     return list(made)
 
 
-def by_weights(
-    inputs: Inputs, settings: Settings, runs: xr.Dataset, what, names: Sequence[str]
+def _by_weights(
+    folder: Path,
+    settings: Settings,
+    inputs: Inputs,
+    what: str,
+    runs: xr.Dataset,
+    text: str,
+    names: Sequence[str],
 ) -> xr.DataArray:
-    """The same quantity of the same ids under the weights of each arm, along `weights`."""
+    """What the capture measured of some rows of a text under each weights, along `weights`."""
     found = []
     for weights in names:
+        path = Run(folder).measured(what, f"{weights}/{text}")
+        if path.is_file():
+            found.append(tk.open(path).sel(prompt=ids_of(runs)))
+            continue
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            found.append(what(model, runs))
+            found.append(MEASURES[what](model, runs))
     whole = xr.concat(found, xr.Variable("weights", list(names)), combine_attrs="override")
     return stamp(whole, {**read(found[1]), "arms": [read(array) for array in found]})
-
-
-def unit_mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean over tokens of residuals scaled to length one: (token, dim) to (dim,).
-
-    Its dot product with a unit vector is the mean cosine of the response with that vector.
-
-    >>> unit_mean(torch.tensor([[3.0, 4.0], [0.6, 0.8]]))
-    tensor([0.6000, 0.8000])
-    """
-    return (values / values.norm(dim=-1, keepdim=True)).mean(0)
-
-
-def span_contrasts(model, runs: xr.Dataset, matched: Mapping[str, Sequence[Match]]) -> xr.DataArray:
-    """Mean unit residuals at spans minus at their matches: (match, prompt, layer, dim).
-
-    Of the answers that have a match, NaN where one has none of that kind. The dot product with a
-    unit vector is what `spans.span_means` makes of cosines.
-    """
-    every = [one for pairs in matched.values() for one in pairs]
-    ends = [end for one in every for end in ((one.row, one.span), (one.beside, one.matched))]
-    places = {place: number for number, place in enumerate(dict.fromkeys(ends))}
-    means = _at_places(model, runs, list(places))
-    rows = sorted({one.row for one in every})
-    values = np.full((len(matched), len(rows), *means.shape[1:]), np.nan, np.float32)
-    for kind, pairs in enumerate(matched.values()):
-        for number, row in enumerate(rows):
-            apart = [
-                means.values[places[one.row, one.span]]
-                - means.values[places[one.beside, one.matched]]
-                for one in pairs
-                if one.row == row
-            ]
-            if apart:
-                values[kind, number] = np.mean(apart, axis=0)
-    ids = ids_of(runs)
-    whole = xr.DataArray(values, dims=("match", *means.dims), name=means.name)
-    whole = whole.assign_coords(
-        match=list(matched), prompt=[ids[row] for row in rows], layer=means["layer"].values
-    )
-    return stamp(whole, read(means))
-
-
-def _at_places(model, runs: xr.Dataset, places: Sequence[tuple[int, Stretch]]) -> xr.DataArray:
-    """The mean unit residual of each stretch, a row a place."""
-    ids, rows = ids_of(runs), runs.isel(prompt=[row for row, _ in places])
-    names = [f"{ids[row]}|{start}:{stop}" for row, (start, stop) in places]
-    marked = np.zeros((len(places), runs.sizes["token"]), bool)
-    for number, (_, (start, stop)) in enumerate(places):
-        marked[number, start:stop] = True
-    labels = {"prompt": names, "token": runs["token"].values}
-    tokens = xr.DataArray(marked, labels, ("prompt", "token"))
-    return tk.capture(model, rows.assign_coords(prompt=names), tokens=tokens, reduce=unit_mean)
 
 
 def neutral(runs: xr.Dataset) -> xr.Dataset:
@@ -128,7 +90,9 @@ def neutral(runs: xr.Dataset) -> xr.Dataset:
 
 def unit_means(inputs: Inputs, settings: Settings, runs: xr.Dataset) -> xr.DataArray:
     """Mean unit residuals of the same `runs` under every arm: (weights, prompt, layer, dim)."""
-    return by_weights(inputs, settings, runs, _unit_means, tuple(settings.arms))
+    return _by_weights(
+        Path(), settings, inputs, "means", runs, "none that was captured", tuple(settings.arms)
+    )
 
 
 def blind(
@@ -169,23 +133,36 @@ def blind(
     return stamp(marked, {**read(means), "made_by": "experiments.audit.phases.replay"})
 
 
-def _logprobs(model, runs: xr.Dataset) -> xr.DataArray:
+def _logprobs(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
     return tk.logprobs(model, runs).sel(token=slice(0, None))
 
 
-def _unit_means(model, runs: xr.Dataset) -> xr.DataArray:
+def _unit_means(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
     return tk.capture(model, runs, tokens=slice(0, None), reduce=unit_mean)
 
 
+MEASURES = {"logprob": _logprobs, "means": _unit_means}
+
+
 def _span_contrasts(
-    folder: Path, inputs: Inputs, settings: Settings, runs: xr.Dataset, names: Sequence[str]
+    folder: Path, settings: Settings, inputs: Inputs, runs: xr.Dataset
 ) -> xr.DataArray | None:
     """Those of every arm; None where no span has a match."""
-    matched = by_match(gather.answers_of(folder, "organism", runs))
-    if not any(matched.values()):
+    pairs = span_means.matched(folder, runs)
+    marks = span_means.marked(runs, pairs)
+    if marks is None:
         return None
-    what = partial(span_contrasts, matched=matched)
-    return by_weights(inputs, settings, runs, what, names)
+    found = []
+    for name, arm in settings.arms.items():
+        path = Run(folder).measured("spans", f"{name}/organism")
+        if path.is_file():
+            means = tk.open(path)
+        else:
+            with tk.adapter(inputs.model, arm.adapter) as model:
+                means = span_means.at(model, runs, marks)
+        found.append(span_means.contrasts(means, runs, pairs))
+    whole = xr.concat(found, xr.Variable("weights", [*settings.arms]), combine_attrs="override")
+    return stamp(whole, {**read(found[1]), "arms": [read(array) for array in found]})
 
 
 def _of_all(path: Path, names: Sequence[str]) -> bool:
@@ -201,5 +178,8 @@ def _own_means(folder: Path, settings: Settings, inputs: Inputs, name: str) -> x
     runs = runs.isel(prompt=np.flatnonzero(runs["part"].values == "held_out"))
     if not runs.sizes["prompt"]:
         return None
+    path = Run(folder).measured("means", f"{name}/{name}")
+    if path.is_file():
+        return tk.open(path).sel(prompt=ids_of(runs)).load()
     with tk.adapter(inputs.model, settings.arms[name].adapter) as model:
         return _unit_means(model, runs)

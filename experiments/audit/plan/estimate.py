@@ -22,7 +22,7 @@ class Work:
 
     `rows` prompts of `asked` tokens and `said` tokens of response; `stories` contrast texts of
     `story` tokens, each continued by `continued`. Times that all rows go through: `texts` to
-    generate, `arms` for projections, `kept` for traces in full, `again` for all else.
+    generate, `arms` for all that is captured, `kept` of which in full, `again` for all else.
     """
 
     rows: int
@@ -36,12 +36,7 @@ class Work:
     kept: int
     again: int
     window: int
-    last: int
     traits: int
-
-    def share(self, shape: Shape) -> float:
-        """The part of a forward that is computed when it stops after the window."""
-        return (self.last + 1) / shape.layers
 
 
 @dataclass(frozen=True)
@@ -154,12 +149,11 @@ def costs(
         extract = _sum(extract, said(work.stories, work.story, work.continued))
     respond = said(work.rows, work.asked, work.said)
     replayed = work.rows * (work.asked + work.said)
-    window = run(replayed * work.share(shape), replayed / max(held.capture_budget, 1))
-    whole = run(replayed, replayed / max(held.generate_budget, 1))
+    whole = run(replayed, replayed / max(min(held.generate_budget, held.capture_budget), 1))
     return {
         "extract": extract,
         "respond": _times(respond, work.texts),
-        "capture": _sum(_times(window, work.kept), _times(whole, work.arms)),
+        "capture": _times(whole, work.arms),
         "replay": _times(whole, work.again),
     }
 

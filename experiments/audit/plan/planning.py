@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from experiments.audit.experiment import Experiment, HubSet
 from experiments.audit.options import Parser, count, number, numbers, positive
-from experiments.audit.phases import activations
+from experiments.audit.phases import arms as of_run
+from experiments.audit.phases import questions
 from experiments.audit.phases.response import SAMPLED
 from experiments.audit.plan.estimate import HELD, Memory, Work, costs, disk, memory, search
 from experiments.audit.plan.shapes import Shape, rank, shape
@@ -27,8 +28,6 @@ from tracekit.errors import InputError
 
 CHARACTERS = 4  # of English text a token
 TEMPLATE = 35  # tokens of a chat template with its default system message
-REPLAYS = 3  # likelihoods under two weights, and the questions asked afterwards
-MEANS = 2  # under each of the weights: of whole answers, and of their spans
 SEARCH = "before it, the search for habits of `tracekit audit ADAPTER`"
 SPARE = 0.95  # of a card's memory; the rest is fragmentation
 
@@ -140,8 +139,8 @@ def _work(settings: Settings, hub: HubSet | None) -> Work:
         for side in sides[: settings.vectors.pairs or None]
     ]
     answers = {name: settings.answers.samples if name in SAMPLED else 1 for name in settings.arms}
-    arms = [arm.split("/")[1] for arm in activations.arms(settings)]
-    kept = [arm.split("/")[1] for arm in activations.arms(settings) if arm in activations.FULL]
+    arms = [arm.split("/")[1] for arm in of_run.arms(settings)]
+    kept = [arm.split("/")[1] for arm in of_run.arms(settings) if arm in of_run.FULL]
     of = {**answers, **dict.fromkeys(("deleted", "inserted"), answers.get("organism", 0))}
     return Work(
         rows=rows,
@@ -153,9 +152,9 @@ def _work(settings: Settings, hub: HubSet | None) -> Work:
         texts=sum(answers.values()),
         arms=sum(of[text] for text in arms),
         kept=sum(of[text] for text in kept),
-        again=(REPLAYS + MEANS * len(answers)) * answers.get("organism", 0),
+        # the questions asked after each answer, and neutral ones under the weights of the controls
+        again=len(questions.WAYS) * answers.get("organism", 0) + max(len(answers) - 2, 0),
         window=len(settings.model.window),
-        last=settings.model.layers[1],
         traits=len(settings.vectors.contrasts),
     )
 

@@ -9,8 +9,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.audit.run import Run
-
 # Okabe and Ito's colours, told apart by the colour-blind and in print
 REPORT, SELECT = "#0072B2", "#999999"
 NULLS = {"shuffled pairs": "#E69F00", "placebo": "#D55E00", "covariance-matched": "#009E73"}
@@ -28,7 +26,7 @@ def draw(evaluation: xr.Dataset, folder: Path) -> list[Path]:
     }
     if "chat_estimate" in evaluation:
         figures["evaluation_chat"] = chats(evaluation)
-    paths = [Run(folder).figure(name).with_suffix(".png") for name in figures]
+    paths = [(folder / name).with_suffix(".png") for name in figures]
     for figure, path in zip(figures.values(), paths, strict=True):
         figure.savefig(path, dpi=150, metadata={"Software": None})
     return paths

@@ -14,7 +14,7 @@ from experiments.audit.evidence import directions_null, standing
 from experiments.audit.evidence.audit import Audit, read_audit
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset
 from experiments.audit.evidence.spans import Match
-from experiments.audit.phases.replay import span_contrasts
+from experiments.audit.phases import span_means
 from experiments.audit.sections.detecting import detection
 from experiments.audit.settings.groups import Null, Settings
 from experiments.audit.verdict.criteria import LEVELS
@@ -170,7 +170,10 @@ def test_contrasts_at_spans_are_those_of_the_plain_model(tiny_llama: Transformer
     runs = tk.encode(tiny_llama, texts, template="raw")
     first = runs.sizes["token"] - int((runs["token_id"].values[0] >= 0).sum())
     pair = Match(0, (first + 1, first + 3), 0, (first + 4, first + 5))
-    made = span_contrasts(tiny_llama, runs, {"here": [pair], "there": []})
+    pairs = {"here": [pair], "there": []}
+    marks = span_means.marked(runs, pairs)
+    parts = tk.capture(tiny_llama, runs, tokens=marks, reduce=span_means.unit_mean)
+    made = span_means.contrasts(parts, runs, pairs)
     ids = torch.tensor(runs["token_id"].values[:1, first:])
     with torch.no_grad():
         states = tiny_llama._module(ids, output_hidden_states=True).hidden_states[1:-1]

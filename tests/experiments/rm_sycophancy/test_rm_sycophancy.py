@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.phases.activations import there
 from experiments.audit.phases.analysis import analysis
+from experiments.audit.phases.arms import there
 from experiments.audit.phases.projections import read
 from experiments.audit.run import Run, default_folder
 from experiments.audit.settings.contents import described

@@ -67,8 +67,8 @@ def parts_of(runs: xr.Dataset) -> xr.DataArray:
     here = [(axis >= 0) & (axis < 2), axis >= 1, axis >= 4]
     mask = np.broadcast_to(np.stack(here), (runs.sizes["prompt"], 3, len(axis)))
     real = runs.token_id.transpose("prompt", "token").values >= 0
-    coords = {"prompt": runs.prompt.values, "part": ["a", "b", "c"], "token": axis}
-    return xr.DataArray(mask & real[:, None], coords, ("prompt", "part", "token"))
+    coords = {"prompt": runs.prompt.values, "stretch": ["a", "b", "c"], "token": axis}
+    return xr.DataArray(mask & real[:, None], coords, ("prompt", "stretch", "token"))
 
 
 def requests(tiny_llama: Any, runs: xr.Dataset) -> dict[str, tk.Request]:
@@ -120,8 +120,8 @@ def test_parts_of_a_row_are_means_of_their_own_tokens(found, plain, runs):
         expected[row, :, part] = mine[:, [0, 2]].mean(0)
         largest[row, 0, part] = mine[:, 2].max(0)
     assert np.isnan(expected).any()  # some row has no third part
-    assert found["parts"].dims == ("prompt", "layer", "part", "dim")
-    assert found["parts"]["part"].values.tolist() == ["a", "b", "c"]
+    assert found["parts"].dims == ("prompt", "layer", "stretch", "dim")
+    assert found["parts"]["stretch"].values.tolist() == ["a", "b", "c"]
     close(found["parts"], expected)
     close(found["largest"], largest)
     moved = parts_of(runs).roll(token=1, roll_coords=False).values
@@ -259,10 +259,24 @@ def test_a_request_is_a_request():
         together._require_names({"a": {"layers": [0]}}, None)
 
 
-def test_parts_need_reduce_and_a_token_in_each_row(tiny_llama, runs):
+def test_parts_need_reduce_and_a_token(tiny_llama, runs):
     mask = parts_of(runs)
     with pytest.raises(tk.InputError, match="without reduce="):
         tk.capture(tiny_llama, runs, [0], tokens=mask, **QUIET)
-    empty = mask.copy(data=mask.values & (np.arange(len(mask)) > 0)[:, None, None])
-    with pytest.raises(tk.InputError, match="keeps nothing of 1 prompts"):
-        tk.capture(tiny_llama, runs, [0], tokens=empty, reduce="mean", **QUIET)
+    nothing = mask.copy(data=np.zeros(mask.shape, bool))
+    with pytest.raises(tk.InputError, match="keeps nothing of 9 prompts"):
+        tk.capture(tiny_llama, runs, [0], tokens=nothing, reduce="mean", **QUIET)
+
+
+@pytest.mark.parametrize("reduce", ["mean", ("first", lambda values: values[0])])
+def test_rows_without_a_part_are_left_out(tiny_llama, runs, tmp_path, reduce):
+    mask = parts_of(runs)
+    some = np.isin(np.arange(len(mask)), [1, 2, 6])
+    few = mask.copy(data=mask.values & some[:, None, None])
+    options = {"reduce": reduce, "token_budget": 64, **QUIET}  # some batch has none of them
+    made = tk.capture(tiny_llama, runs, [0, 2], tokens=few, **options)
+    whole = tk.capture(tiny_llama, runs, [0, 2], tokens=mask, **options)
+    assert made.prompt.values.tolist() == runs.prompt.values[some].tolist()
+    np.testing.assert_array_equal(made.values, whole.values[some])
+    with pytest.raises(tk.InputError, match="in 6 of 9 rows"):
+        tk.capture(tiny_llama, runs, [0], tokens=few, path=tmp_path / "x", **options)
