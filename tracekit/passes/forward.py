@@ -232,9 +232,9 @@ def _joined(found: Sequence[Values]) -> Values:
 def refuse_nonfinite(work: Work, rows: Sequence[int], found: Sequence[torch.Tensor]) -> None:
     """Errors: `ValueError` naming prompt, token and layer of the first check that is not finite."""
     for layer, checks in zip(work.asked.places, found, strict=True):
-        wrong = ~torch.isfinite(checks.reshape(len(checks), -1)).all(1)
-        if not bool(wrong.any()):
+        if bool(torch.isfinite(checks).all()):
             continue
+        wrong = ~torch.isfinite(checks.reshape(len(checks), -1)).all(1)
         row, *_, column = np.argwhere(work.kept[list(rows)])[int(wrong.nonzero()[0])]
         raise InputError(
             "A value that is not finite was captured: prompt "
