@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import xarray as xr
-from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
@@ -14,6 +13,7 @@ from experiments.audit.phases.arms import ARMS, FULL, LIKELY, has_means, there
 from experiments.audit.phases.span_means import unit_mean
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
+from tracekit import Model
 from tracekit.progress import Bar
 
 MEANS = tk.Request(tokens=slice(0, None), reduce=unit_mean)
@@ -48,7 +48,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 Wanted = dict[str, tuple[tk.Request, Path]]
 
 
-def _captured(model: TransformersModel, runs: xr.Dataset, kept: Wanted, measured: Wanted) -> None:
+def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted) -> None:
     """All of an arm by one forward; what is measured is in memory until its end."""
     asked = {name: request for name, (request, _) in {**kept, **measured}.items()}
     made = tk.capture_many(
@@ -73,7 +73,7 @@ def _measured(folder: Path, arm: str, runs: xr.Dataset) -> Wanted:
     return {name: (asked[name], path) for name, path in paths.items() if not path.is_file()}
 
 
-def _first_spans(folder: Path, model: TransformersModel, runs: xr.Dataset) -> None:
+def _first_spans(folder: Path, model: Model, runs: xr.Dataset) -> None:
     """Those of the weights whose likelihoods match spans: a forward more, of the rows with any."""
     path = Run(folder).measured("spans", ARMS[0])
     marks = span_means.marked(runs, span_means.matched(folder, runs))

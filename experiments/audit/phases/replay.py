@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.inputs import Inputs
@@ -18,6 +17,7 @@ from experiments.audit.phases.span_means import unit_mean
 from experiments.audit.run import MEASURED, Run
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.audit.settings.groups import Settings
+from tracekit import Model
 from tracekit.model import distributed
 from tracekit.progress import Bar
 from tracekit.storage.provenance import read, stamp
@@ -133,11 +133,11 @@ def blind(
     return stamp(marked, {**read(means), "made_by": "experiments.audit.phases.replay"})
 
 
-def _logprobs(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+def _logprobs(model: Model, runs: xr.Dataset) -> xr.DataArray:
     return tk.logprobs(model, runs).sel(token=slice(0, None))
 
 
-def _unit_means(model: TransformersModel, runs: xr.Dataset) -> xr.DataArray:
+def _unit_means(model: Model, runs: xr.Dataset) -> xr.DataArray:
     return tk.capture(model, runs, tokens=slice(0, None), reduce=unit_mean)
 
 

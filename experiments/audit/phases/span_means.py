@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from nnsight import TransformersModel
 
 import tracekit as tk
 from experiments.audit.evidence import gather
 from experiments.audit.evidence.spans import Match, Stretch, by_match
 from experiments.audit.phases.arms import ARMS
 from experiments.audit.run import Run
+from tracekit import Model
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of
 
@@ -53,7 +53,7 @@ def marked(runs: xr.Dataset, matched: Matched) -> xr.DataArray | None:
     return xr.DataArray(marks, labels, ("prompt", "stretch", "token"))
 
 
-def at(model: TransformersModel, runs: xr.Dataset, marks: xr.DataArray) -> xr.DataArray:
+def at(model: Model, runs: xr.Dataset, marks: xr.DataArray) -> xr.DataArray:
     """Their mean unit residuals, by a forward of the rows that have any."""
     some = marks.any(("stretch", "token")).values.nonzero()[0]
     return tk.capture(model, runs.isel(prompt=some), tokens=marks, reduce=unit_mean)

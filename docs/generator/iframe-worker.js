@@ -1,4 +1,5 @@
-// A page that is opened from disk may start no worker: its script runs in a hidden frame instead.
+// A page opened from disk may start no worker: its script runs in a hidden frame instead. The name
+// keeps the theme from loading its own from the network.
 if (location.protocol === "file:") {
   const load = (page, url) =>
     new Promise((done, failed) => {
