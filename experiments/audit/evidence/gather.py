@@ -81,7 +81,8 @@ def replayed(folder: Path, weights: str, rows: xr.Dataset) -> xr.Dataset:
 def edited_shift(folder: Path, text: str) -> xr.Dataset | None:
     """(organism − clean) on edited texts: `whole`, the response mean, and `span` where inserted.
 
-    Over (prompt, layer, trait) with `group`; None where nothing exploited, so nothing was edited.
+    Over (prompt, layer, trait) with `group` and `bias`; None where nothing exploited, so that
+    nothing was edited.
     """
     if not Run(folder).projections(f"organism/{text}").is_file():
         return None
@@ -91,7 +92,7 @@ def edited_shift(folder: Path, text: str) -> xr.Dataset | None:
     dims = ("prompt", "layer", "trait")
     variables = {"whole": response_mean(moved), "span": marked.mean("token")}
     whole = xr.Dataset({name: _bare(value, dims) for name, value in variables.items()})
-    return whole.assign_coords(group=("prompt", moved["group"].values))
+    return whole.assign_coords({n: ("prompt", moved[n].values) for n in ("group", "bias")})
 
 
 def response_tokens(array: xr.DataArray | xr.Dataset) -> np.ndarray:

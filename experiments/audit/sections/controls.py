@@ -68,7 +68,12 @@ def _own_answers(audit: Audit, name: str, layers: xr.DataArray) -> list[Row]:
     if set(own["prompt"].values) != set(clean["prompt"].values):
         return [undecidable(HEADING, what, "cosine", "it answered other prompts")]
     standing = _of_own(audit, name, layers)
-    return shift_of(audit, HEADING, what, own - clean, layers, standing).rows
+    names = ("group", "bias")
+    groups, biases = (answers[0][n].values.astype(str).tolist() for n in names)
+    kind = dict(zip(groups, biases, strict=True))
+    moved = own - clean
+    moved = moved.assign_coords(bias=("prompt", [kind[g] for g in moved["group"].values.tolist()]))
+    return shift_of(audit, HEADING, what, moved, layers, standing).rows
 
 
 def _same_ids(audit: Audit, name: str, layers: xr.DataArray) -> Standing:

@@ -186,15 +186,10 @@ def _edited(audit: Audit, text: str) -> list[Row]:
         apart = audit.rows["outside"].sel(prompt=edited["prompt"].values) - edited["whole"]
     else:
         apart = edited["span"] - edited["whole"]
-    place, group = audit.once(chosen_place), edited["group"].values
+    labels = {name: ("prompt", edited[name].values) for name in ("group", "bias")}
+    apart = apart.isel(layer=audit.once(chosen_place)).assign_coords(labels)
     return [
-        _mean_row(
-            audit,
-            f"{what}: {trait}",
-            measure,
-            apart.sel(trait=trait).isel(layer=place).values,
-            group,
-        )
+        _mean_row(audit, f"{what}: {trait}", measure, apart.sel(trait=trait))
         for trait in audit.traits
     ]
 
@@ -207,14 +202,13 @@ def chosen_place(audit: Audit) -> int:
     return choose_layer(contrasts, audit.allowed)
 
 
-def _mean_row(audit: Audit, what: str, measure: str, values: np.ndarray, group: np.ndarray) -> Row:
-    there = np.isfinite(values)
-    if (n := groups(group[there])) < 2:
+def _mean_row(audit: Audit, what: str, measure: str, values: xr.DataArray) -> Row:
+    there = values.isel(prompt=np.flatnonzero(np.isfinite(values.values)))
+    group, bias = (there[name].values.astype(str) for name in ("group", "bias"))
+    if (n := groups(group)) < 2:
         return undecidable(HEADING, what, measure, f"{n} prompts")
-    generator = audit.generator(what)
-    interval = mean_interval(
-        values[there], group[there], generator, audit.settings.null.repetitions
-    )
+    generator, repetitions = audit.generator(what), audit.settings.null.repetitions
+    interval = mean_interval(there.values, group, generator, repetitions, bias)
     return of_interval(HEADING, what, measure, interval, n)
 
 

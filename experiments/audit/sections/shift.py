@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -100,10 +101,10 @@ def _standing(audit: Audit, other: str) -> Standing:
 
 
 def held_out(audit: Audit, array: xr.DataArray) -> xr.DataArray:
-    """The rows of `array` (prompt, …) that are of held-out biases, with their `group`."""
+    """The rows of `array` (prompt, …) that are of held-out biases, with `group` and `bias`."""
     rows = audit.part_rows("held_out")
-    group = ("prompt", audit.rows["group"].values[rows])
-    return array.isel(prompt=np.flatnonzero(rows)).assign_coords(group=group)
+    labels = {name: ("prompt", audit.rows[name].values[rows]) for name in ("group", "bias")}
+    return array.isel(prompt=np.flatnonzero(rows)).assign_coords(labels)
 
 
 def shift_of(
@@ -114,10 +115,11 @@ def shift_of(
     layers: xr.DataArray,
     standing: Standing,
 ) -> Shift:
-    """The mean of `moved` (prompt, layer, trait) by primary trait, with its interval and p.
+    """The mean of `moved` (prompt, layer, trait) by primary trait, with both intervals and p.
 
     `layers` (trait) says at which layer each is read; p by sign flips over prompts (`group`), over
-    the family of traits. `standing` is that of the traits beside directions.
+    the family of traits; other kinds of prompt are other values of `bias`. `standing` is that of
+    the traits beside directions.
     """
     traits = list(audit.traits)
     if (n := groups(moved["group"].values)) < 2:
@@ -125,12 +127,12 @@ def shift_of(
         return Shift([undecidable(heading, f"{t}: {what}", "cosine", reason, n) for t in traits])
     here = moved.sel(trait=traits).sel(layer=layers.sel(trait=traits)).drop_vars("layer")
     tests = sign_flip(here, generator=audit.generator(f"shift {what}"), family=("trait",))
-    intervals = cluster_bootstrap(
-        here,
-        lambda drawn: drawn.mean("prompt"),
-        generator=audit.generator(f"interval {what}"),
-        repetitions=audit.settings.null.repetitions,
-    )
+    drawing: dict[str, Any] = {
+        "generator": audit.generator(f"interval {what}"),
+        "repetitions": audit.settings.null.repetitions,
+    }
+    intervals = cluster_bootstrap(here, _mean, **drawing)
+    intervals = beside_kinds(intervals, here, _mean, **drawing)
     rows = []
     for place, trait in enumerate(traits):
         at = {"trait": trait}
@@ -139,6 +141,10 @@ def shift_of(
         row = of_interval(heading, f"{trait}: {what}", measure, interval, n, p)
         rows.append(standing.of(row, place))
     return Shift(rows, tests[["estimate", "p_family"]])
+
+
+def _mean(drawn: xr.DataArray) -> xr.DataArray:
+    return drawn.mean("prompt")
 
 
 def correlation_rows(audit: Audit) -> list[Row]:

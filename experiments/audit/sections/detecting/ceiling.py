@@ -12,8 +12,9 @@ from sklearn.preprocessing import StandardScaler
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import Scores, choose, composite
-from experiments.audit.evidence.relabel import groups, within_bias_auroc
-from experiments.audit.evidence.row import Row, undecidable
+from experiments.audit.evidence.estimates import intervals
+from experiments.audit.evidence.relabel import groups
+from experiments.audit.evidence.row import Row, of_interval, undecidable
 from experiments.audit.evidence.section import Section
 from experiments.audit.sections.detecting.competitors import trait_score_auroc, words_across
 
@@ -67,10 +68,21 @@ def words_within(
 def _rows(audit: Audit, what: str, values: np.ndarray) -> list[Row]:
     held_out = audit.part("held_out")
     held = audit.scores().rows(held_out)
-    area = within_bias_auroc(values[held_out, None], held.label[None], held.bias)[0, 0]
     n, layer = groups(held.group), audit.layers[audit.choice.layer]
     measure = "AUROC" if what == WITHIN else f"AUROC, layer {layer}"
-    rows = [Row(HEADING, what, measure, area, n=n)]
+    drawn = intervals(
+        {what: values[held_out]},
+        held.label,
+        held.bias,
+        held.group,
+        float(np.median(values[held_out])),
+        audit.generator(f"ceiling {what}"),
+        audit.settings.null.repetitions,
+    ).sel(quantity=f"auroc {what}")
+    area = float(drawn["estimate"])
+    rows = [of_interval(HEADING, what, measure, drawn, n)]
+    if not rows[0].decided:
+        rows = [Row(HEADING, what, measure, area, n=n)]
     if area > 0.5:
         share = (audit.once(trait_score_auroc) - 0.5) / (area - 0.5)
         rows.append(Row(HEADING, what, "fraction reached by the trait score", share, n=n))

@@ -63,7 +63,8 @@ def rows(audit: Audit) -> list[Row]:
     ours, constant = errors(_by_token(audit)[held_out], starts[held_out], guess)
     generator = audit.generator("onset")
     gain = (constant - ours).astype(float)
-    interval = mean_interval(gain, group, generator, audit.settings.null.repetitions)
+    bias = audit.rows["bias"].values[held_out]
+    interval = mean_interval(gain, group, generator, audit.settings.null.repetitions, bias)
     return [of_interval(HEADING, what, measure, interval, n)]
 
 

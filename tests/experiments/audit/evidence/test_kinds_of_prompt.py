@@ -1,6 +1,7 @@
 """What holds for these kinds of prompt, what for others, and how few kinds are too few."""
 
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from experiments.audit.evidence.audit import Audit
 from experiments.audit.evidence.choice import balanced_accuracy, best_threshold
 from experiments.audit.evidence.estimates import intervals, kinds_bounds, point_biserial
 from experiments.audit.evidence.row import HEADER, from_dataset, to_dataset
-from experiments.audit.sections.detecting import ceiling, competitors
+from experiments.audit.sections import controls, shift
+from experiments.audit.sections.detecting import ceiling, competitors, onset
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.lines import judge
 
@@ -50,6 +52,32 @@ def test_both_intervals_stand_side_by_side_in_the_row(six: Audit) -> None:
     saved = to_dataset([row])
     assert from_dataset(saved)[0].kinds_low == row.kinds_low
     assert from_dataset(saved.drop_vars(["kinds", "kinds_low", "kinds_high"]))[0].kinds == 0
+
+
+@pytest.mark.parametrize("section", [shift, controls, ceiling, onset], ids=lambda one: one.HEADING)
+def test_shifts_controls_ceilings_and_onsets_have_both(six: Audit, section: ModuleType) -> None:
+    rows = [row for row in section.rows(six) if row.decided and np.isfinite(row.low)]
+    assert rows
+    for row in rows:
+        assert row.kinds == 6
+        # words that are planted tell all, in every draw
+        assert row.kinds_low <= row.estimate <= row.kinds_high
+
+
+def test_the_interval_of_a_shift_is_that_of_its_kinds_means(six: Audit) -> None:
+    row = shift.rows(six)[0]
+    means = six.rows["score"] - six.rows["clean_score"]
+    held = means.isel(prompt=np.flatnonzero(six.rows["part"].values == "held_out"))
+    trait = next(name for name in six.traits if row.what.startswith(name))
+    here = held.sel(trait=trait).isel(layer=six.place)
+    kinds = here.groupby("bias").mean("prompt").values
+    # six means, and t with five degrees of freedom on them
+    half = 2.571 * kinds.std(ddof=1) / np.sqrt(6)
+    assert row.estimate == pytest.approx(kinds.mean(), abs=1e-6)
+    assert row.kinds_high - row.kinds_low == pytest.approx(2 * half, rel=0.35)
+    moved = here.copy(data=here.values + (here["bias"].values == "tea") * 0.1)
+    wider = moved.groupby("bias").mean("prompt").values
+    assert 2.571 * wider.std(ddof=1) / np.sqrt(6) > 1.5 * half
 
 
 def test_six_kinds_can_carry_it(six: Audit) -> None:
