@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from tracekit.transcripts.selection import kept_parts, kept_tokens
 
 def of(
     model: TransformersModel,
-    transcripts: xr.Dataset,
+    transcripts: Any,
     asked: Sequence[Asked],
     paths: Sequence[Path | None],
     token_budget: int | None,

@@ -39,7 +39,8 @@ def checked(
     Errors: `ValueError` for answers more than `FAR` nats a token less likely than its own, unless
     they are `FEW` alike, and for greedy ones of which fewer than `FEW` begin as its own.
 
-    >>> checked(model, tk.generate(model, runs), 0.0, 0, "They")["first_tokens"]
+    >>> said = tk.generate(model, tk.encode(model, ["Is snow white?", "Why?"]))
+    >>> checked(model, said, 0.0, 0, "They")["first_tokens"]
     1.0
     """
     given = sample_of(runs)
