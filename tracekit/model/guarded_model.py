@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import anyio
 import torch
 from nnsight import TransformersModel
 from nnsight.intervention.interleaver import Interleaver
@@ -19,6 +20,10 @@ from tracekit.model.checks.checkpoint import noting_missing, refuse_missing
 from tracekit.model.record import Origin, origin
 from tracekit.model.release import ReleasingTracer
 from tracekit.model.threads import one_at_a_time
+
+# nnsight mounts `save` on every object, and anyio refuses classes with a name that it does not know
+# as it defines its own, at a process's first event loop: none would start from here on
+anyio.TypedAttributeSet.__annotations__ = {"save": Any}
 
 
 class OwnInterleaver(Interleaver):
