@@ -57,7 +57,9 @@ class Served:
     def answers(self, asked: Sequence[Asked]) -> list[list[Answer]]:
         """The answers to requests of one key, one a choice."""
         first, room = asked[0], self._room(asked[0])
-        seed = first.seed if first.seed is not None else int(np.random.default_rng().integers(2**31))
+        seed = (
+            first.seed if first.seed is not None else int(np.random.default_rng().integers(2**31))
+        )
         arguments = self.arguments
         with tk.adapter(self.model, arguments.adapter, scale=arguments.scale) as model:
             runs = tk.generate(
@@ -73,9 +75,7 @@ class Served:
             rows = [one for one in asked for _ in range(first.samples)]
             runs, ended = cut(model, runs, [(one.stops, one.max_tokens) for one in rows], room)
             found, folder = self._read(model, runs, any(one.logprobs for one in asked))
-        made = [
-            self._answer(runs, n, one, ended[n], found, folder) for n, one in enumerate(rows)
-        ]
+        made = [self._answer(runs, n, one, ended[n], found, folder) for n, one in enumerate(rows)]
         return [made[n : n + first.samples] for n in range(0, len(made), first.samples)]
 
     def _room(self, asked: Asked) -> int:
@@ -105,7 +105,10 @@ class Served:
     def _read(
         self, model: tk.Model, runs: xr.Dataset, logprobs: bool
     ) -> tuple[dict[str, xr.DataArray], Path | None]:
-        requests = {**self.requests, **({"logprob": tk.Request(site="logprob")} if logprobs else {})}
+        requests = {
+            **self.requests,
+            **({"logprob": tk.Request(site="logprob")} if logprobs else {}),
+        }
         if not requests:
             return {}, None
         paths, folder = {}, None
@@ -130,13 +133,18 @@ class Served:
         said = said.isel(token=np.flatnonzero(said.token_id.values >= 0))
         name = str(mine["prompt"].values)
         values = {key: array.sel(prompt=name) for key, array in found.items() if key != "traces"}
-        values = {key: array.sel(token=array.token.isin(said.token)) for key, array in values.items()}
+        values = {
+            key: array.sel(token=array.token.isin(said.token)) for key, array in values.items()
+        }
         likely = values.pop("logprob", None)
         read = {"prompt": name, "response_ids": said.token_id.values.tolist(), **_means(values)}
         if self.arguments.per_token:
             read["tokens"] = {"text": said.token_text.values.tolist(), **_each(values)}
         if folder is not None:
-            read |= {"traces": str(folder / "traces"), "transcripts": str(folder / "transcripts.nc")}
+            read |= {
+                "traces": str(folder / "traces"),
+                "transcripts": str(folder / "transcripts.nc"),
+            }
         by = tk.provenance(runs)["text"]["by"]
         read["by"] = {key: by[key] for key in ("model", "weights", "adapter", "edits")}
         pairs = [] if likely is None else zip(said.token_text.values, likely.values, strict=True)

@@ -7,13 +7,11 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-
-from tracekit.errors import InputError
 
 # seconds for which a first request waits for others, which come one after the other
 TOGETHER = 0.01
@@ -21,6 +19,7 @@ TOGETHER = 0.01
 alone = threading.Lock()
 
 
+@runtime_checkable
 class Serving(Protocol):
     """What answers: several requests of one key at once."""
 
@@ -100,7 +99,7 @@ def _groups(waiting: Sequence[_Ticket]) -> list[list[_Ticket]]:
     for ticket in waiting:
         try:
             key = (id(ticket.serving), ticket.serving.key(ticket.asked))
-        except InputError as error:
+        except Exception as error:  # whoever asked raises it
             ticket.error = error
         else:
             groups.setdefault(key, []).append(ticket)
