@@ -11,7 +11,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("tracekit", "traits", "experiments")
 # each imports from those before it only
 ROOMS = {
-    "tracekit": ("storage", "transcripts", "model", "edits", "passes", "viewer"),
+    "tracekit": (
+        "storage",
+        "transcripts",
+        "model",
+        "edits",
+        "passes",
+        "viewer",
+        "inspect_provider",
+    ),
     "traits": ("statistics", "contrast_sets", "vectors", "probes"),
     "experiments": (
         "audit",

@@ -62,7 +62,8 @@ class Asked:
     def together(self) -> tuple[Any, ...]:
         """Equal for requests that may share a batch: one that is seeded is drawn by itself."""
         alone = None if self.seed is None or not self.temperature else self.prompt.id
-        return self.temperature, self.samples, self.decoding, alone
+        settings = self.max_tokens, self.temperature, self.samples, self.decoding, self.logprobs
+        return *settings, alone
 
 
 def ask(
@@ -77,7 +78,7 @@ def ask(
     decoding = {name: value for name, value in given.items() if value is not None}
     return Asked(
         prompt=_prompt(messages),
-        max_tokens=config.max_tokens or 100,
+        max_tokens=100 if config.max_tokens is None else config.max_tokens,
         temperature=config.temperature or 0.0,
         samples=config.num_choices or 1,
         seed=config.seed,

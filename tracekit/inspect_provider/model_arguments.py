@@ -22,6 +22,7 @@ EDITS: Mapping[str, tuple[str, ...]] = {
     "ablate": (*_COMMON, "mean"),
     "clamp": (*_COMMON, "low", "high"),
 }
+AMOUNTS = ("coefficient", "mean", "low", "high")
 # given beside an edit, and without one
 SHARED = ("extraction", "transfer")
 NAMES = tuple(
@@ -47,6 +48,18 @@ class Arguments:
     extraction: str | None
     transfer: bool
 
+    @property
+    def files(self) -> list[str]:
+        """The paths of vectors and probes."""
+        edits = [str(edit[name]) for edit in self.edits for name in EDITS if name in edit]
+        return [*edits, *([self.vectors] if self.vectors else []), *self.probes]
+
+    @property
+    def written(self) -> list[float | None]:
+        """When each of them was written, `None` where it is gone."""
+        paths = map(Path, self.files)
+        return [path.stat().st_mtime if path.exists() else None for path in paths]
+
 
 def read(given: Mapping[str, Any]) -> Arguments:
     """The arguments that a command or `get_model` was given.
@@ -63,15 +76,15 @@ def read(given: Mapping[str, Any]) -> Arguments:
             f"The model argument {name}={given[name]!r} was given; there are {', '.join(NAMES)}. "
             + (f"Did you mean {near[0]!r}?" if near else "Leave it out.")
         )
-    probes = given.get("probes") or ()
+    probes = given.get("probes") or []
     layers = given.get("capture_layers")
     return Arguments(
         loading={name: given[name] for name in LOADING if name in given},
-        adapter=given.get("adapter"),
-        scale=float(given.get("scale", 1.0)),
+        adapter=_path(given.get("adapter")),
+        scale=_number("scale", given.get("scale", 1.0)),
         edits=_edits(given),
-        vectors=given.get("vectors"),
-        probes=(probes,) if isinstance(probes, str) else tuple(probes),
+        vectors=_path(given.get("vectors")),
+        probes=tuple(map(str, probes if isinstance(probes, list | tuple) else [probes])),
         traces=None if given.get("traces") is None else Path(given["traces"]),
         capture_layers=None if layers is None else _whole(layers),
         per_token=bool(given.get("per_token", False)),
@@ -92,6 +105,8 @@ def edited(model: tk.Model, edit: Mapping[str, Any]) -> tk.Model:
     options = {name: value for name, value in edit.items() if name not in (kind, *SELECTING)}
     if "layers" in options:
         options["layers"] = _whole(options["layers"])
+    # a command reads 1e3 as a text
+    options |= {name: _number(name, options[name]) for name in AMOUNTS if name in options}
     made: tk.Model = getattr(tk, kind)(model, vector, **options)
     return made
 
@@ -108,7 +123,7 @@ def opened(model: tk.Model, path: str, chosen: Mapping[str, Any]) -> xr.DataArra
             "a file that traits.extract's vectors were saved to; a probe's goes to probes=."
         )
     for name, label in chosen.items():
-        made = _at(made, path, name, _whole(label) if isinstance(label, list | tuple) else label)
+        made = _at(made, path, name, _label(name, label))
     # a dim of one label needs no choice
     return made.squeeze([dim for dim in ("trait", "extraction") if made.sizes.get(dim) == 1])
 
@@ -122,6 +137,23 @@ def _at(vectors: xr.DataArray, path: str, name: str, label: Any) -> xr.DataArray
             "those."
         )
     return vectors.sel({name: label}) if name in vectors.dims else vectors
+
+
+def _path(given: Any) -> str | None:
+    return None if given is None else str(given)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise tk.InputError(f"{name}={value!r} was asked for; give a number.") from error
+
+
+def _label(name: str, label: Any) -> Any:
+    # one layer is chosen without its dim, several with it
+    several = isinstance(label, list | tuple)
+    return _whole(label) if name == "layer" and several else list(label) if several else label
 
 
 def _whole(layers: Any) -> list[int]:
@@ -138,7 +170,10 @@ def _whole(layers: Any) -> list[int]:
 def _edits(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     options = {*EDITS, *sum(EDITS.values(), ())}
     flat = {name: value for name, value in given.items() if name in options}
-    listed = list(given.get("edits") or [])
+    listed = given.get("edits") or []
+    if not isinstance(listed, list | tuple) or not all(isinstance(e, Mapping) for e in listed):
+        raise tk.InputError(f"edits={listed!r} was given; give a list, a dictionary an edit.")
+    listed = list(listed)
     if set(flat) - set(SHARED):
         listed = [flat, *listed]
     for edit in listed:

@@ -15,31 +15,28 @@ from tracekit.transcripts.encode import ids_hash
 
 
 def cut(
-    model: tk.Model,
-    runs: xr.Dataset,
-    asked: Sequence[tuple[Sequence[str], int]],
-    room: int,
+    model: tk.Model, runs: xr.Dataset, stops: Sequence[Sequence[str]], wanted: int
 ) -> tuple[xr.Dataset, list[str]]:
     """The transcripts up to the first stop sequence of each row, and why each ended.
 
-    `asked` are a row's stop sequences and the tokens that it asked for, `room` those that it had.
-    The text of a row is without the stop sequence; of its ids the last completes it. The reasons
-    are inspect_ai's: "stop", "max_tokens", or "model_length" where the context was full.
+    `stops` are each row's stop sequences, `wanted` the tokens that were asked for. The text of a
+    row is without the stop sequence; of its ids the last completes it. The reasons are
+    inspect_ai's: "stop", "max_tokens", or "model_length" where there was less room than that.
 
-    >>> cut(model, runs, [(["."], 100)] * 3, 100)[1]
+    >>> cut(model, runs, [["."]] * 3, 100)[1]
     ['stop', 'stop', 'stop']
     """
     ids, texts = runs.token_id.values.copy(), [str(text) for text in runs.response.values]
     after = np.flatnonzero(runs.token.values >= 0)
     ends, ended = set(end_ids(model)), []
-    for row, (stops, wanted) in enumerate(asked):
+    for row, mine in enumerate(stops):
         said = [int(one) for one in ids[row, after] if one >= 0]
-        places = [texts[row].find(stop) for stop in stops if stop in texts[row]]
+        places = [texts[row].find(stop) for stop in mine if stop and stop in texts[row]]
         if places:
             texts[row] = texts[row][: min(places)]
-            ids[row, after[_until(model.tokenizer, said, stops) :]] = -1
-        full = "max_tokens" if room == wanted else "model_length"
-        ended.append("stop" if places or len(said) < room or said[-1] in ends else full)
+            ids[row, after[_until(model.tokenizer, said, mine) :]] = -1
+        full = "max_tokens" if len(said) >= wanted else "model_length"
+        ended.append("stop" if places or said[-1] in ends else full)
     return _with(runs, ids, texts), ended
 
 
@@ -48,15 +45,15 @@ def _until(tokenizer: Any, said: Sequence[int], stops: Sequence[str]) -> int:
 
     def holds(count: int) -> bool:
         text = tokenizer.decode(said[:count], skip_special_tokens=True)
-        return any(stop in text for stop in stops)
+        return any(stop in text for stop in stops if stop)
 
     return bisect.bisect_left(range(1, len(said) + 1), True, key=holds) + 1
 
 
-def _with(runs: xr.Dataset, ids: np.ndarray, texts: Sequence[str]) -> xr.Dataset:
-    lost = ids != runs.token_id.values
-    if not lost.any():
+def _with(runs: xr.Dataset, ids: np.ndarray, texts: list[str]) -> xr.Dataset:
+    if texts == runs.response.values.tolist():
         return runs
+    lost = ids != runs.token_id.values
     made = runs.assign(
         token_id=(("prompt", "token"), ids), response=("prompt", np.array(texts, dtype=np.str_))
     ).assign_coords(

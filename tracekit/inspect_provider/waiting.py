@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 
 # seconds for which a first request waits for others, which come one after the other
@@ -76,10 +75,10 @@ def _work() -> None:
         waiting = _together()
         with alone:
             groups = _groups(waiting)
+        for ticket in [one for one in waiting if one.error is not None]:
+            _deliver(ticket)
         for group in groups:
             _answer(group)
-        for ticket in [one for one in waiting if not one.done.is_set()]:
-            _deliver(ticket)
 
 
 def _together() -> list[_Ticket]:
@@ -122,8 +121,13 @@ def _answer(group: Sequence[_Ticket]) -> None:
 
 
 def _deliver(ticket: _Ticket) -> None:
+    # asyncio's and trio's own ways: neither waits for a loop that may never run again
+    loop = ticket.loop.native_token
+    soon = (
+        loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
+    )
     try:
-        anyio.from_thread.run_sync(ticket.done.set, token=ticket.loop)
+        soon(ticket.done.set)
     except RuntimeError:
         # its event loop has ended: nobody waits any more
         ticket.left = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ CONFIG = GenerateConfig(max_tokens=5)
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each `tk.generate`; two of them at once are an error."""
     plain, sizes, running = tk.generate, [], threading.Lock()
 
@@ -32,7 +31,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             running.release()
 
     monkeypatch.setattr(tk, "generate", watched)
-    yield sizes
+    return sizes
 
 
 def served(folder: Path, **arguments: Any) -> Any:
@@ -61,13 +60,25 @@ async def all_of(*requests: tuple[Any, str, GenerateConfig]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("backend", ["asyncio"])
+def test_anyio_defines_its_own_classes_once_models_can_be_loaded() -> None:
+    assert tk.load
+
+    class Known(anyio.TypedAttributeSet):
+        pass
+
+    # and refuses what it refused before
+    with pytest.raises(TypeError, match="'other' is missing its type annotation"):
+
+        class Unknown(anyio.TypedAttributeSet):
+            other = 1
+
+
 def test_what_waits_together_is_generated_together(
-    backend: str, tiny_folder: Path, tiny_llama: tk.Model, tiny_lora: Path, batches: list[int]
+    tiny_folder: Path, tiny_llama: tk.Model, tiny_lora: Path, batches: list[int]
 ) -> None:
     plain, adapted = served(tiny_folder), served(tiny_folder, adapter=str(tiny_lora), scale=2.0)
     both = [(model, text, CONFIG) for text in QUESTIONS for model in (plain, adapted)]
-    found = anyio.run(all_of, *both, backend=backend)
+    found = anyio.run(all_of, *both)
     assert sorted(batches) == [4, 4]
     due = said(tiny_llama)
     with tk.adapter(tiny_llama, tiny_lora, scale=2.0):

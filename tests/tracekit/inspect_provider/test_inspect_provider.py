@@ -25,6 +25,7 @@ from inspect_ai.solver import TaskState
 
 import tracekit as tk
 import traits
+from tracekit.inspect_provider.stopping import cut
 
 ROOT = Path(__file__).parents[3]
 CHATS = [
@@ -219,6 +220,11 @@ def test_a_stop_sequence_cuts_the_text_the_ids_and_what_is_read(
             assert read["projections"][trait][str(layer)] == pytest.approx(value, rel=1e-4)
     assert samples[0].output.stop_reason == "max_tokens"
     assert read_of(samples[0])["response_ids"] == said[0]
+    # one that the very last id completes takes no id away
+    last = tiny_llama.tokenizer.decode(said[2][4:])
+    runs, ended = cut(tiny_llama, plain, [[], [], [last]], 6)
+    assert (ids_of(runs), ended) == (said, ["max_tokens", "max_tokens", "stop"])
+    assert str(runs.response.values[2]) == tiny_llama.tokenizer.decode(said[2][:4])
 
 
 def test_choices_and_log_probabilities_are_drawn_and_read_as_by_hand(
@@ -237,3 +243,22 @@ def test_choices_and_log_probabilities_are_drawn_and_read_as_by_hand(
             listed = [one.logprob for one in choice.logprobs.content]
             np.testing.assert_allclose(listed, row[: len(listed)], rtol=1e-4)
         assert ids_of(due)[0] != ids_of(due)[1]
+
+
+def test_a_cache_of_answers_tells_an_edit_and_a_file_from_another(
+    evaluate: Evaluate, plain: xr.Dataset, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSPECT_CACHE_DIR", str(vectors.parent / "cache"))
+    cached, edit = GenerateConfig(cache=True), {"steer": str(vectors), "trait": "a/warm"}
+    reading = {"vectors": str(vectors)}
+    first, again = evaluate(cached, **reading), evaluate(cached, **reading)
+    assert [read_of(one)["prompt"] for one in first] == [read_of(one)["prompt"] for one in again]
+    steered = evaluate(cached, **reading, **edit, layer=2, coefficient=20.0)
+    assert read_of(steered[0])["response_ids"] != ids_of(plain)[0]
+    # the same path, written anew: neither the model that inspect_ai keeps nor its cache is asked
+    held = tk.open(vectors)
+    tk.save(tk.stamp(2 * held, tk.provenance(held)), vectors.parent / "twice.nc")
+    (vectors.parent / "twice.nc").replace(vectors)
+    doubled = evaluate(cached, **reading)
+    values = [read_of(one[1])["projections"]["b/cold"]["1"] for one in (first, doubled)]
+    assert values[1] == pytest.approx(2 * values[0], rel=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolInfo
 
 import tracekit as tk
+from tests.test_structure import PACKAGES, ROOT
 from tracekit.inspect_provider import model_arguments, registration  # noqa: F401
 from tracekit.inspect_provider.asking import DONE, OF_INSPECT, ask
 
@@ -78,6 +80,8 @@ def test_a_last_message_of_the_assistant_begins_the_answer(tiny_llama: tk.Model)
         ({"ablate": "v.nc", "coefficient": 1.0}, "Leave out coefficient"),
         ({"vectors": "v.nc", "capture_layers": "ten"}, "give whole numbers"),
         ({"edits": [{"trait": "a"}]}, "names none"),
+        ({"edits": "steer"}, "give a list, a dictionary an edit"),
+        ({"scale": "strong"}, "scale='strong' was asked for; give a number"),
     ],
 )
 def test_model_arguments(arguments: dict[str, Any], words: str) -> None:
@@ -101,9 +105,20 @@ def test_files_that_do_not_fit_are_refused_before_the_first_request(
         made(vectors=str(tmp_path / "runs.nc"))
     with pytest.raises(tk.InputError, match="layer=9 was asked for"):
         made(steer=str(tmp_path / "vectors.nc"), layer=9, coefficient=1.0)
+    with pytest.raises(tk.InputError, match="The request 'projections'"):
+        made(vectors=str(tmp_path / "vectors.nc"), capture_layers=[1])
+    with pytest.raises(tk.InputError, match="adapter"):
+        made(adapter=str(tmp_path))
     with pytest.raises(tk.InputError, match="in this process"):
         made(base_url="http://127.0.0.1:1")
     assert made(steer=str(tmp_path / "vectors.nc"), layer=2, coefficient=1.0)
+
+
+def test_inspect_ai_is_imported_in_its_room_alone() -> None:
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    lines = re.compile(r"^\s*(?:from|import) inspect_ai\b", re.MULTILINE)
+    found = {path.parent.name for path in files if lines.search(path.read_text("utf-8"))}
+    assert found == {"inspect_provider"}
 
 
 def test_the_entry_point_loads_no_model_library() -> None:
