@@ -37,7 +37,7 @@ PRINTED: dict[str, list[Any]] = {
         ("prompt", "token", "layer", "dim"),
     ],
     "steering": [1, 3],
-    "inspect": ["success", True, ("prompt", "token", "layer", "dim"), "ten_biases"],
+    "inspect": ["success", True, ("prompt", "token", "layer", "dim")],
     "agents": [],
 }
 

@@ -120,7 +120,7 @@ def _turn(message: ChatMessage) -> Mapping[str, Any]:
             "A conversation with calls of tools was given; a model of tracekit reads and calls "
             "none. Use a task without tools."
         )
-    parts = message.content
-    if not isinstance(parts, str):
-        parts = [part.model_dump(exclude_none=True) for part in parts]
-    return {"role": message.role, "content": parts}
+    content: Any = message.content
+    if not isinstance(content, str):
+        content = [part.model_dump(exclude_none=True) for part in content]
+    return {"role": message.role, "content": content}
