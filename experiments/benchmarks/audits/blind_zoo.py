@@ -46,8 +46,7 @@ ALPHA, DRAWS, SEED = 0.05, 500, 0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is not there yet, and print the table."""
     options = _parser().parse_args(arguments)
-    answers = sorted((options.search / CLEAN).glob("answers-chat-*.nc"))
-    runs = xr.concat([tk.open(path) for path in answers], "prompt", combine_attrs="override")
+    runs = [tk.open(path) for path in sorted((options.search / CLEAN).glob("answers-chat-*.nc"))]
     model = tk.load(EMBEDDED)
     organisms = {habit.name: habit for habit in habits.habits()}
     benign = sorted(path.name for path in options.zoo.glob("benign-*"))
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     directions = of_directions(random, moved, allowed)
     said = {name: _searched(options.search / name) for name in organisms}
-    about = f"{vectors.sizes['trait']} traits, {runs.sizes['prompt']} prompts, {len(benign)} benign"
+    about = f"{vectors.sizes['trait']} traits, {len(means[CLEAN])} prompts, {len(benign)} benign"
     lines = [f"# Blind, on the zoo: {about}", ""]
     lines += table({name: traits[name][0] for name in traits}, directions, benign, said)
     report(lines, "blind_zoo", Path(__file__).parents[1] / "results") if options.save else print(
@@ -150,14 +149,18 @@ def _found(said: Mapping[str, tuple[int, int]]) -> list[str]:
     ]
 
 
-def _means(model: Model, runs: xr.Dataset, adapter: Path | None, path: Path) -> np.ndarray:
-    """Unit means of the same ids under an adapter: (prompt, layer, dim); kept as a file."""
-    file = path.with_suffix(".nc")
-    if not file.is_file():
+def _means(
+    model: Model, runs: Sequence[xr.Dataset], adapter: Path | None, path: Path
+) -> np.ndarray:
+    """Unit means of the same ids under an adapter: (prompt, layer, dim); kept as files."""
+    files = [path.with_name(f"{path.name}-{n}.nc") for n in range(len(runs))]
+    lacking = [(file, some) for file, some in zip(files, runs, strict=True) if not file.is_file()]
+    if lacking:
         with tk.adapter(model, None if adapter is None else str(adapter)) as adapted:
-            made = tk.capture(adapted, runs, tokens=slice(0, None), reduce=unit_mean)
-        tk.save(made, file)
-    return tk.open(file).transpose("prompt", "layer", "dim").values
+            for file, some in lacking:
+                tk.save(tk.capture(adapted, some, tokens=slice(0, None), reduce=unit_mean), file)
+    found = [tk.open(file).transpose("prompt", "layer", "dim").values for file in files]
+    return np.concatenate(found)
 
 
 def _searched(folder: Path) -> tuple[int, int]:
