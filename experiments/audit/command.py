@@ -199,7 +199,6 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser = Parser(
         prog=f"python -m {experiment.module}",
         description=words,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("phase", choices=(*PHASES, "run"))
     parser.add_argument("--preset", help="a shipped preset, such as smollm2, or a TOML file")

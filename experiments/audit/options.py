@@ -27,10 +27,11 @@ ADVICE = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are an `InputError`, and with `--debug`."""
+    """A parser whose errors are an `InputError`, with `--debug`; its text is shown as written."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
-        super().__init__(*given, **more)
+        shown = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*given, **{**shown, **more})
         self.add_argument("--debug", action="store_true", help="show an error's traceback")
 
     def error(self, message: str) -> NoReturn:

@@ -94,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tracekit capture",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
     parser.add_argument("prompts", type=Path, help="a JSON file of prompts")

@@ -41,7 +41,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tracekit check",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
     return parser

@@ -30,7 +30,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tracekit portable",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", type=Path, help="a capture's folder, or a file")
     parser.add_argument("--out", type=Path, required=True, help="the folder or file to write")

@@ -134,7 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tracekit view",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, help="a saved array, or the folder of an audit")
     parser.add_argument("--arm", default="organism/organism", help="weights/text, of an audit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +24,7 @@ from tracekit.passes.forward import Values, Work, batches
 from tracekit.passes.labelling import scatter
 from tracekit.passes.request import Asked
 from tracekit.storage import shard
-from tracekit.storage.capture_folder import Folder
+from tracekit.storage.capture_folder import SHARD, Folder
 from tracekit.storage.identity import digest, tokenizer_hash
 from tracekit.storage.provenance import read, refuse_disagreement, stamp
 from tracekit.storage.store import open as open_store
@@ -147,14 +148,35 @@ class _Memory:
         if distributed.share(self.work.model)[1] > 1:
             self.own.append(batch)
         else:
-            _take(self.work, self.filled, batch)
+            self._fill(batch)
 
     def result(self) -> xr.DataArray:
         if distributed.share(self.work.model)[1] > 1:
             every = distributed.gathered(self.work.model, self.own)
             for batch in itertools.chain.from_iterable(every):
-                _take(self.work, self.filled, batch)
+                self._fill(batch)
         return _labelled(self.work, self.filled)
+
+    @functools.cached_property
+    def _kept(self) -> np.ndarray:
+        """The places of the array: the rows that have anything, or (row, token)."""
+        if self.work.asked.reduce is not None:
+            return _there(self.work)
+        return self.work.kept[:, coordinates.axis(self.work)]
+
+    def _fill(self, batch: Values) -> None:
+        """A batch's values into their places."""
+        layers, kept = batch.layers, self._kept
+        if self.work.asked.reduce is not None:
+            mine = kept[batch.rows]
+            outer: tuple[int, ...] = (int(kept.sum()),)
+            where: tuple[np.ndarray, ...] = ((np.cumsum(kept) - 1)[batch.rows][mine],)
+            layers = [layer[torch.as_tensor(mine)] for layer in layers]
+        else:
+            outer, where = kept.shape, _places(kept, batch.rows)
+        _fill(self.filled, "values", outer, where, layers)
+        if self.work.asked.keeps_checks:
+            _fill(self.filled, "checks", outer, where, batch.checks)
 
 
 @dataclass
@@ -168,11 +190,11 @@ class _Shards:
     compression: str
 
     def lacks(self, number: int) -> bool:
-        return _name(number) not in self.done
+        return SHARD.format(number) not in self.done
 
     def take(self, number: int, batch: Values) -> None:
         if distributed.writes(self.work.model):
-            path = self.folder.path / _name(number)
+            path = self.folder.path / SHARD.format(number)
             self.queue.submit(_job(self.work, batch, path, self.compression))
 
     def result(self) -> xr.DataArray:
@@ -201,27 +223,6 @@ def _shards(
     processes, beside = _writers(model, compression) if writers is None else (writers, False)
     queue = Writers(processes, folder.record, torch.get_num_threads(), beside)
     return _Shards(work, folder, done, writing.enter_context(queue), compression)
-
-
-def _name(number: int) -> str:
-    return f"{number:05d}.nc"
-
-
-def _take(work: Work, into: dict[str, np.ndarray], batch: Values) -> None:
-    """A batch's values into their places."""
-    layers = batch.layers
-    if work.asked.reduce is not None:
-        there = _there(work)
-        mine = there[batch.rows]
-        outer: tuple[int, ...] = (int(there.sum()),)
-        where: tuple[np.ndarray, ...] = ((np.cumsum(there) - 1)[batch.rows][mine],)
-        layers = [layer[torch.as_tensor(mine)] for layer in layers]
-    else:
-        kept = work.kept[:, coordinates.axis(work)]
-        outer, where = kept.shape, _places(kept, batch.rows)
-    _fill(into, "values", outer, where, layers)
-    if work.asked.keeps_checks:
-        _fill(into, "checks", outer, where, batch.checks)
 
 
 def _there(work: Work) -> np.ndarray:

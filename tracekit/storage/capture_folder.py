@@ -24,7 +24,7 @@ from tracekit.storage.files import reading, sha256, unreadable, whole
 from tracekit.storage.identity import digest
 from tracekit.storage.seal import verified
 
-SETTINGS, SHARDS = "capture.json", "shards.jsonl"
+SETTINGS, SHARDS, SHARD = "capture.json", "shards.jsonl", "{:05d}.nc"
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _AGAIN = "Delete it and run the same capture again."
 _FIELDS = {"file": str, "size": int, "mtime": int, "sha256": str}
@@ -102,7 +102,7 @@ class Folder:
 
     def planned(self) -> list[str]:
         """The names of all shards, once complete, in the order of the batch plan."""
-        return [f"{n:05d}.nc" for n in range(self.content()["shards"])]
+        return [SHARD.format(n) for n in range(self.content()["shards"])]
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The complete shards' sizes, times and hashes, by file name, in the plan's order."""

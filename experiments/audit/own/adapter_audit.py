@@ -233,7 +233,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tracekit audit",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, Settings()
     add("adapter", help="a folder, a hub id, or a shipped organism")

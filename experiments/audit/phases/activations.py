@@ -31,6 +31,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     projected = tk.Request(vectors=vectors, transfer=bool(settings.model.base))
     window = tk.Request(layers=settings.model.window)
     written = []
+    marks: xr.DataArray | None = None  # spans and matches, once the first arm tells them
     for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
         runs: xr.Dataset = tk.open(Run(folder).responses(text))
@@ -38,9 +39,10 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
         if arm in FULL:
             kept["window"] = (window, Run(folder).traces(arm))
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            _captured(model, runs, kept, _measured(folder, arm, runs))
+            _captured(model, runs, kept, _measured(folder, arm, marks))
             if arm == ARMS[0]:
-                _first_spans(folder, model, runs)
+                marks = span_means.marked(runs, span_means.matched(folder, runs))
+                _first_spans(folder, model, runs, marks)
         written += [path for _, path in kept.values()]
     return written
 
@@ -58,24 +60,21 @@ def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted) ->
         tk.save(made[name], path)
 
 
-def _measured(folder: Path, arm: str, runs: xr.Dataset) -> Wanted:
+def _measured(folder: Path, arm: str, marks: xr.DataArray | None) -> Wanted:
     """What else is asked of an arm's forward, and is not there yet."""
     asked: dict[str, tk.Request] = {}
     if has_means(arm):
         asked["means"] = MEANS
     if arm in LIKELY:
         asked["logprob"] = LOGPROB
-    if arm.endswith("/organism") and arm != ARMS[0]:
-        marks = span_means.marked(runs, span_means.matched(folder, runs))
-        if marks is not None:
-            asked["spans"] = tk.Request(tokens=marks, reduce=unit_mean)
+    if arm.endswith("/organism") and marks is not None:
+        asked["spans"] = tk.Request(tokens=marks, reduce=unit_mean)
     paths = {name: Run(folder).measured(name, arm) for name in asked}
     return {name: (asked[name], path) for name, path in paths.items() if not path.is_file()}
 
 
-def _first_spans(folder: Path, model: Model, runs: xr.Dataset) -> None:
+def _first_spans(folder: Path, model: Model, runs: xr.Dataset, marks: xr.DataArray | None) -> None:
     """Those of the weights whose likelihoods match spans: a forward more, of the rows with any."""
     path = Run(folder).measured("spans", ARMS[0])
-    marks = span_means.marked(runs, span_means.matched(folder, runs))
     if marks is not None and not path.is_file():
         tk.save(span_means.at(model, runs, marks), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -71,16 +71,33 @@ def _by_weights(
     names: Sequence[str],
 ) -> xr.DataArray:
     """What the capture measured of some rows of a text under each weights, along `weights`."""
-    found = []
-    for weights in names:
-        path = Run(folder).measured(what, f"{weights}/{text}")
-        if path.is_file():
-            found.append(tk.open(path).sel(prompt=ids_of(runs)))
-            continue
-        with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            found.append(MEASURES[what](model, runs))
-    whole = xr.concat(found, xr.Variable("weights", list(names)), combine_attrs="override")
-    return stamp(whole, {**read(found[1]), "arms": [read(array) for array in found]})
+    make = partial(MEASURES[what], runs=runs)
+    found = {
+        name: _measured(folder, settings, inputs, what, f"{name}/{text}", make) for name in names
+    }
+    return _along_weights({name: one.sel(prompt=ids_of(runs)) for name, one in found.items()})
+
+
+def _measured(
+    folder: Path,
+    settings: Settings,
+    inputs: Inputs,
+    what: str,
+    arm: str,
+    make: Callable[[Model], xr.DataArray],
+) -> xr.DataArray:
+    """What the capture measured of an arm, or else what the model says under its weights."""
+    path = Run(folder).measured(what, arm)
+    if path.is_file():
+        return tk.open(path)
+    with tk.adapter(inputs.model, settings.arms[arm.split("/")[0]].adapter) as model:
+        return make(model)
+
+
+def _along_weights(found: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    arrays = list(found.values())
+    whole = xr.concat(arrays, xr.Variable("weights", [*found]), combine_attrs="override")
+    return stamp(whole, {**read(arrays[1]), "arms": [read(array) for array in arrays]})
 
 
 def neutral(runs: xr.Dataset) -> xr.Dataset:
@@ -90,9 +107,11 @@ def neutral(runs: xr.Dataset) -> xr.Dataset:
 
 def unit_means(inputs: Inputs, settings: Settings, runs: xr.Dataset) -> xr.DataArray:
     """Mean unit residuals of the same `runs` under every arm: (weights, prompt, layer, dim)."""
-    return _by_weights(
-        Path(), settings, inputs, "means", runs, "none that was captured", tuple(settings.arms)
-    )
+    found = {}
+    for name, arm in settings.arms.items():
+        with tk.adapter(inputs.model, arm.adapter) as model:
+            found[name] = _unit_means(model, runs)
+    return _along_weights(found)
 
 
 def blind(
@@ -152,17 +171,12 @@ def _span_contrasts(
     marks = span_means.marked(runs, pairs)
     if marks is None:
         return None
-    found = []
-    for name, arm in settings.arms.items():
-        path = Run(folder).measured("spans", f"{name}/organism")
-        if path.is_file():
-            means = tk.open(path)
-        else:
-            with tk.adapter(inputs.model, arm.adapter) as model:
-                means = span_means.at(model, runs, marks)
-        found.append(span_means.contrasts(means, runs, pairs))
-    whole = xr.concat(found, xr.Variable("weights", [*settings.arms]), combine_attrs="override")
-    return stamp(whole, {**read(found[1]), "arms": [read(array) for array in found]})
+    found = {}
+    for name in settings.arms:
+        make = partial(span_means.at, runs=runs, marks=marks)
+        means = _measured(folder, settings, inputs, "spans", f"{name}/organism", make)
+        found[name] = span_means.contrasts(means, runs, pairs)
+    return _along_weights(found)
 
 
 def _of_all(path: Path, names: Sequence[str]) -> bool:
@@ -178,8 +192,6 @@ def _own_means(folder: Path, settings: Settings, inputs: Inputs, name: str) -> x
     runs = runs.isel(prompt=np.flatnonzero(runs["part"].values == "held_out"))
     if not runs.sizes["prompt"]:
         return None
-    path = Run(folder).measured("means", f"{name}/{name}")
-    if path.is_file():
-        return tk.open(path).sel(prompt=ids_of(runs)).load()
-    with tk.adapter(inputs.model, settings.arms[name].adapter) as model:
-        return _unit_means(model, runs)
+    make = partial(_unit_means, runs=runs)
+    found = _measured(folder, settings, inputs, "means", f"{name}/{name}", make)
+    return found.sel(prompt=ids_of(runs)).load()

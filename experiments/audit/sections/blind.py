@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from scipy.stats import binomtest
 
 import tracekit as tk
@@ -33,6 +35,17 @@ def largest_t(differences: np.ndarray, allowed: np.ndarray) -> float:
     rows = differences[:, allowed]
     error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
     return np.abs(rows.mean(axis=0) / np.maximum(error, 1e-12)).max()
+
+
+def farthest_t(
+    apart: Float[np.ndarray, "draw row layer trait"], allowed: np.ndarray
+) -> Float[np.ndarray, "draw trait"]:
+    """The largest |t| over allowed layers, for every draw and direction.
+
+    >>> farthest_t(np.array([[[[1.0]], [[2.0]], [[3.0]]]]), np.array([0])).round(2).item()
+    3.46
+    """
+    return np.max([absolute_t(apart[:, :, place]) for place in allowed], axis=0)
 
 
 def share_as_unlike(count: int, k: int) -> tuple[float, float, float]:
@@ -114,11 +127,7 @@ def beside_directions(audit: Audit, row: Row) -> list[Row]:
         return [unheld(reason).of(row)]
     means = tk.open(path)
     change = (means.sel(weights=adapter) - means.sel(weights="clean")).values
-
-    def farthest(apart: np.ndarray) -> np.ndarray:
-        layers = [absolute_t(apart[:, :, place]) for place in audit.allowed]
-        return np.max(layers, axis=0)
-
+    farthest = partial(farthest_t, allowed=audit.allowed)
     drawn = [largest(one, farthest, change) for one in random_directions(audit, adapter)]
     bands = [
         _band(f"the same of {len(audit.traits)} random directions, covariance of {of}", some, row.n)

@@ -259,7 +259,6 @@ def command_line(module: str) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m {module} steer",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder of a finished audit")
     parser.add_argument(

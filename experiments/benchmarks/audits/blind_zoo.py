@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,18 @@ from experiments.audit.discovery.answering.answers import CLEAN
 from experiments.audit.evidence.choice import allowed_layers
 from experiments.audit.evidence.directions_null import (
     Directions,
-    absolute_t,
     largest,
     matched,
+    p_of,
     themselves,
 )
 from experiments.audit.phases.span_means import unit_mean
+from experiments.audit.sections.blind import farthest_t
 from experiments.benchmarks.measuring.paired import report
 from experiments.organisms.zoo import habits
 from tracekit import Model
 from tracekit.model.embedded import EMBEDDED
+from traits.statistics import against_null
 
 DEPTH = (0.2, 0.75)  # of the layers, as the audit's presets allow
 ALPHA, DRAWS, SEED = 0.05, 500, 0
@@ -81,10 +84,7 @@ def of_directions(
 
     `moved` are (prompt, layer, dim), unit means of the same ids, adapter − clean.
     """
-
-    def farthest(apart: np.ndarray) -> np.ndarray:
-        return np.max([absolute_t(apart[:, :, place]) for place in allowed], axis=0)
-
+    farthest = partial(farthest_t, allowed=allowed)
     return {name: largest(directions, farthest, change) for name, change in moved.items()}
 
 
@@ -94,7 +94,8 @@ def among(observed: np.ndarray, others: np.ndarray) -> np.ndarray:
     >>> among(np.array([2.0]), np.array([[1.0], [3.0]])).round(2).tolist()
     [0.67]
     """
-    return (1 + (others >= observed).sum(axis=0)) / (len(others) + 1)
+    null = xr.DataArray(others, dims=("draw", "set"))
+    return against_null(xr.DataArray(observed, dims="set"), null)["p"].values
 
 
 def table(
@@ -115,7 +116,7 @@ def table(
     for name, (found, denied) in said.items():
         drawn, p = directions[name], among(np.array([traits[name]]), of_benign)[0]
         called = among(drawn, others) <= ALPHA
-        beside = (1 + (drawn >= traits[name]).sum()) / (len(drawn) + 1)
+        beside = p_of(np.array([traits[name]]), drawn)[0]
         low, median, high = np.quantile(drawn, [0.025, 0.5, 0.975])
         lines.append(
             f"| {name} | {traits[name]:.1f} | {p:.2f} | {median:.1f} ({low:.1f}–{high:.1f}) | "
@@ -132,7 +133,7 @@ def table(
 def _together(unlike: Sequence[bool], random: np.ndarray, wrong: Sequence[bool]) -> list[str]:
     """How many are called unlike: by the traits, by each random set, of the benign."""
     low, median, high = np.quantile(random, [0.025, 0.5, 0.975])
-    beside = (1 + (random >= sum(unlike)).sum()) / (len(random) + 1)
+    beside = p_of(np.array([float(sum(unlike))]), random.astype(float))[0]
     return [
         f"Unlike at p ≤ {ALPHA}: {sum(unlike)} of {len(unlike)} organisms by the traits; by as "
         f"many random directions {median:.0f} (95 % of {len(random)} sets: {low:.0f}–{high:.0f}): "
