@@ -20,6 +20,7 @@ from tracekit.model.load import device_of, model_provenance
 from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
+from tracekit.passes.generating.shared_prompts import shared_cache
 from tracekit.passes.generating.stepping import require_steps
 from tracekit.passes.generating.watching import Said, Watch
 from tracekit.progress import Bar
@@ -178,6 +179,8 @@ def _continued(
     # the generator is the process's own: it is drawn from, and put back, while no one else runs
     with torch.no_grad(), rows_of(model, made), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
+        cache = None if watch else shared_cache(model, made)
+        options |= {} if cache is None else {"past_key_values": cache}
         with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:
             if strided:
                 # transformers slices the last position out of the prompt's: a strided view, which

@@ -1,0 +1,1 @@
+"""Generation against its rivals."""

@@ -1,0 +1,84 @@
+"""Samples of one prompt: its forward runs once, and what is said stays what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import tracekit as tk
+from tracekit.passes.generating import generation, shared_prompts
+from tracekit.transcripts import tensors
+
+PROMPTS = ["Why is it that the sea is so very blue?", "Who?", "Name the three longest rivers."]
+
+
+@contextmanager
+def tokens_through(model: Any) -> Iterator[list[int]]:
+    """How many tokens go through the model, forward by forward."""
+    seen: list[int] = []
+    embedding = model._module.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, given: seen.append(given[0].numel()))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def said(model: Any, runs: xr.Dataset, **more: Any) -> xr.Dataset:
+    return tk.generate(model, runs, max_new_tokens=5, progress=False, min_new_tokens=5, **more)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_llama: Any) -> xr.Dataset:
+    rows = tk.encode(tiny_llama, PROMPTS)
+    said(tiny_llama, rows)  # its steps are proved once, by forwards of their own
+    return rows
+
+
+@pytest.mark.parametrize("sampled", [{}, {"temperature": 1.0, "samples": 4, "seed": 5}])
+def test_samples_are_those_of_the_whole_prompts_forward(
+    tiny_llama: Any, asked: xr.Dataset, sampled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (
+        asked
+        if sampled
+        else asked.isel(prompt=[0, 1, 0, 1, 0, 2]).assign_coords(prompt=[*"abcdef"])
+    )
+    with tokens_through(tiny_llama) as once:
+        found = said(tiny_llama, rows, token_budget=10_000, **sampled)
+    monkeypatch.setattr(generation, "shared_cache", lambda model, batch: None)
+    with tokens_through(tiny_llama) as each:
+        expected = said(tiny_llama, rows, token_budget=10_000, **sampled)
+    np.testing.assert_array_equal(found.token_id.values, expected.token_id.values)
+    width, count = int(tensors.lengths(asked).max()), found.sizes["prompt"]
+    assert each == [count * width, *[count] * 4]
+    assert once == [len(PROMPTS) * (width - 1), count, *[count] * 4]
+
+
+def test_samples_of_one_prompt_differ_and_repeat(tiny_llama: Any, asked: xr.Dataset) -> None:
+    first, again, other = (
+        said(tiny_llama, asked, temperature=1.0, samples=4, seed=seed) for seed in (1, 1, 2)
+    )
+    responses = first.token_id.sel(token=slice(0, None)).values
+    assert len(np.unique(responses[:4], axis=0)) > 1
+    np.testing.assert_array_equal(first.token_id.values, again.token_id.values)
+    assert not np.array_equal(responses, other.token_id.sel(token=slice(0, None)).values)
+
+
+def test_what_it_cannot_share_goes_through_whole(tiny_llama: Any, asked: xr.Dataset) -> None:
+    def shares(model: Any, rows: list[int]) -> bool:
+        batch = generation.batching.batch(model, asked, rows)
+        return shared_prompts.shared_cache(model, batch) is not None
+
+    assert shares(tiny_llama, [0, 0, 2, 2])
+    assert not shares(tiny_llama, [0, 1, 2])
+    assert not shares(tiny_llama, [0, 0, 2])
+    size = tiny_llama._module.config.hidden_size
+    steered = tk.steer(tiny_llama, torch.ones(size), layers=[1], coefficient=1.0)
+    assert not shares(steered, [0, 0, 2, 2])

@@ -1,0 +1,47 @@
+"""One forward of a prompt for all of its samples."""
+
+from __future__ import annotations
+
+import torch
+from nnsight import TransformersModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from tracekit.model.load import edits_of
+from tracekit.model.record import origin
+from tracekit.transcripts.padded import Batch
+
+
+def shared_cache(model: TransformersModel, batch: Batch) -> Cache | None:
+    """The keys and values of each row's prompt but for its last token, each text read once.
+
+    None where that saves less than half of the rows, where edits read the prompt (they are told
+    which row they see), for a remote model, and for one that keeps more than keys and values.
+    """
+    first, row_of = _distinct(batch)
+    width = batch.input_ids.shape[1] - 1
+    if 2 * len(first) > len(row_of) or width < 1 or edits_of(model) or origin(model).remote:
+        return None
+    inputs = {name: values[first, :width] for name, values in batch.model_inputs.items()}
+    # a prompt of one token, padded: nothing of it is in this forward
+    if not bool(inputs["attention_mask"].any(1).all()):
+        return None
+    with torch.no_grad(), model.trace(inputs, use_cache=True):
+        cache = model.output.past_key_values.save()
+    # only layers of keys and values are known to be a row's own, one row apart from another
+    if not isinstance(cache, Cache) or not all(isinstance(x, DynamicLayer) for x in cache.layers):
+        return None
+    cache.batch_select_indices(torch.tensor(row_of, device=cache.layers[0].keys.device))
+    return cache
+
+
+def _distinct(batch: Batch) -> tuple[list[int], list[int]]:
+    """The first row of each distinct prompt, and which of those each row is."""
+    seen: dict[tuple[int, ...], int] = {}
+    first, row_of = [], []
+    for number, (ids, mask) in enumerate(zip(batch.input_ids, batch.attention_mask, strict=True)):
+        key = tuple(ids[mask.bool()].tolist())
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(number)
+        row_of.append(seen[key])
+    return first, row_of
