@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from nnsight import TransformersModel
 from transformers.cache_utils import Cache, DynamicLayer
@@ -21,11 +23,16 @@ def shared_cache(model: TransformersModel, batch: Batch) -> Cache | None:
     width = batch.input_ids.shape[1] - 1
     if 2 * len(first) > len(row_of) or width < 1 or edits_of(model) or origin(model).remote:
         return None
+    taken = inspect.signature(model._module.forward).parameters
+    if not {"past_key_values", "use_cache"} <= set(taken):
+        return None
     inputs = {name: values[first, :width] for name, values in batch.model_inputs.items()}
     # a prompt of one token, padded: nothing of it is in this forward
     if not bool(inputs["attention_mask"].any(1).all()):
         return None
-    with torch.no_grad(), model.trace(inputs, use_cache=True):
+    # no token is chosen from this forward: one logit row is the least that it computes
+    least = {"logits_to_keep": 1} if model._module._supports_logits_to_keep() else {}
+    with torch.no_grad(), model.trace(inputs, use_cache=True, **least):
         cache = model.output.past_key_values.save()
     # only layers of keys and values are known to be a row's own, one row apart from another
     if not isinstance(cache, Cache) or not all(isinstance(x, DynamicLayer) for x in cache.layers):
