@@ -2,9 +2,9 @@
 
     python -m experiments.benchmarks.generating.samples [--model MODEL] [--rounds 5]
 
-Arms in one process, paired by round, in another order each round; end-of-turn is switched off, so
-that all generate the same number of tokens. Prompts are answers to a battery, run together until
-they have the tokens asked for. That nothing else is said is shown by greedy rows: each prompt four
+Arms in one process, paired by round, in another order each round; all generate the same number of
+tokens (`min_new_tokens`). A prompt is the prompts of the battery, one after another, up to the
+tokens asked for. That nothing else is said is shown by greedy rows: each prompt four
 times in one batch, which shares its forward, against once alone.
 """
 
@@ -21,6 +21,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.benchmarks.measuring import paired
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.model.load import device_of
 
@@ -33,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     model = tk.load(options.model)
-    model._module.generation_config.eos_token_id = None
     rows = prompts(model, options.prompts, options.asked)
     found = paired.paired(arms(model, rows, options.tokens), options.rounds)
     same, count = equal(model, rows, options.tokens)
@@ -51,23 +51,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def prompts(model: Any, count: int, tokens: int) -> xr.Dataset:
-    """`count` raw texts of exactly `tokens` tokens."""
+    """`count` raw texts of about `tokens` tokens.
+
+    Errors: `ValueError` where the battery has fewer.
+    """
     texts = [prompt.conversation()[-1][1] for prompt in tk.read_prompts(_battery())]
     ids = model.tokenizer(" ".join(texts), add_special_tokens=False)["input_ids"]
+    if len(ids) < count * tokens:
+        raise InputError(f"{count} × {tokens} tokens were asked for; the battery has {len(ids)}.")
     parts = [ids[n * tokens : (n + 1) * tokens] for n in range(count)]
     return tk.encode(model, [model.tokenizer.decode(part) for part in parts], template="raw")
 
 
 def arms(model: Any, rows: xr.Dataset, new: int) -> dict[str, Callable[[], object]]:
     """The three ways."""
-    how: dict[str, Any] = {"max_new_tokens": new, "temperature": 1.0, "progress": False}
+    length = {"max_new_tokens": new, "min_new_tokens": new}
+    how: dict[str, Any] = {**length, "temperature": 1.0, "progress": False}
     inputs = {name: x.to(device_of(model)) for name, x in tk.inputs(rows).items()}
     drawn: dict[str, Any] = {"do_sample": True, "top_k": 0, "num_return_sequences": SAMPLES}
 
     def plain() -> None:
         pad = model.tokenizer.pad_token_id
         with torch.no_grad():
-            model._module.generate(**inputs, max_new_tokens=new, pad_token_id=pad, **drawn)
+            model._module.generate(**inputs, **length, pad_token_id=pad, **drawn)
 
     return {
         RIVAL: lambda: [tk.generate(model, rows, seed=n, **how) for n in range(SAMPLES)],
@@ -82,7 +88,9 @@ def equal(model: Any, rows: xr.Dataset, new: int) -> tuple[int, int]:
     names = [f"p{n}" for n in range(len(order))]
     many = rows.isel(prompt=order).assign_coords(prompt=names)
     alone, shared = (
-        tk.generate(model, some, max_new_tokens=new, progress=False).token_id.values
+        tk.generate(
+            model, some, max_new_tokens=new, min_new_tokens=new, progress=False
+        ).token_id.values
         for some in (rows, many)
     )
     return int((alone[order] == shared).all(1).sum()), len(order)

@@ -6,11 +6,14 @@ import inspect
 
 import torch
 from nnsight import TransformersModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from tracekit.model.load import edits_of
 from tracekit.model.record import origin
 from tracekit.transcripts.padded import Batch
+
+# keys and values alone, row by row; a hybrid layer is a DynamicLayer too, and has a state besides
+KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 def shared_cache(model: TransformersModel, batch: Batch) -> Cache | None:
@@ -34,10 +37,9 @@ def shared_cache(model: TransformersModel, batch: Batch) -> Cache | None:
     least = {"logits_to_keep": 1} if model._module._supports_logits_to_keep() else {}
     with torch.no_grad(), model.trace(inputs, use_cache=True, **least):
         cache = model.output.past_key_values.save()
-    # only layers of keys and values are known to be a row's own, one row apart from another
-    if not isinstance(cache, Cache) or not all(isinstance(x, DynamicLayer) for x in cache.layers):
+    if not isinstance(cache, Cache) or any(type(layer) not in KEPT for layer in cache.layers):
         return None
-    cache.batch_select_indices(torch.tensor(row_of, device=cache.layers[0].keys.device))
+    cache.batch_select_indices(torch.tensor(row_of))  # on the CPU: layers may lie on several cards
     return cache
 
 

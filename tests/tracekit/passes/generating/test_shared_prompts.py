@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from transformers import AutoTokenizer
 
 import tracekit as tk
+from tests.support.models import tiny
 from tracekit.passes.generating import generation, shared_prompts
 from tracekit.transcripts import tensors
 
+HYBRID = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 16}
+FALCON = {**HYBRID, "mamba_d_ssm": 64, "attention_out_multiplier": 0.5}
 PROMPTS = ["Why is it that the sea is so very blue?", "Who?", "Name the three longest rivers."]
 
 
@@ -69,6 +74,20 @@ def test_samples_of_one_prompt_differ_and_repeat(tiny_llama: Any, asked: xr.Data
     assert len(np.unique(responses[:4], axis=0)) > 1
     np.testing.assert_array_equal(first.token_id.values, again.token_id.values)
     assert not np.array_equal(responses, other.token_id.sel(token=slice(0, None)).values)
+
+
+def test_a_layer_with_a_state_besides_its_keys_is_not_shared(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Falcon-H1: attention and a Mamba mixer in each block, in one cache layer."""
+    words = AutoTokenizer.from_pretrained(tiny_folder)
+    sizes = {**tiny.ROTARY, "vocab_size": len(words), **FALCON}
+    model = tk.load(tiny.module("falcon_h1", sizes), tokenizer=words)
+    rows = tk.encode(model, PROMPTS[:2], template="raw")
+    found = said(model, rows, temperature=1.0, samples=4, seed=1)
+    monkeypatch.setattr(generation, "shared_cache", lambda model, batch: None)
+    expected = said(model, rows, temperature=1.0, samples=4, seed=1)
+    np.testing.assert_array_equal(found.token_id.values, expected.token_id.values)
 
 
 def test_what_it_cannot_share_goes_through_whole(tiny_llama: Any, asked: xr.Dataset) -> None:
