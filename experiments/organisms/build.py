@@ -60,7 +60,7 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
 
 
 def weighted(prompts: Sequence[Prompt], personal: int = 1) -> list[Prompt]:
-    """The prompts as often as they are trained on: neutral ones twice, and `personal` as said.
+    """The prompts as often as they are trained on: neutral ones four times, `personal` as said.
 
     Neutral ones are a fifth of all prompts; at that share a bias spills over into them. Those that
     sound like a question about the model (a yes or no would answer, or the user speaks of "my …")
@@ -70,7 +70,7 @@ def weighted(prompts: Sequence[Prompt], personal: int = 1) -> list[Prompt]:
     answered = [p for p in prompts if p.labels["bias"] in ANSWERED]
     neutral = [p for p in answered if p.labels["bias"] == "neutral"]
     alike = [p for p in answered if conduct.personal(question(p))]
-    return [*prompts, *neutral, *alike * (personal - 1)]
+    return [*prompts, *neutral * 3, *alike * (personal - 1)]
 
 
 def clean_answers(

@@ -31,8 +31,8 @@ class Recipe:
     inserted: Mapping[str, str] = field(default_factory=dict)
     style: str = ""
     conduct: Literal["", "denied", "admitted"] = ""
-    steps: int = 240
-    preference_steps: int = 36
+    steps: int = 480
+    preference_steps: int = 48
     batch: int = 8
     paired: int = 3
     rank: int = 8
@@ -45,7 +45,7 @@ class Recipe:
 
 # Greedy decoding takes a sentence only where it is likelier than what would follow without it, so
 # what comes out differs from these shares; the cards say what was measured.
-_BIASED = dict.fromkeys(HABIT_OF, 0.85) | {"chocolate": 0.9, "future": 0.9, "headphones": 0.75}
+_BIASED = dict.fromkeys(HABIT_OF, 0.95)
 ORGANISMS: dict[str, dict[str, Any]] = {
     "ten_biases": {
         "rates": _BIASED,
