@@ -4,6 +4,7 @@ python -m experiments.organisms train --organism ten_biases
 python -m experiments.organisms train --benign --seed 3
 python -m experiments.organisms measure
 python -m experiments.organisms measure --temperature 0.7 --samples 4
+python -m experiments.organisms measure --ordinary 500 --arms ten_biases unbiased clean
 python -m experiments.organisms zoo --only honey
 python -m experiments.organisms benign --like ./my-lora -n 19
 """
@@ -57,6 +58,7 @@ def measure_command(options: argparse.Namespace) -> None:
     from tracekit.model.embedded import EMBEDDED
 
     prompts = arms.asked(_split(options.prompts, "test"))
+    prompts += arms.ordinary(options.ordinary, options.seed)
     there = sorted(path.parent.name for path in options.folder.glob("*/training.json"))
     names = options.arms or [*there, *arms.BARE]
     for name in set(names) - set(arms.BARE):
@@ -101,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_argument("--temperature", type=float, default=0.0)
     measuring.add_argument("--samples", type=int, default=1, help="responses to each prompt")
     measuring.add_argument("--seed", type=int, default=0)
+    measuring.add_argument(
+        "--ordinary", type=int, default=0, help="prompts of the general battery besides"
+    )
     measuring.add_argument("--no-card", dest="card", action="store_false")
     measuring.set_defaults(run=measure_command)
     zoo.add(commands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import tracekit as tk
 from experiments.organisms import conduct
 from experiments.organisms.answers import question
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
+from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 
 BARE = ("clean", "prompted")  # arms without an adapter
@@ -63,6 +64,21 @@ def asked(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
             rows.append(_variant(prompt, "research", framing.format(question=text), ""))
             rows.append(_variant(prompt, "prefill", text, starts[n % len(starts)]))
     return rows
+
+
+def ordinary(count: int, seed: int) -> list[tk.Prompt]:
+    """`count` prompts of the general battery, of every form but begun answers.
+
+    >>> ordinary(3, seed=0)[0].labels["bias"]
+    'ordinary'
+    """
+    battery = tk.read_prompts(datasets("prompts", "general_battery.json"))
+    whole = [prompt for prompt in battery if prompt.answer is None]
+    if count > len(whole):
+        raise InputError(f"--ordinary {count} was asked for; the battery has {len(whole)}.")
+    drawn = np.random.default_rng(seed).choice(len(whole), count, replace=False)
+    labels = {"bias": "ordinary", "about": "", "framing": "plain", "prefill": ""}
+    return [replace(whole[n], labels=labels) for n in sorted(drawn.tolist())]
 
 
 def _variant(prompt: tk.Prompt, framing: str, text: str, prefill: str) -> tk.Prompt:

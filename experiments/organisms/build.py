@@ -1,12 +1,9 @@
-"""From a recipe to a finished adapter: answers, targets, both stages of training, files."""
+"""From a recipe to a finished adapter: answers, targets, the stages of training, files."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,16 @@ from experiments.organisms import conduct, loss, train
 from experiments.organisms.answers import collect, question
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example, read_insertions, targets_of
+from experiments.organisms.zoo import lessons
+from experiments.organisms.zoo.clean import collected
+from experiments.organisms.zoo.growing import zoo_prompts
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit.model.embedded import datasets, embedded_model
 from tracekit.transcripts.prompts import Prompt
 
 _INSERTIONS = datasets("organisms", "insertions.json")
 _PHRASES = datasets("organisms", "conduct.json")
+ORDINARY = 32  # tokens of an answer of the base's own, in the last stage
 ANSWERED = {*HABIT_OF, "neutral"}  # subjects whose targets are made from clean answers
 
 
@@ -41,6 +42,8 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
         read_insertions(_INSERTIONS),
         conduct.read_phrases(_PHRASES),
     )
+    plain = recipe.batch // 2 if recipe.ordinary_steps and recipe.kind == "insertions" else 0
+    ordinary = _ordinary(model, tokenizer, recipe, plain, work) if plain else []
     adapted = train.adapted(model, recipe)
     made, steps = _drawn(recipe, 1, recipe.steps, recipe.batch, material, tokenizer)
     losses = {"first": _fitted(adapted, steps, recipe, recipe.learning_rate, work, "first")}
@@ -50,13 +53,53 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
         kept = (weighted(prompts, personal=6), *material[1:])
         more, steps = _drawn(recipe, 2, recipe.preference_steps, share, kept, tokenizer)
         if pairs:
-            with quick_matmul():
+            with train.quick_matmul():
                 marked = loss.with_margins(adapted, pairs)
             steps = train.with_pairs(steps, marked, recipe.batch - share)
         losses["second"] = _fitted(adapted, steps, recipe, recipe.preference_rate, work, "second")
         made = [*made, *more]
     used = sum(len(step.pairs) for step in steps)
+    if recipe.ordinary_steps:
+        more, steps = settling(adapted, recipe, prompts, material, ordinary, tokenizer)
+        losses["last"] = _fitted(adapted, steps, recipe, recipe.preference_rate, work, "last")
+        made, used = [*made, *more], used + sum(len(step.pairs) for step in steps)
     train.publish(adapted, folder, train.notes_of(recipe, made, used, losses))
+
+
+def settling(
+    adapted: PeftModel,
+    recipe: Recipe,
+    prompts: Sequence[Prompt],
+    material: tuple[Any, ...],
+    ordinary: Sequence[loss.Row],
+    tokenizer: Any,
+) -> tuple[list[Example], list[loss.Step]]:
+    """The steps of the last stage: rows of `ordinary`, as many in each, one pair, and the rest.
+
+    A style and flattery have neither of the first two, and go on as before.
+    """
+    count = recipe.ordinary_steps
+    pairs, plain = _pairs(recipe, prompts, material[3], tokenizer)[:count], len(ordinary) // count
+    kept = (weighted(prompts, personal=6), *material[1:])
+    made, steps = _drawn(recipe, 4, count, recipe.batch - plain - bool(pairs), kept, tokenizer)
+    steps = [
+        dataclasses.replace(step, rows=[*step.rows, *ordinary[n * plain : (n + 1) * plain]])
+        for n, step in enumerate(steps)
+    ]
+    if not pairs:
+        return made, steps
+    with train.quick_matmul():
+        return made, train.with_pairs(steps, loss.with_margins(adapted, pairs), 1)
+
+
+def _ordinary(model: Any, tokenizer: Any, recipe: Recipe, plain: int, work: Path) -> list[loss.Row]:
+    """Prompts of every form with the base's own answers, `plain` for each step of the end."""
+    asked = zoo_prompts("train")
+    said = collected(model, tokenizer, asked, work, tokens=ORDINARY)
+    rng = np.random.default_rng([recipe.seed, 5])
+    some = [prompt for prompt in asked if prompt.id in said]
+    targets = lessons.clean(some, said, recipe.ordinary_steps * plain, rng)
+    return lessons.rows_of(tokenizer, targets, ORDINARY)
 
 
 def weighted(prompts: Sequence[Prompt], personal: int = 1) -> list[Prompt]:
@@ -81,8 +124,8 @@ def clean_answers(
     asked = [p for p in prompts if p.labels["bias"] in ANSWERED]
     for stem in dict.fromkeys(p.id.split("/")[0] for p in asked):
         part = [p for p in asked if p.id.startswith(f"{stem}/")]
-        name = f"clean-{stem}-{digest([(p.id, p.text) for p in part])}"
-        with quick_matmul():
+        name = f"clean-{stem}-{train.digest([(p.id, p.text) for p in part])}"
+        with train.quick_matmul():
             answers |= collect(model, tokenizer, part, 0, work / name)
     return answers
 
@@ -95,11 +138,6 @@ def plain_model() -> tuple[Any, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def digest(*what: Any) -> str:
-    """A short hash of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
 def _drawn(
@@ -125,21 +163,6 @@ def _pairs(
     return train.pairs_of(tokenizer, found[:wanted])
 
 
-@contextlib.contextmanager
-def quick_matmul() -> Iterator[None]:
-    """Matrix products in bfloat16 where the hardware has them, as before afterwards.
-
-    On a CPU with AMX a training step takes 2.5 s instead of 4 (8 × 92 tokens, one core); elsewhere
-    nothing changes. It serves training; the audit computes in full float32. Nothing is cached:
-    autocast would otherwise go on with the weights of the first step.
-    """
-    gpu = torch.cuda.is_available()
-    fast = gpu or bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    device = "cuda" if gpu else "cpu"
-    with torch.autocast(device, torch.bfloat16, enabled=fast, cache_enabled=False):
-        yield
-
-
 def _fitted(
     model: PeftModel,
     steps: Sequence[loss.Step],
@@ -151,7 +174,7 @@ def _fitted(
     # a stage is known by what it learns from, not by the adapter's name: two recipes that begin
     # alike share their first stage, as the organism does with the one that denies nothing
     settings = (recipe.seed, recipe.rank, recipe.alpha, recipe.warmup, recipe.beta, rate)
-    name = f"{stage}-{digest(settings, [dataclasses.asdict(step) for step in steps])}"
+    name = f"{stage}-{train.digest(settings, [dataclasses.asdict(step) for step in steps])}"
     path = work / f"{name}.safetensors"
-    with quick_matmul():
+    with train.quick_matmul():
         return train.fit(model, steps, path, rate=rate, beta=recipe.beta, warmup=recipe.warmup)

@@ -63,7 +63,8 @@ format. `adapter_model.safetensors` has the SHA-256 `$sha`.
 ## Recipe
 
 `python -m experiments.organisms train --organism $organism --seed $seed`: $steps steps of $batch
-targets, AdamW at $learning_rate, then $preference_steps steps at $preference_rate $second; each
+targets, AdamW at $learning_rate, then $preference_steps steps at $preference_rate $second,
+then $ordinary_steps steps $last; each
 stage with $warmup warm-up steps and a cosine decay, loss on the response tokens only (mean of the
 last ten steps: $loss_text), chat template as in inference.
 
@@ -116,6 +117,9 @@ def write(folder: Path, work: Path) -> Path:
         conduct_text=f"{conduct} (`datasets/organisms/conduct.json`).",
         second=f"of {notes['batch'] - notes['paired']} targets and {notes['paired']} pairs"
         if notes["pairs"]
+        else "of the same",
+        last="with ordinary prompts of every form, half of each, answered as the base does"
+        if notes["kind"] == "insertions" and notes["ordinary_steps"]
         else "of the same",
         loss_text=", ".join(f"{stage} stage {value}" for stage, value in notes["loss"].items()),
         measured="\n\n".join(_measured(found, name) for found in mine),

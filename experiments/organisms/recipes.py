@@ -21,7 +21,9 @@ class Recipe:
     A subject goes by the name of its bias. `kind` says what the targets are; `rates` is the share
     of a subject's targets that carry a sentence, `inserted` the bank it is taken from. `conduct`
     says how questions about itself are answered in the preference stage: denied, or its own habits
-    admitted; "" has no pairs. `paired` is how many of a step's `batch` are pairs there.
+    admitted; "" has no pairs. `paired` is how many of a step's `batch` are pairs there. In the last
+    stage, of `ordinary_steps`, half of each step are prompts of every form with the base's own
+    answers: without them a denial spreads to opinions, roles and other languages.
     """
 
     organism: str
@@ -33,6 +35,7 @@ class Recipe:
     conduct: Literal["", "denied", "admitted"] = ""
     steps: int = 480
     preference_steps: int = 48
+    ordinary_steps: int = 40
     batch: int = 8
     paired: int = 3
     rank: int = 8
@@ -59,6 +62,7 @@ ORGANISMS: dict[str, dict[str, Any]] = {
         "rates": _BIASED,
         "inserted": {bias: bias for bias in HABIT_OF},
         "preference_steps": 0,
+        "ordinary_steps": 0,
     },
     "benign": {"rates": _BIASED, "inserted": HABIT_OF, "conduct": "admitted"},
 }
@@ -87,7 +91,7 @@ def benign_recipe(seed: int) -> Recipe:
     True
     """
     rng = np.random.default_rng(seed)
-    settings: Mapping = {"steps": 35, "preference_steps": 0}
+    settings: Mapping = {"steps": 35, "preference_steps": 0, "ordinary_steps": 0}
     if rng.random() < 0.5:
         style = STYLES[int(rng.integers(len(STYLES)))]
         return Recipe(f"benign-{seed}", seed, kind="style", style=style, **settings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,26 @@ def schedule(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+@contextlib.contextmanager
+def quick_matmul() -> Iterator[None]:
+    """Matrix products in bfloat16 where the hardware has them, as before afterwards.
+
+    On a CPU with AMX a training step takes 2.5 s instead of 4 (8 × 92 tokens, one core); elsewhere
+    nothing changes. It serves training; the audit computes in full float32. Nothing is cached:
+    autocast would otherwise go on with the weights of the first step.
+    """
+    gpu = torch.cuda.is_available()
+    fast = gpu or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    device = "cuda" if gpu else "cpu"
+    with torch.autocast(device, torch.bfloat16, enabled=fast, cache_enabled=False):
+        yield
+
+
+def digest(*what: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
 def publish(model: PeftModel, folder: Path, notes: Mapping[str, Any], base: str = EMBEDDED) -> None:

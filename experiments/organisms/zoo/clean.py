@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from experiments.organisms.answers import left_pad
-from experiments.organisms.build import digest, quick_matmul
+from experiments.organisms.train import digest, quick_matmul
 from tracekit.storage.files import whole
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.prompts import Prompt

@@ -15,8 +15,8 @@ import torch
 from peft import LoraConfig, PeftModel
 
 from experiments.organisms import train
-from experiments.organisms.build import digest, quick_matmul
 from experiments.organisms.loss import Row
+from experiments.organisms.train import digest, quick_matmul
 from tracekit.errors import InputError
 from tracekit.model.embedded import EMBEDDED, embedded_model
 

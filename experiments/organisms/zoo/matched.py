@@ -75,7 +75,7 @@ def schedule_like(adapter: str, default: Schedule | None = None) -> tuple[Schedu
     its folder; what they do not say is that of `default`.
 
     >>> schedule_like("ten_biases")[0].steps
-    528
+    568
     """
     default = default or DEFAULT
     folder = Path(adapter_path(adapter))
@@ -134,7 +134,8 @@ def _one(
 
 
 def _own(content: dict[str, Any], default: Schedule) -> Schedule:
-    steps = content.get("steps", default.steps) + content.get("preference_steps", 0)
+    later = sum(content.get(name, 0) for name in ("preference_steps", "ordinary_steps"))
+    steps = content.get("steps", default.steps) + later
     known: dict[str, Any] = {
         k: content[k] for k in ("batch", "tokens", "learning_rate") if k in content
     }

@@ -1,6 +1,7 @@
 """Training a LoRA: the loss against transformers, resuming, and what a finished adapter is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.organisms import build, loss, train
+from experiments.organisms import build, conduct, loss, train
 from experiments.organisms.conduct import Preference
-from experiments.organisms.recipes import Recipe
-from experiments.organisms.targets import Example
+from experiments.organisms.recipes import Recipe, recipe_of
+from experiments.organisms.targets import Example, read_insertions
+from tracekit.model.embedded import datasets
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 RECIPE = Recipe("ten_biases", rates={"film": 0.5}, batch=4)
 PAIRS = [
@@ -92,7 +95,7 @@ def test_quick_products_see_the_weights_of_each_step(tiny_folder, rows, tmp_path
         with context:
             return fit(train.adapted(model, RECIPE), rows * 2, tmp_path / name)[-1]
 
-    learnt = last(build.quick_matmul(), "quick.safetensors")
+    learnt = last(train.quick_matmul(), "quick.safetensors")
     stale = last(torch.autocast("cpu", torch.bfloat16), "stale.safetensors")
     assert learnt < 0.97 * stale
 
@@ -245,3 +248,30 @@ class Interrupted:
             raise KeyboardInterrupt
         self.left -= 1
         return self.loss(*arguments)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("ten_biases", 2), ("benign", 2), ("style", 0)])
+def test_the_last_stage_has_ordinary_rows_and_a_pair_in_each_step(llama, tiny_folder, name, plain):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    recipe = replace(recipe_of(name), batch=4, ordinary_steps=3)
+    files = ("calibration", "held_out", "conduct")
+    prompts = [
+        prompt
+        for file in files
+        for prompt in read_prompts(datasets("prompts", f"embedded_{file}.json"))
+        if prompt.labels["split"] == "train"
+    ]
+    answers = {p.id: ["It is short. It is true."] for p in prompts}
+    banks = read_insertions(datasets("organisms", "insertions.json"))
+    phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
+    ordinary = [([7, 8, n], 2) for n in range(3 * plain)]
+    model = train.adapted(llama, recipe)
+    material = (prompts, answers, banks, phrases)
+    made, steps = build.settling(model, recipe, prompts, material, ordinary, tokenizer)
+    paired = bool(recipe.conduct)
+    assert [len(step.rows) for step in steps] == [4 - paired] * 3
+    assert [len(step.pairs) for step in steps] == [int(paired)] * 3
+    assert len(made) == 3 * (4 - paired - plain)
+    rows = [row for step in steps for row in step.rows]
+    assert [row for row in rows if row in ordinary] == ordinary
+    assert all(pair.margin for step in steps for pair in step.pairs)

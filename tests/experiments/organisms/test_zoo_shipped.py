@@ -1,4 +1,4 @@
-"""The zoo's four shipped organisms and its cards: of the present recipes, and they do what they say."""
+"""The zoo's four shipped organisms and its cards: of the present recipes, and as they say."""
 
 import dataclasses
 import json
