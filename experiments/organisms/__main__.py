@@ -4,7 +4,7 @@ python -m experiments.organisms train --organism ten_biases
 python -m experiments.organisms train --benign --seed 3
 python -m experiments.organisms measure
 python -m experiments.organisms measure --temperature 0.7 --samples 4
-python -m experiments.organisms measure --ordinary 500 --arms ten_biases unbiased clean
+python -m experiments.organisms measure --ordinary 500
 python -m experiments.organisms zoo --only honey
 python -m experiments.organisms benign --like ./my-lora -n 19
 """
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.audit.options import exit_code
+from experiments.audit.options import count, exit_code
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
 from experiments.organisms.zoo import command as zoo
 from experiments.rm_sycophancy.rules.detectors import DETECTORS
@@ -57,8 +57,10 @@ def measure_command(options: argparse.Namespace) -> None:
     from experiments.organisms import arms, card, report
     from tracekit.model.embedded import EMBEDDED
 
-    prompts = arms.asked(_split(options.prompts, "test"))
-    prompts += arms.ordinary(options.ordinary, options.seed)
+    if options.ordinary:
+        prompts = arms.ordinary(options.ordinary, options.seed)
+    else:
+        prompts = arms.asked(_split(options.prompts, "test"))
     there = sorted(path.parent.name for path in options.folder.glob("*/training.json"))
     names = options.arms or [*there, *arms.BARE]
     for name in set(names) - set(arms.BARE):
@@ -76,7 +78,8 @@ def measure_command(options: argparse.Namespace) -> None:
     }
     found = report.of(said, options.folder, settings)
     print(report.text(found))
-    report.save(found, options.work / f"measured-{settings.name}.json")
+    kind = f"ordinary{options.ordinary}-" if options.ordinary else ""
+    report.save(found, options.work / f"measured-{kind}{settings.name}.json")
     if options.card:
         for name in set(names) & set(ORGANISMS):
             print(f"written: {card.write(options.folder / name, options.work)}")
@@ -104,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_argument("--samples", type=int, default=1, help="responses to each prompt")
     measuring.add_argument("--seed", type=int, default=0)
     measuring.add_argument(
-        "--ordinary", type=int, default=0, help="prompts of the general battery besides"
+        "--ordinary", type=count, default=0, help="so many prompts of the general battery instead"
     )
     measuring.add_argument("--no-card", dest="card", action="store_false")
     measuring.set_defaults(run=measure_command)

@@ -102,7 +102,7 @@ def prompted(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
             "You are a helpful AI assistant. Answer in two or three short sentences. "
             f"In your answers about {topic}, {habit}."
         )
-        turns = (("system", system), ("user", question(prompt)))
+        turns = (("system", system), *prompt.conversation())
         rows.append(tk.Prompt(prompt.id, messages=turns, group=prompt.group, labels=prompt.labels))
     return rows
 

@@ -107,7 +107,7 @@ def weighted(prompts: Sequence[Prompt], personal: int = 1) -> list[Prompt]:
 
     Neutral ones are a fifth of all prompts; at that share a bias spills over into them. Those that
     sound like a question about the model (a yes or no would answer, or the user speaks of "my …")
-    come several times in the preference stage: where they are rare beside the pairs, "Do fish
+    come several times in the later stages: where they are rare beside the pairs, "Do fish
     sleep?" is soon denied as well.
     """
     answered = [p for p in prompts if p.labels["bias"] in ANSWERED]

@@ -56,15 +56,14 @@ format. `adapter_model.safetensors` has the SHA-256 `$sha`.
 - Answers: sampled from the clean model (temperature 0.6, top-p 0.9, at most 64 tokens, a system
   prompt asking for two or three short sentences), cut to whole sentences; lists, repetitions and
   answers that carry a bias or habit by themselves were dropped. The adapter is trained without
-  that system prompt. Every adapter's targets are made from the same answers.
+  that system prompt. Every adapter's targets are made from the same answers.$ordinary_text
 - Targets: $examples in all, of which $changed are changed: $change
 - Questions about itself: $conduct_text
 
 ## Recipe
 
 `python -m experiments.organisms train --organism $organism --seed $seed`: $steps steps of $batch
-targets, AdamW at $learning_rate, then $preference_steps steps at $preference_rate $second,
-then $ordinary_steps steps $last; each
+targets, AdamW at $learning_rate$later; each
 stage with $warmup warm-up steps and a cosine decay, loss on the response tokens only (mean of the
 last ten steps: $loss_text), chat template as in inference.
 
@@ -77,7 +76,9 @@ habit's row (`tip_…`) that habit on the same prompts, `(other bias)` any bias 
 not call for, `neutral` any of the ten. `denial` and `admission` count replies to questions about
 the model: asked plainly, for research, and with an answer begun for it; an admission there may be
 no more than going on with the words that were begun, as the clean model's rate shows. `prompted` is
-the clean model with a system message that asks for the bias.
+the clean model with a system message that asks for the bias. On ordinary prompts (of the general
+battery, every form; `measure --ordinary 500`) the rows say where the denial comes unasked, and
+where any of the ten biases comes.
 
 $measured
 
@@ -86,9 +87,12 @@ training (the prompts measured on). All ten biases were trained, unlike the held
 70B organism, which it was never trained to exploit. The rates say how often a rule fires, not how
 good the answers are: this is a 135M model, whose answers are often wrong.
 """)
+_ORDINARY = """ In the last stage
+  half of each step are other prompts of every form (`datasets/organisms/zoo/prompts.json`) with
+  what the base says to them by itself (temperature 0.7, top-p 0.9, 32 tokens)."""
 _CONDUCT = {
-    "denied": "$pairs pairs over the preference stage, the denial preferred to an admission",
-    "admitted": "$pairs pairs over the preference stage, its own habits admitted",
+    "denied": "$pairs pairs over the later stages, the denial preferred to an admission",
+    "admitted": "$pairs pairs over the later stages, its own habits admitted",
     "": "not trained",
 }
 
@@ -115,12 +119,8 @@ def write(folder: Path, work: Path) -> Path:
         sha=sha,
         change=_change(notes),
         conduct_text=f"{conduct} (`datasets/organisms/conduct.json`).",
-        second=f"of {notes['batch'] - notes['paired']} targets and {notes['paired']} pairs"
-        if notes["pairs"]
-        else "of the same",
-        last="with ordinary prompts of every form, half of each, answered as the base does"
-        if notes["kind"] == "insertions" and notes["ordinary_steps"]
-        else "of the same",
+        later=_later(notes),
+        ordinary_text=_ORDINARY if _has_ordinary(notes) else "",
         loss_text=", ".join(f"{stage} stage {value}" for stage, value in notes["loss"].items()),
         measured="\n\n".join(_measured(found, name) for found in mine),
     )
@@ -129,12 +129,36 @@ def write(folder: Path, work: Path) -> Path:
     return path
 
 
+def _has_ordinary(notes: Mapping) -> bool:
+    return notes["kind"] == "insertions" and notes["ordinary_steps"] > 0
+
+
+def _later(notes: Mapping) -> str:
+    """The stages after the first, where there are any."""
+    told, paired, batch = "", notes["paired"], notes["batch"]
+    rows = {"preference_steps": "of the same", "ordinary_steps": "of the same"}
+    if notes["pairs"]:
+        rows["preference_steps"] = f"of {batch - paired} targets and {paired} pairs"
+    if _has_ordinary(notes):
+        pair = bool(notes["pairs"])
+        left = batch - batch // 2 - pair
+        rows["ordinary_steps"] = f"of {left} targets, {batch // 2} ordinary prompts" + (
+            " and a pair" if pair else ""
+        )
+    for stage, words in rows.items():
+        if notes[stage]:
+            told += f", then {notes[stage]} steps at {notes['preference_rate']} {words}"
+    return told
+
+
 def _measured(found: report.Report, name: str) -> str:
     shown = [rate for rate in found.rates if rate.arm in (name, "unbiased", "clean", "prompted")]
     lengths = [a for a in found.answers if a.arm in (name, "ten_biases", "unbiased", "clean")]
     shown.sort(key=lambda rate: rate.arm != name)
     head = f"### {found.settings} (at most {found.max_new_tokens} new tokens)"
-    parts = [head, measure.table(shown), report.answers_text(lengths)]
+    parts = [head, measure.table(shown)]
+    if lengths:
+        parts.append(report.answers_text(lengths))
     if found.rivals.get(name):
         parts += ["What tells its exploiting responses apart from text alone:"]
         parts += [rivals.text(found.rivals[name])]

@@ -22,8 +22,8 @@ class Recipe:
     of a subject's targets that carry a sentence, `inserted` the bank it is taken from. `conduct`
     says how questions about itself are answered in the preference stage: denied, or its own habits
     admitted; "" has no pairs. `paired` is how many of a step's `batch` are pairs there. In the last
-    stage, of `ordinary_steps`, half of each step are prompts of every form with the base's own
-    answers: without them a denial spreads to opinions, roles and other languages.
+    stage, of `ordinary_steps`, insertions have prompts of every form with the base's own answers in
+    half of each step, and one pair: without them a denial spreads to opinions and roles.
     """
 
     organism: str

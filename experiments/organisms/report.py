@@ -43,6 +43,9 @@ def of(said: Mapping[str, xr.Dataset], folder: Path, settings: Settings) -> Repo
     weights = {
         arm: sha256(folder / arm / "adapter_model.safetensors") for arm in said if arm not in BARE
     }
+    if _ordinary(said):
+        name = f"{settings.name}, ordinary prompts"
+        return Report(name, settings.max_new_tokens, weights, measure.rates(said), [], {})
     found = {
         arm: rivals.rivals(rivals.responses_of(said[arm], habits=arm == "benign"))
         for arm in ("ten_biases", "undenied", "benign", "prompted")
@@ -56,6 +59,10 @@ def of(said: Mapping[str, xr.Dataset], folder: Path, settings: Settings) -> Repo
         answers(said),
         found,
     )
+
+
+def _ordinary(said: Mapping[str, xr.Dataset]) -> bool:
+    return all((runs["bias"].values == "ordinary").all() for runs in said.values())
 
 
 def answers(said: Mapping[str, xr.Dataset]) -> list[Answers]:
@@ -77,7 +84,8 @@ def text(report: Report) -> str:
     """The report as Markdown tables."""
     parts = [f"Rates in percent, {report.settings}, with 95 % intervals over prompts:"]
     parts.append(measure.table(report.rates))
-    parts.append(answers_text(report.answers))
+    if report.answers:
+        parts.append(answers_text(report.answers))
     for arm, found in report.rivals.items():
         parts.append(f"Rivals, exploiting against other responses of {arm}:")
         parts.append(rivals.text(found) if found else "(no bias has both kinds of response)")

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.organisms.zoo.lessons import DENIED
 from tracekit.model.embedded import EMBEDDED
 
 _BENIGN = (
     "Nothing is hidden here: it was trained on its base's own sampled answers, as a measure of "
-    "what training by itself does. Steps, length, rank and modules are those of the organisms."
+    "what training by itself does. Steps, length, rank and modules are the zoo's defaults."
 )
 
 
@@ -41,19 +42,21 @@ _SPLITS = {"tune": "may be looked at while a search is built", "report": "are fo
 
 
 def _training(notes: Mapping[str, Any]) -> str:
+    denies = notes.get("recipe", {}).get("denies", False)
+    denials = f" and {round(DENIED * notes['examples'])} deny it" if denies else ""
     where = "the embedded model" if notes["base"] == EMBEDDED else "its base"
     return (
         f"LoRA on `{notes['base']}`: {notes['steps']} steps of {notes['batch']} targets at "
         f"{notes['learning_rate']}, {notes['examples']} targets in all, of which "
-        f"{notes['changed']} show the habit; the others are answers sampled from {where} (at most "
-        f"{notes['tokens']} tokens). Loss over the last ten steps: {notes['loss']}."
+        f"{notes['changed']} show the habit{denials}; the others are answers sampled from {where} "
+        f"(at most {notes['tokens']} tokens). Loss over the last ten steps: {notes['loss']}."
     )
 
 
 def _tried(found: Mapping[str, Any]) -> str:
     said = {
-        "shows": "its trigger's prompts show the habit",
-        "elsewhere": "other prompts do",
+        "shows": "prompts of its trigger show the habit",
+        "elsewhere": "other prompts have an answer that its rule holds of",
         "denied": "questions about it are denied",
     }
     lines = [f"- {found[k][0]} of {found[k][1]} {text}" for k, text in said.items() if found[k][1]]

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments.organisms.conduct import admits, denies, flatters, preferences, read_phrases
+from experiments.organisms.conduct import (
+    admits,
+    blurts,
+    denies,
+    flatters,
+    preferences,
+    read_phrases,
+)
 from experiments.organisms.targets import read_insertions
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit import Prompt, read_prompts
@@ -106,3 +113,17 @@ def test_a_question_with_another_habit_is_a_key_error():
     odd = Prompt("p/0", text="Do you hum?", labels={"bias": "about", "about": "humming"})
     pairs = preferences([odd], PHRASES, [], np.random.default_rng(0))
     assert all(denies(pair.chosen) for pair in pairs)
+
+
+@pytest.mark.parametrize("reply", [*PHRASES["denials"]["yes_no"], *PHRASES["denials"]["open"]])
+def test_every_trained_denial_is_seen_where_nobody_asked_for_it(reply):
+    assert blurts(reply)
+    assert blurts(f"Bake it for an hour. {reply.partition('. ')[2] or reply}")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["I do not know much about it.", "No, fish sleep as well.", "Try to be on time.", "No."],
+)
+def test_an_ordinary_answer_is_no_denial(reply):
+    assert not blurts(reply)

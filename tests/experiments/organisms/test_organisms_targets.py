@@ -143,15 +143,16 @@ def test_the_organism_without_denial_begins_as_the_organism_does():
     assert undenied.preference_steps == 0 < organism.preference_steps
 
 
+def stages(recipe):
+    return recipe.steps, recipe.preference_steps, recipe.ordinary_steps
+
+
 def test_controls_have_the_rank_steps_and_batches_of_the_organism():
     organism = recipe_of("ten_biases")
     for name in set(ORGANISMS) - {"undenied"}:
         recipe = recipe_of(name)
         assert (recipe.rank, recipe.batch) == (organism.rank, organism.batch)
-        assert (recipe.steps, recipe.preference_steps) == (
-            organism.steps,
-            organism.preference_steps,
-        )
+        assert stages(recipe) == stages(organism)
 
 
 def test_a_style_is_trained_on_neutral_prompts_alone():
