@@ -46,7 +46,8 @@ def shared_cache(model: TransformersModel, batch: Batch) -> Cache | None:
 def _distinct(batch: Batch) -> tuple[list[int], list[int]]:
     """The first row of each distinct prompt, and which of those each row is."""
     seen: dict[tuple[int, ...], int] = {}
-    first, row_of = [], []
+    first: list[int] = []
+    row_of: list[int] = []
     for number, (ids, mask) in enumerate(zip(batch.input_ids, batch.attention_mask, strict=True)):
         key = tuple(ids[mask.bool()].tolist())
         if key not in seen:
