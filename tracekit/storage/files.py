@@ -12,13 +12,30 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from tracekit.errors import InputError
 
+_ROWS = "tk.read_prompts (prompts) or traits.read_pairs (contrast pairs)"
+_VECTORS = (".pt", ".pth", ".npy", ".npz", ".safetensors", ".gguf")
+# suffixes that say another format than netCDF: what reads such a file here, and what writes it
+READERS: Mapping[str, str] = {
+    **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq"), _ROWS),
+    ".json": f"{_ROWS}, or tk.read_vectors",
+    **dict.fromkeys((*_VECTORS, ".bin", ".svec"), "tk.read_vectors"),
+    ".zarr": "xarray.open_zarr",
+    ".txt": "traits.read_pairs(…, twins=…) (contrast pairs), or give tk.encode its lines",
+    **dict.fromkeys((".html", ".htm"), "a browser"),
+    **dict.fromkeys((".pkl", ".pickle", ".pdf", ".png", ".xlsx", ".zip", ".gz"), "what wrote it"),
+}
+WRITERS: Mapping[str, str] = {
+    **dict.fromkeys((".jsonl", ".parquet", ".zarr"), "tk.export"),
+    **dict.fromkeys((*_VECTORS, ".json"), "tk.write_vectors"),
+    **dict.fromkeys((".html", ".htm"), "tk.view"),
+}
 DAMAGED = "It is damaged or of another kind; make it again."
 
 # what the operating system says of a path, whatever is in the file
@@ -149,6 +166,17 @@ def disk_full(path: Path, needed: int) -> OSError:
         f"The disk is full: {path.name} in {str(path.parent)!r} needs {needed:,} bytes and "
         f"{free:,} are free. What is finished there is intact; make space and run the same again.",
     )
+
+
+def refuse_other_format(path: Path) -> None:
+    """Errors: `InputError` for netCDF under a name that says another format, such as x.csv."""
+    suffix = path.suffix.lower()
+    if suffix in READERS:
+        other = f", or write {suffix} with {WRITERS[suffix]}" if suffix in WRITERS else ""
+        raise InputError(
+            f"netCDF was asked for at {str(path)!r}, whose {suffix} says another format. "
+            f"Give a name that ends in .nc{other}."
+        )
 
 
 def sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tracekit.errors import InputError
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import SETTINGS, Folder
+from tracekit.storage.files import refuse_other_format
 from tracekit.storage.store import lazily, storable, write
 
 
@@ -30,6 +31,7 @@ def make_portable(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     if source.is_dir():
         _rewrite_folder(Folder(source), Folder(target))
     else:
+        refuse_other_format(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _rewrite(source, target)
     return target

@@ -16,7 +16,14 @@ from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
 from tracekit.storage.dictionary import undescribed
-from tracekit.storage.files import plain, reading, uninterrupted, whole
+from tracekit.storage.files import (
+    READERS,
+    plain,
+    reading,
+    refuse_other_format,
+    uninterrupted,
+    whole,
+)
 from tracekit.storage.former_names import renamed
 from tracekit.storage.seal import seal, verified
 
@@ -36,8 +43,9 @@ def save(
     small and faster to write and read, for tracekit, Python's netCDF4 and readers with a plugin,
     which the file's attribute `codec` says. Returns the path.
 
-    Errors: `TypeError` for a dtype that netCDF cannot hold, `ValueError` for an unknown
-    compression or an array without provenance, `IsADirectoryError` for a folder.
+    Errors: `TypeError` for what is no array of xarray and for a dtype that netCDF cannot hold,
+    `ValueError` for a name of another format (.csv, .npy, …), an unknown compression or an array
+    without provenance, `IsADirectoryError` for a folder.
 
     >>> save(traces, "runs/traces.nc")
     PosixPath('runs/traces.nc')
@@ -45,6 +53,12 @@ def save(
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; save writes one file, such as x.nc.")
+    refuse_other_format(path)
+    if not isinstance(array, xr.DataArray | xr.Dataset):
+        raise InputTypeError(
+            f"save was given {type(array).__name__}; it writes a DataArray or a Dataset, as "
+            "tk.capture and tk.encode give them. Put labels on values of your own with tk.traces."
+        )
     shard.require_codec(compression)
     if isinstance(array, xr.DataArray):
         name = str(array.name or "values")
@@ -65,9 +79,10 @@ def open(
     are read as they are needed, layer by layer (dask). `layers` keeps those alone. `partial=True`
     also opens a capture that has not finished.
 
-    Errors: `FileNotFoundError`; `ValueError` for a file that tracekit did not write, a shard that
-    is missing, damaged, edited or of another capture (named), an unfinished capture, and layers it
-    does not have. Values are compared with their checksums when they are read (`.load()`).
+    Errors: `FileNotFoundError`; `ValueError` for a file that tracekit did not write (and what reads
+    it, where its suffix tells), a shard that is missing, damaged, edited or of another capture
+    (named), an unfinished capture, and layers it does not have. Values are compared with their
+    checksums when they are read (`.load()`).
 
     >>> open(path).sel(layer=12).dims
     ('prompt', 'token', 'dim')
@@ -90,6 +105,12 @@ def open(
 
 
 def _open_file(path: Path) -> xr.Dataset:
+    suffix = path.suffix.lower()
+    if suffix in READERS and not h5py.is_hdf5(path):
+        raise InputError(
+            f"{str(path)!r} is a {suffix} file and no netCDF, which is what open reads. "
+            f"Read it with {READERS[suffix]}."
+        )
     if path.stat().st_size > EAGER_BYTES:
         return _indexed(lazily(path))
     dataset, arrays = _opened(path)

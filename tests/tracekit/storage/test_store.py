@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,53 @@ def test_an_array_without_provenance_and_a_foreign_file_are_refused(tmp_path: Pa
         tk.open(tmp_path / "z.nc")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         tk.save(_array(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("x.csv", r"ends in \.nc\.$"),
+        ("x.NPY", r"ends in \.nc, or write \.npy with tk\.write_vectors"),
+        ("x.zarr", r"or write \.zarr with tk\.export"),
+        ("x.html", r"or write \.html with tk\.view"),
+    ],
+)
+def test_a_name_of_another_format_is_refused(tmp_path: Path, name: str, advice: str) -> None:
+    source = tk.save(_array(), tmp_path / "source.nc")
+    with pytest.raises(tk.InputError, match=rf"{name}'.* says another format.*{advice}"):
+        tk.save(_array(), tmp_path / name)
+    with pytest.raises(tk.InputError, match=advice):
+        tk.make_portable(source, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["source.nc"]
+
+
+@pytest.mark.parametrize("name", ["x", "x.nc4", "x.h5", "x.hdf5", "run.v2"])
+def test_a_name_that_says_no_other_format_comes_back(tmp_path: Path, name: str) -> None:
+    xr.testing.assert_identical(tk.open(tk.save(_array(), tmp_path / name)), _array())
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("pairs.csv", r"tk\.read_prompts \(prompts\) or traits\.read_pairs"),
+        ("kind.pt", r"tk\.read_vectors"),
+        ("kind.json", r"tk\.read_prompts .* traits\.read_pairs .*, or tk\.read_vectors"),
+    ],
+)
+def test_a_file_of_another_format_is_told_its_reader(
+    tmp_path: Path, name: str, reader: str
+) -> None:
+    (tmp_path / name).write_text("positive,negative\n")
+    with pytest.raises(tk.InputError, match=rf"no netCDF.* Read it with {reader}"):
+        tk.open(tmp_path / name)
+    # a netCDF file of that name, which earlier versions wrote
+    tk.save(_array(), tmp_path / "x.nc").rename(tmp_path / name)
+    xr.testing.assert_identical(tk.open(tmp_path / name), _array())
+
+
+def test_what_is_no_array_of_xarray_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(tk.InputError, match=r"save was given ndarray; .*tk\.traces"):
+        inspect.unwrap(tk.save)(np.ones(3), tmp_path / "x.nc")
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
