@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from tracekit.errors import InputError
+from tracekit.errors import InputError, InputTypeError
+
+
+def page_name(path: str | Path) -> Path:
+    """The path of a page. Errors: `ValueError` for a name that says another format than HTML."""
+    path = Path(path)
+    if path.suffix.lower() not in ("", ".html", ".htm"):
+        raise InputError(
+            f"A page was asked for at {str(path)!r}, whose {path.suffix} says another format than "
+            "HTML. Give a name that ends in .html; a browser prints that as PDF."
+        )
+    return path
+
+
+def by_name(array: Any) -> dict[str, xr.DataArray]:
+    """One array, or several by name, as the latter. Errors: `TypeError` for anything else."""
+    arrays = dict(array) if isinstance(array, Mapping) else {"": array}
+    for one in arrays.values():
+        if not isinstance(one, xr.DataArray):
+            raise InputTypeError(
+                f"view was given {type(one).__name__}; it shows labelled arrays. Give a DataArray "
+                "(prompt, token, …) with the tokens' text, as tk.logprobs gives it, or a dict of "
+                "several."
+            )
+    return arrays
 
 
 def present(array: xr.DataArray) -> np.ndarray:

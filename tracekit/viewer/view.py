@@ -42,12 +42,13 @@ class View:
     def save(self, path: str | Path) -> Path:
         """Write one HTML file that opens from disk, without a network.
 
-        Errors: `OSError` for a place that cannot be written.
+        Errors: `ValueError` for a name of another format (x.pdf), `OSError` for a place that cannot
+        be written.
 
         >>> view(tk.logprobs(model, runs)).save(path.with_suffix(".html")).suffix
         '.html'
         """
-        path = Path(path)
+        path = given.page_name(path)
         made = self.page().encode()
         with whole(path, len(made)) as part:
             part.write_bytes(made)
@@ -147,13 +148,13 @@ def view(
     rounded to 1/254 of the range of what is picked. Text of a model is text: none of it executes.
 
     Errors: `ValueError` for an array without prompts, tokens or their text, for arrays of other
-    dims, and for a `start`, `marked` or `chosen` that does not fit.
+    dims, for a `start`, `marked` or `chosen` that does not fit, and for a `path` that is no .html;
+    `TypeError` for what is no DataArray.
 
     >>> view(traces.sel(dim=[0, 1])).data["picks"][0]["name"]
     'layer'
     """
-    arrays = {"": array} if isinstance(array, xr.DataArray) else dict(array)
-    made = {name: given.whole(one, name) for name, one in arrays.items()}
+    made = {name: given.whole(one, name) for name, one in given.by_name(array).items()}
     first = given.alike(made)
     scale = Scale.of(first.shape[2:])
     for one in made.values():

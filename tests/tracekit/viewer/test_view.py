@@ -2,6 +2,7 @@
 
 import base64
 import html
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -269,6 +270,19 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         "named as another",
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x.nc"])
+def test_a_page_has_the_name_of_a_page(name: str, tmp_path: Path) -> None:
+    with pytest.raises(tk.InputError, match=rf"{name}', .*ends in \.html"):
+        tk.view(array(), tmp_path / name)
+    assert [tk.view(array()).save(tmp_path / n).name for n in ("x", "x.HTM")] == ["x", "x.HTM"]
+
+
+def test_what_is_no_labelled_array_is_refused() -> None:
+    for wrong in (np.ones((2, 3)), {"a": np.ones((2, 3))}, [array()]):
+        with pytest.raises(tk.InputError, match=r"view was given (ndarray|list); .*Give a DataArr"):
+            inspect.unwrap(tk.view)(wrong)
 
 
 @pytest.mark.parametrize("name", REFUSED)
