@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,11 @@ def labelled(vector: Any, layers: int | Sequence[int] | None) -> xr.DataArray:
     """
     if isinstance(vector, xr.DataArray):
         return vector
+    if isinstance(vector, str | os.PathLike):
+        raise InputTypeError(
+            f"The vector is the name {str(vector)!r}; an edit needs the values. Read them with "
+            "tk.open (netCDF) or tk.read_vectors, and choose one trait."
+        )
     values = vector.detach().float().cpu().numpy() if torch.is_tensor(vector) else vector
     count = None if layers is None else len(listed(layers) or [])
     numbers = isinstance(values, np.ndarray) and values.dtype.kind in "fiu"

@@ -81,7 +81,9 @@ def test_plain_arrays_and_tensors_act_at_the_layers_given(
     np.testing.assert_array_equal(moved(two.values, [0, LAYER]), moved(two, None))
     assert np.nanmax(abs(moved(two.values[::-1].copy(), [0, LAYER]) - moved(two, None))) > 0.1
     steer = inspect.unwrap(tk.steer)
-    for vector, layers in ((one.values, None), (two.values, [1]), ([1.0, 2.0], 1), ("x", 1)):
+    with pytest.raises(tk.InputError, match=r"the name 'joy'; .* tk\.open"):
+        steer(tiny_llama, "joy", coefficient=1.0, layers=1)
+    for vector, layers in ((one.values, None), (two.values, [1]), ([1.0, 2.0], 1), (None, 1)):
         with pytest.raises(TypeError, match="an edit needs a DataArray"):
             steer(tiny_llama, vector, coefficient=1.0, layers=layers)
 
