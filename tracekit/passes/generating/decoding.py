@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,11 +35,16 @@ SAMPLING = ("epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "top_k", "top_p", 
 _LENGTHS = ("max_length", "min_length")
 
 
-def require_decoding(asked: Mapping[str, Any], temperature: float) -> None:
-    """Errors: `ValueError` for settings that do nothing here, or that no file can hold."""
+def require_decoding(
+    asked: Mapping[str, Any], temperature: float, arguments: Iterable[str] = ()
+) -> None:
+    """Errors: `ValueError` for settings that do nothing here, or that no file can hold.
+
+    `arguments` are the caller's own, which a misspelt name may have meant too.
+    """
     for name, value in asked.items():
         if name not in (*CHANGING_LOGITS, *SAMPLING):
-            near = difflib.get_close_matches(name, [*CHANGING_LOGITS, *SAMPLING], 1)
+            near = difflib.get_close_matches(name, [*CHANGING_LOGITS, *SAMPLING, *arguments], 1)
             raise InputError(
                 f"{name}={value!r} was asked for; a generation is one row of tokens a prompt, each "
                 f"drawn from the logits, with {', '.join(sorted((*CHANGING_LOGITS, *SAMPLING)))}. "

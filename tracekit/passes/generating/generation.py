@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def generate(
     """
     _refuse_settings(max_new_tokens, temperature, samples)
     watch = _watch(model, monitor, stop, transfer)
-    require_decoding(decoding, temperature)
+    require_decoding(decoding, temperature, inspect.signature(generate).parameters)
     made_config = config(model, max_new_tokens, temperature, decoding)
     rows = _repeated(transcripts, samples)
     _refuse_outgrown(model, rows, max_new_tokens)

@@ -269,6 +269,7 @@ def test_a_narrowed_draw_is_an_argument(model: Any, prompts: xr.Dataset, plain: 
     [
         ({"num_beams": 2}, r"num_beams=2 .* one row of tokens a prompt"),
         ({"repetition_penality": 1.1}, r"Did you mean 'repetition_penalty'\?"),
+        ({"max_tokens": 3}, r"Did you mean 'max_new_tokens'\?"),
         ({"top_p": 0.9}, r"top_p=0.9 .* temperature 0, where it changes nothing"),
         ({"suppress_tokens": {3}}, r"provenance cannot hold"),
     ],
