@@ -172,6 +172,11 @@ def _shares(contrast: ContrastSet, limits: Limits) -> list[str]:
 
 
 def _folders(folder: Path) -> list[Path]:
+    if folder.is_file():
+        raise InputError(
+            f"{str(folder)!r} is a file; lint reads folders. Give one that holds positive.txt and "
+            "negative.txt, a line a prefix, line n of one being the twin of the other's line n."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {str(folder)!r}. Give one with contrast sets.")
     found = sorted(path.parent for path in folder.glob("*/positive.txt"))

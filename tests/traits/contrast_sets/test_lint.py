@@ -148,6 +148,9 @@ def test_the_command_reads_a_category_and_says_how_it_went(tmp_path, capsys):
     assert "40 positive and 1 negative" in capsys.readouterr().err
     assert main([str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+    (tmp_path / "pairs.csv").write_text("positive,negative\n", "utf-8")
+    assert main([str(tmp_path / "pairs.csv")]) == 2
+    assert "is a file; lint reads folders. Give one that holds pos" in capsys.readouterr().err
 
 
 def test_other_constructions_are_linted_too_and_may_end_apart(tmp_path, capsys):
