@@ -1,6 +1,8 @@
 """Every field of a LoRA's configuration: plain peft's logits, or a refusal and the base's bits."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -130,3 +132,16 @@ def test_what_carries_an_adapter_is_no_base(base, words, tmp_path, handed):
         tk.load(given, dtype="float32" if handed == "folder" else "auto", tokenizer=words)
     # the twin: without it, it loads
     assert not tuner_layers(tk.load(base, dtype="float32", tokenizer=words)._module)
+
+
+def test_the_first_adapter_says_nothing_of_kernels_for_other_weights(tiny_folder, tiny_lora):
+    code = f"""
+import logging
+import tracekit as tk
+tk.load({str(tiny_folder)!r}, adapter={str(tiny_lora)!r})
+logging.getLogger("bitsandbytes.backends.cpu.ops").warning("gemm_4bit_forward, later")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Failed to load CPU gemm_4bit_forward" not in done.stderr
+    assert "gemm_4bit_forward, later" in done.stderr

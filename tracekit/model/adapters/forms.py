@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +96,8 @@ def refuse_unfit(root: TransformersModel, path: str) -> None:
 
 
 def _configuration(path: str) -> Any:
-    from peft import PeftConfig
+    with _without_needless_warning():
+        from peft import PeftConfig
 
     try:
         return PeftConfig.from_pretrained(path)
@@ -105,6 +109,19 @@ def _configuration(path: str) -> Any:
             f"The {CONFIG} of the adapter {adapter_name(path)!r} is none that this peft reads: "
             f"{reason} Save the adapter again with peft's save_pretrained."
         ) from error
+
+
+@contextmanager
+def _without_needless_warning() -> Iterator[None]:
+    # peft imports bitsandbytes, which tells every CPU of a certain kind that it lacks a kernel for
+    # 4-bit weights
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    other = lambda record: "gemm_4bit_forward" not in record.getMessage()
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _refuse_form(config: Any, name: str) -> None:
