@@ -36,7 +36,7 @@ PRINTED: dict[str, list[Any]] = {
         True,
         ("prompt", "token", "layer", "dim"),
     ],
-    "steering": [1, 3],
+    "steering": [1, 3, True],
     "inspect": ["success", True, ("prompt", "token", "layer", "dim")],
     "agents": [],
 }
