@@ -182,3 +182,15 @@ def test_a_model_tells_the_depth_and_refuses_another_models_vectors(tiny_llama, 
     np.save(tmp_path / "x.npy", table[0])
     with pytest.raises(tk.InputError, match="It comes from another model"):
         tk.read_vectors(tmp_path / "x.npy", layer=9, model=tiny_llama)
+
+
+def test_of_a_bare_text_the_response_is_the_last_token_as_the_page_says(embedded):
+    texts, quiet = ["I am glad.", "I am sad today."], {"progress": False}
+    raw, asked = tk.encode(embedded, texts, template="raw"), tk.encode(embedded, texts)
+    for runs, last in ((raw, [".", "."]), (asked, ["\\n", "\\n"])):
+        kept = tk.capture(embedded, runs, 0, **quiet)
+        assert kept.token.values.tolist() == [-1]
+        assert kept.token_text.values.ravel().tolist() == last
+    words = tk.capture(embedded, asked, 0, tokens=tk.find(asked, role="user"), **quiet)
+    shown = ["".join(row) for row in words.token_text.values.astype(str)]
+    assert [text.strip() for text in shown] == texts

@@ -55,8 +55,9 @@ def capture(
 
     Where queries share keys, `keys` and `values` have that many heads. `pattern` runs with eager
     attention, which provenance records, and leaves the model as it was. `tokens`: "response" (and
-    the last prompt token), "prompt", "all", a slice or list of token labels, or a boolean array
-    (prompt, token): `tk.find` gives that of a text, a role or a turn.
+    the last prompt token, which is all that is kept of a row without a response), "prompt", "all",
+    a slice or list of token labels, or a boolean array (prompt, token): `tk.find` gives that of a
+    text, a role or a turn.
 
     `reduce="mean"` (or a function of a row's (token, …) values, giving (…)) keeps one value a
     row: (prompt, layer, …), by default of the response's own tokens. Functions are recorded by
