@@ -54,8 +54,8 @@ def read_pairs(
     it). Two lists, `instruction` ({"pos", "neg"}) and `questions`, are every question under every
     instruction as its system message. Rows with a statement and a label have no twins:
     `extract(…, paired=False)`. Fields are guessed by their usual names, or named: `positive`,
-    `negative`, `asked`, `text`, `label`; a warning of one line says what was taken for what.
-    All other fields become labels.
+    `negative`, `asked`, `text`, `label`; a warning of one line says which were guessed. All
+    other fields become labels.
 
     Errors: `FileNotFoundError`, and `ValueError` for a file of no such form, sides that are the
     same or empty, and labels that are not 1 and 0 (or true and false).
@@ -79,16 +79,33 @@ def read_pairs(
     rows = [_object(row, f"Row {n} of {where}") for n, row in enumerate(table.rows)]
     names = list(dict.fromkeys(field for row in rows for field in row))
     sides = (positive, negative) if positive and negative else _first_pair(names)
+    fields: dict[str, str | None]
     if sides and not label:
         question = asked or _first(ASKED, [n for n in names if n not in sides])
         made = _two_sided(name, rows, names, sides, question, where)
-        words = f"positive={sides[0]!r}, negative={sides[1]!r}, asked={question!r}"
+        fields = {"positive": sides[0], "negative": sides[1], "asked": question}
     else:
-        text, label = text or _first(TEXTS, names), label or _first(LABELS, names)
-        _require(text, label, names, where)
-        made, words = _statements(name, rows, names, (str(text), str(label)), where, table.all_text)
-    warnings.warn(f"{where} is read with {words}. Name fields otherwise.", stacklevel=2)
+        fields = {"text": text or _first(TEXTS, names), "label": label or _first(LABELS, names)}
+        _require(fields["text"], fields["label"], names, where)
+        two = (str(fields["text"]), str(fields["label"]))
+        made = _statements(name, rows, names, two, where, table.all_text)
+    _warn(where, fields, {positive, negative, asked, text, label}, made)
     return made
+
+
+def _warn(
+    where: str, fields: Mapping[str, str | None], named: set[str | None], made: Sequence[Prompt]
+) -> None:
+    """Say which fields were guessed, and that there are no twins."""
+    guessed = [
+        f"{name}={field!r}" for name, field in fields.items() if field and field not in named
+    ]
+    alone = len({prompt.group for prompt in made}) == len(made)
+    words = [", ".join(guessed)] if guessed else []
+    words += ["without twins: extract(…, paired=False)"] if alone else []
+    if words:
+        advice = " Name fields to read it otherwise." if guessed else ""
+        warnings.warn(f"{where} is read with {', '.join(words)}.{advice}", stacklevel=3)
 
 
 def _texts(path: Path) -> tuple[str, ...]:
@@ -184,7 +201,7 @@ def _statements(
     fields: tuple[str, str],
     where: str,
     all_text: bool,
-) -> tuple[list[Prompt], str]:
+) -> list[Prompt]:
     """Statements with a label and no twins; two of one row (RepE's form) are a pair."""
     text, label = fields
     rest = _labels(rows, [n for n in names if n not in fields], where, all_text)
@@ -200,9 +217,7 @@ def _statements(
             row_id = f"{name}/{n}-{k}" if twins else f"{name}/{n}"
             own = {"label": _truth(truth, label, place), **rest[n]}
             made.append(Prompt(row_id, text=one, group=f"{name}/{n}", labels=own))
-    paired = len({prompt.group for prompt in made}) < len(made)
-    words = f"text={text!r}, label={label!r}"
-    return made, words if paired else f"{words}, without twins: extract(…, paired=False)"
+    return made
 
 
 def _truth(value: Any, field: str, where: str) -> int:

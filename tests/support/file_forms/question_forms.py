@@ -101,7 +101,7 @@ FORMS = [
         'tk.read_prompts(path, response="answer")',
         "the answer is the response",
         [prompt("What is 2+2?", "2+2=4 #### 4")],
-        says="response='answer'",
+        says="text='question', ids numbered",
     ),
     Form(
         "SQuAD on the hub",

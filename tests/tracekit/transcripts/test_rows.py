@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import re
+import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pandas
 import pytest
@@ -59,7 +64,7 @@ def test_guesses_are_said_in_one_line():
 @pytest.mark.filterwarnings("error:.*Name fields")
 def test_fields_that_are_named_leave_nothing_to_guess():
     named = {"text": "instruction", "response": False, "labels": ["output"]}
-    with pytest.warns(UserWarning, match="ids numbered; labels: output"):
+    with pytest.warns(UserWarning, match=r"is read with ids numbered\.$"):
         (prompt,) = tk.prompts([ALPACA], **named)
     assert prompt.text == "Add up."
     assert prompt.answer is None
@@ -68,6 +73,37 @@ def test_fields_that_are_named_leave_nothing_to_guess():
         tk.prompts([ALPACA], id="nr")
     with pytest.raises(tk.InputError, match="give a list of fields"):
         tk.prompts([ALPACA], labels="output")
+
+
+def test_only_what_was_guessed_is_said_and_advised():
+    row = {"prompt": "Add 2 and 2.", "answer": "4", "question": "q/1", "nr": "a", "level": 3}
+    with pytest.warns(UserWarning, match="is read with") as said:
+        tk.prompts([row], response="answer", group="question")
+    words = r"text='prompt', ids numbered; labels: nr, level. Name fields to read it otherwise "
+    assert str(said[0].message).endswith(f"is read with {words}(text=, id=, …).")
+    named = {"text": "prompt", "response": "answer", "group": "question", "id": "nr"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (prompt,) = tk.prompts([row], **named)
+    assert (prompt.id, prompt.answer, prompt.labels) == ("prompts/a", "4", {"level": 3})
+    markup = {**row, "prompt": "<|im_start|>user"}
+    with pytest.warns(UserWarning, match=r"the rows of 'prompts': the texts hold a chat's own"):
+        tk.prompts([markup], **named)
+
+
+def test_a_warning_points_at_who_reads(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Add up."}\n')
+    (tmp_path / "pairs.jsonl").write_text('{"positive": "Yes.", "negative": "No."}\n')
+    lines = ["import tracekit as tk, traits", "tk.read_prompts('rows.jsonl')"]
+    lines += ["tk.prompts([{'prompt': 'Add up.'}])", "traits.read_pairs('pairs.jsonl')"]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    command = [sys.executable, "mine.py"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(tk.__file__).parents[1])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    places = re.findall(r"mine\.py:(\d): UserWarning: .*is read with", done.stderr)
+    assert places == ["2", "3", "4"]
 
 
 @pytest.mark.filterwarnings("ignore:.*Name fields")

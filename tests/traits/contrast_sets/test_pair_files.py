@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -149,6 +150,17 @@ def test_statements_without_twins_make_the_vector_that_plain_numpy_makes(tmp_pat
         traits.extract(traces, "first_component", paired=False)
     with pytest.raises(tk.InputError, match="2 rows are labelled 1 and 0"):
         traits.extract(traces.isel(prompt=[0, 2]), paired=False)
+
+
+def test_only_fields_that_were_guessed_are_said(tmp_path):
+    path = written(tmp_path, "moods.csv", "glad,sad,asked\nI smile.,I weep.,How are you?\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traits.read_pairs(path, positive="glad", negative="sad", asked="asked")
+    path = written(tmp_path, "moods.csv", "positive,negative,prompt\nI smile.,I weep.,Well?\n")
+    words = r"is read with positive='positive', negative='negative'\. Name fields"
+    with pytest.warns(UserWarning, match=words):
+        traits.read_pairs(path, asked="prompt")
 
 
 @pytest.mark.filterwarnings("ignore:.*is read with")

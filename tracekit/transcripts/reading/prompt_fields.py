@@ -58,7 +58,7 @@ class Fields:
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], given: Mapping[str, Any], where: str):
         self.names = list(dict.fromkeys(str(name) for row in rows for name in row))
-        self._rows, self._where = rows, where
+        self._rows, self._where, self._named = rows, where, set(given)
         self._low = {_key(name): name for name in reversed(self.names)}
         for name, field in given.items():
             wanted = field if name == "labels" else [field]
@@ -118,17 +118,25 @@ class Fields:
         return field if texts and all(isinstance(text, str) for text in texts) else None
 
     def said(self) -> str:
-        """What was taken for what, in one line."""
-        parts = [f"messages={self.talk!r}" if self.talk else f"text={self.text!r}"]
+        """What was guessed to be what, in one line; nothing where every field was named."""
+        asked = f"messages={self.talk!r}" if self.talk else f"text={self.text!r}"
+        parts = [] if {"text", "messages"} & self._named else [asked]
         parts += [f"with {self._low[self.beside[1]]!r}"] if self.beside else []
         parts += [f"with the choices of {', '.join(self.choices)}"] if self.choices else []
         lacking = self.id and any(row.get(self.id) in (None, "") for row in self._rows)
-        parts += [f"id={self.id!r}" if self.id else "ids numbered"]
-        parts += ["numbers where it is missing"] if lacking else []
+        numbered = [f"id={self.id!r}" if self.id else "ids numbered"]
+        parts += [] if "id" in self._named else numbered
+        parts += [f"numbers where {self.id!r} is missing"] if lacking else []
         pairs = {"group": self.group, "system": self.system, "response": self.response}
-        parts += [f"{name}={field!r}" for name, field in pairs.items() if field]
-        labels = [f"{n} (from {f!r})" if n != f else n for f, n in self.label_names().items()]
-        return f"{', '.join(parts)}; labels: {', '.join(labels) or 'none'}"
+        parts += [f"{n}={f!r}" for n, f in pairs.items() if f and n not in self._named]
+        names = self.label_names()
+        renamed = any(name != field for field, name in names.items())
+        if self.labels is None and (parts or renamed):
+            labels = [f"{n} (from {f!r})" if n != f else n for f, n in names.items()]
+            return "; ".join(
+                filter(None, [", ".join(parts), f"labels: {', '.join(labels) or 'none'}"])
+            )
+        return ", ".join(parts)
 
     def label_names(self) -> dict[str, str]:
         """The fields that become labels, and the labels' names."""
@@ -167,7 +175,7 @@ class Fields:
 def own_rows(
     rows: Sequence[Any], given: Mapping[str, Any], where: str, all_text: bool
 ) -> tuple[list[dict[str, Any]], str]:
-    """Rows in this project's form, and what was taken for what.
+    """Rows in this project's form, and what was guessed; what else is to say follows a "; ".
 
     Errors: `ValueError` for a row that is no object, and a field that is named and not there.
     """

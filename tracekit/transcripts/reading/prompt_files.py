@@ -53,12 +53,12 @@ def read_prompts(
     system message of its own, its other single values are labels of every row, and its `name` and
     `description` are for the reader.
 
-    In files of other forms (`docs/files_in.md`) the fields are guessed by their usual names, and a
-    warning of one line says which was taken for what; rows without an id are numbered, and labels
-    whose names no file can hold get others. `text`, `messages`, `id`, `group`, `system` and
-    `response` name fields outright (`id=False` numbers the rows, `response=False` leaves what was
-    answered a label), and `labels` are all that are kept. `limit` takes that many rows in all, the
-    same number from every value of the label `by` (± 1).
+    In files of other forms (`docs/files_in.md`) fields that are not named are guessed by their
+    usual names, and a warning of one line says which was taken for what; rows without an id are
+    numbered, and labels whose names no file can hold get others. `text`, `messages`, `id`,
+    `group`, `system` and `response` name fields outright (`id=False` numbers the rows,
+    `response=False` leaves what was answered a label), and `labels` are all that are kept. `limit`
+    takes that many rows in all, the same number from every value of the label `by` (± 1).
 
     Rows that `tk.export` wrote (`answers.jsonl`) have whole ids; their answers are read as text
     (`encode(…, responses=path)` keeps their token ids), or left out with `response=False`.
@@ -140,12 +140,15 @@ def _prompts(
     made = [_prompt(stem, f"Row {n} of {where}", row, shared, unread) for n, row in enumerate(rows)]
     advice = "Rename the repeated ones, or number the rows: id=False."
     refuse_duplicates([prompt.id for prompt in made], where, advice)
-    if words and not {"text", "messages"} & set(given):
-        words += ". Name fields to read it otherwise (text=, id=, response=, …)"
+    guessed = bool(words) and not words.startswith("; ")
+    if guessed and not {"text", "messages"} & set(given):
+        names = [f"{name}=" for name in ("text", "id", "response") if name not in given]
+        words += f". Name fields to read it otherwise ({', '.join(names)}, …)"
     if unread:
         words += f"; not read: the messages' {', '.join(sorted(unread))}"
     if words:
-        warnings.warn(f"{where} is read with {words.removeprefix('; ')}.", stacklevel=3)
+        begins = " is read with " if guessed else ": "
+        warnings.warn(f"{where}{begins}{words.removeprefix('; ')}.", stacklevel=3)
     return made
 
 
