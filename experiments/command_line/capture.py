@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
     )
     add_model(parser)
-    parser.add_argument("prompts", type=Path, help="a JSON file of prompts")
+    parser.add_argument("prompts", type=Path, help="a file of prompts: JSON, JSON lines, CSV, …")
     parser.add_argument("--layers", type=numbers, help="10,20 (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="the folder")
     parser.add_argument("--generate", type=count, help="tokens to continue each prompt with")

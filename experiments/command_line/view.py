@@ -4,7 +4,8 @@
     tracekit view runs/x --arm organism/organism --select trait=alignment/sycophancy
 
 FILE is any array that tracekit saved with a `prompt` and a `token` dim, or the folder of an audit.
-What has further dims is cut at a label of each (`--select`; by default the middle one).
+What has further dims is cut at a label of each (`--select`; by default the middle one, which is
+said). Of a residual stream that is a single dim: for sizes, save tk.norm of it and view that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.options import Parser, exit_code
 from tracekit.errors import InputError
+from tracekit.viewer.given import page_name
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,9 +37,9 @@ def _view(arguments: Sequence[str]) -> None:
     content = tk.open(source)
     array = variable(content, options.variable) if isinstance(content, xr.Dataset) else content
     shown = cut(array, dict(options.select))
-    path = options.out or Path(f"{source.stem}.html")
+    path = page_name(options.out or f"{source.stem}.html")
     path.write_text(page(shown, f"{source.name}: {array.name}"), "utf-8")
-    print(path)
+    print(f"{path}{middle(array, shown, dict(options.select))}")
 
 
 def source_of(path: Path, arm: str) -> Path:
@@ -79,7 +81,19 @@ def cut(array: xr.DataArray, labels: Mapping[str, str]) -> xr.DataArray:
     if unknown:
         raise InputError(f"--select names {unknown}; there are {', '.join(others) or 'none'}.")
     places = {dim: _place(dim, values, labels.get(dim)) for dim, values in others.items()}
-    return array.isel(places).transpose("prompt", "token").load()
+    # a dim without labels is counted
+    return array.assign_coords(others).isel(places).transpose("prompt", "token").load()
+
+
+def middle(array: xr.DataArray, shown: xr.DataArray, labels: Mapping[str, str]) -> str:
+    """Which label of each dim was taken unasked, and how to see others; nothing of none."""
+    others = [str(dim) for dim, size in array.sizes.items() if size > 1 and dim not in shown.dims]
+    unasked = [dim for dim in others if dim not in labels]
+    if not unasked:
+        return ""
+    at = ", ".join(f"{dim}={shown[dim].item()} (of {array.sizes[dim]})" for dim in unasked)
+    norms = "; for norms, save tk.norm(array) and view that" if "dim" in unasked else ""
+    return f": at {at}, the middle. --select {unasked[-1]}=… shows another{norms}."
 
 
 def _place(dim: str, values: np.ndarray, label: str | None) -> int:

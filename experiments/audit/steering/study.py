@@ -258,7 +258,7 @@ def command_line(module: str) -> argparse.ArgumentParser:
     """What `steer` takes."""
     parser = Parser(
         prog=f"python -m {module} steer",
-        description=__doc__,
+        description=str(__doc__).replace("EXPERIMENT", module),
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder of a finished audit")
     parser.add_argument(

@@ -50,6 +50,14 @@ def test_every_subcommand_explains_itself(name, capsys):
     assert "usage:" in capsys.readouterr().out
 
 
+def test_steering_shows_commands_that_can_be_typed(capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", "steer", "--help"])
+    said = capsys.readouterr().out
+    assert "python -m experiments.rm_sycophancy steer --out" in said
+    assert "EXPERIMENT" not in said
+
+
 def test_a_capture_is_what_the_library_makes_and_goes_on(
     capture, tiny_llama, tmp_path, monkeypatch
 ):
@@ -107,10 +115,30 @@ def test_a_view_colours_each_token_by_its_value(tmp_path, capsys):
     assert '<span title="0: 1" style="background:rgba(255,140,0,0.50)">&lt;b&gt;</span>' in page
     assert '<span title="1: -2" style="background:rgba(120,60,200,1.00)"> two</span>' in page
     assert page.count("<span") == 2
+    assert capsys.readouterr().out.strip() == str(tmp_path / "x.html")
     assert main([*given, "--select", "layer=5"]) == 2
     assert "layer=5 was asked for; there are 4, 9." in capsys.readouterr().err
     assert main([*given, "--select", "depth=5"]) == 2
     assert "there are layer" in capsys.readouterr().err
+
+
+def test_a_view_says_which_dim_it_took(tmp_path, capsys):
+    values = np.random.default_rng(0).normal(size=(1, 2, 3, 8))
+    words = ("prompt", "token"), [["one", " two"]]
+    coords = {"prompt": ["p/1"], "token": [0, 1], "layer": [4, 7, 9], "token_text": words}
+    dims = ("prompt", "token", "layer", "dim")
+    array = tk.stamp(xr.DataArray(values, coords, dims=dims, name="residual"), {})
+    given = ["view", str(tk.save(array, tmp_path / "x.nc")), "--out", str(tmp_path / "x.html")]
+    assert main([*given, "--select", "layer=9"]) == 0
+    said = "x.html: at dim=4 (of 8), the middle. --select dim=… shows another; for norms, save tk.n"
+    assert said in capsys.readouterr().out
+    page = (tmp_path / "x.html").read_text()
+    assert "layer 9; dim 4;" in page
+    assert f"0: {values[0, 0, 2, 4]:.4g}" in page
+    assert main([*given, "--select", "layer=9", "dim=3"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "x.html")
+    assert main([*given[:-1], str(tmp_path / "x.pdf")]) == 2
+    assert "Give a name that ends in .html" in capsys.readouterr().err
 
 
 def test_lint_shows_a_traceback_when_asked(tmp_path):
