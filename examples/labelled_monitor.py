@@ -6,11 +6,12 @@ from pathlib import Path
 
 import tracekit as tk
 import traits
+from tracekit.model.embedded import datasets
 
-said = json.loads(Path("datasets/organisms/labelled_responses.json").read_text())
+said = json.loads(datasets("organisms", "labelled_responses.json").read_text())
 rows = [row for row in said if row["bias"] in ("vote", "water")]
 prompts = [tk.Prompt(f"a/{n}", text=r["prompt"], group=r["prompt"]) for n, r in enumerate(rows)]
-model = tk.load("smollm2-135m-instruct", adapter="datasets/organisms/ten_biases")
+model = tk.load("smollm2-135m-instruct", adapter="ten_biases")
 runs = tk.encode(model, prompts, [row["response"] for row in rows])
 traces = tk.capture(model, runs, [12], tokens=slice(0, None), progress=False)
 label = traces.group.copy(data=[row["label"] for row in rows])

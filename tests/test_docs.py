@@ -36,7 +36,13 @@ PRINTED: dict[str, list[Any]] = {
         True,
         ("prompt", "token", "layer", "dim"),
     ],
-    "steering": [1, 3, True],
+    "steering": [1, True, 3, True],
+    "trait_vectors": [
+        ("layer", "dim"),
+        ("prompt", "token", "layer"),
+        ("prompt", "layer"),
+        ("prompt", "token", "layer", "trait"),
+    ],
     "inspect": ["success", True, ("prompt", "token", "layer", "dim")],
     "agents": [],
 }
