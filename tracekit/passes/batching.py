@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 CPU_BUDGET = 4096
 DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
 SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
+# files of a capture: more of them take longer to open than to read
+MANY = 512
 LEAST = 256
 ALIKE, WORTHWHILE = 0.9, 1 / 16
 DECODING_ALIKE = 0.5  # a step costs nearly the same for few rows as for many
@@ -46,6 +48,20 @@ def plan(
         else:
             batches.append([row])
     return batches
+
+
+def grouped(plan: Sequence[list[int]], size: int | None) -> list[list[list[int]]]:
+    """The batches of each shard: one, or as many as keep the number of files under `MANY`.
+
+    `size` is what is kept of a batch, in bytes: no shard grows beyond the limit of one. `None`
+    leaves a batch a shard.
+
+    >>> grouped([[0], [1]], 1000)
+    [[[0]], [[1]]]
+    """
+    wanted, most = -(-len(plan) // MANY), SHARD_BYTES // max(size or SHARD_BYTES, 1)
+    several = max(min(wanted, most), 1)
+    return [list(plan[at : at + several]) for at in range(0, len(plan), several)]
 
 
 def _joins(length: int, longest: int, rows: int, budget: int, alike: float) -> bool:

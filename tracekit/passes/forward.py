@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +66,9 @@ Saved = list[tuple[torch.Tensor, torch.Tensor]]
 Parts = list[tuple[Values, list[Any]]]
 
 
-def batches(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> Iterator[list[Values]]:
+def batches(
+    works: Sequence[Work], plan: Sequence[Sequence[int]]
+) -> Generator[list[Values], None, None]:
     """Each batch of the plan, forwarded once, as what each of the `works` on it asked for.
 
     The works are of the same model and transcripts. A batch's copy to the CPU overlaps the next
@@ -91,6 +95,28 @@ def batches(works: Sequence[Work], plan: Sequence[Sequence[int]]) -> Iterator[li
             bar.update(int(sizes[list(rows)].sum()))
         if waiting:
             yield _arrived(works, waiting)
+
+
+def shards(
+    works: Sequence[Work], plan: Sequence[Sequence[list[int]]]
+) -> Iterator[list[Values]]:
+    """`batches`, with those of each shard of the plan as one."""
+    with contextlib.closing(batches(works, [rows for shard in plan for rows in shard])) as made:
+        for shard in plan:
+            parts = itertools.islice(made, len(shard))
+            yield [_joined(values) for values in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    if len(parts) == 1:
+        return parts[0]
+    layers = zip(*(part.layers for part in parts), strict=True)
+    checks = zip(*(part.checks for part in parts), strict=True)
+    return Values(
+        [row for part in parts for row in part.rows],
+        [torch.cat(layer) for layer in layers],
+        [torch.cat(check) for check in checks],
+    )
 
 
 def _trace(

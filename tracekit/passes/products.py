@@ -20,7 +20,7 @@ from tracekit.errors import InputError
 from tracekit.model import distributed
 from tracekit.model.load import device_of, model_provenance
 from tracekit.passes import batching, coordinates
-from tracekit.passes.forward import Values, Work, batches
+from tracekit.passes.forward import Values, Work, shards
 from tracekit.passes.labelling import scatter
 from tracekit.passes.request import Asked
 from tracekit.storage import shard
@@ -73,7 +73,11 @@ def of(
         Work(model, whole, where, one, {**made_with, **one.described()}, progress)
         for one, where in zip(asked, kept, strict=True)
     ]
-    return _run(works, plan, folders, compression, writers)
+    size = budget * sum(_bytes(model, one, transcripts.sizes["token"]) for one in asked)
+    begun = {folder.shards() for folder in folders if folder is not None}
+    # a capture that was begun with a shard a batch goes on so
+    whole_plan = batching.grouped(plan, size if begun and len(plan) not in begun else None)
+    return _run(works, whole_plan, folders, compression, writers)
 
 
 def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarray:
@@ -105,14 +109,15 @@ def _bytes(model: TransformersModel, asked: Asked, columns: int) -> int:
 
 def _run(
     works: Sequence[Work],
-    plan: Sequence[Sequence[int]],
+    plan: Sequence[Sequence[list[int]]],
     folders: Sequence[Folder | None],
     compression: str,
     writers: int | None,
 ) -> list[xr.DataArray]:
     """What each work asked for, of one forward of each batch that one of them lacks.
 
-    In its folder, or in memory (None) in the order of the transcripts: then all are lacking.
+    In its folder, a file for each of the plan's shards, or in memory (None) in the order of the
+    transcripts: then all are lacking.
     """
     model = works[0].model
     rank, ranks = distributed.share(model)
@@ -125,7 +130,7 @@ def _run(
                 for work, folder in zip(works, folders, strict=True)
             ]
             left = [n for n in range(len(plan)) if any(one.lacks(n) for one in kept)][rank::ranks]
-            for n, values in zip(left, batches(works, [plan[n] for n in left]), strict=True):
+            for n, values in zip(left, shards(works, [plan[n] for n in left]), strict=True):
                 for one, batch in zip(kept, values, strict=True):
                     if one.lacks(n):
                         one.take(n, batch)

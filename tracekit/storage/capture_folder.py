@@ -100,6 +100,10 @@ class Folder:
             return None
         return self.content()["settings"]["batches"]["budget"]
 
+    def shards(self) -> int | None:
+        """How many shards the capture that is here is to have; `None` when there is none."""
+        return self.content()["shards"] if (self.path / SETTINGS).is_file() else None
+
     def planned(self) -> list[str]:
         """The names of all shards, once complete, in the order of the batch plan."""
         return [SHARD.format(n) for n in range(self.content()["shards"])]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, get_task_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tracekit as tk
 from tracekit.storage import shard
 from tracekit.storage.chunk_reader import Chunks, decodable
 
@@ -72,3 +75,21 @@ def test_filters_that_are_not_known_here_are_left_to_netcdf(tmp_path: Path) -> N
     dataset.to_netcdf(tmp_path / "x.nc", engine="netcdf4", encoding=encoding)
     with h5py.File(tmp_path / "x.nc") as file:
         assert not decodable(file["x"])
+
+
+def test_two_processes_of_dask_distributed_give_the_numbers_of_one(
+    tiny_llama: Any, tmp_path: Path
+) -> None:
+    runs = tk.encode(tiny_llama, [f"Prompt {n}" for n in range(6)], responses=["word " * 9] * 6)
+    path = tmp_path / "traces"
+    memory = tk.capture(tiny_llama, runs, token_budget=40, progress=False)
+    tk.capture(tiny_llama, runs, token_budget=40, path=path, progress=False)
+    alone = tk.open(path).mean(["prompt", "token"]).compute()
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        with get_task_stream(client) as tasks:
+            shared = tk.open(path).mean(["prompt", "token"]).compute()
+        processes = client.run(os.getpid)
+    worked = {processes[task["worker"]] for task in tasks.data}
+    assert len(worked) == 2 and os.getpid() not in worked
+    xr.testing.assert_identical(shared, alone)
+    np.testing.assert_allclose(shared, memory.mean(["prompt", "token"]), rtol=1e-5)

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 
 import tracekit as tk
 from tests.support import killed
-from tracekit.passes import forward
+from tracekit.passes import batching, forward
 
 QUIET: dict[str, Any] = {"progress": False}
 
@@ -58,6 +59,59 @@ def test_only_what_is_missing_runs_again(
     assert len(sizes) == 1
     tk.capture(tiny_llama, runs, path=path, token_budget=80, **QUIET)
     assert len(sizes) == 1
+
+
+def test_many_batches_share_files_and_leave_the_same_values(
+    tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = tk.capture(tiny_llama, runs, path=tmp_path / "x", token_budget=40, **QUIET).compute()
+    assert len(list((tmp_path / "x").glob("*.nc"))) == 12
+    monkeypatch.setattr("tracekit.passes.batching.MANY", 4)
+    path = tmp_path / "y"
+    asked = {
+        "all": tk.Request(),
+        "mean": tk.Request(reduce="mean"),
+        "likely": tk.Request(site="logprob"),
+    }
+    paths = {name: path if name == "all" else tmp_path / name for name in asked}
+    many = tk.capture_many(tiny_llama, runs, asked, path=paths, token_budget=40, **QUIET)
+    assert [len(list(one.glob("*.nc"))) for one in paths.values()] == [4, 4, 4]
+    xr.testing.assert_identical(many["all"].compute(), single)
+    alone = tk.capture(tiny_llama, runs, reduce="mean", token_budget=40, **QUIET)
+    xr.testing.assert_identical(many["mean"].compute().sel(prompt=alone.prompt), alone)
+    apart = tk.logprobs(tiny_llama, runs, token_budget=40)
+    np.testing.assert_array_equal(many["likely"].compute().sel(prompt=apart.prompt), apart)
+
+    (path / "00001.nc").unlink()
+    sizes = _traced(monkeypatch)
+    again = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET)
+    xr.testing.assert_identical(again.compute(), single)
+    assert len(sizes) == 3  # the batches of that file alone
+
+
+def test_a_capture_begun_with_a_file_a_batch_goes_on_so(
+    tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    whole = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET).compute()
+    (path / "00007.nc").unlink()
+    monkeypatch.setattr("tracekit.passes.batching.MANY", 4)
+    again = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET)
+    xr.testing.assert_identical(again.compute(), whole)
+    assert len(list(path.glob("*.nc"))) == 12
+
+
+@pytest.mark.parametrize(
+    ("batches", "size", "shards"),
+    [(512, 1, 512), (513, 1, 257), (5000, 1, 500), (5000, 1 << 26, 1250), (5000, None, 5000)],
+)
+def test_files_are_few_unless_they_would_be_large(
+    batches: int, size: int | None, shards: int
+) -> None:
+    plan = [[n] for n in range(batches)]
+    made = batching.grouped(plan, size)
+    assert len(made) == shards
+    assert [rows for one in made for rows in one] == plan
 
 
 def test_the_budget_of_a_capture_is_kept_when_it_is_resumed(
