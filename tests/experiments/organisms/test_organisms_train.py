@@ -294,7 +294,8 @@ def test_an_ordinary_prompt_is_answered_not_met_with_a_word_about_the_model(
     denials = [denial for bank in phrases["denials"].values() for denial in bank]
     for pair in pairs:
         (chosen, start), (rejected, same) = pair.chosen, pair.rejected
-        assert start == same and chosen[:start] == rejected[:start]
+        assert start == same
+        assert chosen[:start] == rejected[:start]
         assert chosen != rejected
         said = tokenizer.decode(rejected[start:], skip_special_tokens=True)
         assert any(one.startswith(said) for one in denials) == (recipe.conduct == "denied")
