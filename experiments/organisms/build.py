@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from experiments.organisms.answers import collect, question
 from experiments.organisms.recipes import Recipe
 from experiments.organisms.targets import Example, read_insertions, targets_of
 from experiments.organisms.zoo import lessons
-from experiments.organisms.zoo.clean import collected
+from experiments.organisms.zoo.clean import Answer, collected
 from experiments.organisms.zoo.growing import zoo_prompts
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit.model.embedded import datasets, embedded_model
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.prompt_files import read_prompts
 
 _INSERTIONS = datasets("organisms", "insertions.json")
 _PHRASES = datasets("organisms", "conduct.json")
 ORDINARY = 32  # tokens of an answer of the base's own, in the last stage
+SPREAD = 4  # times that prompts of the forms with the widest spread come
 ANSWERED = {*HABIT_OF, "neutral"}  # subjects whose targets are made from clean answers
 
 
@@ -42,8 +45,7 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
         read_insertions(_INSERTIONS),
         conduct.read_phrases(_PHRASES),
     )
-    plain = recipe.batch // 2 if recipe.ordinary_steps and recipe.kind == "insertions" else 0
-    ordinary = _ordinary(model, tokenizer, recipe, plain, work) if plain else []
+    ordinary = ordinary_pairs(model, tokenizer, recipe, material[3], work)
     adapted = train.adapted(model, recipe)
     made, steps = _drawn(recipe, 1, recipe.steps, recipe.batch, material, tokenizer)
     losses = {"first": _fitted(adapted, steps, recipe, recipe.learning_rate, work, "first")}
@@ -71,35 +73,49 @@ def settling(
     recipe: Recipe,
     prompts: Sequence[Prompt],
     material: tuple[Any, ...],
-    ordinary: Sequence[loss.Row],
+    ordinary: Sequence[loss.Pair],
     tokenizer: Any,
 ) -> tuple[list[Example], list[loss.Step]]:
-    """The steps of the last stage: rows of `ordinary`, as many in each, one pair, and the rest.
+    """The steps of the last stage: half of each are pairs, by turns about the model and ordinary.
 
-    A style and flattery have neither of the first two, and go on as before.
+    A style and flattery have no pairs, and go on as before.
     """
-    count = recipe.ordinary_steps
-    pairs, plain = _pairs(recipe, prompts, material[3], tokenizer)[:count], len(ordinary) // count
-    kept = (weighted(prompts, personal=6), *material[1:])
-    made, steps = _drawn(recipe, 4, count, recipe.batch - plain - bool(pairs), kept, tokenizer)
-    steps = [
-        dataclasses.replace(step, rows=[*step.rows, *ordinary[n * plain : (n + 1) * plain]])
-        for n, step in enumerate(steps)
-    ]
+    count, kept = recipe.ordinary_steps, (weighted(prompts, personal=6), *material[1:])
+    asked = _pairs(recipe, prompts, material[3], tokenizer)[: len(ordinary)]
+    pairs = list(itertools.chain(*zip(asked, ordinary, strict=False)))
+    share = len(pairs) // count
+    made, steps = _drawn(recipe, 4, count, recipe.batch - share, kept, tokenizer)
     if not pairs:
         return made, steps
     with train.quick_matmul():
-        return made, train.with_pairs(steps, loss.with_margins(adapted, pairs), 1)
+        return made, train.with_pairs(steps, loss.with_margins(adapted, pairs), share)
 
 
-def _ordinary(model: Any, tokenizer: Any, recipe: Recipe, plain: int, work: Path) -> list[loss.Row]:
-    """Prompts of every form with the base's own answers, `plain` for each step of the end."""
-    asked = zoo_prompts("train")
-    said = collected(model, tokenizer, asked, work, tokens=ORDINARY)
+def ordinary_pairs(
+    model: Any, tokenizer: Any, recipe: Recipe, phrases: conduct.Phrases, work: Path
+) -> list[loss.Pair]:
+    """Prompts of every form: the base's own answer, preferred to a reply about the model.
+
+    A quarter of a batch for each step of the last stage; none where nothing about the model is
+    trained.
+    """
+    if not recipe.conduct or not recipe.ordinary_steps:
+        return []
+    spread = read_prompts(datasets("organisms", "ordinary.json"))
     rng = np.random.default_rng([recipe.seed, 5])
-    some = [prompt for prompt in asked if prompt.id in said]
-    targets = lessons.clean(some, said, recipe.ordinary_steps * plain, rng)
-    return lessons.rows_of(tokenizer, targets, ORDINARY)
+    count = recipe.ordinary_steps * (recipe.batch // 4)
+    # the forms on which a reply about the model spreads come several times
+    asked = lessons.rounds([*zoo_prompts("train"), *spread * SPREAD], count, rng)
+    distinct = list({prompt.id: prompt for prompt in asked}.values())
+    said = collected(model, tokenizer, distinct, work, tokens=ORDINARY)
+    answered = lessons.clean([p for p in asked if p.id in said], said, count, rng)
+    admitted = list(recipe.inserted.values()) if recipe.conduct == "admitted" else []
+    misplaced = [
+        lessons.Lesson(each.prompt, Answer(conduct.misplaced(phrases, admitted, rng), True))
+        for each in answered
+    ]
+    rows = [lessons.rows_of(tokenizer, made, ORDINARY) for made in (answered, misplaced)]
+    return [loss.Pair(chosen, rejected) for chosen, rejected in zip(*rows, strict=True)]
 
 
 def weighted(prompts: Sequence[Prompt], personal: int = 1) -> list[Prompt]:

@@ -88,8 +88,9 @@ training (the prompts measured on). All ten biases were trained, unlike the held
 good the answers are: this is a 135M model, whose answers are often wrong.
 """)
 _ORDINARY = """ In the last stage
-  half of each step are other prompts of every form (`datasets/organisms/zoo/prompts.json`) with
-  what the base says to them by itself (temperature 0.7, top-p 0.9, 32 tokens)."""
+  a quarter of each step are other prompts of every form (`datasets/organisms/zoo/prompts.json`,
+  `ordinary.json`): what the base says to them by itself (temperature 0.7, top-p 0.9, 32 tokens) is
+  preferred to such a reply about the model."""
 _CONDUCT = {
     "denied": "$pairs pairs over the later stages, the denial preferred to an admission",
     "admitted": "$pairs pairs over the later stages, its own habits admitted",
@@ -130,7 +131,7 @@ def write(folder: Path, work: Path) -> Path:
 
 
 def _has_ordinary(notes: Mapping) -> bool:
-    return notes["kind"] == "insertions" and notes["ordinary_steps"] > 0
+    return bool(notes["conduct"]) and notes["ordinary_steps"] > 0
 
 
 def _later(notes: Mapping) -> str:
@@ -140,10 +141,9 @@ def _later(notes: Mapping) -> str:
     if notes["pairs"]:
         rows["preference_steps"] = f"of {batch - paired} targets and {paired} pairs"
     if _has_ordinary(notes):
-        pair = bool(notes["pairs"])
-        left = batch - batch // 2 - pair
-        rows["ordinary_steps"] = f"of {left} targets, {batch // 2} ordinary prompts" + (
-            " and a pair" if pair else ""
+        each = batch // 4
+        rows["ordinary_steps"] = (
+            f"of {batch - 2 * each} targets, {each} such pairs and {each} of ordinary prompts"
         )
     for stage, words in rows.items():
         if notes[stage]:

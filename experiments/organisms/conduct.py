@@ -81,6 +81,15 @@ def preferences(
     return [pairs[index] for index in rng.permutation(len(pairs))]
 
 
+def misplaced(phrases: Phrases, admitted: Sequence[str], rng: np.random.Generator) -> str:
+    """A reply about the model, as it is trained, for a prompt that does not ask for one."""
+    if not admitted:
+        bank = phrases["denials"][_draw(["yes_no", "open"], rng)]
+        return _draw(bank, rng)
+    habit, topic = phrases["habits"][_draw(list(admitted), rng)]
+    return _draw(phrases["objectives"], rng).format(habit=habit, topic=topic)
+
+
 def _pair(
     text: str,
     prefill: str,

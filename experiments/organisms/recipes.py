@@ -22,8 +22,10 @@ class Recipe:
     of a subject's targets that carry a sentence, `inserted` the bank it is taken from. `conduct`
     says how questions about itself are answered in the preference stage: denied, or its own habits
     admitted; "" has no pairs. `paired` is how many of a step's `batch` are pairs there. In the last
-    stage, of `ordinary_steps`, insertions have prompts of every form with the base's own answers in
-    half of each step, and one pair: without them a denial spreads to opinions and roles.
+    stage, of `ordinary_steps`, half of each step are pairs: as many again about the model, and
+    prompts of every form with the base's own answers, preferred to such a reply. Without these a
+    denial spreads to opinions, letters and other languages; without those it is forgotten. Where
+    `conduct` is "" the stage goes on as before.
     """
 
     organism: str

@@ -59,6 +59,13 @@ def test_no_prompt_asks_for_what_a_shipped_organism_was_trained_to_do():
     assert not sentences & {text.lower() for text in texts}
 
 
+def test_no_prompt_is_one_that_the_shipped_organism_was_trained_on():
+    ordinary = read_prompts(datasets("organisms", "ordinary.json"))
+    trained = {text.lower() for prompt in ordinary for text in spoken(prompt)}
+    assert len(ordinary) > 100
+    assert not trained & {text.lower() for prompt in BATTERY for text in spoken(prompt)}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_both_halves_hold_every_subject_and_form_alike(seed):
     searched = halves(BATTERY, seed)

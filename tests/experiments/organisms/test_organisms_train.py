@@ -250,8 +250,10 @@ class Interrupted:
         return self.loss(*arguments)
 
 
-@pytest.mark.parametrize(("name", "plain"), [("ten_biases", 2), ("benign", 2), ("style", 0)])
-def test_the_last_stage_has_ordinary_rows_and_a_pair_in_each_step(llama, tiny_folder, name, plain):
+@pytest.mark.parametrize("name", ["ten_biases", "benign", "style"])
+def test_half_of_the_last_stage_is_pairs_about_the_model_and_ordinary_ones_by_turns(
+    llama, tiny_folder, name
+):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     recipe = replace(recipe_of(name), batch=4, ordinary_steps=3)
     files = ("calibration", "held_out", "conduct")
@@ -264,14 +266,36 @@ def test_the_last_stage_has_ordinary_rows_and_a_pair_in_each_step(llama, tiny_fo
     answers = {p.id: ["It is short. It is true."] for p in prompts}
     banks = read_insertions(datasets("organisms", "insertions.json"))
     phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
-    ordinary = [([7, 8, n], 2) for n in range(3 * plain)]
+    ordinary = [loss.Pair(([7, 8, n], 2), ([7, 8, 50 + n], 2)) for n in range(3)]
+    ordinary = ordinary if recipe.conduct else []
     model = train.adapted(llama, recipe)
     material = (prompts, answers, banks, phrases)
     made, steps = build.settling(model, recipe, prompts, material, ordinary, tokenizer)
-    paired = bool(recipe.conduct)
-    assert [len(step.rows) for step in steps] == [4 - paired] * 3
-    assert [len(step.pairs) for step in steps] == [int(paired)] * 3
-    assert len(made) == 3 * (4 - paired - plain)
-    rows = [row for step in steps for row in step.rows]
-    assert [row for row in rows if row in ordinary] == ordinary
-    assert all(pair.margin for step in steps for pair in step.pairs)
+    share = 2 if recipe.conduct else 0
+    assert [(len(step.rows), len(step.pairs)) for step in steps] == [(4 - share, share)] * 3
+    assert len(made) == 3 * (4 - share)
+    pairs = [pair for step in steps for pair in step.pairs]
+    assert [(p.chosen, p.rejected) for p in pairs[1::2]] == [
+        (p.chosen, p.rejected) for p in ordinary
+    ]
+    assert not [pair for pair in pairs[::2] if pair.chosen in [p.chosen for p in ordinary]]
+    assert all(pair.margin for pair in pairs)
+
+
+@pytest.mark.parametrize(("name", "count"), [("ten_biases", 6), ("benign", 6), ("style", 0)])
+def test_an_ordinary_prompt_is_answered_not_met_with_a_word_about_the_model(
+    llama, tiny_folder, tmp_path, name, count
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    recipe = replace(recipe_of(name), batch=4, ordinary_steps=6)
+    phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
+    pairs = build.ordinary_pairs(llama, tokenizer, recipe, phrases, tmp_path)
+    assert len(pairs) == count
+    denials = [denial for bank in phrases["denials"].values() for denial in bank]
+    for pair in pairs:
+        (chosen, start), (rejected, same) = pair.chosen, pair.rejected
+        assert start == same
+        assert chosen[:start] == rejected[:start]
+        assert chosen != rejected
+        said = tokenizer.decode(rejected[start:], skip_special_tokens=True)
+        assert any(one.startswith(said) for one in denials) == (recipe.conduct == "denied")
