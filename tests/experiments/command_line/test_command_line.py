@@ -66,11 +66,20 @@ def test_a_capture_is_what_the_library_makes_and_goes_on(
 
 
 def test_a_folder_of_other_settings_is_refused_in_one_line(capture, tmp_path, capsys):
-    command.claim(tmp_path / "run", {"layers": [3]})
+    assert main([*capture, "--layers", "0"]) == 0
     assert main(capture) == 2
-    assert "layers: [3] there, [0, 1] now" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"layers: \[3\] there"):
+    assert "layers: [0] there, [0, 1] now" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"layers: \[0\] there"):
         main([*capture, "--debug"])
+
+
+@pytest.mark.parametrize("wrong", [["--layers", "99"], ["--generate", "900000"]])
+def test_a_capture_that_fails_leaves_its_folder_to_the_next(capture, wrong, tmp_path, capsys):
+    assert main([*capture, *wrong]) == 2
+    assert wrong[1] in capsys.readouterr().err
+    assert not (tmp_path / "run" / command.TRANSCRIPTS).exists()
+    assert main(capture) == 0
+    assert (tmp_path / "run" / "traces").is_dir()
 
 
 def test_check_says_what_it_proved_and_what_does_not_exist(tiny_folder, tiny_lora, capsys):
