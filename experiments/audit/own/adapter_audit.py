@@ -40,6 +40,7 @@ from experiments.audit.prompt_sets import askable
 from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from tracekit.errors import InputError
+from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.embedded import datasets
 from tracekit.storage.files import whole
 from tracekit.transcripts.prompts import Prompt
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _audit(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
+    adapter_path(options.adapter)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
     own = askable(options.prompts)
     _refuse_unlabelled(options, own)

@@ -43,8 +43,10 @@ def test_the_shape_counts_the_parameters_that_are_there(tiny_folder: Path, tiny_
     for model, folder in (("smollm2-135m-instruct", embedded_model()), (tiny_folder, tiny_folder)):
         assert shape(str(model)).parameters == parameters(Path(folder))
     assert shape(str(tiny_folder)).adapter(rank(str(tiny_lora))) == parameters(tiny_lora)
-    shipped = datasets("organisms", "ten_biases")
-    assert shape("smollm2-135m-instruct").adapter(rank("ten_biases")) == parameters(shipped)
+    for name, parts in (("ten_biases", ()), ("river", ("zoo", "adapters"))):
+        shipped = datasets("organisms", *parts, name)
+        assert shape("smollm2-135m-instruct").adapter(rank(name)) == parameters(shipped)
+        assert at_hand("smollm2-135m-instruct", name)
     # the twin: another rank counts another number
     assert shape(str(tiny_folder)).adapter(rank(str(tiny_lora)) + 1) != parameters(tiny_lora)
 

@@ -145,6 +145,7 @@ def test_the_shipped_phases_are_those_of_the_audit():
     ("arguments", "said"),
     [
         ([], "adapter"),
+        (["ten_bias"], "Did you mean 'ten_biases'?"),
         (["ten_biases", "--labels", "rules.toml"], "Give --prompts"),
         (["ten_biases", "--prompts", "absent.json"], "absent.json"),
         (["ten_biases", "--depth", "a"], "numbers are due"),
