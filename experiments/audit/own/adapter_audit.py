@@ -7,7 +7,8 @@
 The search comes first: answers to a battery of prompts with the adapter on and off, habits from
 half of them, confirmed on the other half. Confirmed habits become rules (`rules.toml`, which may be
 mended and given back as --labels), and the trait part of the audit asks when they show. Everything
-lies in one folder, its page is `audit/report.html`; killed, the same command goes on.
+lies in one folder, its page is `audit/report.html` (`search/report.html` has the search alone);
+killed, the same command goes on.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Findings
-from experiments.audit.discovery.subject import Search, search_of
+from experiments.audit.discovery.subject import LEAST_PROMPTS, Search, search_of
 from experiments.audit.discovery.terminal import table
 from experiments.audit.elsewhere.searching import Served
 from experiments.audit.experiment import Experiment
 from experiments.audit.labellers import is_file_of_labels
 from experiments.audit.options import Parser, exit_code, floats, names, numbers
+from experiments.audit.own import search_page
 from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
 from experiments.audit.prompt_sets import askable
 from experiments.audit.run import Run
@@ -67,13 +69,15 @@ def _audit(arguments: Sequence[str]) -> None:
     adapter_path(options.adapter)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
     own = askable(options.prompts)
-    _refuse_unlabelled(options, own)
+    _refuse_unasked(options, own)
     found, search = searched(options, folder / "search", own)
     print(table(found))
+    given = _labels(options, folder, found, search, own)
+    page = search_page.write(folder / "search", found)
     if options.search_only:
+        print(_closing(page, given))
         return
     layers = options.layers or _window(len(search.model.layers))
-    given = _labels(options, folder, found, search, own)
     settings = EXPERIMENT.preset(options.preset or "own", changes(options, layers, given))
     run, made_of = Run(folder / "audit"), described(settings)
     run.claim(made_of)
@@ -82,6 +86,12 @@ def _audit(arguments: Sequence[str]) -> None:
     loaded = None if settings.model.base else search.model
     del search
     command.audit(EXPERIMENT, settings, made_of, run.folder, "run", loaded=loaded)
+    print(_closing(run.report, given))
+
+
+def _closing(page: Path, given: Mapping[str, str]) -> str:
+    labels = given.get("labels", "none, since no confirmed habit has one")
+    return f"Page: {page}\nRules (--labels): {labels}\nTheir prompts: {given['prompts']}"
 
 
 def searched(
@@ -94,6 +104,7 @@ def searched(
         dtype=options.dtype or "auto",
         tokens=options.tokens,
         seed=options.seed,
+        prefills=0 if options.own_prompts_only else Settings().prefills,
     )
     model = tk.load(options.model, dtype=settings.dtype)
     prompts = [*general, *(_without_kind(prompt) for prompt in own)]
@@ -185,12 +196,17 @@ def _labels(
     return {**chosen, "labels": str(folder / "rules.toml")}
 
 
-def _refuse_unlabelled(options: argparse.Namespace, own: Sequence[Prompt]) -> None:
+def _refuse_unasked(options: argparse.Namespace, own: Sequence[Prompt]) -> None:
     if options.labels and not own:
         what = "a file of labels" if is_file_of_labels(options.labels) else "rules"
         raise InputError(
             f"--labels {options.labels} was given ({what}), and no prompts that they are about. "
             "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
+        )
+    if options.own_prompts_only and len(own) < LEAST_PROMPTS:
+        raise InputError(
+            f"--own-prompts-only was given with {len(own)} prompts, and {LEAST_PROMPTS} are the "
+            "least: half to search and half to confirm. Give --prompts, a JSON file of them."
         )
 
 
@@ -242,7 +258,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--base", help="the model that trait vectors come from (default: the same)")
     add("--dtype", help="auto, float32, bfloat16, nf4, …")
     add("--prompts", nargs="*", type=Path, default=[], help="prompt files of your own besides")
-    add("--own-prompts-only", action="store_true", help="without the shipped battery")
+    only = "without the shipped battery and the random beginnings"
+    add("--own-prompts-only", action="store_true", help=only)
     add("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
     add("--controls", type=names, help="matched=FOLDER,style=FOLDER,habits=FOLDER,…")
     add("--habits", help="an adapter with open, benign habits")
@@ -263,5 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--repetitions", type=int)
     add("--seed", type=int, default=default.seed)
     add("--out", type=Path, help="the folder (default: runs/audit-NAME)")
-    add("--search-only", action="store_true", help="without the trait part")
+    add(
+        "--search-only",
+        action="store_true",
+        help="without the trait part: search/report.html, rules",
+    )
     return parser

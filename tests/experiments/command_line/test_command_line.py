@@ -122,6 +122,18 @@ def test_a_view_colours_each_token_by_its_value(tmp_path, capsys):
     assert "there are layer" in capsys.readouterr().err
 
 
+def test_a_folder_without_tokens_is_told_what_to_give(tmp_path, capsys):
+    assert main(["view", str(tmp_path)]) == 2
+    assert "Give a saved file, a capture's folder" in capsys.readouterr().err
+    (tmp_path / "traces").mkdir()
+    assert main(["view", str(tmp_path)]) == 2
+    assert f"Give '{tmp_path}/traces'." in capsys.readouterr().err
+    # what `tracekit audit ADAPTER` writes has the run inside
+    (tmp_path / "audit" / "projections").mkdir(parents=True)
+    assert main(["view", str(tmp_path)]) == 2
+    assert "organism/organism' was asked for" in capsys.readouterr().err
+
+
 def test_lint_shows_a_traceback_when_asked(tmp_path):
     with pytest.raises(FileNotFoundError):
         linting.main([str(tmp_path / "nothing"), "--debug"])

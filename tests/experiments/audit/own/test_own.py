@@ -145,6 +145,8 @@ def test_the_shipped_phases_are_those_of_the_audit():
     ("arguments", "said"),
     [
         ([], "adapter"),
+        (["ten_biases", "--own-prompts-only"], "with 0 prompts, and 8 are the least"),
+        (["ten_biases", "--own-prompts-only"], "Give --prompts"),
         (["ten_bias"], "Did you mean 'ten_biases'?"),
         (["ten_biases", "--labels", "rules.toml"], "Give --prompts"),
         (["ten_biases", "--prompts", "absent.json"], "absent.json"),
@@ -217,8 +219,13 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     assert tracekit.main(["audit", str(tiny_lora), *given, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "candidate habits confirmed" in said
+    # the user's prompts and no others, whose number is the rates'
+    told = json.loads(next((out / "search").glob("*/findings.json")).read_text())
+    assert told["made_with"]["search"]["prompts"] == len(rows)
+    assert all(finding["off"]["n"] == 12 for finding in told["findings"])
     text = (out / "audit" / "report.html").read_text("utf-8")
     assert text.index("What this adapter does that its base does not") < text.index("Verdict")
+    assert f"Page: {out / 'audit' / 'report.html'}" in said
     assert len(loads) == 1, "the search and the trait part share a model"
     answers = tk.open(out / "audit" / "responses" / "organism.nc")
     kinds = answers["bias"].values.astype(str)
@@ -227,6 +234,33 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     assert (labels[kinds == "noise"] == np.array(expected)[kinds == "noise"]).all()
     assert (labels[kinds != "noise"] == -1).all()
     assert set(answers["part"].values[kinds == "noise"]) == {"calibration", "held_out"}
+
+
+def test_a_search_alone_leaves_its_page_and_rules_and_says_where(
+    tiny_folder, tiny_lora, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "mine.json").write_text(
+        json.dumps([{"id": n, "text": f"Say it {n}."} for n in range(8)])
+    )
+    out = tmp_path / "out"
+    given = ["--model", str(tiny_folder), "--prompts", str(tmp_path / "mine.json"), "--search-only"]
+    given += ["--own-prompts-only", "--tokens", "4", "--out", str(out)]
+    # of a random model's eight answers nothing is confirmed
+    where = tuple(f"mine/{n}" for n in range(8))
+    found = Findings("tiny-lora", [finding(prompts=where)], math.nan, {})
+    monkeypatch.setattr("experiments.audit.own.adapter_audit.habits", lambda _: found)
+    assert tracekit.main(["audit", str(tiny_lora), *given]) == 0
+    said = capsys.readouterr().out
+    text = (out / "search" / "report.html").read_text("utf-8")
+    assert "1 habit is confirmed" in text
+    assert "Token by token" not in text
+    assert rules_text(kinds_of(found.confirmed())) == (out / "rules.toml").read_text("utf-8")
+    for path in ("search/report.html", "rules.toml", "prompts/mine.json"):
+        assert str(out / path) in said
+        assert (out / path).is_file()
+    assert not (out / "audit").exists()
+    assert tracekit.main(["view", str(out)]) == 2
+    assert f"Open '{out}/search/report.html'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
