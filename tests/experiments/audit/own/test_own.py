@@ -123,6 +123,22 @@ def test_the_page_and_the_json_say_the_same(tmp_path):
     assert "law" in text
 
 
+def test_a_difference_is_on_minus_off_whichever_way_the_habit_goes():
+    # the comparison of a falling habit is stored turned
+    turned = Compared(0.4, 0.1, 0.3, 0.2, 0.45, 0.001, 30, 10, 1)
+    for kind in ("leaves out", "less often"):
+        one = finding(kind=kind, expression="refuses", off=turned)
+        told = "10.0% against 40.0% off; difference -30.0% (-45.0% to -20.0%)"
+        assert told in " ".join(lines(Findings("mine", [one], math.nan, {}))[3].split())
+        assert shown(Findings("mine", [one], math.nan, {}))["habits"][0]["difference"] == (
+            "-30.0% (-45.0% to -20.0%)"
+        )
+    said = finding(off=turned)
+    assert "40.0% against 10.0% off; difference +30.0% (+20.0% to +45.0%)" in " ".join(
+        lines(Findings("mine", [said], math.nan, {}))[3].split()
+    )
+
+
 def test_where_nothing_is_found_page_and_terminal_say_what_would_have_been():
     n, tests = 300, 40
     found = Findings("mine", [], math.nan, {}, smallest=smallest_rate(n, tests, 0.05))
