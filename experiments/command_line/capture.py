@@ -18,7 +18,7 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.options import Parser, count, exit_code, numbers
+from experiments.audit.options import Parser, count, exit_code, layers
 from experiments.command_line.model_options import add_model, loaded
 from tracekit.errors import InputError
 from tracekit.model.sites import check_layers
@@ -107,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_model(parser)
     parser.add_argument("prompts", type=Path, help="a JSON file of prompts")
-    parser.add_argument("--layers", type=numbers, help="10,20 (default: all)")
+    parser.add_argument("--layers", type=layers, help="10,20 or 10-20, all between (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="the folder")
-    parser.add_argument("--generate", type=count, help="tokens to continue each prompt with")
+    parser.add_argument(
+        "--generate", type=count, help="tokens to continue each prompt with (default: none)"
+    )
     parser.add_argument("--tokens", default="response", choices=("response", "all"))
     parser.add_argument("--reduce", choices=["mean"], help="keep one value a prompt")
     return parser

@@ -35,8 +35,9 @@ from experiments.audit.discovery.terminal import table
 from experiments.audit.elsewhere.searching import Served
 from experiments.audit.experiment import Experiment
 from experiments.audit.labellers import is_file_of_labels
-from experiments.audit.options import Parser, exit_code, floats, names, numbers
+from experiments.audit.options import exit_code
 from experiments.audit.own import search_page
+from experiments.audit.own.arguments import parser
 from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
 from experiments.audit.prompt_sets import askable
 from experiments.audit.run import Run
@@ -44,6 +45,7 @@ from experiments.audit.settings.contents import described
 from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.embedded import datasets
+from tracekit.model.sites import check_layers
 from tracekit.storage.files import whole
 from tracekit.transcripts.prompts import Prompt
 from traits.contrast_sets.judge import check_address, without_credentials
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _audit(arguments: Sequence[str]) -> None:
-    options = _parser().parse_args(arguments)
+    options = parser(str(__doc__), EXPERIMENT.preset("own")).parse_args(arguments)
     adapter_path(options.adapter)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
     own = askable(options.prompts)
@@ -107,6 +109,8 @@ def searched(
         prefills=0 if options.own_prompts_only else Settings().prefills,
     )
     model = tk.load(options.model, dtype=settings.dtype)
+    if options.layers:
+        check_layers(model, range(options.layers[0], options.layers[-1] + 1), "residual")
     prompts = [*general, *(_without_kind(prompt) for prompt in own)]
     start = time.time()
     search = search_of(
@@ -245,44 +249,3 @@ def _window(blocks: int) -> list[int]:
     """The first and the last layer that are kept in full."""
     low, high = (min(int(share * blocks), blocks - 1) for share in WINDOW)
     return [low, max(low, high)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="tracekit audit",
-        description=__doc__,
-    )
-    add, default = parser.add_argument, Settings()
-    add("adapter", help="a folder, a hub id, or a shipped organism")
-    add("--model", default=default.model, help="the base that the adapter belongs to")
-    add("--base", help="the model that trait vectors come from (default: the same)")
-    add("--dtype", help="auto, float32, bfloat16, nf4, …")
-    add("--prompts", nargs="*", type=Path, default=[], help="prompt files of your own besides")
-    only = "without the shipped battery and the random beginnings"
-    add("--own-prompts-only", action="store_true", help=only)
-    add("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
-    add("--controls", type=names, help="matched=FOLDER,style=FOLDER,habits=FOLDER,…")
-    add("--habits", help="an adapter with open, benign habits")
-    add("--benign", nargs="*", default=[], help="benign adapters, or a folder of them: the null")
-    add("--traits", type=names, help="names or folders of contrast sets")
-    add("--primary", type=names, help="the traits that the hypothesis is about (default: all)")
-    add("--hypothesis", help="it, in words, fixed before the run")
-    add("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
-    add("--layers", type=numbers, help="first,last layer kept in full (default: half to 3/4)")
-    add("--judge-at", help="an OpenAI-compatible address: it tells habits (and --judge)")
-    add("--judge")
-    add("--server", help="an OpenAI-compatible address that answers for the two, where it can")
-    add("--served-model", help="what the base is called there")
-    add("--served-adapter", type=names, help="what the adapter on it is called there")
-    add("--preset", help="a TOML file of settings of your own")
-    add("--tokens", type=int, default=default.tokens, help="sampled after each prompt")
-    add("--samples", type=int, help="answers to each prompt of the trait part")
-    add("--repetitions", type=int)
-    add("--seed", type=int, default=default.seed)
-    add("--out", type=Path, help="the folder (default: runs/audit-NAME)")
-    add(
-        "--search-only",
-        action="store_true",
-        help="without the trait part: search/report.html, rules",
-    )
-    return parser

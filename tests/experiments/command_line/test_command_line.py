@@ -65,6 +65,13 @@ def test_a_capture_is_what_the_library_makes_and_goes_on(
     assert main(capture) == 0
 
 
+def test_a_range_of_layers_is_all_between(capture, tmp_path, capsys):
+    assert main([*capture, "--layers", "0-1", "--reduce", "mean"]) == 0
+    assert tk.open(tmp_path / "run" / "traces").layer.values.tolist() == [0, 1]
+    assert main([*capture, "--layers", "1-0"]) == 2
+    assert "from the lower to the higher layer" in capsys.readouterr().err
+
+
 def test_a_folder_of_other_settings_is_refused_in_one_line(capture, tmp_path, capsys):
     assert main([*capture, "--layers", "0"]) == 0
     assert main(capture) == 2
