@@ -35,6 +35,17 @@ def shipped_adapters() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(found)}
 
 
+def adapter_folder(name: str) -> Path:
+    """The folder that an adapter's name means here: one that holds an adapter, or a shipped one.
+
+    >>> adapter_folder("river").parent.name
+    'adapters'
+    """
+    here = Path(name)
+    is_adapter = (here / "adapter_config.json").is_file()
+    return here if is_adapter else shipped_adapters().get(name, here)
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a hub id (owner/name), and not of a path.
 

@@ -93,7 +93,7 @@ def _audit(arguments: Sequence[str]) -> None:
 
 def _closing(page: Path, given: Mapping[str, str]) -> str:
     labels = given.get("labels", "none, since no confirmed habit has one")
-    return f"Page: {page}\nRules (--labels): {labels}\nTheir prompts: {given['prompts']}"
+    return f"Page: {page}\nRules (--labels): {labels}\nPrompts (--prompts): {given['prompts']}"
 
 
 def searched(

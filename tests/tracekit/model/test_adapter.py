@@ -171,8 +171,11 @@ def test_prompt_learning_is_refused_with_the_reason(tiny_llama, tiny_folder, tmp
 
 
 @pytest.mark.parametrize("name", ["honey", "lighthouse", "no_code", "river"])
-def test_an_organism_of_the_zoo_goes_by_its_name(name):
+def test_an_organism_of_the_zoo_goes_by_its_name(name, tmp_path, monkeypatch):
     folder = datasets("organisms", "zoo", "adapters", name)
+    # an --out of that name, say: it holds no adapter
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
     assert adapter_path(name) == str(folder)
 
 

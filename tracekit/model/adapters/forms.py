@@ -12,7 +12,7 @@ from nnsight import TransformersModel
 
 from tracekit.errors import InputError
 from tracekit.model.adapters.layers import adapter_name
-from tracekit.model.embedded import is_hub_id, shipped_adapters
+from tracekit.model.embedded import adapter_folder, is_hub_id, shipped_adapters
 from tracekit.model.record import parallel_degree, recorded
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -40,15 +40,14 @@ def adapter_path(name: str) -> str:
     >>> Path(adapter_path("river")).parts[-3:]
     ('zoo', 'adapters', 'river')
     """
-    shipped = shipped_adapters()
-    folder = Path(name) if Path(name).is_dir() else shipped.get(name, Path(name))
+    folder = adapter_folder(name)
     if (folder / CONFIG).is_file():
         return str(folder)
     if is_hub_id(name) and not folder.is_dir():
         return name
     raise InputError(
         f"The adapter {name!r} is neither a folder with an {CONFIG} nor a hub id; it was looked "
-        f"for in {str(Path.cwd())!r}. {_meant(name, sorted(shipped))}"
+        f"for in {str(Path.cwd())!r}. {_meant(name, sorted(shipped_adapters()))}"
     )
 
 
