@@ -17,7 +17,7 @@ from tqdm import tqdm
 from experiments.audit import log, processes
 from experiments.audit.experiment import Experiment
 from experiments.audit.inputs import Inputs, prepare
-from experiments.audit.options import Parser, exit_code, floats, names, numbers
+from experiments.audit.options import WINDOW, Parser, exit_code, floats, names, window
 from experiments.audit.phases import (
     activations,
     analysis,
@@ -47,11 +47,24 @@ WITHOUT_MODEL: dict[str, Callable[..., list[Path]]] = {
 }
 PHASES = (*WITH_MODEL, *WITHOUT_MODEL)
 OF_AN_ORGANISM = ("replay", "analyse")
+COUNTS = {
+    "limit": "so many prompts",
+    "pairs": "so many pairs of each contrast set",
+    "samples": "answers to each prompt",
+    "max-new-tokens": "of an answer",
+    "repetitions": "draws of each interval and p",
+    "seed": "of all draws",
+}
 NOT_SETTINGS = ("phase", "preset", "out", "tensor_parallel", "data_parallel", "debug")
 
 
-def main(experiment: Experiment, words: str, arguments: Sequence[str] | None = None) -> int:
-    """Run one phase or all; `words` is the help's text.
+def main(
+    experiment: Experiment,
+    words: str,
+    arguments: Sequence[str] | None = None,
+    program: str = "",
+) -> int:
+    """Run one phase or all; `words` is the help's text, `program` how it was called.
 
     Returns 0, or 2 with one line on stderr for bad input or a path that fails.
 
@@ -60,13 +73,14 @@ def main(experiment: Experiment, words: str, arguments: Sequence[str] | None = N
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def dispatch(given: Sequence[str]) -> None:
-        apart = {"steer": study.main, "plan": planning.main}
-        if given and given[0] in apart:
-            apart[given[0]](experiment, given[1:])
+        if given and given[0] == "steer":
+            study.main(experiment, given[1:])
+        elif given and given[0] == "plan":
+            planning.main(experiment, given[1:], program)
         else:
-            work(experiment, command_line(experiment, words).parse_args(given))
+            work(experiment, command_line(experiment, words, program).parse_args(given))
 
-    return exit_code(experiment.name, given, dispatch)
+    return exit_code(program or experiment.name, given, dispatch)
 
 
 def work(experiment: Experiment, options: argparse.Namespace) -> None:
@@ -194,10 +208,12 @@ def _refuse_gap(folder: Path, wanted: Sequence[str], every: Sequence[str]) -> No
         )
 
 
-def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentParser:
+def command_line(
+    experiment: Experiment, words: str = "", program: str = ""
+) -> argparse.ArgumentParser:
     """What the command takes."""
     parser = Parser(
-        prog=f"python -m {experiment.module}",
+        prog=program or f"python -m {experiment.module}",
         description=words,
     )
     parser.add_argument("phase", choices=(*PHASES, "run"))
@@ -212,8 +228,8 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser.add_argument("--benign", help="a folder of benign adapters, for the blind comparison")
     parser.add_argument("--held-out", type=names, help="biases to report on: a,b")
     parser.add_argument("--judge-at", help="an OpenAI-compatible address (and --judge, the model)")
-    parser.add_argument("--judge")
-    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--judge", help="the name of its model")
+    parser.add_argument("--temperature", type=float, help="of answers (default: preset)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16, nf4, …")
     parser.add_argument("--prompts", help="a JSON file of prompts")
     parser.add_argument("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
@@ -232,9 +248,9 @@ def command_line(experiment: Experiment, words: str = "") -> argparse.ArgumentPa
     parser.add_argument("--split", help="only prompts of this split")
     parser.add_argument("--traits", type=names, help="a,b (default: preset)")
     parser.add_argument("--evaluation", help="of the traits' vectors: quick or full")
-    parser.add_argument("--layers", type=numbers, help="first,last layer kept in full")
+    parser.add_argument("--layers", type=window, help=WINDOW)
     parser.add_argument("--remote", help="ndif, or local: its rehearsal here")
     processes.add_arguments(parser)
-    for name in ("limit", "pairs", "samples", "max-new-tokens", "repetitions", "seed"):
-        parser.add_argument(f"--{name}", type=int)
+    for name, words in COUNTS.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{words} (default: preset)")
     return parser

@@ -10,7 +10,7 @@ from typing import Any
 import tracekit as tk
 from experiments.audit.labels import Labeller
 from experiments.audit.settings.groups import Settings
-from experiments.audit.settings.presets import read_preset
+from experiments.audit.settings.presets import read_preset, shipped
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Experiment:
     def name(self) -> str:
         """What messages call it."""
         return self.module.rpartition(".")[2]
+
+    @property
+    def shipped(self) -> list[str]:
+        """The names of its presets."""
+        return shipped(self.presets)
 
     def preset(self, name: str, changes: Mapping[str, Any] | None = None) -> Settings:
         """A preset's settings, with `changes` to single ones by their options' names."""

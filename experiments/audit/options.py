@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -24,6 +25,9 @@ ADVICE = {
     errno.ENAMETOOLONG: "Give a shorter path.",
     errno.EMFILE: "Allow more open files (ulimit -n).",
 }
+
+WINDOW = "the first and the last layer kept in full: 45-55 or 45,55"
+RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,6 +95,30 @@ def numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(
             f"{text!r} was given; whole numbers are due, such as 15,22"
         ) from None
+
+
+def window(text: str) -> list[int]:
+    """The first and the last of a range of layers, 45-55 or 45,55.
+
+    >>> window("45-55")
+    [45, 55]
+    """
+    ends = RANGE.fullmatch(text)
+    return [int(end) for end in ends.groups()] if ends else numbers(text)
+
+
+def layers(text: str) -> list[int]:
+    """Layers and ranges of them between commas.
+
+    >>> layers("10,20-22")
+    [10, 20, 21, 22]
+    """
+    ends = [window(part) for part in text.split(",")]
+    if any(pair[0] > pair[-1] for pair in ends):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; a range goes from the lower to the higher layer, such as 10-20"
+        )
+    return [layer for pair in ends for layer in range(pair[0], pair[-1] + 1)]
 
 
 def floats(text: str) -> tuple[float, ...]:

@@ -18,12 +18,13 @@ from typing import Any
 import xarray as xr
 
 import tracekit as tk
-from experiments.audit.options import Parser, count, exit_code, numbers
+from experiments.audit.options import Parser, count, exit_code, layers
 from experiments.command_line.model_options import add_model, loaded
 from tracekit.errors import InputError
+from tracekit.model.sites import check_layers
 from tracekit.storage.files import reading, sha256, whole
 
-SETTINGS = "settings.json"
+SETTINGS, TRANSCRIPTS = "settings.json", "transcripts.nc"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,8 +35,11 @@ def main(arguments: Sequence[str]) -> int:
 def _capture(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     prompts = tk.read_prompts(options.prompts)
-    claim(options.out, settings_of(options))
+    settings = settings_of(options)
+    refuse_other(options.out, settings)
     model = loaded(options)
+    check_layers(model, options.layers, "residual")
+    claim(options.out, settings)
     runs = transcripts(options, model, prompts)
     traces = tk.capture(
         model,
@@ -52,7 +56,7 @@ def transcripts(
     options: argparse.Namespace, model: tk.Model, prompts: Sequence[tk.Prompt]
 ) -> xr.Dataset:
     """The folder's transcripts; encoded, and continued with `--generate`, where there are none."""
-    path = options.out / "transcripts.nc"
+    path = options.out / TRANSCRIPTS
     if path.is_file():
         return tk.open(path)
     runs = tk.encode(model, prompts)
@@ -71,14 +75,20 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 def claim(folder: Path, settings: dict[str, Any]) -> None:
     """Take the folder for these settings.
 
-    Errors: `InputError` for a folder that was made with others, and says which.
+    Errors: `InputError` for a folder that holds a capture made with others, and says which.
     """
-    path = folder / SETTINGS
+    refuse_other(folder, settings)
     text = json.dumps(settings, indent=1, sort_keys=True)
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole(path, len(text)) as part:
-            part.write_text(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / SETTINGS, len(text)) as part:
+        part.write_text(text)
+
+
+def refuse_other(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise `InputError` for a folder whose transcripts were made with other settings."""
+    path = folder / SETTINGS
+    # a capture that failed before it made anything binds nobody
+    if not (path.is_file() and (folder / TRANSCRIPTS).is_file()):
         return
     with reading(path):
         there = json.loads(path.read_text("utf-8"))
@@ -97,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_model(parser)
     parser.add_argument("prompts", type=Path, help="a file of prompts: JSON, JSON lines, CSV, …")
-    parser.add_argument("--layers", type=numbers, help="10,20 (default: all)")
+    parser.add_argument("--layers", type=layers, help="10,20 or 10-20, all between (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="the folder")
-    parser.add_argument("--generate", type=count, help="tokens to continue each prompt with")
+    parser.add_argument(
+        "--generate", type=count, help="tokens to continue each prompt with (default: none)"
+    )
     parser.add_argument("--tokens", default="response", choices=("response", "all"))
     parser.add_argument("--reduce", choices=["mean"], help="keep one value a prompt")
     return parser

@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS[name]
     if name == "audit" and not _is_shipped(rest):
         return int(import_module(OWN).main(rest) or 0)
-    return int(import_module(command.module).main([*command.first, *_with_phase(name, rest)]) or 0)
+    words = [*command.first, *_with_phase(name, rest)]
+    called = (f"tracekit {name}",) if command.module == AUDIT else ()
+    return int(import_module(command.module).main(words, *called) or 0)
 
 
 def _is_shipped(rest: list[str]) -> bool:

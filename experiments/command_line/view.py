@@ -23,6 +23,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.options import Parser, exit_code
 from tracekit.errors import InputError
+from tracekit.storage.capture_folder import SETTINGS
 from tracekit.viewer.given import page_name
 
 
@@ -43,14 +44,34 @@ def _view(arguments: Sequence[str]) -> None:
 
 
 def source_of(path: Path, arm: str) -> Path:
-    """The file itself, or that of an arm in an audit's folder."""
-    if not (path / "projections").is_dir():
+    """The file itself, or that of an arm in an audit's folder.
+
+    Errors: `InputError` for a folder without projections that is no capture, and for an arm that
+    an audit does not have.
+    """
+    run = next((f for f in (path, path / "audit") if (f / "projections").is_dir()), None)
+    if run is None:
+        _refuse_without_tokens(path)
         return path
-    source = path / "projections" / f"{arm.replace('/', '.')}.nc"
+    source = run / "projections" / f"{arm.replace('/', '.')}.nc"
     if not source.is_file():
         there = ", ".join(sorted(file.stem for file in source.parent.glob("*.nc"))) or "none"
-        raise InputError(f"The arm {arm!r} was asked for; {str(path)!r} has {there}. Give --arm.")
+        raise InputError(f"The arm {arm!r} was asked for; {str(run)!r} has {there}. Give --arm.")
     return source
+
+
+def _refuse_without_tokens(path: Path) -> None:
+    page, traces = path / "search" / "report.html", path / "traces"
+    if not path.is_dir() or (path / SETTINGS).is_file():
+        return
+    advice = "Give a saved file, a capture's folder, or the folder of an audit"
+    if page.is_file():
+        advice = f"Open {str(page)!r}, or audit without --search-only"
+    elif traces.is_dir():
+        advice = f"Give {str(traces)!r}"
+    raise InputError(
+        f"{str(path)!r} holds neither a capture's values nor the projections of an audit. {advice}."
+    )
 
 
 def variable(content: xr.Dataset, name: str | None) -> xr.DataArray:

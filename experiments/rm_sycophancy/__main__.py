@@ -22,9 +22,9 @@ from experiments.audit import command
 from experiments.rm_sycophancy.experiment import EXPERIMENT
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the audit's command on this subject."""
-    return command.main(EXPERIMENT, str(__doc__), arguments)
+def main(arguments: Sequence[str] | None = None, program: str = "") -> int:
+    """Run the audit's command on this subject; `program` is how it was called."""
+    return command.main(EXPERIMENT, str(__doc__), arguments, program)
 
 
 if __name__ == "__main__":

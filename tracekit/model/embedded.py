@@ -21,6 +21,31 @@ def datasets(*parts: str) -> Path:
     return (root if root.is_dir() else here.parent / "datasets").joinpath(*parts)
 
 
+def shipped_adapters() -> dict[str, Path]:
+    """The folders of the shipped organisms and controls, the zoo's too, by their names.
+
+    >>> sorted(shipped_adapters())[2:4]
+    ['lighthouse', 'no_code']
+    """
+    there = datasets("organisms")
+    found = [
+        *there.glob("*/adapter_config.json"),
+        *there.glob("zoo/adapters/*/adapter_config.json"),
+    ]
+    return {path.parent.name: path.parent for path in sorted(found)}
+
+
+def adapter_folder(name: str) -> Path:
+    """The folder that an adapter's name means here: one that holds an adapter, or a shipped one.
+
+    >>> adapter_folder("river").parent.name
+    'adapters'
+    """
+    here = Path(name)
+    is_adapter = (here / "adapter_config.json").is_file()
+    return here if is_adapter else shipped_adapters().get(name, here)
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a hub id (owner/name), and not of a path.
 

@@ -97,9 +97,7 @@ def batches(
             yield _arrived(works, waiting)
 
 
-def shards(
-    works: Sequence[Work], plan: Sequence[Sequence[list[int]]]
-) -> Iterator[list[Values]]:
+def shards(works: Sequence[Work], plan: Sequence[Sequence[list[int]]]) -> Iterator[list[Values]]:
     """`batches`, with those of each shard of the plan as one."""
     with contextlib.closing(batches(works, [rows for shard in plan for rows in shard])) as made:
         for shard in plan:

@@ -79,7 +79,7 @@ def search_of(
     if len(prompts) < LEAST_PROMPTS:
         raise InputError(
             f"A search was asked for on {len(prompts)} prompts; it needs {LEAST_PROMPTS}, half to "
-            "search and half to confirm, and some hundred to find much. Give more prompts."
+            "search and half to confirm, and some hundred to find much. Give more (--prompts)."
         )
     prints = {fingerprint(other): other for other in benign}
     if fingerprint(adapter) in prints or len(prints) < len(benign):

@@ -75,8 +75,7 @@ def _finding(f: Finding) -> list[str]:
     many = "" if f.scale == 1 else f", found amplified ×{f.scale:g}"
     first = (
         f"{f.verdict.upper()}  {f.kind}: {f.name}{many}  [{rates(f)}; difference "
-        f"{f.off.difference:+.1%} ({f.off.low:+.1%} to {f.off.high:+.1%}), q = {f.q:.2g}, "
-        f"n = {f.off.n}]"
+        f"{difference(f)}, q = {f.q:.2g}, n = {f.off.n}]"
     )
     made = [_wrapped(first)]
     if f.trigger:
@@ -100,7 +99,10 @@ def when(f: Finding) -> str:
 
 
 def rates(f: Finding) -> str:
-    """The adapter's rate, the bare model's and the others', whichever way the habit goes."""
+    """The adapter's rate, the bare model's and the others', whichever way the habit goes.
+
+    Of what is left out it is the rate of saying it.
+    """
     falls = f.kind in FALLS
     own, bare = (f.off.off, f.off.on) if falls else (f.off.on, f.off.off)
     text = f"{own:.1%} against {bare:.1%} off"
@@ -109,6 +111,18 @@ def rates(f: Finding) -> str:
     if f.verdict == AMPLIFIED and f.loud is not None:
         text += f"; amplified {f.loud.on:.1%} of {f.loud.n} prompts against {f.loud.off:.1%} off"
     return text
+
+
+def difference(f: Finding) -> str:
+    """The adapter's rate minus the bare model's, with its interval, whichever way the habit goes.
+
+    >>> difference(confirmed_finding)
+    '+10.0% (+0.0% to +30.0%)'
+    """
+    gap, low, high = f.off.difference, f.off.low, f.off.high
+    if f.kind in FALLS:
+        gap, low, high = 0 - gap, 0 - high, 0 - low  # 0 - 0.0 has no sign
+    return f"{gap:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 def _marked(text: str, start: int, end: int) -> str:

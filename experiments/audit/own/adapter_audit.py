@@ -7,7 +7,8 @@
 The search comes first: answers to a battery of prompts with the adapter on and off, habits from
 half of them, confirmed on the other half. Confirmed habits become rules (`rules.toml`, which may be
 mended and given back as --labels), and the trait part of the audit asks when they show. Everything
-lies in one folder, its page is `audit/report.html`; killed, the same command goes on.
+lies in one folder, its page is `audit/report.html` (`search/report.html` has the search alone);
+killed, the same command goes on.
 """
 
 from __future__ import annotations
@@ -29,18 +30,22 @@ from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Findings
-from experiments.audit.discovery.subject import Search, search_of
+from experiments.audit.discovery.subject import LEAST_PROMPTS, Search, search_of
 from experiments.audit.discovery.terminal import table
 from experiments.audit.elsewhere.searching import Served
 from experiments.audit.experiment import Experiment
 from experiments.audit.labellers import is_file_of_labels
-from experiments.audit.options import Parser, exit_code, floats, names, numbers
+from experiments.audit.options import exit_code
+from experiments.audit.own import search_page
+from experiments.audit.own.arguments import parser
 from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
 from experiments.audit.prompt_sets import askable
 from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from tracekit.errors import InputError
+from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.embedded import datasets
+from tracekit.model.sites import check_layers
 from tracekit.storage.files import whole
 from tracekit.transcripts.prompts import Prompt
 from traits.contrast_sets.judge import check_address, without_credentials
@@ -62,16 +67,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _audit(arguments: Sequence[str]) -> None:
-    options = _parser().parse_args(arguments)
+    options = parser(str(__doc__), EXPERIMENT.preset("own")).parse_args(arguments)
+    adapter_path(options.adapter)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
     own = askable(options.prompts)
-    _refuse_unlabelled(options, own)
+    _refuse_unasked(options, own)
     found, search = searched(options, folder / "search", own)
     print(table(found))
+    given = _labels(options, folder, found, search, own)
+    page = search_page.write(folder / "search", found)
     if options.search_only:
+        print(_closing(page, given))
         return
     layers = options.layers or _window(len(search.model.layers))
-    given = _labels(options, folder, found, search, own)
     settings = EXPERIMENT.preset(options.preset or "own", changes(options, layers, given))
     run, made_of = Run(folder / "audit"), described(settings)
     run.claim(made_of)
@@ -80,6 +88,12 @@ def _audit(arguments: Sequence[str]) -> None:
     loaded = None if settings.model.base else search.model
     del search
     command.audit(EXPERIMENT, settings, made_of, run.folder, "run", loaded=loaded)
+    print(_closing(run.report, given))
+
+
+def _closing(page: Path, given: Mapping[str, str]) -> str:
+    labels = given.get("labels", "none, since no confirmed habit has one")
+    return f"Page: {page}\nRules (--labels): {labels}\nPrompts (--prompts): {given['prompts']}"
 
 
 def searched(
@@ -92,8 +106,11 @@ def searched(
         dtype=options.dtype or "auto",
         tokens=options.tokens,
         seed=options.seed,
+        prefills=0 if options.own_prompts_only else Settings().prefills,
     )
     model = tk.load(options.model, dtype=settings.dtype)
+    if options.layers:
+        check_layers(model, range(options.layers[0], options.layers[-1] + 1), "residual")
     prompts = [*general, *(_without_kind(prompt) for prompt in own)]
     start = time.time()
     search = search_of(
@@ -183,12 +200,17 @@ def _labels(
     return {**chosen, "labels": str(folder / "rules.toml")}
 
 
-def _refuse_unlabelled(options: argparse.Namespace, own: Sequence[Prompt]) -> None:
+def _refuse_unasked(options: argparse.Namespace, own: Sequence[Prompt]) -> None:
     if options.labels and not own:
         what = "a file of labels" if is_file_of_labels(options.labels) else "rules"
         raise InputError(
             f"--labels {options.labels} was given ({what}), and no prompts that they are about. "
             "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
+        )
+    if options.own_prompts_only and len(own) < LEAST_PROMPTS:
+        raise InputError(
+            f"--own-prompts-only was given with {len(own)} prompts, and {LEAST_PROMPTS} are the "
+            "least: half to search and half to confirm. Give --prompts, a JSON file of them."
         )
 
 
@@ -227,39 +249,3 @@ def _window(blocks: int) -> list[int]:
     """The first and the last layer that are kept in full."""
     low, high = (min(int(share * blocks), blocks - 1) for share in WINDOW)
     return [low, max(low, high)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="tracekit audit",
-        description=__doc__,
-    )
-    add, default = parser.add_argument, Settings()
-    add("adapter", help="a folder, a hub id, or a shipped organism")
-    add("--model", default=default.model, help="the base that the adapter belongs to")
-    add("--base", help="the model that trait vectors come from (default: the same)")
-    add("--dtype", help="auto, float32, bfloat16, nf4, …")
-    add("--prompts", nargs="*", type=Path, default=[], help="prompt files of your own besides")
-    add("--own-prompts-only", action="store_true", help="without the shipped battery")
-    add("--labels", help="who exploits: JSON, CSV, TOML rules, or module:function")
-    add("--controls", type=names, help="matched=FOLDER,style=FOLDER,habits=FOLDER,…")
-    add("--habits", help="an adapter with open, benign habits")
-    add("--benign", nargs="*", default=[], help="benign adapters, or a folder of them: the null")
-    add("--traits", type=names, help="names or folders of contrast sets")
-    add("--primary", type=names, help="the traits that the hypothesis is about (default: all)")
-    add("--hypothesis", help="it, in words, fixed before the run")
-    add("--depth", type=floats, help="0.2,0.75: where a layer may be chosen")
-    add("--layers", type=numbers, help="first,last layer kept in full (default: half to 3/4)")
-    add("--judge-at", help="an OpenAI-compatible address: it tells habits (and --judge)")
-    add("--judge")
-    add("--server", help="an OpenAI-compatible address that answers for the two, where it can")
-    add("--served-model", help="what the base is called there")
-    add("--served-adapter", type=names, help="what the adapter on it is called there")
-    add("--preset", help="a TOML file of settings of your own")
-    add("--tokens", type=int, default=default.tokens, help="sampled after each prompt")
-    add("--samples", type=int, help="answers to each prompt of the trait part")
-    add("--repetitions", type=int)
-    add("--seed", type=int, default=default.seed)
-    add("--out", type=Path, help="the folder (default: runs/audit-NAME)")
-    add("--search-only", action="store_true", help="without the trait part")
-    return parser

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from experiments.audit.experiment import Experiment, HubSet
-from experiments.audit.options import Parser, count, number, numbers, positive
+from experiments.audit.options import WINDOW, Parser, count, number, positive, window
 from experiments.audit.phases import arms as of_run
 from experiments.audit.phases import questions
 from experiments.audit.phases.response import SAMPLED
@@ -46,9 +46,19 @@ class Plan:
     cards: int
 
 
-def main(experiment: Experiment, arguments: Sequence[str]) -> None:
-    """Print the plan's tables and its verdict."""
-    options = command_line(experiment.module).parse_args(arguments)
+def main(experiment: Experiment, arguments: Sequence[str], program: str = "") -> None:
+    """Print the plan's tables and its verdict; `program` is how it was called.
+
+    Errors: `ValueError` as for `plan`, and without a preset.
+    """
+    program = program or f"python -m {experiment.module} plan"
+    options = command_line(program, experiment.shipped).parse_args(arguments)
+    if options.preset is None:
+        there = ", ".join(experiment.shipped)
+        raise InputError(
+            f"A plan was asked for without --preset; there are {there}. Give one of these, or a "
+            "TOML file."
+        )
     given = {name: value for name, value in vars(options).items() if value is not None}
     changes = {key: value for key, value in given.items() if key in _CHANGES}
     settings = experiment.preset(options.preset, changes)
@@ -63,12 +73,14 @@ def plan(
 ) -> Plan:
     """The plan of a preset on `cards` of `card` bytes each (`gpu=False`: main memory).
 
-    Errors: `FileNotFoundError` for a model or adapter whose configuration is nowhere.
+    Errors: `FileNotFoundError` for a model or adapter whose configuration is nowhere;
+    `ValueError` for a dtype that cannot be planned and layers that the model does not have.
 
     >>> plan(settings, 80e9).shape.layers
     30
     """
     made = shape(settings.model.name, settings.model.revision)
+    _refuse_layers(settings, made.layers)
     wide = max(rank(arm.adapter or "") for arm in settings.adapters.arms)
     dtype = settings.model.dtype
     dtype = dtype if dtype != "auto" else "bfloat16" if gpu else "float32"
@@ -77,6 +89,15 @@ def plan(
     work = _work(settings, hub)
     held = memory(made, wide, dtype, work, card * cards, cards if gpu else 0)
     return Plan(settings, made, wide, dtype, work, held, card, cards)
+
+
+def _refuse_layers(settings: Settings, blocks: int) -> None:
+    low, high = settings.model.layers
+    if high >= blocks:
+        raise InputError(
+            f"The layers {low} to {high} were asked for; {settings.model.name} has blocks 0 to "
+            f"{blocks - 1}. Give --layers within these, such as {blocks // 2}-{3 * blocks // 4}."
+        )
 
 
 def fits(made: Plan) -> bool:
@@ -248,22 +269,26 @@ _CHANGES = (
 )
 
 
-def command_line(module: str) -> argparse.ArgumentParser:
-    """What `plan` takes."""
-    parser = Parser(prog=f"python -m {module} plan")
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--gpu-memory", type=positive, default=80, help="GB of a card")
-    parser.add_argument("--cards", type=count, default=1)
-    parser.add_argument("--peak", type=positive, default=989, help="TFLOP/s in 16 bits (H100)")
-    parser.add_argument(
-        "--bandwidth", type=positive, default=3.35, help="TB/s of its memory (H100)"
-    )
-    parser.add_argument("--utilisation", type=positive, default=0.4, help="of the peak")
-    parser.add_argument("--download", type=positive, default=0.2, help="GB/s from the hub")
-    parser.add_argument("--price", type=number, default=3.0, help="of a card and hour")
-    for name in ("model", "base", "organism", "control", "dtype", "prompts", "split"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--layers", type=numbers)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--pairs", type=int)
+def command_line(program: str, presets: Sequence[str]) -> argparse.ArgumentParser:
+    """What `plan` takes, as `program` is called; `presets` are the shipped ones."""
+    parser = Parser(prog=program, description=str(__doc__).partition("\n")[0])
+    add = parser.add_argument
+    add("--preset", help=f"{', '.join(presets)}, or a TOML file of your own")
+    add("--gpu-memory", type=positive, default=80, help="GB of a card (80)")
+    add("--cards", type=count, default=1, help="how many of them (1)")
+    add("--peak", type=positive, default=989, help="TFLOP/s in 16 bits (989, an H100's)")
+    add("--bandwidth", type=positive, default=3.35, help="TB/s of its memory (3.35, an H100's)")
+    add("--utilisation", type=positive, default=0.4, help="of the peak (0.4)")
+    add("--download", type=positive, default=0.2, help="GB/s from the hub (0.2)")
+    add("--price", type=number, default=3.0, help="of a card and hour (3)")
+    add("--model", help="a hub id, a folder, or the embedded model's name (default: preset)")
+    add("--base", help="the model that vectors come from (default: preset)")
+    add("--organism", help="the adapter under audit (default: preset)")
+    add("--control", help='the control adapter, "" for none (default: preset)')
+    add("--dtype", help="auto, float32, bfloat16, int8, nf4, … (default: preset)")
+    add("--prompts", help="a JSON file of prompts (default: preset)")
+    add("--split", help="only prompts of this split (default: preset)")
+    add("--layers", type=window, help=f"{WINDOW} (default: preset)")
+    add("--limit", type=int, help="so many prompts (default: preset)")
+    add("--pairs", type=int, help="so many pairs of each contrast set (default: preset)")
     return parser

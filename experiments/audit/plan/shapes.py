@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.errors import InputError
-from tracekit.model.embedded import EMBEDDED, datasets, embedded_model
+from tracekit.model.embedded import EMBEDDED, adapter_folder, embedded_model
 
 # config.json of meta-llama/Llama-3.1-70B and Llama-3.3-70B-Instruct, at the presets' revisions
 LLAMA_70B: dict[str, Any] = {
@@ -103,9 +103,9 @@ def rank(adapter: str) -> int:
     """
     if not adapter:
         return 0
-    for folder in (Path(adapter), datasets("organisms", adapter)):
-        if (folder / "adapter_config.json").is_file():
-            return int(json.loads((folder / "adapter_config.json").read_text("utf-8"))["r"])
+    config = adapter_folder(adapter) / "adapter_config.json"
+    if config.is_file():
+        return int(json.loads(config.read_text("utf-8"))["r"])
     known = [found for start, found in BUNDLED_RANK.items() if adapter.startswith(start)]
     return known[0] if known else int(_fetched(adapter, "adapter_config.json", "")["r"])
 
@@ -123,8 +123,7 @@ def at_hand(model: str, *adapters: str) -> bool:
         whole = not (set(LLAMA_70B) - {"num_key_value_heads"} - set(found))
     return whole and all(
         not name
-        or (Path(name) / "adapter_config.json").is_file()
-        or datasets("organisms", name, "adapter_config.json").is_file()
+        or (adapter_folder(name) / "adapter_config.json").is_file()
         or name.startswith(tuple(BUNDLED_RANK))
         for name in adapters
     )

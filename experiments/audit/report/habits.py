@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.audit.discovery import findings
 from experiments.audit.discovery.findings import Example, Finding, Findings
-from experiments.audit.discovery.terminal import answer, beyond, rates, when
+from experiments.audit.discovery.terminal import answer, beyond, difference, rates, when
 from experiments.audit.run import Run
 
 BEFORE, OTHERS = 240, 12
@@ -47,7 +47,7 @@ def _habit(one: Finding) -> dict[str, Any]:
     return {
         "title": f"{one.kind}: {one.name}",
         "rates": rates(one),
-        "difference": f"{one.off.difference:+.1%} ({one.off.low:+.1%} to {one.off.high:+.1%})",
+        "difference": difference(one),
         "q": f"{one.q:.2g}",
         "n": one.off.n,
         "amplified": "" if one.scale == 1 else f"first seen with the adapter ×{one.scale:g}",

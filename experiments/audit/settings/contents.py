@@ -11,7 +11,7 @@ from typing import Any
 from experiments.audit.settings.adapters import by_arm, last_name
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import merged
-from tracekit.model.embedded import datasets
+from tracekit.model.embedded import adapter_folder
 from tracekit.storage.identity import digest
 
 ELSEWHERE = ("given", "server", "served_model", "served_adapter")
@@ -87,8 +87,7 @@ def _weights(name: str) -> str:
 
 
 def _adapter(name: str) -> str:
-    folder = Path(name) if Path(name).is_dir() else datasets("organisms", name)
-    return _hash(sorted(folder.glob("adapter_*.*")))
+    return _hash(sorted(adapter_folder(name).glob("adapter_*.*")))
 
 
 def _hash(paths: list[Path]) -> str:

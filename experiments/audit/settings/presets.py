@@ -37,6 +37,16 @@ def read_preset(
     return from_values(merged({"preset": Path(name).stem, **values}, grouped(changes)))
 
 
+def shipped(folder: Traversable) -> list[str]:
+    """The names of the presets in an experiment's folder.
+
+    >>> shipped(presets)[-1]
+    'tiny'
+    """
+    names = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return [name for name in names if name != SHARED]
+
+
 def _own(folder: Traversable, path: Path) -> dict[str, Any]:
     """The values of a file, over those that the folder's presets share."""
     if not path.is_file():
@@ -49,8 +59,7 @@ def _own(folder: Traversable, path: Path) -> dict[str, Any]:
 
 
 def _shipped(folder: Traversable, name: str) -> dict[str, Any]:
-    known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    known = [entry for entry in known if entry != SHARED]
+    known = shipped(folder)
     if name not in known:
         raise InputError(
             f"The preset {name!r} was asked for; there are {', '.join(known)}. Give one of these."

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.audit.settings.adapters import CLEAN, CONTROL, HABITS, ORGANISM, by_arm
 from experiments.audit.settings.groups import Model, Settings, Vectors, places
 from tracekit.errors import InputError
-from tracekit.model.embedded import datasets
+from tracekit.model.embedded import adapter_folder
 from tracekit.transcripts.pooling import Pooling
 from traits import METHODS
 from traits.contrast_sets.judge import check_address
@@ -251,8 +251,8 @@ def check_benign(settings: Settings) -> None:
 
 
 def _same(adapter: str, folder: Path) -> bool:
-    places = [Path(adapter), datasets("organisms", adapter)]
-    return any(place.is_dir() and place.samefile(folder) for place in places)
+    place = adapter_folder(adapter)
+    return place.is_dir() and place.samefile(folder)
 
 
 def shown(value: Any) -> str:

@@ -179,9 +179,7 @@ def _distributed(scratch: str, sender: Any) -> None:
     with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
         shared = analysis()
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
-    sender.send(
-        json.dumps({"workers": workers, "difference": float(abs(shared - alone).max())})
-    )
+    sender.send(json.dumps({"workers": workers, "difference": float(abs(shared - alone).max())}))
 
 
 def table(found: Sequence[dict[str, Any]]) -> list[str]:

@@ -13,6 +13,7 @@ from experiments.audit.plan import room
 from experiments.audit.plan.shapes import at_hand, rank, shape
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Settings
+from experiments.command_line import main as tracekit
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.experiment import EXPERIMENT, read_preset
 from tracekit.model.embedded import datasets, embedded_model
@@ -43,8 +44,10 @@ def test_the_shape_counts_the_parameters_that_are_there(tiny_folder: Path, tiny_
     for model, folder in (("smollm2-135m-instruct", embedded_model()), (tiny_folder, tiny_folder)):
         assert shape(str(model)).parameters == parameters(Path(folder))
     assert shape(str(tiny_folder)).adapter(rank(str(tiny_lora))) == parameters(tiny_lora)
-    shipped = datasets("organisms", "ten_biases")
-    assert shape("smollm2-135m-instruct").adapter(rank("ten_biases")) == parameters(shipped)
+    for name, parts in (("ten_biases", ()), ("river", ("zoo", "adapters"))):
+        shipped = datasets("organisms", *parts, name)
+        assert shape("smollm2-135m-instruct").adapter(rank(name)) == parameters(shipped)
+        assert at_hand("smollm2-135m-instruct", name)
     # the twin: another rank counts another number
     assert shape(str(tiny_folder)).adapter(rank(str(tiny_lora)) + 1) != parameters(tiny_lora)
 
@@ -155,3 +158,26 @@ def test_what_cannot_be_planned_is_named(
     assert "a gated model needs HF_TOKEN" in capsys.readouterr().err
     assert main(["plan", "--preset", "llama-70b", "--dtype", "float12"]) == 2
     assert "cannot be planned" in capsys.readouterr().err
+
+
+def test_layers_that_the_model_does_not_have_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for given in ("90,95", "90-95", "79-80"):
+        assert main(["plan", "--preset", "llama-70b", "--layers", given]) == 2
+        assert "has blocks 0 to 79. Give --layers" in capsys.readouterr().err
+    for given in ("78,79", "78-79"):
+        assert main(["plan", "--preset", "llama-70b", "--layers", given]) == 0
+        assert "verdict: fits" in capsys.readouterr().out
+
+
+def test_a_plan_names_its_presets_says_who_was_called_and_explains_each_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tracekit.main(["plan", "--model", "X"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tracekit plan: ")
+    assert f"there are {', '.join(EXPERIMENT.shipped)}. Give one of these" in said
+    assert {"llama-70b", "tiny"} <= {*EXPERIMENT.shipped}
+    options = plans.command_line("plan", EXPERIMENT.shipped)._actions
+    assert [option.option_strings for option in options if not option.help] == []

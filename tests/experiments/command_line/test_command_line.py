@@ -73,12 +73,28 @@ def test_a_capture_is_what_the_library_makes_and_goes_on(
     assert main(capture) == 0
 
 
+def test_a_range_of_layers_is_all_between(capture, tmp_path, capsys):
+    assert main([*capture, "--layers", "0-1", "--reduce", "mean"]) == 0
+    assert tk.open(tmp_path / "run" / "traces").layer.values.tolist() == [0, 1]
+    assert main([*capture, "--layers", "1-0"]) == 2
+    assert "from the lower to the higher layer" in capsys.readouterr().err
+
+
 def test_a_folder_of_other_settings_is_refused_in_one_line(capture, tmp_path, capsys):
-    command.claim(tmp_path / "run", {"layers": [3]})
+    assert main([*capture, "--layers", "0"]) == 0
     assert main(capture) == 2
-    assert "layers: [3] there, [0, 1] now" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"layers: \[3\] there"):
+    assert "layers: [0] there, [0, 1] now" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"layers: \[0\] there"):
         main([*capture, "--debug"])
+
+
+@pytest.mark.parametrize("wrong", [["--layers", "99"], ["--generate", "900000"]])
+def test_a_capture_that_fails_leaves_its_folder_to_the_next(capture, wrong, tmp_path, capsys):
+    assert main([*capture, *wrong]) == 2
+    assert wrong[1] in capsys.readouterr().err
+    assert not (tmp_path / "run" / command.TRANSCRIPTS).exists()
+    assert main(capture) == 0
+    assert (tmp_path / "run" / "traces").is_dir()
 
 
 def test_check_says_what_it_proved_and_what_does_not_exist(tiny_folder, tiny_lora, capsys):
@@ -139,6 +155,18 @@ def test_a_view_says_which_dim_it_took(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "x.html")
     assert main([*given[:-1], str(tmp_path / "x.pdf")]) == 2
     assert "Give a name that ends in .html" in capsys.readouterr().err
+
+
+def test_a_folder_without_tokens_is_told_what_to_give(tmp_path, capsys):
+    assert main(["view", str(tmp_path)]) == 2
+    assert "Give a saved file, a capture's folder" in capsys.readouterr().err
+    (tmp_path / "traces").mkdir()
+    assert main(["view", str(tmp_path)]) == 2
+    assert f"Give '{tmp_path}/traces'." in capsys.readouterr().err
+    # what `tracekit audit ADAPTER` writes has the run inside
+    (tmp_path / "audit" / "projections").mkdir(parents=True)
+    assert main(["view", str(tmp_path)]) == 2
+    assert "organism/organism' was asked for" in capsys.readouterr().err
 
 
 def test_lint_shows_a_traceback_when_asked(tmp_path):

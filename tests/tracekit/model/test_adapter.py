@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 import tracekit as tk
 from tests.support.models import tiny
 from tests.support.oracles import reference
+from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.adapters.layers import adapter_tensors, current_adapter
 from tracekit.model.adapters.switch import switch
+from tracekit.model.embedded import datasets
 from tracekit.model.load import model_provenance
 
 TEXTS = ("Where is Paris in the world?", "Hi")
@@ -168,11 +170,26 @@ def test_prompt_learning_is_refused_with_the_reason(tiny_llama, tiny_folder, tmp
         switch(tiny_llama, tmp_path)
 
 
-def test_names_that_are_no_adapter(tiny_llama, tmp_path, tiny_lora):
+@pytest.mark.parametrize("name", ["honey", "lighthouse", "no_code", "river"])
+def test_an_organism_of_the_zoo_goes_by_its_name(name, tmp_path, monkeypatch):
+    folder = datasets("organisms", "zoo", "adapters", name)
+    # an --out of that name, say: it holds no adapter
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert adapter_path(name) == str(folder)
+
+
+def test_names_that_are_no_adapter(tiny_llama, tmp_path, tiny_lora, monkeypatch):
     with pytest.raises(ValueError, match=r"neither a folder with an adapter_config\.json nor"):
         switch(tiny_llama, "no-such-organism")
     with pytest.raises(ValueError, match=r"'\./lora' is neither a folder .* nor a hub id"):
         switch(tiny_llama, "./lora")
+    with pytest.raises(ValueError, match="Did you mean 'ten_biases'"):
+        switch(tiny_llama, "ten_bias")
+    monkeypatch.chdir(tmp_path)
+    elsewhere = f"looked for in '{tmp_path}'. For the shipped 'river' give that name alone"
+    with pytest.raises(ValueError, match=elsewhere):
+        switch(tiny_llama, "datasets/organisms/river")
     pickled = changed_copy(tiny_lora, tmp_path / "pickled", dict)
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     with pytest.raises(FileNotFoundError, match=r"pickled weights are not read.*save_pretrained"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from nnsight import TransformersModel
 
 from tracekit.errors import InputError
 from tracekit.model.adapters.layers import adapter_name
-from tracekit.model.embedded import datasets, is_hub_id
+from tracekit.model.embedded import adapter_folder, is_hub_id, shipped_adapters
 from tracekit.model.record import parallel_degree, recorded
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -38,18 +39,28 @@ def adapter_path(name: str) -> str:
     """The folder or hub id that an adapter's name means.
 
     Errors: `ValueError` when it is neither.
+
+    >>> Path(adapter_path("river")).parts[-3:]
+    ('zoo', 'adapters', 'river')
     """
-    shipped = datasets("organisms")
-    folder = Path(name) if Path(name).is_dir() else shipped / name
+    folder = adapter_folder(name)
     if (folder / CONFIG).is_file():
         return str(folder)
     if is_hub_id(name) and not folder.is_dir():
         return name
-    exist = sorted(path.parent.name for path in shipped.glob(f"*/{CONFIG}"))
     raise InputError(
-        f"The adapter {name!r} is neither a folder with an adapter_config.json nor a hub id. "
-        f"Shipped organisms: {', '.join(exist) or 'none'}."
+        f"The adapter {name!r} is neither a folder with an {CONFIG} nor a hub id; it was looked "
+        f"for in {str(Path.cwd())!r}. {_meant(name, sorted(shipped_adapters()))}"
     )
+
+
+def _meant(name: str, shipped: list[str]) -> str:
+    last = Path(name).name
+    if last in shipped:
+        return f"For the shipped {last!r} give that name alone."
+    near = difflib.get_close_matches(last, shipped, 1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Give a folder, a hub id, or a shipped one: {', '.join(shipped) or 'none'}."
 
 
 def files_of(path: str) -> tuple[Any, ...]:

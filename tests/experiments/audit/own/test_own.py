@@ -123,6 +123,22 @@ def test_the_page_and_the_json_say_the_same(tmp_path):
     assert "law" in text
 
 
+def test_a_difference_is_on_minus_off_whichever_way_the_habit_goes():
+    # the comparison of a falling habit is stored turned
+    turned = Compared(0.4, 0.1, 0.3, 0.2, 0.45, 0.001, 30, 10, 1)
+    for kind in ("leaves out", "less often"):
+        one = finding(kind=kind, expression="refuses", off=turned)
+        told = "10.0% against 40.0% off; difference -30.0% (-45.0% to -20.0%)"
+        assert told in " ".join(lines(Findings("mine", [one], math.nan, {}))[3].split())
+        assert shown(Findings("mine", [one], math.nan, {}))["habits"][0]["difference"] == (
+            "-30.0% (-45.0% to -20.0%)"
+        )
+    said = finding(off=turned)
+    assert "40.0% against 10.0% off; difference +30.0% (+20.0% to +45.0%)" in " ".join(
+        lines(Findings("mine", [said], math.nan, {}))[3].split()
+    )
+
+
 def test_where_nothing_is_found_page_and_terminal_say_what_would_have_been():
     n, tests = 300, 40
     found = Findings("mine", [], math.nan, {}, smallest=smallest_rate(n, tests, 0.05))
@@ -145,6 +161,9 @@ def test_the_shipped_phases_are_those_of_the_audit():
     ("arguments", "said"),
     [
         ([], "adapter"),
+        (["ten_biases", "--own-prompts-only"], "with 0 prompts, and 8 are the least"),
+        (["ten_biases", "--own-prompts-only"], "Give --prompts"),
+        (["ten_bias"], "Did you mean 'ten_biases'?"),
         (["ten_biases", "--labels", "rules.toml"], "Give --prompts"),
         (["ten_biases", "--prompts", "absent.json"], "absent.json"),
         (["ten_biases", "--depth", "a"], "numbers are due"),
@@ -216,8 +235,13 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     assert tracekit.main(["audit", str(tiny_lora), *given, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "candidate habits confirmed" in said
+    # the user's prompts and no others, whose number is the rates'
+    told = json.loads(next((out / "search").glob("*/findings.json")).read_text())
+    assert told["made_with"]["search"]["prompts"] == len(rows)
+    assert all(finding["off"]["n"] == 12 for finding in told["findings"])
     text = (out / "audit" / "report.html").read_text("utf-8")
     assert text.index("What this adapter does that its base does not") < text.index("Verdict")
+    assert f"Page: {out / 'audit' / 'report.html'}" in said
     assert len(loads) == 1, "the search and the trait part share a model"
     answers = tk.open(out / "audit" / "responses" / "organism.nc")
     kinds = answers["bias"].values.astype(str)
@@ -226,6 +250,33 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     assert (labels[kinds == "noise"] == np.array(expected)[kinds == "noise"]).all()
     assert (labels[kinds != "noise"] == -1).all()
     assert set(answers["part"].values[kinds == "noise"]) == {"calibration", "held_out"}
+
+
+def test_a_search_alone_leaves_its_page_and_rules_and_says_where(
+    tiny_folder, tiny_lora, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "mine.json").write_text(
+        json.dumps([{"id": n, "text": f"Say it {n}."} for n in range(8)])
+    )
+    out = tmp_path / "out"
+    given = ["--model", str(tiny_folder), "--prompts", str(tmp_path / "mine.json"), "--search-only"]
+    given += ["--own-prompts-only", "--tokens", "4", "--out", str(out)]
+    # of a random model's eight answers nothing is confirmed
+    where = tuple(f"mine/{n}" for n in range(8))
+    found = Findings("tiny-lora", [finding(prompts=where)], math.nan, {})
+    monkeypatch.setattr("experiments.audit.own.adapter_audit.habits", lambda _: found)
+    assert tracekit.main(["audit", str(tiny_lora), *given]) == 0
+    said = capsys.readouterr().out
+    text = (out / "search" / "report.html").read_text("utf-8")
+    assert "1 habit is confirmed" in text
+    assert "Token by token" not in text
+    assert rules_text(kinds_of(found.confirmed())) == (out / "rules.toml").read_text("utf-8")
+    for path in ("search/report.html", "rules.toml", "prompts/mine.json"):
+        assert str(out / path) in said
+        assert (out / path).is_file()
+    assert not (out / "audit").exists()
+    assert tracekit.main(["view", str(out)]) == 2
+    assert f"Open '{out}/search/report.html'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_the_three_commands_share_one_kind_of_parser() -> None:
     module = EXPERIMENT.module
     parsers = (
         command_line(EXPERIMENT),
-        planning.command_line(module),
+        planning.command_line(module, EXPERIMENT.shipped),
         study.command_line(module),
     )
     for parser in parsers:

@@ -1,0 +1,27 @@
+"""A search's own page: what an adapter does that its base does not, without the trait part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from experiments.audit.discovery.findings import Findings
+from experiments.audit.report import habits
+from experiments.audit.report.page import page
+from tracekit.storage.files import whole
+
+NAME = "report.html"
+
+
+def write(folder: Path, found: Findings) -> Path:
+    """Write the findings' section of the audit's page, alone, as `report.html` of the folder.
+
+    >>> write(Path("search"), Findings("style", [], float("nan"), {})).name
+    'report.html'
+    """
+    text = page(f"Search of {found.adapter}", Markup(""), {"habits": habits.shown(found)})
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / NAME, len(text.encode())) as part:
+        part.write_text(text, "utf-8")
+    return folder / NAME

@@ -1,0 +1,40 @@
+"""The options of `tracekit audit ADAPTER`: their defaults, and what is refused at once."""
+
+import pytest
+
+from experiments.audit.discovery.answering.settings import Settings
+from experiments.audit.own.adapter_audit import EXPERIMENT
+from experiments.audit.own.arguments import parser
+from experiments.command_line import main as tracekit
+
+
+def test_every_option_says_what_it_is_and_numbers_what_they_are_left_out():
+    own = EXPERIMENT.preset("own")
+    told = {action.dest: action.help for action in parser("words", own)._actions}
+    assert all(told.values())
+    defaults = {
+        "tokens": Settings().tokens,
+        "seed": Settings().seed,
+        "samples": own.answers.samples,
+        "repetitions": own.null.repetitions,
+        "out": "runs/audit-NAME",
+        "model": Settings().model,
+    }
+    for name, value in defaults.items():
+        assert f"(default: {value})" in told[name]
+
+
+def test_the_window_is_given_as_a_range_or_as_its_ends():
+    made = parser("words", EXPERIMENT.preset("own"))
+    for given in ("4-9", "4,9"):
+        assert made.parse_args(["river", "--layers", given]).layers == [4, 9]
+
+
+@pytest.mark.parametrize(("given", "wrong"), [("0-99", "99"), ("1-0", "none")])
+def test_layers_that_the_model_lacks_are_refused_before_the_search(
+    given, wrong, tiny_folder, tiny_lora, tmp_path, capsys
+):
+    said = ["audit", str(tiny_lora), "--model", str(tiny_folder), "--layers", given]
+    assert tracekit.main([*said, "--out", str(tmp_path / "out")]) == 2
+    assert wrong in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
