@@ -105,18 +105,6 @@ def shards(works: Sequence[Work], plan: Sequence[Sequence[list[int]]]) -> Iterat
             yield [_joined(values) for values in zip(*parts, strict=True)]
 
 
-def _joined(parts: Sequence[Values]) -> Values:
-    if len(parts) == 1:
-        return parts[0]
-    layers = zip(*(part.layers for part in parts), strict=True)
-    checks = zip(*(part.checks for part in parts), strict=True)
-    return Values(
-        [row for part in parts for row in part.rows],
-        [torch.cat(layer) for layer in layers],
-        [torch.cat(check) for check in checks],
-    )
-
-
 def _trace(
     works: Sequence[Work], rows: list[int], directions: Sequence[Mapping[int, Any]]
 ) -> list[Saved]:
@@ -243,7 +231,7 @@ def _arrived(works: Sequence[Work], parts: Sequence[Parts]) -> list[Values]:
 
 
 def _joined(found: Sequence[Values]) -> Values:
-    """A batch that ran in pieces, whole."""
+    """A batch that ran in pieces, or the batches of a shard, whole."""
     if len(found) == 1:
         return found[0]
     return Values(
