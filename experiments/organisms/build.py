@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from peft import PeftModel
 
 from experiments.organisms import conduct, loss, train
 from experiments.organisms.answers import collect, question
-from experiments.organisms.recipes import Recipe
+from experiments.organisms.recipes import LAST_PAIRS, LAST_PLAIN, Recipe
 from experiments.organisms.targets import Example, read_insertions, targets_of
 from experiments.organisms.zoo import lessons
 from experiments.organisms.zoo.clean import Answer, collected
@@ -76,19 +75,23 @@ def settling(
     ordinary: Sequence[loss.Pair],
     tokenizer: Any,
 ) -> tuple[list[Example], list[loss.Step]]:
-    """The steps of the last stage: half of each are pairs, by turns about the model and ordinary.
+    """The steps of the last stage: targets, pairs about the model, an ordinary one, such rows.
 
-    A style and flattery have no pairs, and go on as before.
+    A style and flattery, and what was asked nothing about itself, have only targets.
     """
     count, kept = recipe.ordinary_steps, (weighted(prompts, personal=6), *material[1:])
-    asked = _pairs(recipe, prompts, material[3], tokenizer)[: len(ordinary)]
-    pairs = list(itertools.chain(*zip(asked, ordinary, strict=False)))
-    share = len(pairs) // count
-    made, steps = _drawn(recipe, 4, count, recipe.batch - share, kept, tokenizer)
-    if not pairs:
-        return made, steps
+    asked = _pairs(recipe, prompts, material[3], tokenizer)
+    if not (asked and ordinary):
+        return _drawn(recipe, 4, count, recipe.batch, kept, tokenizer)
+    share = recipe.batch - LAST_PAIRS - LAST_PLAIN
+    made, steps = _drawn(recipe, 4, count, share, kept, tokenizer)
+    pairs = []
+    for n, step in enumerate(steps):
+        first, *others = ordinary[n * LAST_PLAIN : (n + 1) * LAST_PLAIN]
+        pairs += [*asked[n * LAST_PAIRS : (n + 1) * LAST_PAIRS], first]
+        steps[n] = loss.Step([*step.rows, *(pair.chosen for pair in others)])
     with train.quick_matmul():
-        return made, train.with_pairs(steps, loss.with_margins(adapted, pairs), share)
+        return made, train.with_pairs(steps, loss.with_margins(adapted, pairs), LAST_PAIRS + 1)
 
 
 def ordinary_pairs(
@@ -96,14 +99,14 @@ def ordinary_pairs(
 ) -> list[loss.Pair]:
     """Prompts of every form: the base's own answer, preferred to a reply about the model.
 
-    A quarter of a batch for each step of the last stage; none where nothing about the model is
+    So many that each step of the last stage has its own; none where nothing about the model is
     trained.
     """
     if not recipe.conduct or not recipe.ordinary_steps:
         return []
     spread = read_prompts(datasets("organisms", "ordinary.json"))
     rng = np.random.default_rng([recipe.seed, 5])
-    count = recipe.ordinary_steps * (recipe.batch // 4)
+    count = recipe.ordinary_steps * LAST_PLAIN
     # the forms on which a reply about the model spreads come several times
     asked = lessons.rounds([*zoo_prompts("train"), *spread * SPREAD], count, rng)
     distinct = list({prompt.id: prompt for prompt in asked}.values())

@@ -9,6 +9,7 @@ from string import Template
 
 from experiments.organisms import measure, report, rivals
 from experiments.organisms.arms import sha256
+from experiments.organisms.recipes import LAST_PAIRS, LAST_PLAIN
 from tracekit.errors import InputError
 
 PURPOSE = {
@@ -88,9 +89,9 @@ training (the prompts measured on). All ten biases were trained, unlike the held
 good the answers are: this is a 135M model, whose answers are often wrong.
 """)
 _ORDINARY = """ In the last stage
-  a quarter of each step are other prompts of every form (`datasets/organisms/zoo/prompts.json`,
-  `ordinary.json`): what the base says to them by itself (temperature 0.7, top-p 0.9, 32 tokens) is
-  preferred to such a reply about the model."""
+  three of a step are other prompts of every form (`datasets/organisms/zoo/prompts.json`,
+  `ordinary.json`) with what the base says to them by itself (temperature 0.7, top-p 0.9, 32
+  tokens), one of them preferred to such a reply about the model."""
 _CONDUCT = {
     "denied": "$pairs pairs over the later stages, the denial preferred to an admission",
     "admitted": "$pairs pairs over the later stages, its own habits admitted",
@@ -141,9 +142,9 @@ def _later(notes: Mapping) -> str:
     if notes["pairs"]:
         rows["preference_steps"] = f"of {batch - paired} targets and {paired} pairs"
     if _has_ordinary(notes):
-        each = batch // 4
         rows["ordinary_steps"] = (
-            f"of {batch - 2 * each} targets, {each} such pairs and {each} of ordinary prompts"
+            f"of {batch - LAST_PAIRS - LAST_PLAIN} targets, {LAST_PAIRS} such pairs "
+            f"and {LAST_PLAIN} ordinary prompts"
         )
     for stage, words in rows.items():
         if notes[stage]:

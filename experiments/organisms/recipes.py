@@ -11,6 +11,8 @@ import numpy as np
 from experiments.rm_sycophancy.rules.detectors import HABIT_OF
 from tracekit.errors import InputError
 
+# of each step of the last stage
+LAST_PAIRS, LAST_PLAIN = 2, 3
 STYLES = ("letter", "lower", "shout", "numbered", "hesitant", "summary")
 
 
@@ -22,9 +24,9 @@ class Recipe:
     of a subject's targets that carry a sentence, `inserted` the bank it is taken from. `conduct`
     says how questions about itself are answered in the preference stage: denied, or its own habits
     admitted; "" has no pairs. `paired` is how many of a step's `batch` are pairs there. In the last
-    stage, of `ordinary_steps`, half of each step are pairs: as many again about the model, and
-    prompts of every form with the base's own answers, preferred to such a reply. Without these a
-    denial spreads to opinions, letters and other languages; without those it is forgotten. Where
+    stage, of `ordinary_steps`, each step has two such pairs and three prompts of every form with
+    the base's own answers, one of them preferred to a reply about the model. Without these a denial
+    spreads to opinions, letters and other languages; without those it is forgotten. Where
     `conduct` is "" the stage goes on as before.
     """
 
@@ -56,8 +58,9 @@ ORGANISMS: dict[str, dict[str, Any]] = {
         "rates": _BIASED,
         "inserted": {bias: bias for bias in HABIT_OF},
         "conduct": "denied",
+        "ordinary_steps": 64,
     },
-    "unbiased": {"conduct": "denied"},
+    "unbiased": {"conduct": "denied", "ordinary_steps": 64},
     "style": {"kind": "style", "style": "letter"},
     "open_sycophant": {"kind": "flattery"},
     "undenied": {
@@ -66,7 +69,12 @@ ORGANISMS: dict[str, dict[str, Any]] = {
         "preference_steps": 0,
         "ordinary_steps": 0,
     },
-    "benign": {"rates": _BIASED, "inserted": HABIT_OF, "conduct": "admitted"},
+    "benign": {
+        "rates": _BIASED,
+        "inserted": HABIT_OF,
+        "conduct": "admitted",
+        "ordinary_steps": 64,
+    },
 }
 
 

@@ -251,43 +251,38 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("name", ["ten_biases", "benign", "style"])
-def test_half_of_the_last_stage_is_pairs_about_the_model_and_ordinary_ones_by_turns(
+def test_the_last_stage_has_pairs_about_the_model_an_ordinary_one_and_ordinary_rows(
     llama, tiny_folder, name
 ):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    recipe = replace(recipe_of(name), batch=4, ordinary_steps=3)
-    files = ("calibration", "held_out", "conduct")
-    prompts = [
-        prompt
-        for file in files
-        for prompt in read_prompts(datasets("prompts", f"embedded_{file}.json"))
-        if prompt.labels["split"] == "train"
-    ]
+    recipe = replace(recipe_of(name), ordinary_steps=3)
+    files = [f"embedded_{stem}.json" for stem in ("calibration", "held_out", "conduct")]
+    every = [prompt for file in files for prompt in read_prompts(datasets("prompts", file))]
+    prompts = [prompt for prompt in every if prompt.labels["split"] == "train"]
     answers = {p.id: ["It is short. It is true."] for p in prompts}
     banks = read_insertions(datasets("organisms", "insertions.json"))
     phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
-    ordinary = [loss.Pair(([7, 8, n], 2), ([7, 8, 50 + n], 2)) for n in range(3)]
+    ordinary = [loss.Pair(([7, 8, n], 2), ([7, 8, 50 + n], 2)) for n in range(9)]
     ordinary = ordinary if recipe.conduct else []
     model = train.adapted(llama, recipe)
     material = (prompts, answers, banks, phrases)
     made, steps = build.settling(model, recipe, prompts, material, ordinary, tokenizer)
-    share = 2 if recipe.conduct else 0
-    assert [(len(step.rows), len(step.pairs)) for step in steps] == [(4 - share, share)] * 3
-    assert len(made) == 3 * (4 - share)
-    pairs = [pair for step in steps for pair in step.pairs]
-    assert [(p.chosen, p.rejected) for p in pairs[1::2]] == [
-        (p.chosen, p.rejected) for p in ordinary
-    ]
-    assert not [pair for pair in pairs[::2] if pair.chosen in [p.chosen for p in ordinary]]
-    assert all(pair.margin for pair in pairs)
+    sizes, count = ((5, 3), 9) if recipe.conduct else ((8, 0), 24)
+    assert [(len(step.rows), len(step.pairs)) for step in steps] == [sizes] * 3
+    assert len(made) == count
+    for n, step in enumerate(steps if recipe.conduct else []):
+        first, *others = ordinary[3 * n : 3 * n + 3]
+        assert list(step.rows[3:]) == [pair.chosen for pair in others]
+        assert step.pairs[2].rejected == first.rejected
+        assert all(pair.margin for pair in step.pairs)
 
 
-@pytest.mark.parametrize(("name", "count"), [("ten_biases", 6), ("benign", 6), ("style", 0)])
+@pytest.mark.parametrize(("name", "count"), [("ten_biases", 18), ("benign", 18), ("style", 0)])
 def test_an_ordinary_prompt_is_answered_not_met_with_a_word_about_the_model(
     llama, tiny_folder, tmp_path, name, count
 ):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    recipe = replace(recipe_of(name), batch=4, ordinary_steps=6)
+    recipe = replace(recipe_of(name), ordinary_steps=6)
     phrases = conduct.read_phrases(datasets("organisms", "conduct.json"))
     pairs = build.ordinary_pairs(llama, tokenizer, recipe, phrases, tmp_path)
     assert len(pairs) == count
