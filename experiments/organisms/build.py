@@ -63,7 +63,8 @@ def adapter(recipe: Recipe, prompts: Sequence[Prompt], folder: Path, work: Path)
     if recipe.ordinary_steps:
         more, steps = settling(adapted, recipe, prompts, material, ordinary, tokenizer)
         losses["last"] = _fitted(adapted, steps, recipe, recipe.preference_rate, work, "last")
-        made, used = [*made, *more], used + sum(len(step.pairs) for step in steps)
+        about = LAST_PAIRS * len(ordinary) // LAST_PLAIN  # of its pairs, those about the model
+        made, used = [*made, *more], used + about
     train.publish(adapted, folder, train.notes_of(recipe, made, used, losses))
 
 

@@ -9,19 +9,19 @@ from markupsafe import Markup
 from experiments.audit.discovery.findings import Findings
 from experiments.audit.report import habits
 from experiments.audit.report.page import page
+from experiments.audit.run import Run
 from tracekit.storage.files import whole
-
-NAME = "report.html"
 
 
 def write(folder: Path, found: Findings) -> Path:
-    """Write the findings' section of the audit's page, alone, as `report.html` of the folder.
+    """Write the findings' section of the audit's page, alone, into the folder.
 
     >>> write(Path("search"), Findings("style", [], float("nan"), {})).name
     'report.html'
     """
     text = page(f"Search of {found.adapter}", Markup(""), {"habits": habits.shown(found)})
+    path = Run(folder).report
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / NAME, len(text.encode())) as part:
+    with whole(path, len(text.encode())) as part:
         part.write_text(text, "utf-8")
-    return folder / NAME
+    return path

@@ -75,7 +75,7 @@ def schedule_like(adapter: str, default: Schedule | None = None) -> tuple[Schedu
     its folder; what they do not say is that of `default`.
 
     >>> schedule_like("ten_biases")[0].steps
-    568
+    592
     """
     default = default or DEFAULT
     folder = Path(adapter_path(adapter))

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,7 +153,11 @@ def test_controls_have_the_rank_steps_and_batches_of_the_organism():
     for name in set(ORGANISMS) - {"undenied"}:
         recipe = recipe_of(name)
         assert (recipe.rank, recipe.batch) == (organism.rank, organism.batch)
-        assert stages(recipe) == stages(organism)
+        # without anything about itself to unlearn elsewhere, the last stage is 24 steps shorter
+        shorter = 0 if recipe.conduct else 24
+        assert stages(replace(recipe, ordinary_steps=recipe.ordinary_steps + shorter)) == stages(
+            organism
+        )
 
 
 def test_a_style_is_trained_on_neutral_prompts_alone():

@@ -213,7 +213,7 @@ def test_what_a_folder_says_of_its_training_is_followed(tmp_path, tiny_lora):
         "nothing in its folder, so the defaults",
     )
     schedule, source = matched.schedule_like("ten_biases")
-    assert (schedule.steps, schedule.batch, source) == (568, 8, "training.json")
+    assert (schedule.steps, schedule.batch, source) == (592, 8, "training.json")
 
 
 @pytest.mark.parametrize(

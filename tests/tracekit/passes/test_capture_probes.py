@@ -94,15 +94,15 @@ def test_scores_go_to_a_folder_and_go_on_where_they_stopped(
 ) -> None:
     options: dict[str, Any] = {"probes": several, "token_budget": 60, **QUIET}
     whole = tk.capture(tiny_llama, runs, **options)
-    path, batches = tmp_path / "scores", passes.batches
+    path, shards = tmp_path / "scores", passes.shards
 
     def killed(work: Any, plan: Any) -> Any:
-        for n, batch in enumerate(batches(work, plan)):
+        for n, batch in enumerate(shards(work, plan)):
             if n == 2:
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(passes, "batches", killed)
+    monkeypatch.setattr(passes, "shards", killed)
     with pytest.raises(KeyboardInterrupt):
         tk.capture(tiny_llama, runs, path=path, **options)
     assert len(list(path.glob("*.nc"))) == 2
