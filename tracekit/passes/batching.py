@@ -50,17 +50,25 @@ def plan(
     return batches
 
 
-def grouped(plan: Sequence[list[int]], size: int | None) -> list[list[list[int]]]:
-    """The batches of each shard: one, or as many as keep the number of files under `MANY`.
+def files(batches: int, size: int) -> int:
+    """How many shards so many batches fill, at `size` kept bytes each: `MANY` at most.
 
-    `size` is what is kept of a batch, in bytes: no shard grows beyond the limit of one. `None`
-    leaves a batch a shard.
+    But no shard grows beyond the limit of one.
 
-    >>> grouped([[0], [1]], 1000)
-    [[[0]], [[1]]]
+    >>> files(3, 1000)
+    3
     """
-    wanted, most = -(-len(plan) // MANY), SHARD_BYTES // max(size or SHARD_BYTES, 1)
-    several = max(min(wanted, most), 1)
+    wanted, most = -(-batches // MANY), SHARD_BYTES // max(size, 1)
+    return -(-batches // max(min(wanted, most), 1))
+
+
+def grouped(plan: Sequence[list[int]], shards: int) -> list[list[list[int]]]:
+    """The batches of each of so many shards; a capture that is resumed has its number from before.
+
+    >>> grouped([[0], [1], [2]], 2)
+    [[[0], [1]], [[2]]]
+    """
+    several = -(-len(plan) // max(shards, 1)) or 1
     return [list(plan[at : at + several]) for at in range(0, len(plan), several)]
 
 

@@ -74,10 +74,10 @@ def of(
         for one, where in zip(asked, kept, strict=True)
     ]
     size = budget * sum(_bytes(model, one, transcripts.sizes["token"]) for one in asked)
-    begun = {folder.shards() for folder in folders if folder is not None}
-    # a capture that was begun with a shard a batch goes on so
-    whole_plan = batching.grouped(plan, size if begun and len(plan) not in begun else None)
-    return _run(works, whole_plan, folders, compression, writers)
+    begun = [None if folder is None else folder.shards() for folder in folders]
+    count = next((n for n in begun if n), batching.files(len(plan), size))
+    count = count if any(folders) else len(plan)
+    return _run(works, batching.grouped(plan, count), folders, compression, writers)
 
 
 def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarray:

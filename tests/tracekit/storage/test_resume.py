@@ -88,6 +88,13 @@ def test_many_batches_share_files_and_leave_the_same_values(
     xr.testing.assert_identical(again.compute(), single)
     assert len(sizes) == 3  # the batches of that file alone
 
+    # another limit, as beside other requests, leaves the files of before
+    (path / "00003.nc").unlink()
+    monkeypatch.setattr("tracekit.passes.batching.SHARD_BYTES", 1)
+    again = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET)
+    xr.testing.assert_identical(again.compute(), single)
+    assert len(sizes) == 6
+
 
 def test_a_capture_begun_with_a_file_a_batch_goes_on_so(
     tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,13 +110,11 @@ def test_a_capture_begun_with_a_file_a_batch_goes_on_so(
 
 @pytest.mark.parametrize(
     ("batches", "size", "shards"),
-    [(512, 1, 512), (513, 1, 257), (5000, 1, 500), (5000, 1 << 26, 1250), (5000, None, 5000)],
+    [(512, 1, 512), (513, 1, 257), (5000, 1, 500), (5000, 1 << 26, 1250), (5000, 1 << 30, 5000)],
 )
-def test_files_are_few_unless_they_would_be_large(
-    batches: int, size: int | None, shards: int
-) -> None:
+def test_files_are_few_unless_they_would_be_large(batches: int, size: int, shards: int) -> None:
     plan = [[n] for n in range(batches)]
-    made = batching.grouped(plan, size)
+    made = batching.grouped(plan, batching.files(batches, size))
     assert len(made) == shards
     assert [rows for one in made for rows in one] == plan
 
