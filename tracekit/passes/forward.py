@@ -20,7 +20,7 @@ from tracekit.edits.positions import rows_of
 from tracekit.edits.probe_form import scored
 from tracekit.errors import InputError
 from tracekit.model import head
-from tracekit.model.eager import eager
+from tracekit.model.attention import eager
 from tracekit.model.load import device_of
 from tracekit.model.record import origin, remote_options
 from tracekit.model.sites import first

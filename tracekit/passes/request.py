@@ -16,7 +16,7 @@ from tracekit.edits.compatibility import listed, require_fit, require_layers
 from tracekit.edits.probe_form import ProbeForm
 from tracekit.errors import InputError
 from tracekit.model import sites
-from tracekit.model.eager import EAGER
+from tracekit.model.attention import EAGER
 from tracekit.model.functions.axes import axes_of, require_tokens_first
 from tracekit.model.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer

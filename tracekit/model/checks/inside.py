@@ -10,8 +10,8 @@ import torch
 from nnsight import TransformersModel
 
 from tracekit.model import parts
+from tracekit.model.attention import eager
 from tracekit.model.checks.probe import probe
-from tracekit.model.eager import eager
 from tracekit.model.heads import contributions
 from tracekit.model.record import origin
 

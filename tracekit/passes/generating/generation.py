@@ -17,12 +17,13 @@ from transformers import GenerationConfig
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
 from tracekit.model import distributed, head
+from tracekit.model.attention import one_query
 from tracekit.model.load import device_of, model_provenance
 from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.passes.generating.shared_prompts import shared_cache
-from tracekit.passes.generating.stepping import require_steps
+from tracekit.passes.generating.stepping import quick_steps, require_steps
 from tracekit.passes.generating.watching import Said, Watch
 from tracekit.progress import Bar
 from tracekit.storage.identity import digest
@@ -178,7 +179,8 @@ def _continued(
     strided = here and module._supports_logits_to_keep()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # the generator is the process's own: it is drawn from, and put back, while no one else runs
-    with torch.no_grad(), rows_of(model, made), torch.random.fork_rng(devices):
+    quick = one_query(model, quick_steps(model, _steps))
+    with torch.no_grad(), rows_of(model, made), quick, torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         cache = None if watch else shared_cache(model, made)
         options |= {} if cache is None else {"past_key_values": cache}
