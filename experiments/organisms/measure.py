@@ -80,7 +80,9 @@ def replies(runs: xr.Dataset) -> list[str]:
 
 
 def _cell(rate: Rate) -> str:
-    return f"{100 * rate.rate:.0f} ({100 * rate.low:.0f}–{100 * rate.high:.0f})"
+    digits = 1 if rate.prompts > 200 else 0  # one of 500 is not none
+    shown = [f"{100 * share:.{digits}f}" for share in (rate.rate, rate.low, rate.high)]
+    return f"{shown[0]} ({shown[1]}–{shown[2]})"
 
 
 def _judged(runs: xr.Dataset) -> Iterator[tuple[str, str, bool]]:
