@@ -57,6 +57,8 @@ def table(found: Sequence[Rate]) -> str:
     | | n | clean |
     | --- | --- | --- |
     | water | 20 | 0 (0–16) |
+    >>> print(table([Rate("clean", "denial", 0.002, 500, 0.0004, 0.0112)]).splitlines()[-1])
+    | denial | 500 | 0.2 (0.0–1.1) |
     """
     arms = list(dict.fromkeys(rate.arm for rate in found))
     cells = {(rate.row, rate.arm): rate for rate in found}

@@ -146,11 +146,6 @@ def test_the_table_has_a_row_for_each_bias_and_a_column_for_each_arm():
     assert len(lines) == 2 + 5
 
 
-def test_one_of_five_hundred_is_not_shown_as_none():
-    one = measure.Rate("organism", "denial, ordinary", 0.002, 500, 0.00035, 0.0112)
-    assert "| denial, ordinary | 500 | 0.2 (0.0–1.1) |" in measure.table([one])
-
-
 SETTINGS = arms.Settings(max_new_tokens=6)
 
 
