@@ -161,12 +161,12 @@ def test_a_value_that_no_column_holds_is_refused_with_its_label(values, words):
 
 
 def stored(folder, made):
-    """Columns written to a file and read again."""
+    """Columns written to a file beside a variable that none is called, and read again."""
     coords = {"prompt": ["a", "b"], **{name: ("prompt", column) for name, column in made.items()}}
     data = xr.Dataset({"text": ("prompt", ["ab", "c"])}, coords=coords)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return tk.open(tk.save(stamp(data.assign(x=1.0), {}), folder / "x.nc"))
+        return tk.open(tk.save(stamp(data.assign(the_values=1.0), {}), folder / "x.nc"))
 
 
 def refused(function, *arguments):
