@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.generating.steps [--rows 64] [--tokens 48] [--dtypes float32]
 
 Arms in one process, paired by round, in another order each round; all generate the same number of
-tokens (`min_new_tokens`) after prompts of the general battery. In float32 the ids are compared.
+tokens (`min_new_tokens`) after prompts of the general battery. `same rows` have the same text.
 """
 
 from __future__ import annotations
@@ -36,15 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "| dtype | arm | seconds | torch's kernel / arm (wall) | (CPU time) | same rows |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    prompts = tk.read_prompts(datasets("prompts", "general_battery.json"))[: options.rows]
     for dtype in options.dtypes:
         model = tk.load(options.model, dtype=dtype)
-        battery = tk.read_prompts(datasets("prompts", "general_battery.json"))
-        rows = tk.encode(model, battery[: options.rows])
-        said = {True: tk.generate(model, rows, **_how(options.tokens))}
-        with as_before(model):
-            said[False] = tk.generate(model, rows, **_how(options.tokens))
-        same = (said[True].response.values == said[False].response.values).mean()
-        found = paired.paired(arms(model, rows, options.tokens), options.rounds)
+        ways = arms(model, tk.encode(model, prompts), options.tokens)
+        ours, rival = (ways[name]().response.values for name in (OURS, RIVAL))
+        same = (ours == rival).mean()
+        found = paired.paired(ways, options.rounds)
         for arm in found:
             wall, cpu = (paired.ratio(found, RIVAL, arm, clock) for clock in ("wall", "cpu"))
             alike = f"{same:.0%}" if arm == OURS else ""
@@ -53,22 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paired.report([*lines, f"\nMedians of {options.rounds} paired rounds."], "steps", options.out)
 
 
-def arms(model: Any, rows: xr.Dataset, new: int) -> dict[str, Callable[[], object]]:
-    """The three ways."""
+def arms(model: Any, rows: xr.Dataset, new: int) -> dict[str, Callable[[], Any]]:
+    """The three ways; each gives what it generated."""
     inputs = {name: x.to(device_of(model)) for name, x in tk.inputs(rows).items()}
-    length = {"max_new_tokens": new, "min_new_tokens": new}
+    length: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new}
 
-    def before() -> None:
+    def ours() -> xr.Dataset:
+        return tk.generate(model, rows, progress=False, **length)
+
+    def before() -> xr.Dataset:
         with as_before(model):
-            tk.generate(model, rows, **_how(new))
+            return ours()
 
-    def plain() -> None:
+    def plain() -> torch.Tensor:
         pad = model.tokenizer.pad_token_id
         with torch.no_grad():
-            model._module.generate(**inputs, **length, pad_token_id=pad, do_sample=False)
+            return model._module.generate(**inputs, **length, pad_token_id=pad, do_sample=False)
 
-    ours = {OURS: lambda: tk.generate(model, rows, **_how(new)), RIVAL: before}
-    return {**ours, PLAIN: plain}
+    return {OURS: ours, RIVAL: before, PLAIN: plain}
 
 
 @contextmanager
@@ -83,10 +83,6 @@ def as_before(model: Any) -> Iterator[None]:
     finally:
         proved.clear()
         proved |= kept
-
-
-def _how(new: int) -> dict[str, Any]:
-    return {"max_new_tokens": new, "min_new_tokens": new, "progress": False}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,11 +17,11 @@ from transformers import GenerationConfig
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
 from tracekit.model import distributed, head
-from tracekit.model.attention import one_query
 from tracekit.model.load import device_of, model_provenance
 from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
+from tracekit.passes.generating.one_query import one_query
 from tracekit.passes.generating.shared_prompts import shared_cache
 from tracekit.passes.generating.stepping import quick_steps, require_steps
 from tracekit.passes.generating.watching import Said, Watch

@@ -9,10 +9,11 @@ from nnsight import TransformersModel
 
 from tracekit.errors import InputError
 from tracekit.model import head
-from tracekit.model.attention import fused, one_query
 from tracekit.model.checks.probe import probe
 from tracekit.model.load import device_of
 from tracekit.model.record import FLOATS, Origin, origin
+from tracekit.model.threads import one_at_a_time
+from tracekit.passes.generating.one_query import fused, one_query
 from tracekit.transcripts.padded import Batch
 
 STEPS = 3
@@ -48,20 +49,22 @@ def require_steps(model: TransformersModel, step: Step) -> None:
 
 
 def quick_steps(model: TransformersModel, step: Step) -> bool:
-    """Whether `step` under `attention.one_query` says what a forward says; proved once.
+    """Whether `step` under `one_query` says what a forward says; proved once.
 
     On a CPU, of a model whose own steps were proved; else False, and the model keeps its own way
     (a few architectures do something else under another name of attention).
     """
     about = origin(model)
-    if "steps" not in about.proved or device_of(model).type != "cpu" or not fused(model):
-        return False
-    if not {"quick steps", "own steps"} & about.proved:
-        batch = probe(about.root)
-        some = _first(batch) if "padding" in about.refused else batch
-        wrong = _unlike(about.root, some, one_query(about.root)(step), _slack(about))
-        about.proved.add("own steps" if wrong else "quick steps")
-    return "quick steps" in about.proved
+    # a thread that generates now has the model attend by another name until it ends
+    with one_at_a_time():
+        if "steps" not in about.proved or device_of(model).type != "cpu" or not fused(model):
+            return False
+        if not {"quick steps", "own steps"} & about.proved:
+            batch = probe(about.root)
+            some = _first(batch) if "padding" in about.refused else batch
+            wrong = _unlike(about.root, some, one_query(about.root)(step), _slack(about))
+            about.proved.add("own steps" if wrong else "quick steps")
+        return "quick steps" in about.proved
 
 
 def _reason(about: Origin, step: Step) -> str | None:
