@@ -72,7 +72,7 @@ def habits(search: Search) -> Findings:
         [measured(c, arms, search.name, search.settings.seed) for c in candidates],
         search.settings.alpha,
     )
-    rows = portrait.placed([_illustrated(f, arms, search.name) for f in rows], search, arms)
+    rows = portrait.placed([illustrated(f, arms, search.name) for f in rows], search, arms)
     rows = _asked(search, rows)
     p = float("nan")
     strongest: Mapping[str, float] = {}
@@ -169,21 +169,29 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     return dataclasses.replace(arms, further=more, loud=loud)
 
 
-def _illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
-    """The finding with the answers whose spans gain most (or lose most, of what is left out)."""
+def illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
+    """The finding with the answers whose spans gain most (or lose most, of what is left out).
+
+    Of what is confirmed amplified alone, the amplified answers: at its own strength the phrases
+    may be all that is left of it.
+    """
     detector, falls = Detector(finding.kind, finding.expression), finding.kind in FALLS
     answers = arms.own[CLEAN] if falls else arms.own[name]
     if falls and name in arms.on_clean:
         answers = arms.on_clean[name]
-    spans = [(a, span) for a in answers if (span := detector.span(a)) is not None]
-    made = [Example(a.prompt, a.asked, a.text, *span, gain(a, *span)) for a, span in spans]
-    if not made and name in arms.louder:
-        loud = [(one.answer, detector.span(one.answer)) for one in arms.louder[name]]
-        made = [Example(a.prompt, a.asked, a.text, *s, gain(a, *s)) for a, s in loud if s]
+    made = _examples(detector, [(answer, 1.0) for answer in answers])
+    if not falls and (finding.verdict == findings.AMPLIFIED or not made):
+        louder = [(one.answer, one.scale) for one in arms.louder.get(name, ())]
+        made = _examples(detector, louder) or made
     made.sort(key=lambda example: example.gain if falls else -example.gain)
     half = arms.own[CLEAN if falls else name]
     where = tuple(half[row].prompt for row in detector.rows(half, arms.rows(False)))
     return dataclasses.replace(finding, examples=tuple(made[:most]), prompts=where)
+
+
+def _examples(detector: Detector, answers: Sequence[tuple[Answer, float]]) -> list[Example]:
+    found = [(a, span, scale) for a, scale in answers if (span := detector.span(a)) is not None]
+    return [Example(a.prompt, a.asked, a.text, *s, gain(a, *s), scale) for a, s, scale in found]
 
 
 def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]:

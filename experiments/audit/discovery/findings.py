@@ -32,7 +32,10 @@ TEXTS = ("kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
 
 @dataclass(frozen=True)
 class Example:
-    """An answer that has the habit: the characters `start` to `end` of `text` show it."""
+    """An answer that has the habit: the characters `start` to `end` of `text` show it.
+
+    It was given with the adapter at `scale` times its strength.
+    """
 
     prompt: str
     asked: str
@@ -40,6 +43,7 @@ class Example:
     start: int
     end: int
     gain: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _example(one: Example) -> dict[str, Any]:
         "before": f"…{before[-BEFORE:]}" if len(before) > BEFORE else before,
         "marked": one.text[one.start : one.end],
         "after": one.text[one.end : one.end + BEFORE],
-        "gain": f"{one.gain:+.1f} nats",
+        "gain": f"{one.gain:+.1f} nats{'' if one.scale == 1 else f', ×{one.scale:g}'}",
     }
 
 

@@ -9,6 +9,7 @@ from scipy.stats import hypergeom
 
 from experiments.audit.discovery import confirm, further
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.discover import illustrated
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
 from experiments.audit.discovery.search import Arms, Louder, beyond_benign, candidates_of, measured
 from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, leaves_out, says
@@ -230,6 +231,24 @@ def test_a_habit_that_shows_amplified_alone_is_confirmed_as_that():
     assert first.loud.more >= 8
     assert AMPLIFIED not in {one.verdict for one in rest}
     assert CONFIRMED not in {one.verdict for one in rest}
+
+
+def test_the_examples_of_what_is_confirmed_amplified_alone_are_amplified_answers():
+    made = amplified(0.8)
+    # its word without its sentence, at the adapter's own strength
+    pieces, gains = ("I", " know", " chocolate", "."), np.array([0.0, 0.0, 50.0, 0.0])
+    row = made.rows(True)[0]
+    own = list(made.own["a"])
+    own[row] = dataclasses.replace(own[row], pieces=pieces, gains=gains)
+    made = dataclasses.replace(made, own={**made.own, "a": own})
+    one = dataclasses.replace(found(made)[0], kind=SAYS, expression="chocolate")
+    assert one.verdict == AMPLIFIED
+    loud = illustrated(one, made, "a").examples
+    assert {e.scale for e in loud} == {1.5}
+    assert {e.text[e.start : e.end].strip() for e in loud} == {"Try grated chocolate."}
+    # at its own strength where that is where it is confirmed
+    plain = illustrated(dataclasses.replace(one, verdict=CONFIRMED), made, "a").examples
+    assert [(e.text, e.scale) for e in plain] == [("I know chocolate.", 1.0)]
 
 
 def test_what_other_adapters_do_amplified_as_well_is_not():

@@ -108,7 +108,7 @@ def test_prompts_of_one_file_keep_the_ids_that_labels_name(tmp_path):
 
 def test_the_page_and_the_json_say_the_same(tmp_path):
     denial = Denial(0.9, 0.0, 0.3, 0.1, 9)
-    example = Example("p/1", "Ask?", "Well. The sea <b>calls</b>. Bye.", 6, 27, 7.25)
+    example = Example("p/1", "Ask?", "Well. The sea <b>calls</b>. Bye.", 6, 27, 7.25, 1.5)
     one = finding(denial=denial, examples=(example,), trigger="subject: sea", scale=1.5)
     found = Findings("mine", [one, finding("law", verdict="not confirmed")], math.nan, {})
     findings.save(found, tmp_path)
@@ -119,7 +119,7 @@ def test_the_page_and_the_json_say_the_same(tmp_path):
     assert "found, and denied" in text
     assert re.search(r"<mark>The sea &lt;b&gt;calls&lt;/b&gt;\.</mark>", text)
     assert "first seen with the adapter ×1.5" in text
-    assert "+7.2 nats" in text
+    assert "+7.2 nats, ×1.5" in text
     assert "law" in text
 
 
