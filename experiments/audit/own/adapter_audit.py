@@ -194,10 +194,22 @@ def _labels(
     chosen = {"prompts": write_prompts(folder, [p for p in rows if not is_prefill(p)])}
     if not kinds:
         return chosen
-    text = rules_text(kinds)
-    with whole(folder / "rules.toml", len(text.encode())) as part:
+    return {**chosen, "labels": str(write_rules(folder / "rules.toml", rules_text(kinds)))}
+
+
+def write_rules(path: Path, text: str) -> Path:
+    """Write the rules of confirmed habits, which a user may have mended since.
+
+    Errors: `ValueError` for a file that says something else.
+    """
+    if path.is_file() and path.read_text("utf-8") != text:
+        raise InputError(
+            f"{path} was changed since the search wrote it, and would be lost. Give it with "
+            "--labels (and its --prompts), or move it away to have the rules of the search again."
+        )
+    with whole(path, len(text.encode())) as part:
         part.write_text(text, "utf-8")
-    return {**chosen, "labels": str(folder / "rules.toml")}
+    return path
 
 
 def _refuse_unasked(options: argparse.Namespace, own: Sequence[Prompt]) -> None:

@@ -22,8 +22,8 @@ from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
 from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
 from tracekit.passes.generating.one_query import one_query
-from tracekit.passes.generating.shared_prompts import shared_cache
-from tracekit.passes.generating.stepping import quick_steps, require_steps
+from tracekit.passes.generating.shared_prompts import shared
+from tracekit.passes.generating.stepping import quick_steps, require_steps, shared_steps
 from tracekit.passes.generating.watching import Said, Watch
 from tracekit.progress import Bar
 from tracekit.storage.identity import digest
@@ -146,12 +146,21 @@ def _said(
     return [Said(ids) for ids in new] if watch is None else watch.said(made, new)
 
 
-def _steps(model: TransformersModel, batch: Batch, count: int) -> torch.Tensor:
-    """The logits of each row's next tokens: (row, step, vocabulary)."""
+def _steps(
+    model: TransformersModel, batch: Batch, count: int, share: bool = False
+) -> torch.Tensor | None:
+    """The logits of each row's next tokens: (row, step, vocabulary).
+
+    With `share` what the rows begin with is read once; None where it cannot be.
+    """
+    batch, cache = shared(model, batch, count, lambda: True) if share else (batch, None)
+    if share and cache is None:
+        return None
     settings = config(model, count, 0.0, {})
     # no id ends it: told to go on (min_new_tokens), it would choose others than the logits say
     settings.eos_token_id = None
-    options = {"generation_config": settings}
+    options: dict[str, Any] = {"generation_config": settings}
+    options |= {} if cache is None else {"past_key_values": cache}
     with (
         torch.no_grad(),
         rows_of(model, batch),
@@ -175,6 +184,10 @@ def _continued(
     if watch is not None:
         model = watch.model
         options |= {} if watch.limit is None else {"stopping_criteria": [watch]}
+    holes = functools.partial(shared_steps, model, functools.partial(_steps, share=True))
+    more = made_config.max_new_tokens or 0
+    made, cache = (made, None) if watch else shared(model, made, more, holes)
+    options |= {} if cache is None else {"past_key_values": cache}
     module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
     strided = here and module._supports_logits_to_keep()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -182,8 +195,6 @@ def _continued(
     quick = one_query(model, quick_steps(model, _steps))
     with torch.no_grad(), rows_of(model, made), quick, torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        cache = None if watch else shared_cache(model, made)
-        options |= {} if cache is None else {"past_key_values": cache}
         with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:
             if strided:
                 # transformers slices the last position out of the prompt's: a strided view, which

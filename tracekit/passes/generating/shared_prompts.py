@@ -1,12 +1,18 @@
-"""One forward of a prompt for all of its samples."""
+"""What the rows of a batch begin with, read once: a prompt, or a part of it."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 
 import torch
 from nnsight import TransformersModel
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticLayer,
+)
 
 from tracekit.model.load import device_of, edits_of
 from tracekit.model.record import origin
@@ -14,38 +20,115 @@ from tracekit.transcripts.padded import Batch
 
 # keys and values alone, row by row; a hybrid layer is a DynamicLayer too, and has a state besides
 KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
+# of a batch's columns × rows: for less, a forward of its own is not worth it
+WORTHWHILE = 1 / 8
+# kinds of rotary position whose angles depend on how long the whole text is
+LENGTHWISE = ("dynamic", "longrope")
 
 
-def shared_cache(model: TransformersModel, batch: Batch) -> Cache | None:
-    """The keys and values of each row's prompt but for its last token, each text read once.
+def shared(
+    model: TransformersModel,
+    batch: Batch,
+    more: int,
+    holes: Callable[[], bool] = lambda: False,
+) -> tuple[Batch, Cache | None]:
+    """A batch with the keys and values of what its rows begin with, and its layout under them.
 
-    None where that saves less than half of the rows, where edits read the prompt (they are told
-    which row they see), for a remote model, and for one that keeps more than keys and values.
+    Rows of few distinct prompts share all of a prompt but its last token. Else rows that begin
+    alike (a system prompt) share that, where the model is proved to read on behind padding in the
+    middle (`holes`): such a batch has its padding behind the common columns.
+
+    `more` tokens a row can follow: on a CPU there is room for them, since a step would otherwise
+    copy all keys and values to put its own behind them.
+
+    None and the batch as it is where either saves little, where edits read the prompt (they are
+    told which row they see), for a remote model, and for one that keeps more than keys and values.
     """
-    width = batch.input_ids.shape[1] - 1
     taken = inspect.signature(model._module.forward).parameters
-    if width < 1 or edits_of(model) or origin(model).remote:
-        return None
+    if edits_of(model) or origin(model).remote:
+        return batch, None
     if not {"past_key_values", "use_cache"} <= set(taken):
-        return None
+        return batch, None
     first, row_of = _distinct(batch)
-    if 2 * len(first) > len(row_of):
-        return None
-    inputs = {name: values[first, :width] for name, values in batch.model_inputs.items()}
-    # a prompt of one token, padded: nothing of it is in this forward
-    if not bool(inputs["attention_mask"].any(1).all()):
-        return None
+    width = batch.input_ids.shape[1] - 1
+    # a prompt of one token, padded: nothing of it is in the forward of all but the last
+    whole = width >= 1 and bool(batch.attention_mask[:, :width].any(1).all())
+    if whole and 2 * len(first) <= len(row_of):
+        return batch, _cache(model, batch, first, width, row_of, KEPT, more)
+    apart, common = beginning(batch)
+    if common and _plain_positions(model) and holes():
+        cache = _cache(model, apart, [0], common, [0] * len(row_of), (DynamicLayer,), more)
+        return (batch, None) if cache is None else (apart, cache)
+    return batch, None
+
+
+def beginning(batch: Batch, worthwhile: float = WORTHWHILE) -> tuple[Batch, int]:
+    """The batch with what all rows begin with in its first columns, and how many those are.
+
+    Padding comes behind them. 0, and the batch as it is, where that is less than the share
+    `worthwhile` of all its columns × rows. Each row keeps one token at least behind them.
+
+    >>> ids = torch.tensor([[0, 5, 6, 7], [5, 6, 8, 9]])
+    >>> batch = Batch(ids, (ids > 0).long(), torch.tensor([4, 4]), ("a", "b"))
+    >>> beginning(batch)[0].input_ids.tolist()
+    [[5, 6, 0, 7], [5, 6, 8, 9]]
+    """
+    ids, mask = batch.input_ids, batch.attention_mask.bool()
+    rows, width = ids.shape
+    texts = [row[real] for row, real in zip(ids, mask, strict=True)]
+    least = min(len(text) for text in texts) - 1
+    heads = torch.stack([text[:least] for text in texts])
+    common = int((heads == heads[0]).all(0).long().cumprod(0).sum())
+    if common * (rows - 1) < worthwhile * rows * width:
+        return batch, 0
+    columns = torch.arange(width).expand(rows, -1)
+    pads = width - mask.sum(1, keepdim=True)
+    # a row's padding goes from its front to behind the common columns
+    where = torch.where(columns < common, columns + pads, columns - common)
+    where = torch.where((columns >= common) & (columns >= common + pads), columns, where)
+    held = batch.attention_mask.gather(1, where)
+    return Batch(ids.gather(1, where), held, batch.starts, batch.prompts), common
+
+
+def _cache(
+    model: TransformersModel,
+    batch: Batch,
+    rows: Sequence[int],
+    width: int,
+    row_of: Sequence[int],
+    kept: tuple[type, ...],
+    more: int,
+) -> Cache | None:
+    """The first `width` columns of some rows, read, and repeated as `row_of` says."""
+    inputs = {name: values[rows, :width] for name, values in batch.model_inputs.items()}
     # no token is chosen from this forward: one row of logits is the least that it computes
     least = {"logits_to_keep": 1} if model._module._supports_logits_to_keep() else {}
+    here = device_of(model).type == "cpu"
     with torch.no_grad(), model.trace(inputs, use_cache=True, **least):
-        if least and device_of(model).type == "cpu":
+        if least and here:
             # a strided view, as in a generation's first step
             model.lm_head.input = model.lm_head.input.contiguous()
         cache = model.output.past_key_values.save()
-    if not isinstance(cache, Cache) or any(type(layer) not in KEPT for layer in cache.layers):
+    if not isinstance(cache, Cache) or any(type(layer) not in kept for layer in cache.layers):
         return None
     cache.batch_select_indices(torch.tensor(row_of))  # on the CPU: layers may lie on several cards
+    if here:
+        room = batch.input_ids.shape[1] + more
+        cache.layers = [_roomy(x, room) if type(x) is DynamicLayer else x for x in cache.layers]
     return cache
+
+
+def _roomy(layer: DynamicLayer, columns: int) -> StaticLayer:
+    """The same keys and values in a layer of so many columns."""
+    made = StaticLayer(columns)
+    if layer.keys is not None and layer.values is not None:
+        made.update(layer.keys, layer.values)
+    return made
+
+
+def _plain_positions(model: TransformersModel) -> bool:
+    config = model._module.config.get_text_config()
+    return not any(kind in str(getattr(config, "rope_parameters", None)) for kind in LENGTHWISE)
 
 
 def _distinct(batch: Batch) -> tuple[list[int], list[int]]:

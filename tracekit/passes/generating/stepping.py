@@ -19,7 +19,7 @@ from tracekit.transcripts.padded import Batch
 STEPS = 3
 # nats that rounding explains: a step under the cache adds in another order than a whole forward
 SLACK, SLACK_16 = 1e-3, 0.05
-Step = Callable[[TransformersModel, Batch, int], torch.Tensor]
+Step = Callable[[TransformersModel, Batch, int], torch.Tensor | None]
 
 
 def require_steps(model: TransformersModel, step: Step) -> None:
@@ -67,6 +67,39 @@ def quick_steps(model: TransformersModel, step: Step) -> bool:
         return "quick steps" in about.proved
 
 
+def shared_steps(model: TransformersModel, step: Step) -> bool:
+    """Whether `step`, of rows that begin alike, says what a forward says; proved once.
+
+    `step` reads the common beginning once, so that a row's padding lies behind it. Not of a model
+    whose rows go one by one.
+    """
+    about = origin(model)
+    with one_at_a_time():
+        if "steps" not in about.proved or "padding" in about.refused:
+            return False
+        if not {"shared steps", "steps apart"} & about.proved:
+            wrong = _unlike(about.root, alike(probe(about.root)), step, _slack(about))
+            about.proved.add("steps apart" if wrong else "shared steps")
+        return "shared steps" in about.proved
+
+
+def alike(batch: Batch) -> Batch:
+    """The rows of a batch behind the longest's ids: they begin alike.
+
+    >>> ids = torch.tensor([[7, 8], [0, 9]])
+    >>> alike(Batch(ids, (ids > 0).long(), torch.tensor([2, 2]), ("a", "b"))).input_ids.tolist()
+    [[7, 8, 7, 8], [0, 7, 8, 9]]
+    """
+    longest = batch.input_ids[int(batch.attention_mask.sum(1).argmax())]
+    width = len(longest)
+    ids = torch.zeros(len(batch.input_ids), 2 * width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, real in enumerate(batch.attention_mask.bool()):
+        whole = torch.cat([longest, batch.input_ids[row, real]])
+        ids[row, -len(whole) :], mask[row, -len(whole) :] = whole, 1
+    return Batch(ids, mask, batch.starts + width, batch.prompts)
+
+
 def _reason(about: Origin, step: Step) -> str | None:
     batch, slack = probe(about.root), _slack(about)
     wrong = _unlike(about.root, _first(batch), step, slack)
@@ -87,6 +120,8 @@ def _first(batch: Batch) -> Batch:
 
 def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) -> str | None:
     steps = step(model, batch, STEPS)
+    if steps is None:
+        return "nothing can be shared"
     module = model._module
     for row, mask in enumerate(batch.attention_mask.bool()):
         ids = batch.input_ids[row, mask]

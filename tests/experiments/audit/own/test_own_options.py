@@ -3,9 +3,10 @@
 import pytest
 
 from experiments.audit.discovery.answering.settings import Settings
-from experiments.audit.own.adapter_audit import EXPERIMENT
+from experiments.audit.own.adapter_audit import EXPERIMENT, write_rules
 from experiments.audit.own.arguments import parser
 from experiments.command_line import main as tracekit
+from tracekit.errors import InputError
 
 
 def test_every_option_says_what_it_is_and_numbers_what_they_are_left_out():
@@ -38,3 +39,12 @@ def test_layers_that_the_model_lacks_are_refused_before_the_search(
     assert tracekit.main([*said, "--out", str(tmp_path / "out")]) == 2
     assert wrong in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_rules_that_a_user_has_mended_are_not_written_over(tmp_path):
+    path = write_rules(tmp_path / "rules.toml", "[sea]\nsays = 'sea'\n")
+    assert write_rules(path, path.read_text("utf-8")) == path
+    path.write_text("[sea]\nsays = 'the sea'\n", "utf-8")
+    with pytest.raises(InputError, match="was changed since the search wrote it"):
+        write_rules(path, "[sea]\nsays = 'sea'\n")
+    assert path.read_text("utf-8") == "[sea]\nsays = 'the sea'\n"
