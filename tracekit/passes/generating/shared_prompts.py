@@ -44,10 +44,7 @@ def shared(
     None and the batch as it is where either saves little, where edits read the prompt (they are
     told which row they see), for a remote model, and for one that keeps more than keys and values.
     """
-    taken = inspect.signature(model._module.forward).parameters
-    if edits_of(model) or origin(model).remote:
-        return batch, None
-    if not {"past_key_values", "use_cache"} <= set(taken):
+    if not _takes_cache(model):
         return batch, None
     first, row_of = _distinct(batch)
     width = batch.input_ids.shape[1] - 1
@@ -55,18 +52,27 @@ def shared(
     whole = width >= 1 and bool(batch.attention_mask[:, :width].any(1).all())
     if whole and 2 * len(first) <= len(row_of):
         return batch, _cache(model, batch, first, width, row_of, KEPT, more)
+    return shared_beginning(model, batch, more, holes)
+
+
+def shared_beginning(
+    model: TransformersModel, batch: Batch, more: int, holes: Callable[[], bool]
+) -> tuple[Batch, Cache | None]:
+    """`shared`, of what all rows of a batch begin with alone; texts may be there behind prompts."""
     apart, common = beginning(batch)
-    if common and _plain_positions(model) and holes():
-        cache = _cache(model, apart, [0], common, [0] * len(row_of), (DynamicLayer,), more)
-        return (batch, None) if cache is None else (apart, cache)
-    return batch, None
+    if not common or not _takes_cache(model) or not _plain_positions(model) or not holes():
+        return batch, None
+    some = [0] * len(batch.input_ids)
+    cache = _cache(model, apart, [0], common, some, (DynamicLayer,), more)
+    return (batch, None) if cache is None else (apart, cache)
 
 
 def beginning(batch: Batch, worthwhile: float = WORTHWHILE) -> tuple[Batch, int]:
     """The batch with what all rows begin with in its first columns, and how many those are.
 
     Padding comes behind them. 0, and the batch as it is, where that is less than the share
-    `worthwhile` of all its columns × rows. Each row keeps one token at least behind them.
+    `worthwhile` of all its columns × rows. Each row keeps the last token of its prompt at least
+    behind them.
 
     >>> ids = torch.tensor([[0, 5, 6, 7], [5, 6, 8, 9]])
     >>> batch = Batch(ids, (ids > 0).long(), torch.tensor([4, 4]), ("a", "b"))
@@ -76,13 +82,13 @@ def beginning(batch: Batch, worthwhile: float = WORTHWHILE) -> tuple[Batch, int]
     ids, mask = batch.input_ids, batch.attention_mask.bool()
     rows, width = ids.shape
     texts = [row[real] for row, real in zip(ids, mask, strict=True)]
-    least = min(len(text) for text in texts) - 1
+    pads = width - mask.sum(1, keepdim=True)
+    least = max(int((batch.starts - pads[:, 0]).min()) - 1, 0)
     heads = torch.stack([text[:least] for text in texts])
     common = int((heads == heads[0]).all(0).long().cumprod(0).sum())
     if common * (rows - 1) < worthwhile * rows * width:
         return batch, 0
     columns = torch.arange(width).expand(rows, -1)
-    pads = width - mask.sum(1, keepdim=True)
     # a row's padding goes from its front to behind the common columns
     where = torch.where(columns < common, columns + pads, columns - common)
     where = torch.where((columns >= common) & (columns >= common + pads), columns, where)
@@ -124,6 +130,13 @@ def _roomy(layer: DynamicLayer, columns: int) -> StaticLayer:
     if layer.keys is not None and layer.values is not None:
         made.update(layer.keys, layer.values)
     return made
+
+
+def _takes_cache(model: TransformersModel) -> bool:
+    """Whether keys and values of before can be given to it, unread by edits."""
+    taken = inspect.signature(model._module.forward).parameters
+    known = {"past_key_values", "use_cache"} <= set(taken)
+    return known and not edits_of(model) and not origin(model).remote
 
 
 def _plain_positions(model: TransformersModel) -> bool:

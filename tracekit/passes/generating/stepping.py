@@ -62,7 +62,7 @@ def quick_steps(model: TransformersModel, step: Step) -> bool:
         if not {"quick steps", "own steps"} & about.proved:
             batch = probe(about.root)
             some = _first(batch) if "padding" in about.refused else batch
-            wrong = _unlike(about.root, some, one_query(about.root)(step), _slack(about))
+            wrong = _unlike(about.root, some, one_query(about.root)(step), slack(about))
             about.proved.add("own steps" if wrong else "quick steps")
         return "quick steps" in about.proved
 
@@ -78,7 +78,7 @@ def shared_steps(model: TransformersModel, step: Step) -> bool:
         if "steps" not in about.proved or "padding" in about.refused:
             return False
         if not {"shared steps", "steps apart"} & about.proved:
-            wrong = _unlike(about.root, alike(probe(about.root)), step, _slack(about))
+            wrong = _unlike(about.root, alike(probe(about.root)), step, slack(about))
             about.proved.add("steps apart" if wrong else "shared steps")
         return "shared steps" in about.proved
 
@@ -101,11 +101,11 @@ def alike(batch: Batch) -> Batch:
 
 
 def _reason(about: Origin, step: Step) -> str | None:
-    batch, slack = probe(about.root), _slack(about)
-    wrong = _unlike(about.root, _first(batch), step, slack)
+    batch, bound = probe(about.root), slack(about)
+    wrong = _unlike(about.root, _first(batch), step, bound)
     if wrong is not None:
         return f"{wrong}: it counts positions in another way while it generates."
-    padded = None if "padding" in about.refused else _unlike(about.root, batch, step, slack)
+    padded = None if "padding" in about.refused else _unlike(about.root, batch, step, bound)
     if padded is not None:
         # its rows go one by one from here on
         about.refused["padding"] = f"{padded} when rows of unequal length are padded."
@@ -118,7 +118,7 @@ def _first(batch: Batch) -> Batch:
     return Batch(ids, torch.ones_like(ids), torch.tensor([ids.shape[1]]), batch.prompts[:1])
 
 
-def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) -> str | None:
+def _unlike(model: TransformersModel, batch: Batch, step: Step, bound: float) -> str | None:
     steps = step(model, batch, STEPS)
     if steps is None:
         return "nothing can be shared"
@@ -131,13 +131,14 @@ def _unlike(model: TransformersModel, batch: Batch, step: Step, slack: float) ->
             output = module(input_ids=given, use_cache=False)
         forward = head.of_output(output)[0, len(ids) - 1 :]
         for number, nats in enumerate(head.divergence(forward.cpu(), steps[row]).tolist()):
-            if not nats <= slack:
+            if not nats <= bound:
                 return (
                     f"at step {number} its prediction is {nats:.3g} nats from that of its own "
-                    f"forward over the same ids (bound {slack:g})"
+                    f"forward over the same ids (bound {bound:g})"
                 )
     return None
 
 
-def _slack(about: Origin) -> float:
+def slack(about: Origin) -> float:
+    """The nats that a step may be from a forward, by the model's dtype."""
     return SLACK if about.dtype in FLOATS and not about.dtype.endswith("16") else SLACK_16

@@ -15,6 +15,7 @@ from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.elsewhere.searching import Served
 from tracekit import Model
+from tracekit.passes.readouts.responses import response_logprobs
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of, subset
 from tracekit.transcripts.prompts import Prompt
@@ -76,17 +77,17 @@ def sampled(
 
 
 def gains(model: Model, runs: xr.Dataset, off: xr.DataArray | None = None) -> xr.DataArray:
-    """log p(on) − log p(off) of each token of `runs`, with the adapter that the model carries."""
-    on = tk.logprobs(model, runs)
+    """log p(on) − log p(off) of each response token, with the adapter that the model carries."""
+    on = response_logprobs(model, runs)
     if off is None:
         off = bare(model, runs)
     return stamp((on - off).rename("gain"), {**read(on), "minus": "adapter off"})
 
 
 def bare(model: Model, runs: xr.Dataset) -> xr.DataArray:
-    """log p(off) of each token of `runs`."""
+    """log p(off) of each response token of `runs`."""
     with tk.adapter(model, None):
-        return tk.logprobs(model, runs)
+        return response_logprobs(model, runs)
 
 
 def of_adapter(

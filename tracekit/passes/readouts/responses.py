@@ -1,0 +1,116 @@
+"""Log-probabilities of responses alone, for less than a whole forward."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+import nnsight
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from nnsight import TransformersModel
+
+from tracekit.edits.steering import rows_of
+from tracekit.model import head
+from tracekit.model.checks.probe import probe
+from tracekit.model.load import device_of, model_provenance
+from tracekit.model.record import origin, remote_options
+from tracekit.model.threads import one_at_a_time
+from tracekit.passes import batching
+from tracekit.passes.generating.shared_prompts import shared_beginning
+from tracekit.passes.generating.stepping import alike, slack
+from tracekit.passes.labelling import wrap
+from tracekit.storage.identity import digest
+from tracekit.storage.provenance import read, stamp
+from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_hash
+from tracekit.transcripts.padded import Batch
+
+PROVED, REFUSED = "shared scores", "scores apart"
+COMPARED = 3
+
+
+def response_logprobs(
+    model: TransformersModel, transcripts: xr.Dataset, *, token_budget: int | None = None
+) -> xr.DataArray:
+    """`tk.logprobs` of the responses' tokens alone: (prompt, token) from label 0 on, in nats.
+
+    The head computes no logits of the prompts, and what all rows of a batch begin with (a system
+    prompt) is read once where the model is proved to say the same so; values agree with those of
+    `tk.logprobs` within rounding. NaN in holes.
+
+    >>> int(response_logprobs(model, runs).token[0])
+    0
+    """
+    budget = token_budget or batching.default_budget(model, parts=2)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    real &= transcripts.token.values >= 0
+    filled = np.full(real.shape, np.nan, np.float32)
+    for rows, values in batching.over(plan, lambda rows: _rows(model, transcripts, rows)):
+        for row, scores in zip(rows, values, strict=True):
+            filled[row, real[row]] = scores
+    made_with = {
+        **read(transcripts),
+        **model_provenance(model),
+        "ids": ids_hash(transcripts),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    array = wrap(filled[:, :, None, None], transcripts, [0]).sel(token=slice(0, None))
+    return stamp(array.isel(layer=0, dim=0, drop=True).rename("logprob"), made_with)
+
+
+def _rows(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> list[np.ndarray]:
+    made = batching.batch(model, transcripts, rows)
+    scores = _scores(model, made, functools.partial(_proved, model))
+    behind = made.input_ids.shape[1] - made.starts
+    values = scores.float().cpu().numpy()
+    return [row[len(row) - n :] for row, n in zip(values, behind.tolist(), strict=True)]
+
+
+def _scores(
+    model: TransformersModel, batch: Batch, holes: Any
+) -> Float[torch.Tensor, "row following"]:
+    """The log-probability of each of the last columns' ids, of as many as the longest response."""
+    batch, cache = shared_beginning(model, batch, 0, holes)
+    common = 0 if cache is None else int(cache.get_seq_length())
+    inputs: dict[str, Any] = {**batch.model_inputs}
+    # the last prompt token says the first of the response
+    kept = int((batch.input_ids.shape[1] - batch.starts).max()) + 1
+    options = remote_options(model)
+    if cache is not None:
+        inputs["position_ids"] = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)[:, common:]
+        inputs["input_ids"] = batch.input_ids[:, common:]
+        options |= {"past_key_values": cache, "use_cache": True}
+    fewer = not origin(model).remote and model._module._supports_logits_to_keep()
+    options |= {"logits_to_keep": kept} if fewer else {}
+    ids = batch.input_ids[:, -kept:]
+    strided = fewer and device_of(model).type == "cpu"
+    with torch.no_grad(), rows_of(model, batch), model.trace(inputs, **options):
+        if strided:
+            # a strided view, which torch multiplies row by row on a CPU
+            model.lm_head.input = model.lm_head.input.contiguous()
+        saved = nnsight.save(head.of_next(head.read(model)[:, -kept:], ids))
+    return saved
+
+
+def _proved(model: TransformersModel) -> bool:
+    """Whether rows that begin alike score the same when that is read once; proved once."""
+    about = origin(model)
+    with one_at_a_time():
+        if not {PROVED, REFUSED} & about.proved:
+            batch = alike(probe(about.root))
+            batch = dataclasses.replace(batch, starts=batch.starts - COMPARED)
+            takes = "position_ids" in inspect.signature(about.root._module.forward).parameters
+            same = takes and "padding" not in about.refused and _same(about.root, batch)
+            about.proved.add(PROVED if same else REFUSED)
+        return PROVED in about.proved
+
+
+def _same(model: TransformersModel, batch: Batch) -> bool:
+    once, each = (_scores(model, batch, lambda share=share: share) for share in (True, False))
+    return bool(((once - each).abs() <= slack(origin(model))).all())
