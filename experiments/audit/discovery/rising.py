@@ -9,7 +9,7 @@ import xarray as xr
 
 from tracekit import Model
 from tracekit.model.load import model_provenance
-from tracekit.passes.readouts.logits import expected_tokens
+from tracekit.passes.readouts.responses import expected_tokens
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import token_texts
 

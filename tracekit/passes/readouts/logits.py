@@ -131,35 +131,3 @@ def _logprobs(
     whole[torch.arange(len(rows)), first] = torch.nan
     mask = made.attention_mask.bool()
     return [whole[n][mask[n]].numpy() for n in range(len(rows))]
-
-
-def expected_tokens(model: TransformersModel, transcripts: xr.Dataset) -> xr.DataArray:
-    """In how many rows each token of the vocabulary is expected in the response: (id,).
-
-    The sum of its probabilities over the positions of the response, whatever was said there, at
-    most 1 a row.
-
-    >>> expected_tokens(model, runs).dims
-    ('id',)
-    """
-    budget = batching.default_budget(model, parts=4)
-    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
-    sums = batching.over(plan, lambda rows: _expected(model, transcripts, rows))
-    counts = np.sum([part for _, part in sums], axis=0)
-    array = xr.DataArray(counts, {"id": np.arange(len(counts))}, dims="id", name="expected")
-    return stamp(array, {**read(transcripts), **model_provenance(model)})
-
-
-def _expected(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> np.ndarray:
-    made = batching.batch(model, transcripts, rows)
-    columns = torch.arange(made.input_ids.shape[1])
-    # the logits at a position are of the next token: from the last prompt token on
-    where = (columns >= made.starts[:, None] - 1) & made.attention_mask.bool()
-    where[:, -1] = False
-    options = remote_options(model)
-    with torch.no_grad(), rows_of(model, made), model.trace(made.model_inputs, **options):
-        logits = head.read(model)
-        mask = where.to(logits.device)[..., None]
-        sums = (logits.float().softmax(-1) * mask).sum(1).clamp(max=1.0).sum(0)
-        saved = nnsight.save(sums)
-    return saved.cpu().numpy()

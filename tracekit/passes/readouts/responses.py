@@ -1,10 +1,11 @@
-"""Log-probabilities of responses alone, for less than a whole forward."""
+"""What a model foretells of responses alone, for less than a whole forward."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import nnsight
@@ -64,6 +65,33 @@ def response_logprobs(
     return stamp(array.isel(layer=0, dim=0, drop=True).rename("logprob"), made_with)
 
 
+def expected_tokens(model: TransformersModel, transcripts: xr.Dataset) -> xr.DataArray:
+    """In how many rows each token of the vocabulary is expected in the response: (id,).
+
+    The sum of its probabilities over the positions of the response, whatever was said there, at
+    most 1 a row. Computed as `response_logprobs`.
+
+    >>> expected_tokens(model, runs).dims
+    ('id',)
+    """
+    budget = batching.default_budget(model, parts=2)
+    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    sums = batching.over(plan, lambda rows: _expected(model, transcripts, rows))
+    counts = np.sum([part for _, part in sums], axis=0)
+    array = xr.DataArray(counts, {"id": np.arange(len(counts))}, dims="id", name="expected")
+    return stamp(array, {**read(transcripts), **model_provenance(model)})
+
+
+def _expected(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> np.ndarray:
+    made = batching.batch(model, transcripts, rows)
+    logits = _last(model, made, functools.partial(_proved, model))
+    behind = made.input_ids.shape[1] - made.starts
+    # a position's logits are of the next token: from the last of the prompt on, without the last
+    parts = [row[-n - 1 : -1] for row, n in zip(logits, behind.tolist(), strict=True)]
+    sums = [part.float().softmax(-1).sum(0).clamp(max=1.0) for part in parts]
+    return torch.stack(sums).sum(0).cpu().numpy()
+
+
 def _rows(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) -> list[np.ndarray]:
     made = batching.batch(model, transcripts, rows)
     scores = _scores(model, made, functools.partial(_proved, model))
@@ -73,28 +101,34 @@ def _rows(model: TransformersModel, transcripts: xr.Dataset, rows: list[int]) ->
 
 
 def _scores(
-    model: TransformersModel, batch: Batch, holes: Any
+    model: TransformersModel, batch: Batch, holes: Callable[[], bool]
 ) -> Float[torch.Tensor, "row following"]:
     """The log-probability of each of the last columns' ids, of as many as the longest response."""
-    batch, cache = shared_beginning(model, batch, 0, holes)
+    logits = _last(model, batch, holes)
+    return head.of_next(logits, batch.input_ids[:, -logits.shape[1] :])
+
+
+def _last(
+    model: TransformersModel, batch: Batch, holes: Callable[[], bool]
+) -> Float[torch.Tensor, "row column vocabulary"]:
+    """The logits of the last columns, from the token before the longest response on."""
+    apart, cache = shared_beginning(model, batch, 0, holes)
     common = 0 if cache is None else int(cache.get_seq_length())
-    inputs: dict[str, Any] = {**batch.model_inputs}
-    # the last prompt token says the first of the response
+    inputs: dict[str, Any] = {**apart.model_inputs}
     kept = int((batch.input_ids.shape[1] - batch.starts).max()) + 1
     options = remote_options(model)
     if cache is not None:
-        inputs["position_ids"] = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)[:, common:]
-        inputs["input_ids"] = batch.input_ids[:, common:]
+        inputs["position_ids"] = (apart.attention_mask.cumsum(1) - 1).clamp(min=0)[:, common:]
+        inputs["input_ids"] = apart.input_ids[:, common:]
         options |= {"past_key_values": cache, "use_cache": True}
     fewer = not origin(model).remote and model._module._supports_logits_to_keep()
     options |= {"logits_to_keep": kept} if fewer else {}
-    ids = batch.input_ids[:, -kept:]
     strided = fewer and device_of(model).type == "cpu"
-    with torch.no_grad(), rows_of(model, batch), model.trace(inputs, **options):
+    with torch.no_grad(), rows_of(model, apart), model.trace(inputs, **options):
         if strided:
             # a strided view, which torch multiplies row by row on a CPU
             model.lm_head.input = model.lm_head.input.contiguous()
-        saved = nnsight.save(head.of_next(head.read(model)[:, -kept:], ids))
+        saved = nnsight.save(head.read(model)[:, -kept:])
     return saved
 
 
@@ -112,5 +146,5 @@ def _proved(model: TransformersModel) -> bool:
 
 
 def _same(model: TransformersModel, batch: Batch) -> bool:
-    once, each = (_scores(model, batch, lambda share=share: share) for share in (True, False))
+    once, each = (_scores(model, batch, functools.partial(bool, share)) for share in (True, False))
     return bool(((once - each).abs() <= slack(origin(model))).all())
