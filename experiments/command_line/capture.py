@@ -2,6 +2,7 @@
 
     tracekit capture smollm2-135m-instruct prompts.json --layers 10,20 --out runs/x
     tracekit capture MODEL prompts.json --adapter ORG/LORA --generate 100 --layers 40 --out runs/y
+    tracekit capture MODEL prompts.json --generate 100 --layers 40-60 --plan --cards 2
 
 The folder holds `transcripts.nc` (the ids, kept as they were generated), `traces/` (netCDF shards
 that `tracekit.open` and xarray read) and `settings.json`.
@@ -19,6 +20,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.options import Parser, count, exit_code, layers
+from experiments.command_line.capture_plan import add_plan, planned
 from experiments.command_line.model_options import add_model, loaded
 from tracekit.errors import InputError
 from tracekit.model.sites import check_layers
@@ -35,6 +37,11 @@ def main(arguments: Sequence[str]) -> int:
 def _capture(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     prompts = tk.read_prompts(options.prompts)
+    if options.plan:
+        print(planned(options, prompts))
+        return
+    if options.out is None:
+        raise InputError("A capture was asked for without --out, the folder that will hold it.")
     settings = settings_of(options)
     refuse_other(options.out, settings)
     model = loaded(options)
@@ -108,10 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     add_model(parser)
     parser.add_argument("prompts", type=Path, help="a file of prompts: JSON, JSON lines, CSV, …")
     parser.add_argument("--layers", type=layers, help="10,20 or 10-20, all between (default: all)")
-    parser.add_argument("--out", type=Path, required=True, help="the folder")
+    parser.add_argument("--out", type=Path, help="the folder")
     parser.add_argument(
         "--generate", type=count, help="tokens to continue each prompt with (default: none)"
     )
     parser.add_argument("--tokens", default="response", choices=("response", "all"))
     parser.add_argument("--reduce", choices=["mean"], help="keep one value a prompt")
+    add_plan(parser)
     return parser

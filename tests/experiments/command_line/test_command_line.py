@@ -73,6 +73,30 @@ def test_a_capture_is_what_the_library_makes_and_goes_on(
     assert main(capture) == 0
 
 
+def test_a_plan_counts_what_a_capture_keeps_and_loads_nothing(
+    capture, tmp_path, capsys, monkeypatch
+):
+    assert main(capture) == 0
+    traces = tk.open(tmp_path / "run" / "traces").load()
+    kept = int(traces.isel(layer=0).notnull().any("dim").sum())
+    capsys.readouterr()
+    monkeypatch.setattr(tk, "load", None)
+    assert main([*capture, "--plan"]) == 0
+    told = capsys.readouterr().out
+    assert f"kept: {kept} places at 2 layers of {traces.sizes['dim']}" in told
+    assert "of 1 × 80 GB: fits" in told
+    assert main([*capture, "--plan", "--gpu-memory", "0.0001"]) == 0
+    assert "does not fit" in capsys.readouterr().out
+    assert main([*capture, "--plan", "--layers", "99"]) == 2
+    assert "layer 99 was asked for" in capsys.readouterr().err
+
+
+def test_without_a_folder_a_capture_is_refused(capture, capsys):
+    where = capture.index("--out")
+    assert main([*capture[:where], *capture[where + 2 :]]) == 2
+    assert "without --out" in capsys.readouterr().err
+
+
 def test_a_range_of_layers_is_all_between(capture, tmp_path, capsys):
     assert main([*capture, "--layers", "0-1", "--reduce", "mean"]) == 0
     assert tk.open(tmp_path / "run" / "traces").layer.values.tolist() == [0, 1]
