@@ -67,7 +67,8 @@ def generate(
     pooling; without the last token of each row, which was sampled and never went through the
     model. `stop=True` ends a row when its score so far is over the probe's threshold, a number
     when it is over that: the token that passed is the response's last, and `stopped` (prompt)
-    says so. Else the ids are those of a generation without monitor.
+    says so. Else the ids are those of a generation without monitor, within rounding: nothing is
+    shared between rows then.
 
     Errors: `ValueError` for settings out of range or without effect, for a row that would outgrow
     the model's context, for a model whose steps say something else than its forwards, and for a
@@ -186,14 +187,14 @@ def _continued(
         options |= {} if watch.limit is None else {"stopping_criteria": [watch]}
     holes = functools.partial(shared_steps, model, functools.partial(_steps, share=True))
     more = made_config.max_new_tokens or 0
-    made, cache = (made, None) if watch else shared(model, made, more, holes)
-    options |= {} if cache is None else {"past_key_values": cache}
     module, here = model._module, device_of(model).type == "cpu" and not origin(model).remote
     strided = here and module._supports_logits_to_keep()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # the generator is the process's own: it is drawn from, and put back, while no one else runs
     quick = one_query(model, quick_steps(model, _steps))
     with torch.no_grad(), rows_of(model, made), quick, torch.random.fork_rng(devices):
+        made, cache = (made, None) if watch else shared(model, made, more, holes)
+        options |= {} if cache is None else {"past_key_values": cache}
         torch.manual_seed(seed)
         with only(module, made_config), model.generate(made.model_inputs, **options) as tracer:
             if strided:

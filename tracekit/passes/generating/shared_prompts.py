@@ -9,6 +9,7 @@ import torch
 from nnsight import TransformersModel
 from transformers.cache_utils import (
     Cache,
+    DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     StaticLayer,
@@ -36,10 +37,9 @@ def shared(
 
     Rows of few distinct prompts share all of a prompt but its last token. Else rows that begin
     alike (a system prompt) share that, where the model is proved to read on behind padding in the
-    middle (`holes`): such a batch has its padding behind the common columns.
-
-    `more` tokens a row can follow: on a CPU there is room for them, since a step would otherwise
-    copy all keys and values to put its own behind them.
+    middle (`holes`): such a batch has its padding behind the common columns. `more` tokens a row
+    can follow: then, on a CPU, there is room for them, since a step would otherwise copy all keys
+    and values to put its own behind them.
 
     None and the batch as it is where either saves little, where edits read the prompt (they are
     told which row they see), for a remote model, and for one that keeps more than keys and values.
@@ -51,7 +51,7 @@ def shared(
     # a prompt of one token, padded: nothing of it is in the forward of all but the last
     whole = width >= 1 and bool(batch.attention_mask[:, :width].any(1).all())
     if whole and 2 * len(first) <= len(row_of):
-        return batch, _cache(model, batch, first, width, row_of, KEPT, more)
+        return batch, _cache(model, batch, first, width, row_of, KEPT)
     return shared_beginning(model, batch, more, holes)
 
 
@@ -62,9 +62,14 @@ def shared_beginning(
     apart, common = beginning(batch)
     if not common or not _takes_cache(model) or not _plain_positions(model) or not holes():
         return batch, None
-    some = [0] * len(batch.input_ids)
-    cache = _cache(model, apart, [0], common, some, (DynamicLayer,), more)
-    return (batch, None) if cache is None else (apart, cache)
+    cache = _cache(model, apart, [0], common, [0] * len(batch.input_ids), (DynamicLayer,))
+    if cache is None:
+        return batch, None
+    if device_of(model).type == "cpu":
+        for number, layer in enumerate(cache.layers):
+            if isinstance(layer, DynamicLayer):
+                cache.layers[number] = _roomy(layer, batch.input_ids.shape[1] + more)
+    return apart, cache
 
 
 def beginning(batch: Batch, worthwhile: float = WORTHWHILE) -> tuple[Batch, int]:
@@ -103,24 +108,20 @@ def _cache(
     width: int,
     row_of: Sequence[int],
     kept: tuple[type, ...],
-    more: int,
 ) -> Cache | None:
     """The first `width` columns of some rows, read, and repeated as `row_of` says."""
     inputs = {name: values[rows, :width] for name, values in batch.model_inputs.items()}
     # no token is chosen from this forward: one row of logits is the least that it computes
     least = {"logits_to_keep": 1} if model._module._supports_logits_to_keep() else {}
-    here = device_of(model).type == "cpu"
     with torch.no_grad(), model.trace(inputs, use_cache=True, **least):
-        if least and here:
+        if least and device_of(model).type == "cpu":
             # a strided view, as in a generation's first step
             model.lm_head.input = model.lm_head.input.contiguous()
         cache = model.output.past_key_values.save()
-    if not isinstance(cache, Cache) or any(type(layer) not in kept for layer in cache.layers):
+    # a cache of another class may keep more beside its layers
+    if type(cache) is not DynamicCache or any(type(layer) not in kept for layer in cache.layers):
         return None
     cache.batch_select_indices(torch.tensor(row_of))  # on the CPU: layers may lie on several cards
-    if here:
-        room = batch.input_ids.shape[1] + more
-        cache.layers = [_roomy(x, room) if type(x) is DynamicLayer else x for x in cache.layers]
     return cache
 
 
@@ -140,8 +141,12 @@ def _takes_cache(model: TransformersModel) -> bool:
 
 
 def _plain_positions(model: TransformersModel) -> bool:
+    """Whether nothing in it counts columns, or asks how long a text is, that a probe cannot see."""
     config = model._module.config.get_text_config()
-    return not any(kind in str(getattr(config, "rope_parameters", None)) for kind in LENGTHWISE)
+    # GPT-Neo's window counts columns; Falcon's ALiBi takes a mask of one row a text alone
+    counting = getattr(config, "attention_types", None) or getattr(config, "alibi", False)
+    rotary = str(getattr(config, "rope_parameters", None))
+    return not counting and not any(kind in rotary for kind in LENGTHWISE)
 
 
 def _distinct(batch: Batch) -> tuple[list[int], list[int]]:
