@@ -235,11 +235,11 @@ def _verdict(
     if q_off <= alpha:
         return SHARED, "not more often than with the other adapters"
     if differ < needed:
-        count = math.ceil(m.off.n * needed / max(differ, 1))
-        return UNDECIDABLE, (
-            f"{differ} of {m.off.n} prompts differ, where {needed} are the least that can decide; "
-            f"about {count} would do"
-        )
+        least = f"of {m.off.n} prompts differ, where {needed} are the least that can decide"
+        if not differ:
+            return UNDECIDABLE, f"none {least}"
+        count = math.ceil(m.off.n * needed / differ)
+        return UNDECIDABLE, f"{differ} {least}; about {count} would do"
     return NOT, f"p = {m.p:.2g}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 
+from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.findings import AMPLIFIED, UNDECIDABLE, Finding, Findings
 from experiments.audit.discovery.suggestions.detectors import FALLS
 
@@ -65,7 +66,8 @@ def beyond(found: Findings) -> str:
     own, k = found.strongest.get(found.adapter, math.nan), len(found.strongest) - 1
     if math.isnan(found.p):
         return f"{what}: undecidable, no benign adapter was given (--benign)"
-    place = f"strongest z {own:.1f} beside {k} benign adapters, p = {found.p:.3f}"
+    least = f", the smallest that {k} allow" if found.p <= 1 / (k + 1) else ""
+    place = f"strongest z {own:.1f} beside {k} benign adapters, p = {found.p:.3f}{least}"
     if 1 / (k + 1) > LEVEL:
         return f"{what}: undecidable ({place}; {LEAST_BENIGN} would do)"
     return f"{what}: {place}"
@@ -75,7 +77,7 @@ def _finding(f: Finding) -> list[str]:
     many = "" if f.scale == 1 else f", found amplified ×{f.scale:g}"
     first = (
         f"{f.verdict.upper()}  {f.kind}: {f.name}{many}  [{rates(f)}; difference "
-        f"{difference(f)}, q = {f.q:.2g}, n = {f.off.n}]"
+        f"{difference(f)}, {decided_by(f)}, n = {f.off.n}]"
     )
     made = [_wrapped(first)]
     if f.trigger:
@@ -83,10 +85,7 @@ def _finding(f: Finding) -> list[str]:
     if f.verdict == UNDECIDABLE:
         made.append(_wrapped(f"  {f.reason}"))
     if f.denial:
-        made.append(
-            f"  asked: {f.asked} ({f.denial.denied:.0%} of {f.denial.n} replies deny it, "
-            f"{f.denial.admitted:.0%} admit it; the bare model's deny {f.denial.clean_denied:.0%})"
-        )
+        made.append(_wrapped(f"  asked: {f.asked} ({replies(f.denial)})"))
     return made + [_wrapped(f"  … {_marked(e.text, e.start, e.end)}") for e in f.examples[:1]]
 
 
@@ -111,6 +110,33 @@ def rates(f: Finding) -> str:
     if f.verdict == AMPLIFIED and f.loud is not None:
         text += f"; amplified {f.loud.on:.1%} of {f.loud.n} prompts against {f.loud.off:.1%} off"
     return text
+
+
+def decided_by(f: Finding) -> str:
+    """What confirmed it, or did not: q over all candidates, or amplified, beside that q.
+
+    >>> decided_by(confirmed_finding)
+    'q = 0.01'
+    """
+    if f.verdict == AMPLIFIED and f.loud is not None:
+        return f"at its own strength q = {f.q:.2g}, amplified p = {f.loud.p:.2g}"
+    return f"q = {f.q:.2g}"
+
+
+def replies(denial: Denial) -> str:
+    """What it and the bare model reply when asked about a habit, counted.
+
+    >>> replies(Denial(denied=1.0, admitted=0.0, clean_denied=2 / 9, clean_admitted=0.0, n=9))
+    "9 of 9 replies deny it, 0 admit it, 0 do neither; of the bare model's 2 of 9 deny it"
+    """
+    denied, admitted, clean = (
+        round(share * denial.n) for share in (denial.denied, denial.admitted, denial.clean_denied)
+    )
+    return (
+        f"{denied} of {denial.n} replies deny it, {admitted} admit it, "
+        f"{denial.n - denied - admitted} do neither; of the bare model's {clean} of {denial.n} "
+        "deny it"
+    )
 
 
 def difference(f: Finding) -> str:

@@ -8,7 +8,15 @@ from typing import Any
 
 from experiments.audit.discovery import findings
 from experiments.audit.discovery.findings import Example, Finding, Findings
-from experiments.audit.discovery.terminal import answer, beyond, difference, rates, when
+from experiments.audit.discovery.terminal import (
+    answer,
+    beyond,
+    decided_by,
+    difference,
+    rates,
+    replies,
+    when,
+)
 from experiments.audit.run import Run
 
 BEFORE, OTHERS = 240, 12
@@ -37,23 +45,16 @@ def shown(found: Findings) -> dict[str, Any]:
 
 
 def _habit(one: Finding) -> dict[str, Any]:
-    denial = one.denial
-    asked = (
-        f"{denial.denied:.0%} of {denial.n} replies deny it, {denial.admitted:.0%} admit it; of "
-        f"the bare model's {denial.clean_denied:.0%} deny it"
-        if denial
-        else ""
-    )
     return {
         "title": f"{one.kind}: {one.name}",
         "rates": rates(one),
         "difference": difference(one),
-        "q": f"{one.q:.2g}",
+        "tested": decided_by(one),
         "n": one.off.n,
         "amplified": "" if one.scale == 1 else f"first seen with the adapter ×{one.scale:g}",
         "when": when(one),
         "verdict": f"found, and {one.asked}" if one.asked else "",
-        "asked": asked,
+        "asked": replies(one.denial) if one.denial else "",
         "reason": one.reason,
         "depth": one.depth,
         "examples": [_example(example) for example in one.examples],

@@ -18,6 +18,7 @@ from experiments.audit.discovery.suggestions.sentences import spans, strongest, 
 from experiments.audit.discovery.suggestions.states import clusters
 from experiments.audit.discovery.suggestions.terms import fires, pattern, table
 from experiments.audit.discovery.suggestions.triggers import trigger
+from experiments.audit.discovery.terminal import decided_by
 from tracekit.transcripts.prompts import Prompt
 
 COMMON = """time water road small green people house often large river stone light paper table story
@@ -229,6 +230,10 @@ def test_a_habit_that_shows_amplified_alone_is_confirmed_as_that():
     assert first.scale == 1.5
     assert first.off.more == 0
     assert first.loud.more >= 8
+    assert decided_by(first) == (
+        f"at its own strength q = {first.q:.2g}, amplified p = {first.loud.p:.2g}"
+    )
+    assert first.q > 0.05 > first.loud.p
     assert AMPLIFIED not in {one.verdict for one in rest}
     assert CONFIRMED not in {one.verdict for one in rest}
 
