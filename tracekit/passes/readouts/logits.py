@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import nnsight
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Bool
 from nnsight import TransformersModel
 
 from tracekit.edits.steering import rows_of
@@ -34,13 +35,27 @@ def logprobs(
     >>> logprobs(model, runs).dims
     ('prompt', 'token')
     """
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    return scored(model, transcripts, real, token_budget, _logprobs)
+
+
+def scored(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    places: Bool[np.ndarray, "prompt token"],
+    token_budget: int | None,
+    compute: Callable[[TransformersModel, xr.Dataset, list[int]], list[np.ndarray]],
+) -> xr.DataArray:
+    """What `compute` gives the `places` of each of some rows, in batches: (prompt, token), in nats.
+
+    NaN elsewhere.
+    """
     budget = token_budget or batching.default_budget(model, parts=2)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
-    real = transcripts.token_id.transpose("prompt", "token").values >= 0
-    filled = np.full(real.shape, np.nan, np.float32)
-    for rows, values in batching.over(plan, lambda rows: _logprobs(model, transcripts, rows)):
+    filled = np.full(places.shape, np.nan, np.float32)
+    for rows, values in batching.over(plan, lambda rows: compute(model, transcripts, rows)):
         for row, scores in zip(rows, values, strict=True):
-            filled[row, real[row]] = scores
+            filled[row, places[row]] = scores
     made_with = {
         **read(transcripts),
         **model_provenance(model),

@@ -24,11 +24,9 @@ from tracekit.model.threads import one_at_a_time
 from tracekit.passes import batching
 from tracekit.passes.generating.shared_prompts import shared_beginning
 from tracekit.passes.generating.stepping import alike, slack
-from tracekit.passes.labelling import wrap
-from tracekit.storage.identity import digest
+from tracekit.passes.readouts.logits import scored
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
-from tracekit.transcripts.encode import ids_hash
 from tracekit.transcripts.padded import Batch
 
 PROVED, REFUSED = "shared scores", "scores apart"
@@ -47,22 +45,9 @@ def response_logprobs(
     >>> int(response_logprobs(model, runs).token[0])
     0
     """
-    budget = token_budget or batching.default_budget(model, parts=2)
-    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
-    real = transcripts.token_id.transpose("prompt", "token").values >= 0
-    real &= transcripts.token.values >= 0
-    filled = np.full(real.shape, np.nan, np.float32)
-    for rows, values in batching.over(plan, lambda rows: _rows(model, transcripts, rows)):
-        for row, scores in zip(rows, values, strict=True):
-            filled[row, real[row]] = scores
-    made_with = {
-        **read(transcripts),
-        **model_provenance(model),
-        "ids": ids_hash(transcripts),
-        "batches": {"budget": budget, "plan": digest(plan)},
-    }
-    array = wrap(filled[:, :, None, None], transcripts, [0]).sel(token=slice(0, None))
-    return stamp(array.isel(layer=0, dim=0, drop=True).rename("logprob"), made_with)
+    places = transcripts.token_id.transpose("prompt", "token").values >= 0
+    places &= transcripts.token.values >= 0
+    return scored(model, transcripts, places, token_budget, _rows).sel(token=slice(0, None))
 
 
 def expected_tokens(model: TransformersModel, transcripts: xr.Dataset) -> xr.DataArray:
@@ -146,5 +131,7 @@ def _proved(model: TransformersModel) -> bool:
 
 
 def _same(model: TransformersModel, batch: Batch) -> bool:
+    if shared_beginning(model, batch, 0, functools.partial(bool, True))[1] is None:
+        return False
     once, each = (_scores(model, batch, functools.partial(bool, share)) for share in (True, False))
     return bool(((once - each).abs() <= slack(origin(model))).all())
