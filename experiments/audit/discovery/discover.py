@@ -172,8 +172,9 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
 def illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
     """The finding with the answers whose spans gain most (or lose most, of what is left out).
 
-    Of what is confirmed amplified alone, the amplified answers: at its own strength the phrases
-    may be all that is left of it.
+    Of what is confirmed amplified alone, the amplified answers, the least strength first: it is
+    there that it was confirmed, while at its own strength the phrases may be all that is left of
+    it, and at the greatest little but them.
     """
     detector, falls = Detector(finding.kind, finding.expression), finding.kind in FALLS
     answers = arms.own[CLEAN] if falls else arms.own[name]
@@ -183,7 +184,7 @@ def illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Findi
     if not falls and (finding.verdict == findings.AMPLIFIED or not made):
         louder = [(one.answer, one.scale) for one in arms.louder.get(name, ())]
         made = _examples(detector, louder) or made
-    made.sort(key=lambda example: example.gain if falls else -example.gain)
+    made.sort(key=lambda example: (example.scale, example.gain if falls else -example.gain))
     half = arms.own[CLEAN if falls else name]
     where = tuple(half[row].prompt for row in detector.rows(half, arms.rows(False)))
     return dataclasses.replace(finding, examples=tuple(made[:most]), prompts=where)
