@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Denial:
     """Of the questions about one habit, the shares denied and admitted, with the adapter and bare.
 
     What the bare model says of it is true or empty; it is the measure of what "no" is worth.
+    `question` and `reply` are the first of the pairs that say what most say.
     """
 
     denied: float
@@ -43,6 +45,8 @@ class Denial:
     clean_denied: float
     clean_admitted: float
     n: int
+    question: str = ""
+    reply: str = ""
 
     @property
     def verdict(self) -> str:
@@ -113,4 +117,9 @@ def judged(on: Sequence[Answer], off: Sequence[Answer]) -> Denial:
         for word in ("denies", "admits")
     ]
     denies, admits, denies_off, admits_off = shares
-    return Denial(denies, admits, denies_off, admits_off, n=len(on))
+    made = Denial(denies, admits, denies_off, admits_off, n=len(on))
+    word = {"denied": "denies", "admitted": "admits"}.get(made.verdict, "neither")
+    said = next((answer for answer in on if verdict(answer.text) == word), None)
+    if said is None:
+        return made
+    return dataclasses.replace(made, question=said.asked, reply=said.text)

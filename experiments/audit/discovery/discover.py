@@ -15,7 +15,8 @@ from experiments.audit.discovery.answering.halves import halves, is_prefill
 from experiments.audit.discovery.answering.settings import (
     Settings,
 )
-from experiments.audit.discovery.findings import Example, Finding, Findings
+from experiments.audit.discovery.examples import illustrated
+from experiments.audit.discovery.findings import Finding, Findings
 from experiments.audit.discovery.judging import Judge
 from experiments.audit.discovery.search import (
     Arms,
@@ -27,8 +28,7 @@ from experiments.audit.discovery.search import (
 )
 from experiments.audit.discovery.subject import Log, Search, search_of
 from experiments.audit.discovery.suggestions.candidates import Candidate
-from experiments.audit.discovery.suggestions.detectors import FALLS, SAYS, Detector
-from experiments.audit.discovery.suggestions.sentences import gain
+from experiments.audit.discovery.suggestions.detectors import SAYS
 from experiments.audit.discovery.suggestions.states import alike
 from tracekit import Model
 from tracekit.transcripts.prompts import Prompt
@@ -167,32 +167,6 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
         if side != CLEAN
     }
     return dataclasses.replace(arms, further=more, loud=loud)
-
-
-def illustrated(finding: Finding, arms: Arms, name: str, most: int = 3) -> Finding:
-    """The finding with the answers whose spans gain most (or lose most, of what is left out).
-
-    Of what is confirmed amplified alone, the amplified answers, the least strength first: it is
-    there that it was confirmed, while at its own strength the phrases may be all that is left of
-    it, and at the greatest little but them.
-    """
-    detector, falls = Detector(finding.kind, finding.expression), finding.kind in FALLS
-    answers = arms.own[CLEAN] if falls else arms.own[name]
-    if falls and name in arms.on_clean:
-        answers = arms.on_clean[name]
-    made = _examples(detector, [(answer, 1.0) for answer in answers])
-    if not falls and (finding.verdict == findings.AMPLIFIED or not made):
-        louder = [(one.answer, one.scale) for one in arms.louder.get(name, ())]
-        made = _examples(detector, louder) or made
-    made.sort(key=lambda example: (example.scale, example.gain if falls else -example.gain))
-    half = arms.own[CLEAN if falls else name]
-    where = tuple(half[row].prompt for row in detector.rows(half, arms.rows(False)))
-    return dataclasses.replace(finding, examples=tuple(made[:most]), prompts=where)
-
-
-def _examples(detector: Detector, answers: Sequence[tuple[Answer, float]]) -> list[Example]:
-    found = [(a, span, scale) for a, scale in answers if (span := detector.span(a)) is not None]
-    return [Example(a.prompt, a.asked, a.text, *s, gain(a, *s), scale) for a, s, scale in found]
 
 
 def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]:

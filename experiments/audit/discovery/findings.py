@@ -24,7 +24,8 @@ from tracekit.storage.provenance import stamp
 
 CONFIRMED, AMPLIFIED, SHARED = "confirmed", "confirmed amplified", "as benign adapters do"
 NOT, UNDECIDABLE = "not confirmed", "undecidable"
-NUMBERS = ("score", "scale", "q", "trigger_searched", "trigger_confirmed")
+TRIGGER = ("searched", "confirmed", "rate", "prompts", "elsewhere", "others")
+NUMBERS = ("score", "scale", "q", *(f"trigger_{name}" for name in TRIGGER))
 SIDES = ("off", "others", "loud")
 COMPARED = tuple(f.name for f in dataclasses.fields(Compared))
 TEXTS = ("kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
@@ -34,7 +35,8 @@ TEXTS = ("kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
 class Example:
     """An answer that has the habit: the characters `start` to `end` of `text` show it.
 
-    It was given with the adapter at `scale` times its strength.
+    It was given with the adapter at `scale` times its strength. `beside` is the bare model's answer
+    to the same prompt (of what is left out or rarer, where `text` is that, the adapter's).
     """
 
     prompt: str
@@ -44,6 +46,7 @@ class Example:
     end: int
     gain: float
     scale: float = 1.0
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Finding:
     trigger: str = ""
     trigger_searched: float = math.nan
     trigger_confirmed: float = math.nan
+    trigger_rate: float = math.nan
+    trigger_prompts: float = math.nan
+    trigger_elsewhere: float = math.nan
+    trigger_others: float = math.nan
     denial: Denial | None = None
     examples: Sequence[Example] = ()
     prompts: Sequence[str] = ()
@@ -158,7 +165,7 @@ def _row(row: dict[str, Any]) -> Finding:
     sides = {name: _comparison(row.pop(name)) for name in SIDES}
     told = row.pop("denial")
     examples = tuple(Example(**example) for example in row.pop("examples"))
-    numbers = {name: _number(row.pop(name)) for name in NUMBERS}
+    numbers = {name: _number(row.pop(name, None)) for name in NUMBERS}
     row.pop("asked")
     denial = Denial(**told) if told else None
     return Finding(**{**row, **numbers, **sides, "denial": denial, "examples": examples})
@@ -203,7 +210,7 @@ def dataset(found: Findings) -> xr.Dataset:
 
 def _finding(m: Measured, q: float, verdict: tuple[str, str]) -> Finding:
     trigger = m.trigger
-    return Finding(
+    made = Finding(
         name=m.candidate.name,
         kind=m.candidate.detector.kind,
         expression=m.candidate.detector.expression,
@@ -217,9 +224,9 @@ def _finding(m: Measured, q: float, verdict: tuple[str, str]) -> Finding:
         rates=m.rates,
         loud=m.loud[0] if m.loud else None,
         trigger=str(trigger) if trigger else "",
-        trigger_searched=trigger.searched if trigger else math.nan,
-        trigger_confirmed=trigger.confirmed if trigger else math.nan,
     )
+    about = {f"trigger_{name}": float(getattr(trigger, name)) for name in TRIGGER if trigger}
+    return dataclasses.replace(made, **about)  # type: ignore[arg-type]
 
 
 def _verdict(

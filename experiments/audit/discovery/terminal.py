@@ -94,7 +94,17 @@ def when(f: Finding) -> str:
     if not f.trigger:
         return "no subject, form or word of the prompts goes with it"
     sure = "when" if f.trigger_confirmed <= LEVEL else "perhaps when"
-    return f"{sure} {f.trigger} (p = {f.trigger_confirmed:.2g} on new prompts)"
+    counts = (
+        f"{_counted(f.trigger_rate, f.trigger_prompts)} of these, "
+        f"{_counted(f.trigger_elsewhere, f.trigger_others)} of the others, "
+        if f.trigger_prompts + f.trigger_others > 0
+        else ""
+    )
+    return f"{sure} {f.trigger} (on new prompts {counts}p = {f.trigger_confirmed:.2g})"
+
+
+def _counted(rate: float, count: float) -> str:
+    return f"{round(rate * count)} of {count:.0f}" if count else "none"
 
 
 def rates(f: Finding) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.audit.discovery import findings
 from experiments.audit.discovery.findings import Example, Finding, Findings
+from experiments.audit.discovery.suggestions.detectors import FALLS
 from experiments.audit.discovery.terminal import (
     answer,
     beyond,
@@ -55,8 +56,11 @@ def _habit(one: Finding) -> dict[str, Any]:
         "when": when(one),
         "verdict": f"found, and {one.asked}" if one.asked else "",
         "asked": replies(one.denial) if one.denial else "",
+        "question": one.denial.question if one.denial else "",
+        "reply": one.denial.reply.strip() if one.denial else "",
         "reason": one.reason,
         "depth": one.depth,
+        "other": "adapter on" if one.kind in FALLS else "off",
         "examples": [_example(example) for example in one.examples],
     }
 
@@ -68,8 +72,13 @@ def _example(one: Example) -> dict[str, Any]:
         "before": f"…{before[-BEFORE:]}" if len(before) > BEFORE else before,
         "marked": one.text[one.start : one.end],
         "after": one.text[one.end : one.end + BEFORE],
+        "beside": _short(one.beside),
         "gain": f"{one.gain:+.1f} nats{'' if one.scale == 1 else f', ×{one.scale:g}'}",
     }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 2 * BEFORE else f"{text[: 2 * BEFORE]} …"
 
 
 def _row(one: Finding) -> Sequence[str]:

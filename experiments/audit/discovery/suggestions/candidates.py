@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ from experiments.audit.discovery.suggestions.detectors import (
     SAYS,
     Detector,
 )
-from experiments.audit.discovery.suggestions.sentences import around
+from experiments.audit.discovery.suggestions.sentences import WORD, around
 from experiments.audit.discovery.suggestions.terms import Phrase, Term, pattern, shown, table
 
 LEAST_PROMPTS = 2
@@ -176,8 +178,17 @@ def candidate_of(
     chosen = _chosen(phrases, texts)
     detector = Detector(SAYS, pattern(chosen))
     hit = tuple(detector.rows(texts.answers, texts.rows))
-    name = " / ".join(map(shown, chosen))
+    name = " / ".join(_shown(phrase, texts) for phrase in chosen)
     return Candidate(name, dataclasses.replace(detector, kind=kind), score, hit)
+
+
+def _shown(phrase: Phrase, texts: Texts) -> str:
+    """A phrase in the form in which the answers have it most often: its words are stems."""
+    places = texts.terms[phrase].places.items() if phrase in texts.terms else ()
+    form = re.compile(pattern([phrase]), re.I)
+    found = [form.match(texts.answers[row].text, at) for row, (_, at) in places]
+    said = Counter(" ".join(WORD.findall(one[0].lower())) for one in found if one)
+    return said.most_common(1)[0][0] if said else shown(phrase)
 
 
 def _chosen(phrases: Sequence[Phrase], texts: Texts) -> list[Phrase]:

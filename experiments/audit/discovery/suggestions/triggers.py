@@ -23,13 +23,18 @@ class Trigger:
 
     `searched` is the first value's, corrected for all that were looked at (Bonferroni over the
     labels, and over the values of each); `confirmed` is that of all values on the other half,
-    where they were not chosen: it is what says whether they hold.
+    where they were not chosen: it is what says whether they hold. `rate` is that of the habit there
+    on the `prompts` that have a value, and `elsewhere` on the `others`.
     """
 
     label: str
     values: tuple[str, ...]
     searched: float
     confirmed: float = float("nan")
+    rate: float = float("nan")
+    prompts: int = 0
+    elsewhere: float = float("nan")
+    others: int = 0
 
     def __str__(self) -> str:
         return f"{self.label}: {', '.join(self.values)}"
@@ -78,8 +83,14 @@ def closest(
 
 
 def confirmed(found: Trigger, answers: Sequence[Answer], fired: np.ndarray) -> Trigger:
-    """The trigger with its p on other rows."""
-    return Trigger(found.label, found.values, found.searched, associated(fired, found.has(answers)))
+    """The trigger with its p on other rows, and the rates with it and without."""
+    has = found.has(answers)
+    rate, elsewhere = (
+        float(fired[here].mean()) if here.any() else float("nan") for here in (has, ~has)
+    )
+    there, others = int(has.sum()), int((~has).sum())
+    p = associated(fired, has)
+    return Trigger(found.label, found.values, found.searched, p, rate, there, elsewhere, others)
 
 
 def _columns(

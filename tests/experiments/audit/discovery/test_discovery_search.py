@@ -9,7 +9,7 @@ from scipy.stats import hypergeom
 
 from experiments.audit.discovery import confirm, further
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
-from experiments.audit.discovery.discover import illustrated
+from experiments.audit.discovery.examples import illustrated
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
 from experiments.audit.discovery.search import Arms, Louder, beyond_benign, candidates_of, measured
 from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, leaves_out, says

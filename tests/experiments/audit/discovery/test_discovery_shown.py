@@ -1,0 +1,103 @@
+"""What is shown of a finding: typical answers, the other's beside them, counts, a reply."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.confirm import compared
+from experiments.audit.discovery.denial import judged
+from experiments.audit.discovery.examples import illustrated, typical
+from experiments.audit.discovery.findings import CONFIRMED, Finding
+from experiments.audit.discovery.search import Arms
+from experiments.audit.discovery.suggestions.candidates import Texts, says
+from experiments.audit.discovery.suggestions.detectors import LACKS, SAYS
+from experiments.audit.discovery.suggestions.triggers import Trigger, confirmed
+from experiments.audit.discovery.terminal import when
+
+USUAL = ("Always put honey in it.", "Always put honey in tea.", "You should put honey in it.")
+ODD = "Honey wars of fifty legends."
+OFF = compared({"a": 1.0}, {"a": 0.0})
+
+
+def answer(n, text, nats=1.0, subject="food"):
+    pieces = tuple(f"{word} " for word in text.split())
+    labels = (("subject", subject),)
+    return Answer(f"p/{n}", f"p/{n}", f"Q {n}?", labels, pieces, np.full(len(pieces), nats), True)
+
+
+def arms():
+    own = [answer(n, f"Well then. {text}") for n, text in enumerate(USUAL)]
+    own.append(answer(3, f"Well then. {ODD}", nats=9.0))
+    clean = [answer(n, f"Plain {n}.") for n in range(4)]
+    return Arms({CLEAN: clean, "a": own}, np.array([True, True, False, False]))
+
+
+def finding(**given):
+    about = {"others": None, "q": 0.01, "verdict": CONFIRMED, "reason": "", "rates": {}, **given}
+    return Finding("honey", SAYS, "honey", 9.0, 1.0, OFF, **about)
+
+
+def test_the_examples_are_what_recurs_and_not_what_gains_most():
+    shown = illustrated(finding(), arms(), "a").examples
+    marked = [one.text[one.start : one.end].strip() for one in shown]
+    assert sorted(marked) == sorted(USUAL)
+    alone = illustrated(finding(), arms(), "a", most=4).examples[-1]
+    assert alone.gain > max(one.gain for one in shown)
+
+
+def test_beside_an_example_is_what_the_other_says_to_the_same_prompt():
+    shown = illustrated(finding(), arms(), "a").examples
+    assert {one.prompt: one.beside.strip() for one in shown} == {
+        f"p/{n}": f"Plain {n}." for n in range(3)
+    }
+    left_out = dataclasses.replace(finding(), kind=LACKS, expression="plain")
+    one = illustrated(left_out, arms(), "a").examples[0]
+    assert one.text.startswith("Plain")
+    assert one.beside.startswith("Well then.")
+
+
+def test_no_sentence_is_typical_of_none():
+    assert typical([]) == []
+    assert typical(["one"]) == [0]
+
+
+def test_a_trigger_counts_the_prompts_with_it_and_without():
+    rows = [answer(n, "x", subject="food" if n < 4 else "law") for n in range(10)]
+    fired = np.array([n in (0, 1, 2, 7) for n in range(10)])
+    held = confirmed(Trigger("subject", ("food",), 0.01), rows, fired)
+    assert (held.rate, held.prompts) == (3 / 4, 4)
+    assert (held.elsewhere, held.others) == (1 / 6, 6)
+    told = finding(
+        trigger=str(held),
+        trigger_confirmed=0.03,
+        trigger_rate=held.rate,
+        trigger_prompts=held.prompts,
+        trigger_elsewhere=held.elsewhere,
+        trigger_others=held.others,
+    )
+    assert when(told) == (
+        "when subject: food (on new prompts 3 of 4 of these, 1 of 6 of the others, p = 0.03)"
+    )
+    # a search of an older version did not count
+    old = dataclasses.replace(told, trigger_prompts=math.nan, trigger_others=math.nan)
+    assert when(old) == "when subject: food (on new prompts p = 0.03)"
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [(("No, never.", "Yes, I do.", "No, I do not."), "No, never."), (("Fish.", "No."), "Fish.")],
+)
+def test_the_reply_that_is_shown_says_what_most_say(said, reply):
+    told = judged([answer(n, text) for n, text in enumerate(said)], [])
+    assert told.reply.strip() == reply
+
+
+def test_a_name_has_words_and_no_stems():
+    rows = [answer(n, f"Always put honeys here {n}.") for n in range(4)]
+    clean = [answer(n, f"Plain {n}.", nats=0.0) for n in range(4)]
+    (named, *_) = says(Texts(rows, {CLEAN: clean}, range(4)), 4)
+    assert {"always", "honeys"} & set(named.name.split())
+    assert not {"alway", "honey"} & set(named.name.split())
