@@ -58,7 +58,7 @@ def of(
     folders = [None if path is None else Folder(path, rank) for path in paths]
     former = (folder.budget() for folder in folders if folder is not None)
     budget = token_budget or next((size for size in former if size), None)
-    budget = budget or _default_budget(model, asked, transcripts.sizes["token"])
+    budget = budget or default_budget(model, asked, transcripts.sizes["token"])
     budget = distributed.agreed(model, budget)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     made_with = {
@@ -93,7 +93,8 @@ def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarra
     return kept
 
 
-def _default_budget(model: TransformersModel, asked: Sequence[Asked], columns: int) -> int:
+def default_budget(model: TransformersModel, asked: Sequence[Asked], columns: int) -> int:
+    """Tokens a batch that all requests together fit in, of transcripts so many tokens wide."""
     kept = sum(_bytes(model, one, columns) for one in asked)
     likely = any(one.is_logprob for one in asked)
     return batching.default_budget(model, kept, parts=2 if likely else 1)

@@ -85,6 +85,18 @@ def capture_many(
     return dict(zip(requests, made, strict=True))
 
 
+def budget_of(
+    model: TransformersModel, transcripts: xr.Dataset, requests: Mapping[str, Request]
+) -> int:
+    """The `token_budget` that `capture_many` takes for these requests by default.
+
+    Under several weights that are asked for different things, the one of all of it: only what was
+    read in the same batches may be compared.
+    """
+    asked = [_asked(model, name, request) for name, request in requests.items()]
+    return products.default_budget(model, asked, transcripts.sizes["token"])
+
+
 def _asked(model: TransformersModel, name: str, request: Request) -> Asked:
     given = {field.name: getattr(request, field.name) for field in fields(request)}
     tokens = given.pop("tokens")

@@ -14,7 +14,9 @@ from experiments.audit.phases.span_means import unit_mean
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit import Model
+from tracekit.passes.together import budget_of
 from tracekit.progress import Bar
+from tracekit.storage.capture_folder import Folder
 
 MEANS = tk.Request(tokens=slice(0, None), reduce=unit_mean)
 LOGPROB = tk.Request(site="logprob", tokens=slice(0, None))
@@ -25,12 +27,14 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
     `captured/<arm>/` are projections at all layers, `traces/<arm>/` the window in full, of the
     organism's answers: the same ids under each of the weights. In `measured/` are unit means at all
-    layers, log-probabilities, and means at exploit spans and at their matches.
+    layers, log-probabilities, and means at exploit spans and at their matches. The arms of a text
+    are read in the same batches, whatever each is asked for, so that they may be compared.
     """
     vectors = Run(folder).vectors_of(settings.vectors.method)
     projected = tk.Request(vectors=vectors, transfer=bool(settings.model.base))
     window = tk.Request(layers=settings.model.window)
     written = []
+    budgets: dict[str, int] = {}
     marks: xr.DataArray | None = None  # spans and matches, once the first arm tells them
     for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
@@ -39,7 +43,9 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
         if arm in FULL:
             kept["window"] = (window, Run(folder).traces(arm))
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            _captured(model, runs, kept, _measured(folder, arm, marks))
+            if text not in budgets:
+                budgets[text] = _budget(folder, settings, model, runs, text, projected, window)
+            _captured(model, runs, kept, _measured(folder, arm, marks), budgets[text])
             if arm == ARMS[0]:
                 marks = span_means.marked(runs, span_means.matched(folder, runs))
                 _first_spans(folder, model, runs, marks)
@@ -50,11 +56,35 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 Wanted = dict[str, tuple[tk.Request, Path]]
 
 
-def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted) -> None:
+def _budget(
+    folder: Path,
+    settings: Settings,
+    model: Model,
+    runs: xr.Dataset,
+    text: str,
+    projected: tk.Request,
+    window: tk.Request,
+) -> int:
+    """Tokens a batch of every arm of a text: those of an arm that is here, or that fit in all."""
+    mine = [arm for arm in there(folder, settings) if arm.endswith(f"/{text}")]
+    former = [Folder(Run(folder).captured(arm)).budget() for arm in mine]
+    asked = {"projected": projected, "means": MEANS}
+    if {*mine} & {*FULL}:
+        asked["window"] = window
+    if {*mine} & {*LIKELY}:
+        asked |= {"logprob": LOGPROB, "spans": MEANS}
+    return next(filter(None, former), None) or budget_of(model, runs, asked)
+
+
+def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted, budget: int) -> None:
     """All of an arm by one forward; what is measured is in memory until its end."""
     asked = {name: request for name, (request, _) in {**kept, **measured}.items()}
     made = tk.capture_many(
-        model, runs, asked, path={name: path for name, (_, path) in kept.items()}
+        model,
+        runs,
+        asked,
+        path={name: path for name, (_, path) in kept.items()},
+        token_budget=budget,
     )
     for name, (_, path) in measured.items():
         tk.save(made[name], path)

@@ -122,6 +122,31 @@ def test_what_was_measured_in_one_forward_is_what_the_model_says_alone(ran, tmp_
     assert not np.allclose(moved.values, spans.values, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
+def test_the_arms_of_a_text_are_read_in_the_same_batches_however_little_fits(
+    ran, tmp_path, monkeypatch
+) -> None:
+    """Each arm was read in as many tokens as its own requests fit in: analyse refused them all."""
+    folder, settings, inputs, _ = ran
+    other = Path(shutil.copytree(folder, tmp_path / "little"))
+    for made in ("captured", "traces"):
+        shutil.rmtree(other / made)
+    for name in AGAIN:
+        (other / f"{name}.nc").unlink()
+    monkeypatch.setattr("tracekit.passes.batching.SHARD_BYTES", 200_000)
+    activations.run(other, settings, inputs)
+    texts: dict[str, list[xr.DataArray]] = {}
+    for arm in arms.there(other, settings):
+        texts.setdefault(arm.split("/")[1], []).append(tk.open(Run(other).captured(arm)))
+    assert len(texts["organism"]) >= 3
+    for first, *rest in texts.values():
+        for one in rest:
+            assert tk.difference(one, first).dims == first.dims
+    whole = tk.open(Run(folder).captured("clean/organism"))
+    budgets = [tk.provenance(one)["batches"]["budget"] for one in (*texts["organism"], whole)]
+    assert len({*budgets}) == 2
+    assert budgets[0] < budgets[-1]
+
+
 def test_a_capture_killed_in_an_arm_measures_it_again(ran, tmp_path, monkeypatch) -> None:
     folder, settings, inputs, _ = ran
     other = Path(shutil.copytree(folder, tmp_path / "killed"))
