@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer, flat, gains, sampled
 from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
@@ -50,10 +49,8 @@ def _answers(
     settings: Settings,
     products: Products,
 ) -> list[Answer]:
-    with tk.adapter(model, adapter, scale=factor):
-        runs = products.kept(
-            f"amplified-{factor:g}.nc",
-            lambda: sampled(model, prompts, "chat", settings),
-        )
-        gain = products.kept(f"amplified-gains-{factor:g}.nc", lambda: gains(model, runs))
+    said, gained = f"amplified-{factor:g}.nc", f"amplified-gains-{factor:g}.nc"
+    with products.adapted(model, adapter, said, gained, scale=factor):
+        runs = products.kept(said, lambda: sampled(model, prompts, "chat", settings))
+        gain = products.kept(gained, lambda: gains(model, runs))
     return flat(runs, gain)

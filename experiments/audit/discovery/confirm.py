@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, fisher_exact
+
+from traits.statistics import benjamini_hochberg
 
 LEVEL = 0.95
 
@@ -57,37 +60,10 @@ def compared(on: Mapping[str, float], off: Mapping[str, float], seed: int = 0) -
     return Compared(here, there, gap, low, high, p, len(groups), more, less)
 
 
-def q_values(tests: Sequence[Sequence[Compared]]) -> np.ndarray:
-    """The false discovery rate at which each test of one search would just be called.
-
-    A test holds where all of its comparisons do. Few prompts differ in most of them, so that most
-    could not have come out small: in place of p as the chance of so small a p stands what each
-    test's own differing prompts allow, and candidates that nothing could confirm cost nothing.
-    Holds the rate for independent tests. Source: step-down [HSD] of Döhler, Durand & Roquain 2018,
-    "New FDR bounds for discrete and heterogeneous tests".
-
-    >>> once = compared(dict.fromkeys("abcde", 1.0), dict.fromkeys("abcde", 0.0))
-    >>> none = compared(dict.fromkeys("abcde", 0.0), dict.fromkeys("abcde", 0.0))
-    >>> q_values([[once], [none], [none]]).round(3).tolist()
-    [0.032, 1.0, 1.0]
-    """
-    if not tests:
-        return np.zeros(0)
-    p = np.array([max(side.p for side in sides) for sides in tests])
-    of_all = np.stack([np.min([_chance(p, side) for side in sides], 0) for sides in tests])
-    odds = np.divide(of_all, 1 - of_all, out=np.full_like(of_all, np.inf), where=of_all < 1)
-    called = (p[:, None] <= p).sum(0)
-    order = np.argsort(p)
-    q = np.empty_like(p)
-    q[order] = np.maximum.accumulate((odds.sum(0) / called)[order])
-    return q.clip(max=1)
-
-
-def _chance(p: np.ndarray, side: Compared) -> np.ndarray:
-    """The chance of a p this small, or smaller, where as many prompts differ, either way alike."""
-    differ = side.more + side.less
-    tails = binom.sf(np.arange(differ + 1) - 1, differ, 0.5)  # the p that it can have, from 1 down
-    return np.where(tails <= p[:, None] * (1 + 1e-9), tails, 0).max(1)
+def q_values(p: Sequence[float]) -> np.ndarray:
+    """Benjamini and Hochberg's adjusted p over the candidates of one search."""
+    tested = xr.DataArray(np.asarray(p, float), dims="candidate")
+    return benjamini_hochberg(tested).values if len(p) else np.zeros(0)
 
 
 def least_prompts(alpha: float, tests: int = 1) -> int:

@@ -54,11 +54,11 @@ class Finding:
     """One candidate habit, measured where it was not found.
 
     `off` compares with the adapter off and `others` with benign adapters (None without any); `q` is
-    the false discovery rate over the candidates, of the larger p (`confirm.q_values`). `trigger` is
-    empty where no label of the prompts goes with it. `asked` is what the model says of it: denied,
-    admitted, unclear, or empty where it was not asked. `prompts` are those of the confirming half
-    where it showed (where the bare model has what is left out). `loud` compares with the adapter
-    amplified, where it was found so, and `depth` says where in the layers its sentences differ.
+    Benjamini and Hochberg's over the candidates, of the larger p. `trigger` is empty where no label
+    of the prompts goes with it. `asked` is what the model says of it: denied, admitted, unclear, or
+    empty where it was not asked. `prompts` are those of the confirming half where it showed (where
+    the bare model has what is left out). `loud` compares with the adapter amplified, where it was
+    found so, and `depth` says where in the layers its sentences differ.
     """
 
     name: str
@@ -129,12 +129,13 @@ class Findings:
 def judged(measured: Sequence[Measured], alpha: float) -> list[Finding]:
     """A Finding of each measured candidate, with its verdict; confirmed ones first, then by q.
 
-    q is over every test of the search: at the adapter's own strength, and amplified.
+    Benjamini and Hochberg's q is over every test: at the adapter's own strength, and amplified.
     """
-    amplified = [n for n, m in enumerate(measured) if m.loud is not None]
-    together = q_values([m.sides for m in measured] + [measured[n].loud_sides for n in amplified])
-    louder = dict(zip(amplified, together[len(measured) :].tolist(), strict=True))
-    alone = q_values([[m.off] for m in measured])
+    amplified = [(n, m.loud_p) for n, m in enumerate(measured) if m.loud_p is not None]
+    tests = [*(m.p for m in measured), *(p for _, p in amplified)]
+    together = q_values(tests)
+    louder = {n: float(q) for (n, _), q in zip(amplified, together[len(measured) :], strict=True)}
+    alone = q_values([m.off.p for m in measured])
     made = [
         _finding(m, float(together[n]), _verdict(m, together[n], alone[n], louder.get(n), alpha))
         for n, m in enumerate(measured)

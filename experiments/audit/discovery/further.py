@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 
-import tracekit as tk
 from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
 from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
@@ -84,7 +83,7 @@ def further(
         about = [*([] if strength == 1 else [strength]), *(["greedy"] if greedy else [])]
         mark = [adapter, *about, *(p.id for p in rows)]
         name = f"further-{digest(mark)[:10]}.nc"
-        with tk.adapter(model, adapter, scale=strength):
+        with products.adapted(model, adapter, name, scale=strength):
             runs = products.kept(
                 name,
                 partial(sampled, model, rows, "chat", warm, samples, seed=1000),

@@ -27,8 +27,9 @@ def rising(search: Search) -> list[tuple[str, float, float]]:
     chosen = _some_clean(search, RISING_ROWS)
     shares = {}
     for adapter in (search.adapter, None, *search.benign):
-        with tk.adapter(search.model, adapter):
-            shares[adapter] = search.folder(adapter).kept(
+        folder = search.folder(adapter)
+        with folder.adapted(search.model, adapter, "expected.nc"):
+            shares[adapter] = folder.kept(
                 "expected.nc", lambda: tokens.expected(search.model, chosen)
             )
     own = shares.pop(search.adapter)
@@ -40,9 +41,10 @@ def described(search: Search) -> list[str]:
     search.log("its weights, and what they add to the residual stream")
     changes = {}
     for adapter in (search.adapter, *search.benign):
-        with tk.adapter(search.model, adapter):
+        folder = search.folder(adapter)
+        with folder.adapted(search.model, adapter, "weights.nc"):
             make = partial(weights.weight_change, search.model)
-            changes[adapter] = search.folder(adapter).kept("weights.nc", make)
+            changes[adapter] = folder.kept("weights.nc", make)
     own = changes.pop(search.adapter)
     runs = _some_clean(search, DESCRIBED_ROWS)[0]
     difference = search.folder(search.adapter).kept(

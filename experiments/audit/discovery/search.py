@@ -79,19 +79,17 @@ class Measured:
     loud: tuple[Compared, Compared | None] | None = None
 
     @property
-    def sides(self) -> list[Compared]:
-        """Its comparisons: it is a habit of this adapter only if all hold."""
-        return [self.off, *([self.others] if self.others else [])]
-
-    @property
-    def loud_sides(self) -> list[Compared]:
-        """The same of what it does amplified; empty where that was not asked."""
-        return [side for side in self.loud or () if side]
-
-    @property
     def p(self) -> float:
-        """Of its comparisons' p the largest."""
-        return max(side.p for side in self.sides)
+        """Of both comparisons the larger: it is a habit of this adapter only if both hold."""
+        return max(self.off.p, self.others.p if self.others else 0.0)
+
+    @property
+    def loud_p(self) -> float | None:
+        """The same of what it does amplified; None where that was not asked."""
+        if self.loud is None:
+            return None
+        off, others = self.loud
+        return max(off.p, others.p if others else 0.0)
 
     @property
     def z(self) -> float:

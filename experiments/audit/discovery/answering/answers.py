@@ -105,7 +105,7 @@ def of_adapter(
     """
     answers: list[Answer] = []
     for number, (name, template, rows) in enumerate(parts(prompts)):
-        with tk.adapter(model, adapter):
+        with products.adapted(model, adapter, f"answers-{name}.nc", f"gains-{name}.nc"):
             make = partial(sampled, model, rows, template, settings, seed=number)
             if served is not None and adapter in served.arms:
                 about = settings.tokens, settings.temperature, settings.seed + number
@@ -134,7 +134,7 @@ def of_clean(
         gain, mine = None, _some(runs, searched)
         if mine.sizes["prompt"]:
             off = clean.kept(f"off-{name}.nc", partial(bare, model, mine))
-            with tk.adapter(model, adapter):
+            with products.adapted(model, adapter, f"clean-{name}.nc"):
                 gain = products.kept(f"clean-{name}.nc", partial(gains, model, mine, off))
         answers += flat(runs, gain)
     return answers

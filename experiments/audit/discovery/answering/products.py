@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tracekit as tk
+from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.storage.files import whole
 
@@ -39,6 +41,17 @@ class Products:
         if not path.is_file():
             tk.save(make(), path)
         return tk.open(path)
+
+    def adapted(
+        self, model: Model, adapter: str | None, *names: str, scale: float = 1.0
+    ) -> AbstractContextManager[Model]:
+        """The model with `adapter` where one of the files `names` is yet to be made from it.
+
+        Else as it stands: attaching takes a second, and a search goes through many adapters.
+        """
+        if all((self.folder / name).is_file() for name in names):
+            return nullcontext(model)
+        return tk.adapter(model, adapter, scale=scale)
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:

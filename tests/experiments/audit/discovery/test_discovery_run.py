@@ -13,7 +13,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.discovery import __main__ as command
 from experiments.audit.discovery import rising
-from experiments.audit.discovery.answering import answers
+from experiments.audit.discovery.answering import answers, products
 from experiments.audit.discovery.answering.halves import plain_words, prefills
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.denial import judged, questions, verdict
@@ -80,11 +80,18 @@ def test_a_second_run_reads_what_is_there_and_a_killed_one_makes_what_is_missing
     made = []
     sampled = answers.sampled
     monkeypatch.setattr(answers, "sampled", lambda *a, **k: made.append(a) or sampled(*a, **k))
+    attached, adapter = [], products.tk.adapter
+    monkeypatch.setattr(
+        products.tk, "adapter", lambda m, name, **k: attached.append(name) or adapter(m, name, **k)
+    )
     again = discover(
         tiny_llama, str(tiny_lora), PROMPTS, folder, SETTINGS, [str(other)], lambda _: None
     )
     assert again.findings == first.findings
     assert not made
+    # the benign one is read from its files
+    assert str(tiny_lora) in attached
+    assert str(other) not in attached
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nc")}
     changed = {path.name for path in after if after[path] != before[path]}
     assert changed == {"gains-chat-000.nc", "findings.nc"}

@@ -151,6 +151,16 @@ def test_the_sign_test_is_the_enumeration_of_all_signs():
     assert confirm.compared({**on, "d": 1}, off).p < expected
 
 
+def test_q_values_are_benjamini_and_hochbergs():
+    p = np.array([0.001, 0.04, 0.03, 0.5, 0.02])
+    order = np.argsort(p)
+    slow = np.empty(5)
+    for rank, n in enumerate(order):
+        slow[n] = min(p[m] * 5 / (r + 1) for r, m in enumerate(order) if r >= rank)
+    np.testing.assert_allclose(confirm.q_values(p), slow)
+    assert not np.allclose(confirm.q_values(p * [2, 1, 1, 1, 1]), slow)
+
+
 def test_association_is_the_hypergeometric_tail():
     fired = np.array([1, 1, 1, 0, 0, 0, 0, 1], bool)
     has = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
