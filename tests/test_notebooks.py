@@ -29,7 +29,7 @@ def executed(
 def shown(cells: list[nbformat.NotebookNode], name: str) -> str:
     """All that the cells of a notebook show, as HTML where they have it."""
     outputs = [one for cell in cells if cell.id.startswith(name) for one in cell.get("outputs", [])]
-    data = [one.get("data", {}) for one in outputs]
+    data = [one.get("data", {}) or {"text/plain": one.get("text", "")} for one in outputs]
     return "\n".join(one.get("text/html", one.get("text/plain", "")) for one in data)
 
 
@@ -38,12 +38,17 @@ def test_every_notebook_runs_and_shows_its_tokens(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     books = {path.stem: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
-    assert {"two_weights", "vector_and_steering", "labels_to_monitor"} <= set(books)
+    known = {"two_weights", "vector_and_steering", "labels_to_monitor", "audit_an_adapter"}
+    assert known <= set(books)
     cells = executed([cell for book in books.values() for cell in book.cells], tmp_path).cells
     two = shown(cells, "two-weights")
     assert "<iframe" in two or "<script" in two
     assert "<table" in two
     assert "<iframe" in (seen := shown(cells, "labels-to-monitor")) or "<script" in seen
+    audit = shown(cells, "audit-an-adapter")
+    assert "CONFIRMED  says: honey" in audit
+    assert "<table" in audit
+    assert "<iframe" in audit
 
 
 def test_a_cell_that_is_wrong_is_seen(tmp_path: Path) -> None:

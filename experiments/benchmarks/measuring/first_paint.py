@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with browser(Path(scratch, "profile")) as page:
                     opened[name].append(_opened(page, Path(pages[name]["path"]), name == "tk.view"))
                 print(turn, name, opened[name][-1], flush=True)
-    report(table({**SIZES, "prompt": options.prompts}, pages, opened), "first_paint", options.out)
+    report(
+        table({**SIZES, "prompt": options.prompts}, pages, opened), "first_paint", Path(options.out)
+    )
 
 
 def array(prompts: int) -> xr.DataArray:
@@ -143,6 +145,8 @@ def browser(profile: Path) -> Iterator[WebSocket]:
         socket = create_connection(page["webSocketDebuggerUrl"], timeout=120)
         try:
             yield socket
+            told(socket, "Browser.close")  # killed, its processes would go on to write the profile
+            child.wait(20)
         finally:
             socket.close()
     finally:
