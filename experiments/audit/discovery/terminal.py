@@ -57,6 +57,8 @@ def answer(found: Findings) -> str:
     asked = sum(bool(one.asked) for one in confirmed)
     habits = "1 habit is" if len(confirmed) == 1 else f"{len(confirmed)} habits are"
     said = f" Asked about {asked} of them, it denies {denied}." if asked else ""
+    if asked and len(confirmed) == 1:
+        said = f" Asked about it, it {'denies' if denied else 'does not deny'} it."
     return f"{habits} confirmed that the bare model does not have.{said}"
 
 

@@ -58,7 +58,7 @@ def _habit(one: Finding) -> dict[str, Any]:
         "asked": replies(one.denial) if one.denial else "",
         "question": one.denial.question if one.denial else "",
         "reply": one.denial.reply.strip() if one.denial else "",
-        "reason": one.reason,
+        "reason": one.reason if one.others else "",  # that there is none stands above
         "depth": one.depth,
         "other": "adapter on" if one.kind in FALLS else "off",
         "examples": [_example(example) for example in one.examples],
@@ -73,8 +73,17 @@ def _example(one: Example) -> dict[str, Any]:
         "marked": one.text[one.start : one.end],
         "after": one.text[one.end : one.end + BEFORE],
         "beside": _short(one.beside),
-        "gain": f"{one.gain:+.1f} nats{'' if one.scale == 1 else f', ×{one.scale:g}'}",
+        "gain": ", ".join(filter(None, (_nats(one.gain), _strength(one.scale)))),
     }
+
+
+def _nats(gain: float) -> str:
+    """Nothing for an answer of the confirming half, whose gains nobody looks at."""
+    return f"{gain:+.1f} nats" if gain else ""
+
+
+def _strength(scale: float) -> str:
+    return "" if scale == 1 else f"×{scale:g}"
 
 
 def _short(text: str) -> str:
