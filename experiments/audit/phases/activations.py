@@ -33,19 +33,19 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     vectors = Run(folder).vectors_of(settings.vectors.method)
     projected = tk.Request(vectors=vectors, transfer=bool(settings.model.base))
     window = tk.Request(layers=settings.model.window)
+    plain = {"projected": projected, "window": window}
     written = []
     budgets: dict[str, int] = {}
     marks: xr.DataArray | None = None  # spans and matches, once the first arm tells them
     for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
         runs: xr.Dataset = tk.open(Run(folder).responses(text))
-        kept = {"projected": (projected, Run(folder).captured(arm))}
-        if arm in FULL:
-            kept["window"] = (window, Run(folder).traces(arm))
+        spans = None if marks is None else tk.Request(tokens=marks, reduce=unit_mean)
+        kept, measured = _placed(folder, arm, _asked(arm, plain, spans))
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
             if text not in budgets:
-                budgets[text] = _budget(folder, settings, model, runs, text, projected, window)
-            _captured(model, runs, kept, _measured(folder, arm, marks), budgets[text])
+                budgets[text] = _budget(folder, settings, model, runs, text, plain)
+            _captured(model, runs, kept, measured, budgets[text])
             if arm == ARMS[0]:
                 marks = span_means.marked(runs, span_means.matched(folder, runs))
                 _first_spans(folder, model, runs, marks)
@@ -53,27 +53,39 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     return written
 
 
+Requests = dict[str, tk.Request]
 Wanted = dict[str, tuple[tk.Request, Path]]
 
 
 def _budget(
-    folder: Path,
-    settings: Settings,
-    model: Model,
-    runs: xr.Dataset,
-    text: str,
-    projected: tk.Request,
-    window: tk.Request,
+    folder: Path, settings: Settings, model: Model, runs: xr.Dataset, text: str, plain: Requests
 ) -> int:
     """Tokens a batch of every arm of a text: those of an arm that is here, or that fit in all."""
     mine = [arm for arm in there(folder, settings) if arm.endswith(f"/{text}")]
     former = [Folder(Run(folder).captured(arm)).budget() for arm in mine]
-    asked = {"projected": projected, "means": MEANS}
-    if {*mine} & {*FULL}:
-        asked["window"] = window
-    if {*mine} & {*LIKELY}:
-        asked |= {"logprob": LOGPROB, "spans": MEANS}
+    asked = {name: one for arm in mine for name, one in _asked(arm, plain, MEANS).items()}
     return next(filter(None, former), None) or budget_of(model, runs, asked)
+
+
+def _asked(arm: str, plain: Requests, spans: tk.Request | None) -> Requests:
+    """All that is read of an arm; of the organism's answers at `spans` too, once they are known."""
+    wanted = {
+        "projected": True,
+        "window": arm in FULL,
+        "means": has_means(arm),
+        "logprob": arm in LIKELY,
+        "spans": spans is not None and arm.endswith("/organism"),
+    }
+    every = {**plain, "means": MEANS, "logprob": LOGPROB, "spans": spans}
+    return {name: one for name, one in every.items() if one is not None and wanted[name]}
+
+
+def _placed(folder: Path, arm: str, asked: Requests) -> tuple[Wanted, Wanted]:
+    """What is kept as captures, and what else is asked of an arm's forward and is not there yet."""
+    folders = {"projected": Run(folder).captured(arm), "window": Run(folder).traces(arm)}
+    files = {name: Run(folder).measured(name, arm) for name in asked if name not in folders}
+    kept = {name: (asked[name], path) for name, path in folders.items() if name in asked}
+    return kept, {n: (asked[n], path) for n, path in files.items() if not path.is_file()}
 
 
 def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted, budget: int) -> None:
@@ -88,19 +100,6 @@ def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted, bu
     )
     for name, (_, path) in measured.items():
         tk.save(made[name], path)
-
-
-def _measured(folder: Path, arm: str, marks: xr.DataArray | None) -> Wanted:
-    """What else is asked of an arm's forward, and is not there yet."""
-    asked: dict[str, tk.Request] = {}
-    if has_means(arm):
-        asked["means"] = MEANS
-    if arm in LIKELY:
-        asked["logprob"] = LOGPROB
-    if arm.endswith("/organism") and marks is not None:
-        asked["spans"] = tk.Request(tokens=marks, reduce=unit_mean)
-    paths = {name: Run(folder).measured(name, arm) for name in asked}
-    return {name: (asked[name], path) for name, path in paths.items() if not path.is_file()}
 
 
 def _first_spans(folder: Path, model: Model, runs: xr.Dataset, marks: xr.DataArray | None) -> None:
