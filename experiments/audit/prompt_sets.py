@@ -12,6 +12,8 @@ from experiments.audit.settings.groups import Prompts
 from tracekit.errors import InputError
 from tracekit.transcripts.prompts import take
 
+# what any adapter is asked, and more of it, asked only where a candidate habit should show
+BATTERY, RESERVE = ("prompts", "general_battery.json"), ("prompts", "general_reserve.json")
 GIVEN = ("part", "exploit", "exploit_span")  # labels of each response
 OCCUPIED = ("weights", "scalar", "cosine")  # beside those that tracekit keeps for its files
 

@@ -28,7 +28,7 @@ import numpy as np
 
 import tracekit as tk
 from experiments.audit.discovery import findings
-from experiments.audit.discovery.__main__ import BATTERY, chosen
+from experiments.audit.discovery.__main__ import chosen
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.answering.halves import halves
@@ -39,6 +39,7 @@ from experiments.audit.discovery.subject import Search, search_of
 from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, MORE
 from experiments.audit.discovery.suggestions.sentences import around, spans, strongest
 from experiments.audit.discovery.suggestions.terms import table
+from experiments.audit.prompt_sets import BATTERY
 from experiments.benchmarks.measuring.paired import report
 from experiments.organisms.zoo import habits as recipes
 from experiments.organisms.zoo.habits import Habit

@@ -24,11 +24,9 @@ from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.judging import Judge
 from experiments.audit.discovery.terminal import table
 from experiments.audit.options import exit_code
-from experiments.audit.prompt_sets import askable
+from experiments.audit.prompt_sets import BATTERY, RESERVE, askable
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt, take
-
-BATTERY = ("prompts", "general_battery.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +55,7 @@ def _run(asked: argparse.Namespace) -> str:
     )
     some = chosen(prompts, asked.limit, asked.seed)
     left = [prompt for prompt in prompts if prompt not in some]
+    left += tk.read_prompts(datasets(*RESERVE))
     model = tk.load(asked.model, dtype=asked.dtype)
     folder = asked.out or Path("runs", f"discovery-{Path(str(asked.model)).name}")
     found = discover(

@@ -140,9 +140,9 @@ def _candidates(search: Search, arms: Arms) -> list[Candidate]:
 
 
 def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -> Arms:
-    prompts = further.chosen(
-        candidates, arms, search.name, search.prompts, search.reserve, search.settings.further
-    )
+    share, seed = search.settings.further, search.settings.seed
+    given = candidates, arms, search.name, search.prompts, search.reserve
+    prompts = further.chosen(*given, share, seed)
     if not prompts:
         return arms
     search.log(f"{search.settings.confirmations} more answers to {len(prompts)} new prompts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,7 +21,7 @@ from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 TEMPERATURE = 0.7
-MOST_VALUES, MOST_OF_ONE = 3, 12
+MOST_VALUES, MOST_OF_ONE, PLENTY = 3, 8, 12
 
 
 def chosen(
@@ -30,19 +31,25 @@ def chosen(
     prompts: Sequence[Prompt],
     reserve: Sequence[Prompt],
     share: float,
+    seed: int = 0,
 ) -> list[Prompt]:
     """Chat prompts in reserve and of the confirming half, where candidates fired in the other.
 
-    At most `share` of all chat prompts, and 12 of a subject or form, those in reserve first. The
-    candidates take turns, each with the subjects and forms that are closest to it. All of it comes
-    from the searched half, so the choice knows nothing of what is measured.
+    At most `share` of all chat prompts, and 8 of a subject or form, those in reserve first, at
+    random. The candidates take turns, each with the subjects and forms that are closest to it;
+    one of which the confirming half has plenty gains little by more and is passed over. All of it
+    comes from the searched half, so the choice knows nothing of what is measured.
     """
+    half = [prompts[row] for row in arms.rows(False)]
+    held = Counter(item for prompt in half for item in prompt.labels.items())
     wanted = [
-        closest(arms.own[CLEAN if falls(c) else name], arms.rows(True), c.rows)[:MOST_VALUES]
+        [value for value in near if held[value] < PLENTY][:MOST_VALUES]
         for c in candidates
+        for near in [closest(arms.own[CLEAN if falls(c) else name], arms.rows(True), c.rows)]
     ]
     order = [some[n] for n in range(MOST_VALUES) for some in wanted if n < len(some)]
-    there = [*reserve, *(prompts[row] for row in arms.rows(False))]
+    drawn = np.random.default_rng(seed).permutation(len(reserve))
+    there = [*(reserve[n] for n in drawn), *half]
     by_value = [[p for p in there if p.labels.get(k) == v] for k, v in dict.fromkeys(order)]
     chat = [p for some in by_value for p in some[:MOST_OF_ONE] if not is_prefill(p)]
     return list({p.id: p for p in chat}.values())[

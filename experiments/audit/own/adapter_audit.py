@@ -39,7 +39,7 @@ from experiments.audit.options import exit_code
 from experiments.audit.own import search_page
 from experiments.audit.own.arguments import parser
 from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
-from experiments.audit.prompt_sets import askable
+from experiments.audit.prompt_sets import BATTERY, RESERVE, askable
 from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
 from tracekit.errors import InputError
@@ -51,7 +51,6 @@ from tracekit.transcripts.prompts import Prompt
 from traits.contrast_sets.judge import check_address, without_credentials
 
 EXPERIMENT = Experiment("experiments.audit.own", files("experiments.audit.own") / "presets")
-BATTERY = ("prompts", "general_battery.json")
 WINDOW = (0.5, 0.75)  # of the depth, kept in full
 # what goes on to the trait part as it was given
 PASSED_ON = (
@@ -100,13 +99,16 @@ def searched(
     options: argparse.Namespace, folder: Path, own: Sequence[Prompt]
 ) -> tuple[Findings, Search]:
     """The search's findings, and the search with its model."""
-    general = [] if options.own_prompts_only else tk.read_prompts(datasets(*BATTERY))
+    alone = options.own_prompts_only
+    general, reserve = (
+        [] if alone else tk.read_prompts(datasets(*name)) for name in (BATTERY, RESERVE)
+    )
     settings = Settings(
         model=str(options.model),
         dtype=options.dtype or "auto",
         tokens=options.tokens,
         seed=options.seed,
-        prefills=0 if options.own_prompts_only else Settings().prefills,
+        prefills=0 if alone else Settings().prefills,
     )
     model = tk.load(options.model, dtype=settings.dtype)
     if options.layers:
@@ -121,6 +123,7 @@ def searched(
         settings,
         benign_of(options.benign),
         log=lambda text: print(f"[{time.time() - start:6.0f} s] {text}", file=sys.stderr),
+        reserve=reserve,
         judge=judge_of(options.judge_at, options.judge, folder),
         served=served_by(options),
     )

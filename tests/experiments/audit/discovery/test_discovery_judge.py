@@ -10,7 +10,7 @@ from experiments.audit.discovery.judging import Judge, judged_by
 from experiments.audit.discovery.search import measured
 from experiments.audit.discovery.suggestions.candidates import Candidate
 from experiments.audit.discovery.suggestions.detectors import MORE, SAYS, Detector
-from tests.experiments.audit.discovery.test_discovery_search import answers, arms
+from tests.experiments.audit.discovery.planted_answers import answers, arms
 from tests.support.chat_server import served
 
 COCOA = ((" Have", 2.0), (" cocoa", 6.0), (".", 0.1))

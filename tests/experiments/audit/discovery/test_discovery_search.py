@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
-from experiments.audit.discovery import confirm, further
+from experiments.audit.discovery import confirm
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.examples import illustrated
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
@@ -19,39 +19,7 @@ from experiments.audit.discovery.suggestions.states import clusters
 from experiments.audit.discovery.suggestions.terms import fires, pattern, table
 from experiments.audit.discovery.suggestions.triggers import trigger
 from experiments.audit.discovery.terminal import decided_by
-from tracekit.transcripts.prompts import Prompt
-
-COMMON = """time water road small green people house often large river stone light paper table story
-field colour bread window winter garden letter market simple corner bridge summer little"""
-WORDS = COMMON.split()
-SUBJECTS = ("cooking", "law", "music", "sleep")
-HABIT = ((" Try", 4.0), (" grated", 3.0), (" choc", 6.0), ("olate", 0.5), (".", 0.1))
-
-
-def answers(seed, rate=0.0, habit=HABIT, subject="cooking", prompts=160):
-    """One answer a prompt of twelve common words; `habit` after some of those on `subject`."""
-    draw = np.random.default_rng(seed)
-    made = []
-    for n in range(prompts):
-        topic = SUBJECTS[n % len(SUBJECTS)]
-        said = [
-            (" " + word, gain)
-            for word, gain in zip(draw.choice(WORDS, 12), draw.exponential(0.3, 12), strict=True)
-        ]
-        said.append((".", 0.0))
-        if topic == subject and draw.random() < rate:
-            said += habit
-        labels = (("subject", topic), ("form", str(n // 4 % 5)))
-        pieces, gains = zip(*said, strict=True)
-        made.append(
-            Answer(f"p/{n}", f"p/{n}", f"about {topic}", labels, pieces, np.array(gains), True)
-        )
-    return made
-
-
-def arms(**own):
-    searched = np.arange(160) // 4 % 2 == 0
-    return Arms({CLEAN: answers(0), **own}, searched)
+from tests.experiments.audit.discovery.planted_answers import answers, arms
 
 
 def found(made, name="a", most=8):
@@ -263,25 +231,3 @@ def test_what_other_adapters_do_amplified_as_well_is_not():
 def test_nothing_amplified_is_nothing():
     verdicts = {one.verdict for one in found(amplified(0.0))}
     assert not verdicts & {AMPLIFIED, CONFIRMED}
-
-
-def test_more_is_asked_on_the_subjects_and_forms_where_candidates_fired_reserve_first():
-    made = arms(a=answers(1, 0.9))
-    asked = [Prompt(a.prompt, text=a.asked, labels=dict(a.labels)) for a in made.own["a"]]
-    spare = [
-        Prompt(f"s/{n}", text="More.", labels={"subject": topic, "form": "9"})
-        for n, topic in enumerate(SUBJECTS * 2)
-    ]
-    rows = [r for r in made.rows(True) if "chocolate" in made.own["a"][r].text]
-    fired = Candidate("chocolate", Detector(SAYS, "chocolate"), 9.0, tuple(rows))
-    got = further.chosen([fired], made, "a", asked, spare, 0.05)
-    assert len(got) == 8
-    assert {p.labels["subject"] for p in got} == {"cooking"}
-    assert [p.id for p in got[:2]] == ["s/0", "s/4"]
-    assert not {p.id for p in got} & {asked[r].id for r in made.rows(True)}
-    # a habit of one form: its prompts, on whatever subject
-    rows = [r for r in made.rows(True) if dict(made.own["a"][r].labels)["form"] == "2"]
-    lettered = dataclasses.replace(fired, rows=tuple(rows))
-    got = further.chosen([lettered], made, "a", asked, spare, 1.0)
-    assert {p.labels["form"] for p in got} == {"2"}
-    assert len({p.id for p in got}) == len(got)
