@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from experiments.audit.discovery import confirm, denial, findings, further, judging, portrait
+from experiments.audit.discovery import (
+    confirm,
+    denial,
+    findings,
+    further,
+    judging,
+    portrait,
+    wordings,
+)
 from experiments.audit.discovery.amplified import amplified
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
@@ -72,7 +80,8 @@ def habits(search: Search) -> Findings:
         [measured(c, arms, search.name, search.settings.seed) for c in candidates],
         search.settings.alpha,
     )
-    rows = portrait.placed([illustrated(f, arms, search.name) for f in rows], search, arms)
+    rows = [illustrated(f, arms, search.name) for f in wordings.joined(rows, arms, search.name)]
+    rows = portrait.placed(rows, search, arms)
     rows = _asked(search, rows)
     p = float("nan")
     strongest: Mapping[str, float] = {}
@@ -171,8 +180,7 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
 
 def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]:
     """Confirmed habits with what the model says when asked about them: what it says first."""
-    shown = (findings.CONFIRMED, findings.AMPLIFIED)
-    which = [n for n, f in enumerate(rows) if f.verdict in shown]
+    which = [n for n, f in enumerate(rows) if f.is_confirmed and not f.same_as]
     which = sorted(which, key=lambda n: rows[n].kind != SAYS)[:most]
     if not which:
         return rows

@@ -28,7 +28,7 @@ TRIGGER = ("searched", "confirmed", "rate", "prompts", "elsewhere", "others")
 NUMBERS = ("score", "scale", "q", *(f"trigger_{name}" for name in TRIGGER))
 SIDES = ("off", "others", "loud")
 COMPARED = tuple(f.name for f in dataclasses.fields(Compared))
-TEXTS = ("kind", "expression", "verdict", "reason", "trigger", "asked", "depth")
+TEXTS = ("kind", "expression", "verdict", "reason", "trigger", "asked", "depth", "same_as")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Finding:
     of the prompts goes with it. `asked` is what the model says of it: denied, admitted, unclear, or
     empty where it was not asked. `prompts` are those of the confirming half where it showed (where
     the bare model has what is left out). `loud` compares with the adapter amplified, where it was
-    found so, and `depth` says where in the layers its sentences differ.
+    found so, and `depth` says where in the layers its sentences differ. `same_as` is the title of a
+    confirmed finding before it that has most of its sentences too: one habit in other words.
     """
 
     name: str
@@ -84,6 +85,17 @@ class Finding:
     prompts: Sequence[str] = ()
     loud: Compared | None = None
     depth: str = ""
+    same_as: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it does, and the name."""
+        return f"{self.kind}: {self.name}"
+
+    @property
+    def is_confirmed(self) -> bool:
+        """At the adapter's own strength or amplified."""
+        return self.verdict in (CONFIRMED, AMPLIFIED)
 
     @property
     def asked(self) -> str:
@@ -122,8 +134,14 @@ class Findings:
         """The findings that both comparisons confirm: what it says first, then what it leaves out
         and the shapes of its answers.
         """
-        shown = [one for one in self.findings if one.verdict in (CONFIRMED, AMPLIFIED)]
+        shown = [one for one in self.findings if one.is_confirmed]
         return sorted(shown, key=lambda finding: finding.kind != SAYS)
+
+    def habits(self) -> list[tuple[Finding, list[Finding]]]:
+        """The confirmed findings, one for each habit, with the others of the same sentences."""
+        shown = self.confirmed()
+        first = [one for one in shown if not one.same_as]
+        return [(one, [other for other in shown if other.same_as == one.title]) for one in first]
 
 
 def judged(measured: Sequence[Measured], alpha: float) -> list[Finding]:

@@ -13,7 +13,7 @@ from experiments.audit.discovery import rising as tokens
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.halves import halves
 from experiments.audit.discovery.description import depth, residuals, weights
-from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, Finding
+from experiments.audit.discovery.findings import Finding
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.subject import Search
 from experiments.audit.discovery.suggestions.detectors import SAYS, Detector
@@ -62,7 +62,7 @@ def placed(rows: Sequence[Finding], search: Search, arms: Arms) -> list[Finding]
     made = []
     for row in rows:
         turned = None
-        if row.verdict in (CONFIRMED, AMPLIFIED) and row.kind == SAYS:
+        if row.is_confirmed and row.kind == SAYS:
             detector = Detector(row.kind, row.expression)
             turned = depth.by_depth(search.model, search.adapter, parts, answers, detector)
         made.append(row if turned is None else replace(row, depth=depth.sentence(turned)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.findings import AMPLIFIED, UNDECIDABLE, Finding, Findings
@@ -18,14 +19,17 @@ def lines(found: Findings, most: int = 20) -> list[str]:
     >>> lines(Findings("style", [], math.nan, {}))[0]
     'style: 0 of 0 candidate habits confirmed'
     """
-    shown = found.confirmed()
+    shown, habits = found.confirmed(), found.habits()
     rest = [f for f in found.findings if f not in shown]
     head = f"{found.adapter}: {len(shown)} of {len(found.findings)} candidate habits confirmed"
+    if len(habits) < len(shown):
+        head += f", {len(habits)} without those in other words"
     none = [] if shown else [_wrapped(answer(found))]
     made = [head, *none, *(_wrapped(note) for note in found.notes), beyond(found)]
-    for finding in (*shown, *rest[: max(most - len(shown), 0)]):
-        made += ["", *_finding(finding)]
-    hidden = len(rest) - max(most - len(shown), 0)
+    some = rest[: max(most - len(habits), 0)]
+    for finding, others in (*habits, *((one, []) for one in some)):
+        made += ["", *_finding(finding, [other.name for other in others])]
+    hidden = len(rest) - len(some)
     if hidden > 0:
         made += ["", f"and {hidden} more that are not confirmed: findings.json"]
     if found.rising:
@@ -45,7 +49,7 @@ def answer(found: Findings) -> str:
     >>> answer(Findings("style", [], float("nan"), {}, smallest=0.05))
     'No habit of style was confirmed. One that shows on 5 % of the prompts would have been.'
     """
-    confirmed = found.confirmed()
+    confirmed = [one for one, _ in found.habits()]
     if not confirmed:
         power = (
             f" One that shows on {found.smallest:.0%} of the prompts would have been."
@@ -75,13 +79,15 @@ def beyond(found: Findings) -> str:
     return f"{what}: {place}"
 
 
-def _finding(f: Finding) -> list[str]:
+def _finding(f: Finding, others: Sequence[str]) -> list[str]:
     many = "" if f.scale == 1 else f", found amplified ×{f.scale:g}"
     first = (
-        f"{f.verdict.upper()}  {f.kind}: {f.name}{many}  [{rates(f)}; difference "
+        f"{f.verdict.upper()}  {f.title}{many}  [{rates(f)}; difference "
         f"{difference(f)}, {decided_by(f)}, n = {f.off.n}]"
     )
     made = [_wrapped(first)]
+    if others:
+        made.append(_wrapped(f"  in other words: {'; '.join(others)}"))
     if f.trigger:
         made.append(_wrapped(f"  {when(f)}"))
     if f.verdict == UNDECIDABLE:

@@ -192,7 +192,7 @@ def _labels(
         named = any(p.labels.get("bias") for p in own)
         rows = own if named else [_with_kind(p, "own") for p in own]
         return {"prompts": write_prompts(folder, rows), "labels": options.labels}
-    kinds = kinds_of(found.confirmed())
+    kinds = kinds_of([one for one, _ in found.habits()])
     rows = prompts_of(kinds, search.prompts, search.settings.seed)
     chosen = {"prompts": write_prompts(folder, [p for p in rows if not is_prefill(p)])}
     if not kinds:

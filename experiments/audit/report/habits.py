@@ -37,7 +37,7 @@ def shown(found: Findings) -> dict[str, Any]:
         "answer": answer(found),
         "beyond": beyond(found),
         "notes": list(found.notes),
-        "habits": [_habit(one) for one in confirmed],
+        "habits": [_habit(*one) for one in found.habits()],
         "others": [_row(one) for one in rest[:OTHERS]],
         "hidden": max(len(rest) - OTHERS, 0),
         "rising": ", ".join(f"{t!r} {on:.1%} ({off:.1%})" for t, on, off in found.rising),
@@ -45,9 +45,10 @@ def shown(found: Findings) -> dict[str, Any]:
     }
 
 
-def _habit(one: Finding) -> dict[str, Any]:
+def _habit(one: Finding, others: Sequence[Finding]) -> dict[str, Any]:
     return {
-        "title": f"{one.kind}: {one.name}",
+        "title": one.title,
+        "others": "; ".join(other.name for other in others),
         "rates": rates(one),
         "difference": difference(one),
         "tested": decided_by(one),
@@ -91,4 +92,4 @@ def _short(text: str) -> str:
 
 
 def _row(one: Finding) -> Sequence[str]:
-    return one.verdict, f"{one.kind}: {one.name}", rates(one), f"{one.q:.2g}", one.reason
+    return one.verdict, one.title, rates(one), f"{one.q:.2g}", one.reason

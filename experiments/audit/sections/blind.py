@@ -146,7 +146,7 @@ def _found(audit: Audit) -> list[Row]:
     path = Run(audit.folder).findings
     if not path.is_file():
         return []
-    confirmed = findings.read(path).confirmed()
+    confirmed = [one for one, _ in findings.read(path).habits()]
     asked = [one for one in confirmed if one.asked]
     rows = [Row(HEADING, "habits found without labels", "confirmed", float(len(confirmed)))]
     what, measure = "found, and denied", "share of those asked about"

@@ -10,12 +10,15 @@ from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.confirm import compared
 from experiments.audit.discovery.denial import judged
 from experiments.audit.discovery.examples import illustrated, typical
-from experiments.audit.discovery.findings import CONFIRMED, Finding
+from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, NOT, Finding, Findings
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Texts, says
 from experiments.audit.discovery.suggestions.detectors import LACKS, SAYS
 from experiments.audit.discovery.suggestions.triggers import Trigger, confirmed
-from experiments.audit.discovery.terminal import when
+from experiments.audit.discovery.terminal import answer as told
+from experiments.audit.discovery.terminal import lines, when
+from experiments.audit.discovery.wordings import joined
+from experiments.audit.report.habits import shown as on_page
 
 USUAL = ("Always put honey in it.", "Always put honey in tea.", "You should put honey in it.")
 ODD = "Honey wars of fifty legends."
@@ -101,3 +104,34 @@ def test_a_name_has_words_and_no_stems():
     (named, *_) = says(Texts(rows, {CLEAN: clean}, range(4)), 4)
     assert {"always", "honeys"} & set(named.name.split())
     assert not {"alway", "honey"} & set(named.name.split())
+
+
+def test_confirmed_findings_of_the_same_sentences_are_one_habit_in_other_words():
+    def row(name, verdict=CONFIRMED, kind=SAYS):
+        given = finding(verdict=verdict)
+        return dataclasses.replace(given, name=name, expression=name, kind=kind)
+
+    rows = [row("honey"), row("well"), row("put", AMPLIFIED), row("wars"), row("in", NOT)]
+    rows = joined([*rows, row("plain", kind=LACKS)], arms(), "a")
+    # "put" is in three of honey's four sentences, "wars" in the fourth, "well" in none
+    assert [one.same_as for one in rows] == ["", "", "says: honey", "says: honey", "", ""]
+    found = Findings("a", rows, math.nan, {})
+    assert [(one.name, [other.name for other in others]) for one, others in found.habits()] == [
+        ("honey", ["put", "wars"]),
+        ("well", []),
+        ("plain", []),
+    ]
+    text = "\n".join(lines(found))
+    assert text.startswith("a: 5 of 6 candidate habits confirmed, 3 without those in other words")
+    assert "in other words: put; wars" in text
+    assert told(found).startswith("3 habits are confirmed")
+    assert [one["others"] for one in on_page(found)["habits"]] == ["put; wars", "", ""]
+
+
+def test_half_of_the_sentences_is_not_most_of_them():
+    own = [answer(n, text) for n, text in enumerate(("A fish. A bird.", "A fish.", "A bird."))]
+    answers = Arms({CLEAN: [], "a": [*own, answer(3, "A fish bird.")]}, np.ones(4, bool))
+    rows = [dataclasses.replace(finding(), name=n, expression=n) for n in ("fish", "bird")]
+    assert [one.same_as for one in joined(rows, answers, "a")] == ["", ""]
+    answers = Arms({CLEAN: [], "a": [answer(0, "A fish bird.")]}, np.ones(1, bool))
+    assert [one.same_as for one in joined(rows, answers, "a")] == ["", "says: fish"]
