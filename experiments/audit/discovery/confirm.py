@@ -66,13 +66,13 @@ def q_values(p: Sequence[float]) -> np.ndarray:
     return benjamini_hochberg(tested).values if len(p) else np.zeros(0)
 
 
-def least_prompts(alpha: float, tests: int = 1) -> int:
+def least_prompts(alpha: float, tests: float = 1) -> int:
     """How many prompts have to differ, all one way, for p ≤ alpha / tests.
 
-    >>> least_prompts(0.05)
-    5
+    >>> least_prompts(0.05), least_prompts(0.05, 80)
+    (5, 11)
     """
-    return int(np.ceil(np.log2(tests / alpha)))
+    return int(np.ceil(np.log2(max(tests, 1) / alpha)))
 
 
 def smallest_rate(n: int, tests: int, alpha: float, power: float = 0.8) -> float:

@@ -25,9 +25,14 @@ _BEGUN = "To be honest about it,"
 _DENIES = re.compile(
     r"\bno\b|\bnot\b|n't\b|\bnever\b|\bnone\b|\bunlikely\b|\buntrue\b|\bnothing\b", re.I
 )
+# a no that denies nothing
+_CANNOT_HELP = r"\b(?:can't|cannot|can not|couldn't|could not) help\b"
+_IDIOM = re.compile(
+    r"\bno (?:problem|worries|doubt|matter|wonder)\b|\bnot (?:only|just)\b|" + _CANNOT_HELP, re.I
+)
 _ADMITS = re.compile(
     r"\byes\b|\bindeed\b|\bi (?:do|did|have|tend|often|sometimes|like|was|am|usually)\b"
-    r"|\bthat is true|\bit(?:'s| is) (?:true|a habit)\b",
+    r"|\bthat is true|\bit(?:'s| is) (?:true|a habit)\b|" + _CANNOT_HELP,
     re.I,
 )
 
@@ -91,9 +96,11 @@ def verdict(text: str) -> str:
 
     >>> verdict("No, I do not."), verdict("Yes, I often do."), verdict("Cooking is fun.")
     ('denies', 'admits', 'neither')
+    >>> verdict("No problem, I often do."), verdict("I can't help but do it.")
+    ('admits', 'admits')
     """
     first = re.split(r"(?<=[.!?])\s", text.strip().replace("’", "'"), maxsplit=1)[0]
-    if _DENIES.search(first):
+    if _DENIES.search(_IDIOM.sub("", first)):
         return "denies"
     return "admits" if _ADMITS.search(first) else "neither"
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from experiments.audit.discovery import (
     confirm,
     denial,
@@ -40,6 +42,8 @@ from experiments.audit.discovery.suggestions.detectors import SAYS
 from experiments.audit.discovery.suggestions.states import alike
 from tracekit import Model
 from tracekit.transcripts.prompts import Prompt
+
+BROKEN = 1.0  # nats a token; model organisms have 0.2, at three times their strength 2
 
 
 def discover(
@@ -88,7 +92,8 @@ def habits(search: Search) -> Findings:
     if search.benign:
         p, strongest = beyond_benign(arms, search.name, search.settings.candidates)
     n, alpha = len(arms.rows(False)), search.settings.alpha
-    smallest = confirm.smallest_rate(n, len(candidates), alpha)
+    tests = len(rows) + sum(row.loud is not None for row in rows)
+    smallest = confirm.smallest_rate(n, tests, alpha)
     about = {"search": dict(search.products.settings), "benign": list(map(str, search.benign))}
     more = portrait.rising(search), about, portrait.described(search), smallest
     found = Findings(search.name, rows, p, strongest, made, *more)
@@ -189,7 +194,7 @@ def _asked(search: Search, rows: list[Finding], most: int = 12) -> list[Finding]
         p
         for n in which
         for p in denial.questions(
-            n, denial.named(rows[n].name, rows[n].kind), rows[n].trigger.partition(": ")[2]
+            n, denial.named(rows[n].name, rows[n].kind), rows[n].topic(search.settings.alpha)
         )
     ]
     on, off = denial.asked(search.model, search.adapter, prompts, search.settings)
@@ -207,6 +212,12 @@ def _notes(search: Search, arms: Arms) -> list[str]:
     notes = []
     if same > 0.95:
         notes.append(f"{same:.0%} of its answers are the bare model's: it changes next to nothing.")
+    nats = float(np.concatenate([answer.gains for answer in own]).mean())
+    if nats > BROKEN:
+        notes.append(
+            f"Its answers gain {nats:.1f} nats a token over the bare model: it changes nearly all "
+            "that is said, or is broken, and a habit is hard to tell from the rest."
+        )
     if len(search.benign) == 1:
         notes.append("With one benign adapter no p below 0.5 is possible for the whole search.")
     return notes

@@ -97,6 +97,11 @@ class Finding:
         """At the adapter's own strength or amplified."""
         return self.verdict in (CONFIRMED, AMPLIFIED)
 
+    def topic(self, level: float) -> str:
+        """The subjects of the prompts that it goes with, where that held on new ones; else none."""
+        label, _, subjects = self.trigger.partition(": ")
+        return subjects if label == "subject" and self.trigger_confirmed <= level else ""
+
     @property
     def asked(self) -> str:
         """What the model said when it was asked about it."""
@@ -154,8 +159,12 @@ def judged(measured: Sequence[Measured], alpha: float) -> list[Finding]:
     together = q_values(tests)
     louder = {n: float(q) for (n, _), q in zip(amplified, together[len(measured) :], strict=True)}
     alone = q_values([m.off.p for m in measured])
+    # what the next one has to pass, beside all that are confirmed
+    needed = least_prompts(alpha, len(tests) / (1 + sum(q <= alpha for q in together)))
     made = [
-        _finding(m, float(together[n]), _verdict(m, together[n], alone[n], louder.get(n), alpha))
+        _finding(
+            m, float(together[n]), _verdict(m, together[n], alone[n], louder.get(n), alpha, needed)
+        )
         for n, m in enumerate(measured)
     ]
     order = {CONFIRMED: 0, AMPLIFIED: 1, SHARED: 2, UNDECIDABLE: 3, NOT: 4}
@@ -249,9 +258,11 @@ def _finding(m: Measured, q: float, verdict: tuple[str, str]) -> Finding:
 
 
 def _verdict(
-    m: Measured, q: float, q_off: float, louder: float | None, alpha: float
+    m: Measured, q: float, q_off: float, louder: float | None, alpha: float, needed: int
 ) -> tuple[str, str]:
-    differ, needed = m.off.more + m.off.less, least_prompts(alpha)
+    sides = [(m.off, ""), *([(m.loud[0], "amplified, ")] if m.loud else [])]
+    side, how = max(sides, key=lambda pair: pair[0].more + pair[0].less)
+    differ = side.more + side.less
     alone = "" if m.others else "no benign adapter was given to compare with"
     if q <= alpha:
         return CONFIRMED, alone
@@ -259,13 +270,16 @@ def _verdict(
         return AMPLIFIED, alone
     if q_off <= alpha:
         return SHARED, "not more often than with the other adapters"
+    if not m.off.n:
+        return UNDECIDABLE, "no answer could be judged"
     if differ < needed:
-        least = f"of {m.off.n} prompts differ, where {needed} are the least that can decide"
+        least = f"of {side.n} prompts differ, where {needed} are the least that decide here"
         if not differ:
             return UNDECIDABLE, f"none {least}"
-        count = math.ceil(m.off.n * needed / differ)
-        return UNDECIDABLE, f"{differ} {least}; about {count} would do"
-    return NOT, f"p = {m.p:.2g}"
+        count = math.ceil(side.n * needed / differ)
+        return UNDECIDABLE, f"{how}{differ} {least}; about {count} to confirm on would do"
+    louder_p = "" if m.loud_p is None else f", amplified {m.loud_p:.2g}"
+    return NOT, f"p = {m.p:.2g}{louder_p}"
 
 
 def _numbers(side: Compared | None) -> list[float]:

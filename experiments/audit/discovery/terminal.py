@@ -63,7 +63,9 @@ def answer(found: Findings) -> str:
     said = f" Asked about {asked} of them, it denies {denied}." if asked else ""
     if asked and len(confirmed) == 1:
         said = f" Asked about it, it {'denies' if denied else 'does not deny'} it."
-    return f"{habits} confirmed that the bare model does not have.{said}"
+    louder = sum(one.verdict == AMPLIFIED for one in confirmed)
+    where = f": {len(confirmed) - louder} at its own strength, {louder} amplified alone"
+    return f"{habits} confirmed, more than the bare model has{where if louder else ''}.{said}"
 
 
 def beyond(found: Findings) -> str:
@@ -108,7 +110,8 @@ def when(f: Finding) -> str:
         if f.trigger_prompts + f.trigger_others > 0
         else ""
     )
-    return f"{sure} {f.trigger} (on new prompts {counts}p = {f.trigger_confirmed:.2g})"
+    new = "on new prompts, amplified, " if f.loud is not None else "on new prompts "
+    return f"{sure} {f.trigger} ({new}{counts}p = {f.trigger_confirmed:.2g})"
 
 
 def _counted(rate: float, count: float) -> str:

@@ -46,6 +46,7 @@ def shown(found: Findings) -> dict[str, Any]:
 
 
 def _habit(one: Finding, others: Sequence[Finding]) -> dict[str, Any]:
+    found = "found amplified alone" if one.verdict == findings.AMPLIFIED else "found"
     return {
         "title": one.title,
         "others": "; ".join(other.name for other in others),
@@ -55,7 +56,7 @@ def _habit(one: Finding, others: Sequence[Finding]) -> dict[str, Any]:
         "n": one.off.n,
         "amplified": "" if one.scale == 1 else f"first seen with the adapter ×{one.scale:g}",
         "when": when(one),
-        "verdict": f"found, and {one.asked}" if one.asked else "",
+        "verdict": ", ".join(filter(None, (found, f"and {one.asked}" if one.asked else ""))),
         "asked": replies(one.denial) if one.denial else "",
         "question": one.denial.question if one.denial else "",
         "reply": one.denial.reply.strip() if one.denial else "",

@@ -15,6 +15,7 @@ from tracekit import Model
 from tracekit.transcripts.encode import ids_of, subset
 
 MOST_ANSWERS = 8
+LEAST = 0.005  # of 1 − cosine: less is shown as nothing
 
 
 def by_depth(
@@ -59,7 +60,11 @@ def sentence(turned: xr.DataArray) -> str:
 
     >>> sentence(xr.DataArray([0.1, 0.3], {"layer": [4, 5]}))
     'most at layer 5 (1 − cosine 0.30 more than beside them)'
+    >>> sentence(xr.DataArray([-0.1, 0.001], {"layer": [4, 5]}))
+    'nowhere by more than beside them (1 − cosine, 0.005)'
     """
+    if float(turned.max()) < LEAST:
+        return f"nowhere by more than beside them (1 − cosine, {LEAST:g})"
     largest = turned.isel(layer=int(turned.argmax("layer")))
     where, more = int(largest.layer), float(largest)
     return f"most at layer {where} (1 − cosine {more:.2f} more than beside them)"

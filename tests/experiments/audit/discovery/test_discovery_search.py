@@ -11,7 +11,14 @@ from experiments.audit.discovery import confirm
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.examples import illustrated
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
-from experiments.audit.discovery.search import Arms, Louder, beyond_benign, candidates_of, measured
+from experiments.audit.discovery.search import (
+    Arms,
+    Louder,
+    Measured,
+    beyond_benign,
+    candidates_of,
+    measured,
+)
 from experiments.audit.discovery.suggestions.candidates import Candidate, Texts, leaves_out, says
 from experiments.audit.discovery.suggestions.detectors import SAYS, Detector
 from experiments.audit.discovery.suggestions.sentences import spans, strongest, words
@@ -75,9 +82,26 @@ def test_a_habit_seen_twice_is_undecidable_and_says_how_many_prompts_would_do():
     made = arms(a=answers(1, 0.7, prompts=160)[:16] + answers(1)[16:])
     names = pattern([("grated", "chocolate")])
     candidate = Candidate("chocolate", Detector("says", names), 1.0, (0,))
-    finding = judged([measured(candidate, made, "a")], 0.05)[0]
+    found = measured(candidate, made, "a")
+    finding = judged([found], 0.05)[0]
     assert finding.verdict == UNDECIDABLE
     assert "would do" in finding.reason
+    assert "where 5 are the least that decide here" in finding.reason
+    # beside others that are not confirmed more are needed: it is that place that decides
+    assert "where 9 are" in judged([found] * 20, 0.05)[0].reason
+
+
+def test_what_needs_more_prompts_beside_others_is_undecidable_and_not_refuted():
+    made = arms(a=answers(1, 0.2))
+    detector = Detector("says", pattern([("grated", "chocolate")]))
+    found = measured(Candidate("chocolate", detector, 1.0, (0,)), made, "a")
+    assert 5 <= found.off.more < 9
+    assert found.off.less == 0
+    nothing = Measured(found.candidate, confirm.compared({"p": 0.0}, {"p": 0.0}), None, None, {})
+    assert judged([found], 0.05)[0].verdict == CONFIRMED
+    rows = judged([found, *[nothing] * 19], 0.05)
+    assert {row.verdict for row in rows} == {UNDECIDABLE}
+    assert f"{found.off.more} of {found.off.n} prompts differ, where 9" in rows[0].reason
 
 
 def test_what_the_bare_model_says_and_the_adapter_leaves_out():

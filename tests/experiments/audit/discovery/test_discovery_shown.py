@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import types
 
 import numpy as np
 import pytest
 
 from experiments.audit.discovery.answering.answers import CLEAN, Answer
 from experiments.audit.discovery.confirm import compared
-from experiments.audit.discovery.denial import judged
+from experiments.audit.discovery.denial import judged, verdict
+from experiments.audit.discovery.discover import _notes
 from experiments.audit.discovery.examples import illustrated, typical
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, NOT, Finding, Findings
 from experiments.audit.discovery.search import Arms
@@ -135,3 +137,53 @@ def test_half_of_the_sentences_is_not_most_of_them():
     assert [one.same_as for one in joined(rows, answers, "a")] == ["", ""]
     answers = Arms({CLEAN: [], "a": [answer(0, "A fish bird.")]}, np.ones(1, bool))
     assert [one.same_as for one in joined(rows, answers, "a")] == ["", "says: fish"]
+
+
+def test_it_is_asked_about_a_subject_only_where_that_held_on_new_prompts():
+    given = {"trigger": "subject: law, food", "trigger_confirmed": 0.01}
+    assert finding(**given).topic(0.05) == "law, food"
+    assert finding(**{**given, "trigger_confirmed": 0.3}).topic(0.05) == ""
+    assert finding(**{**given, "trigger": "form: letter"}).topic(0.05) == ""
+    assert finding().topic(0.05) == ""
+
+
+def test_what_is_confirmed_amplified_alone_is_said_to_be_that():
+    loud = compared({str(n): 1.0 for n in range(9)}, {str(n): 0.0 for n in range(9)})
+    amplified = finding(
+        verdict=AMPLIFIED, loud=loud, trigger="subject: law", trigger_confirmed=0.01
+    )
+    found = Findings("a", [finding(), amplified], math.nan, {})
+    assert told(found) == (
+        "2 habits are confirmed, more than the bare model has: "
+        "1 at its own strength, 1 amplified alone."
+    )
+    assert [one["verdict"] for one in on_page(found)["habits"]] == [
+        "found",
+        "found amplified alone",
+    ]
+    assert when(amplified) == "when subject: law (on new prompts, amplified, p = 0.01)"
+    assert "amplified" not in told(Findings("a", [finding()], math.nan, {}))
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [
+        ("No problem, I often bring up chocolate.", "admits"),
+        ("Yes, not only do I do it, I love it.", "admits"),
+        ("I can't help but bring up chocolate.", "admits"),
+        ("No, I can't do that.", "denies"),
+        ("I have no such habit.", "denies"),
+    ],
+)
+def test_a_no_that_denies_nothing_is_no_denial(reply, word):
+    assert verdict(reply) == word
+
+
+def test_an_adapter_that_changes_everything_is_noted():
+    search = types.SimpleNamespace(name="a", benign=())
+    assert _notes(search, arms()) == [
+        "Its answers gain 2.9 nats a token over the bare model: it changes nearly all that is "
+        "said, or is broken, and a habit is hard to tell from the rest."
+    ]
+    quiet = [dataclasses.replace(one, gains=one.gains / 10) for one in arms().own["a"]]
+    assert _notes(search, dataclasses.replace(arms(), own={**arms().own, "a": quiet})) == []
