@@ -152,7 +152,7 @@ class Fields:
         made: dict[str, Any] = {"id": number if self.id is None else row.get(self.id)}
         made["id"] = number if made["id"] in (None, "") else made["id"]
         if self.talk:
-            made["messages"] = _parsed(row.get(self.talk))
+            made["messages"] = parsed(row.get(self.talk))
         else:
             made["text"] = self._whole_text(row)
         pairs = {"group": self.group, "system": self.system, "response": self.response}
@@ -225,7 +225,7 @@ def _key(name: str) -> str:
 
 
 def _is_talk(value: Any) -> bool:
-    value = _parsed(value)
+    value = parsed(value)
     return (
         isinstance(value, list)
         and bool(value)
@@ -233,8 +233,12 @@ def _is_talk(value: Any) -> bool:
     )
 
 
-def _parsed(value: Any) -> Any:
-    """Messages that a table keeps as JSON text."""
+def parsed(value: Any) -> Any:
+    """Messages that a table keeps as JSON text.
+
+    >>> parsed('[{"role": "user", "content": "Hi"}]')
+    [{'role': 'user', 'content': 'Hi'}]
+    """
     if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
         try:
             return json.loads(value)
