@@ -211,6 +211,7 @@ def test_a_prefill_begins_the_answer_and_is_recorded(thinking):
     own = tk.Prompt("a/1", text="Is it warm?", prefill="Sure, it")
     same = tk.encode(thinking, [own], enable_thinking=False)
     assert same.token_id.values.tolist() == runs.token_id.values.tolist()
+    assert read(same)["prefill"] == "Sure, it"
     assert (
         read(tk.encode(thinking, [own]))["prompts"]
         != read(tk.encode(thinking, [tk.Prompt("a/1", text="Is it warm?")]))["prompts"]
@@ -243,3 +244,18 @@ def test_a_thought_that_was_begun_is_gone_on_with(thinking):
     spoken = tk.encode(thinking, ["Is it?"], responses=["<think>\nhm</think>Yes"])
     more = tk.generate(thinking, spoken, max_new_tokens=1, progress=False)
     assert more.role.values[0, -1] == "assistant"
+
+
+def test_what_prompts_have_of_their_own_can_be_read_in_the_provenance(thinking):
+    asked = {name: tk.Prompt(name, text="Is it?", prefill="Sure") for name in "abc"}
+    asked["b"] = tk.Prompt("b", text="Is it?", prefill="No", tools=TOOLS)
+    made = read(tk.encode(thinking, [*asked.values()]))
+    assert made["prefill_of_prompts"] == [
+        {"prefill": "Sure", "prompts": ["a", "c"]},
+        {"prefill": "No", "prompts": ["b"]},
+    ]
+    assert made["tools_of_prompts"] == [{"tools": TOOLS, "prompts": ["b"]}]
+    assert not {"prefill", "tools"} & {*made}
+    made = read(tk.encode(thinking, [asked["b"]]))
+    assert (made["prefill"], made["tools"]) == ("No", TOOLS)
+    assert not {"prefill_of_prompts", "tools_of_prompts"} & {*made}
