@@ -9,8 +9,7 @@ from typing import Any
 from tracekit.errors import InputError
 from tracekit.storage.row_files import typed
 from tracekit.transcripts.prompts import Prompt
-from tracekit.transcripts.reading.messages import Message, turns
-from tracekit.transcripts.reading.prompt_fields import parsed
+from tracekit.transcripts.reading.messages import Message, is_talk, parsed, turns, whole_text
 from traits.contrast_sets.pair_fields import PairFields
 
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
@@ -76,7 +75,7 @@ def _said(
     """The text or the messages of one side, and the system message before them."""
     said = _joined(row.get(fields.asked or ""), row.get(field), where)
     talk: Sequence[Message] = said.get("messages", ())
-    own = row.get(fields.system or "") or None
+    own = whole_text(row.get(fields.system or ""), where) or None
     first = talk[0][1] if talk and talk[0][0] == "system" else None
     system = own or (shared if first is None else None)
     if system is not None and not isinstance(system, str):
@@ -110,7 +109,7 @@ def _joined(question: Any, answer: Any, where: str) -> dict[str, Any]:
 
 def _talk(value: Any, where: str) -> str | tuple[Message, ...]:
     """A text, or the turns of messages or of hh-rlhf's talk in one text."""
-    value = parsed(value)
+    value = parsed(value) if is_talk(value) else value
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         raise InputError(
             f"{where} is a list of {len(value)} texts ({str(value)[:40]}); each side is one text, "
