@@ -38,8 +38,10 @@ CHOICES = ("choices", "options")
 MARKUP = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]|<\|begin_of_text"
 )
-# beside a text of this project's own form these may be what others mean by them
-_GUESSED = (*TEXTS[: TEXTS.index("text")], *TALKS[1:], *RESPONSES[1:], *CHOICES, "parent_id")
+# beside a text of this project's own form these may be what others mean by them; what cannot be a
+# label is refused there
+_OTHERS = (*TEXTS[: TEXTS.index("text")], *TALKS[1:], *RESPONSES, *CHOICES, "parent_id")
+_GUESSED = {*_OTHERS} - RESERVED
 _HOUSE = ("id", "group", "prefill", "tools")
 _NO_LABELS = (*_HOUSE, "text", "messages", "response", *SYSTEMS[:2])
 
@@ -50,7 +52,7 @@ def is_own(rows: Sequence[Any], given: Mapping[str, Any]) -> bool:
         isinstance(row, Mapping)
         and row.get("id") is not None
         and (row.get("text") or row.get("messages"))
-        and not {_key(str(name)) for name in row} & {*_GUESSED}
+        and not {_key(str(name)) for name in row} & _GUESSED
         for row in rows
     )
 
