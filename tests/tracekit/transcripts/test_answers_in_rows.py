@@ -17,6 +17,7 @@ TALK = (("user", "Is it?"), ("assistant", "Yes."))
     ("row", "said"),
     [
         ({"messages": [ASKED], "response": "Yes."}, "response='response'; labels: none"),
+        ({"id": 1, "messages": [["user", "Is it?"]], "output": "Yes."}, "response='output'"),
         ({"id": 1, "messages": [ASKED], "completion": "Yes."}, "id='id', response='completion'"),
         ({"prompt": [ASKED], "completion": [SAID]}, "messages='prompt', .*response='completion'"),
         ({"prompt": json.dumps([ASKED]), "completion": json.dumps([SAID])}, "messages='prompt'"),

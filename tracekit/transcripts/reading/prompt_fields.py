@@ -88,6 +88,8 @@ class Fields:
     def _talk(self) -> str | None:
         fields = (*TALKS, *TEXTS)
         there = [self._low[name] for name in fields if name in self._low]
+        if any(row.get("messages") and isinstance(row["messages"], list) for row in self._rows):
+            return "messages"  # of the own form, pairs too
         return next((name for name in there if any(is_talk(r.get(name)) for r in self._rows)), None)
 
     def _beside_talks(self) -> str | None:
