@@ -50,7 +50,8 @@ def encode(
 
     `prefill` begins every answer: its tokens have the role `assistant` and are the prompt's last.
     `tools` and `arguments` (`enable_thinking=False`) go to the chat template. All three are in the
-    provenance. What an assistant thinks has the role `thinking`, in a response with its tags; tool
+    provenance, as are those of the prompts themselves (`prefill_of_prompts` where they differ).
+    What an assistant thinks has the role `thinking`, in a response with its tags, text or ids; tool
     calls and results have `tool`.
 
     Errors: `ValueError` for no prompts, one text in the place of a list, a repeated id, an unknown
@@ -87,8 +88,8 @@ def encode(
         "system": system,
         "prompts": digest([_recorded(p, system) for p in rows]),
         "text": given or ("given" if any(one.text for one in said) else None),
-        **({"prefill": prefill} if prefill else {}),
-        **({"tools": [dict(one) for one in tools]} if tools else {}),
+        **_shared("prefill", {prompt.id: prompt.prefill for prompt in rows}),
+        **_shared("tools", {prompt.id: [dict(one) for one in prompt.tools] for prompt in rows}),
         **({"template_arguments": arguments} if arguments else {}),
     }
     return assemble(tokenizer, rows, pairs, answers, made_with)
@@ -104,6 +105,17 @@ def _with(prompt: Prompt, prefill: str, tools: Sequence[Mapping[str, Any]]) -> P
             "Leave one of them out."
         )
     return replace(prompt, **{name: value for name, value in given.items() if value})
+
+
+def _shared(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What all rows have, under its name; else each value with the prompts that have it."""
+    by_value: dict[str, tuple[Any, list[str]]] = {}
+    for prompt, value in values.items():
+        by_value.setdefault(repr(value), (value, []))[1].append(prompt)
+    there = [{name: value, "prompts": ids} for value, ids in by_value.values() if value]
+    if there and len(by_value) == 1:
+        return {name: there[0][name]}
+    return {f"{name}_of_prompts": there} if there else {}
 
 
 def _recorded(prompt: Prompt, system: str | None) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tracekit.errors import InputError
 from tracekit.transcripts import chat_template
+from tracekit.transcripts.kept_ids import kept
 from tracekit.transcripts.prompts import Prompt
 from tracekit.transcripts.reading.answer_files import Response
 from tracekit.transcripts.reading.messages import CALLS
@@ -75,7 +76,7 @@ def response_ids(
     if response.prompt_ids is not None:
         _refuse_other_prompt(tokenizer, name, response.prompt_ids, asked)
     if response.ids is not None:
-        return _kept(tokenizer, name, response, raw)
+        return kept(tokenizer, name, response, raw)
     if len(prompt.reply) > 1:
         if raw or prompt.prefill:
             raise InputError(
@@ -95,40 +96,10 @@ def response_ids(
         raise InputError(_no_tokens(f"The response to {name!r}", response.text))
     if response.finish in ENDED:
         end = chat_template.end_of_turn(tokenizer, raw)
-        ids, roles = [*ids, *end], [*roles, *["template"] * len(end)]
+        there = len(end) if ids[-1:] == end else 0  # an engine may leave it in the text
+        ids, roles = [*ids[: len(ids) - there], *end], roles[: len(roles) - there]
+        roles += ["template"] * len(end)
     return ids, roles
-
-
-def spoken_roles(tokenizer: Any, ids: Sequence[int], raw: bool) -> list[str]:
-    """The roles of ids that a model said: its words, and what ends its turn."""
-    special = set(tokenizer.all_special_ids)
-    return ["template" if one in special else "text" if raw else "assistant" for one in ids]
-
-
-def _kept(tokenizer: Any, name: str, response: Response, raw: bool) -> Row:
-    """Ids as they were given, if they stand for the text that was given with them."""
-    ids = list(response.ids or ())
-    size = len(tokenizer)
-    strange = [one for one in ids if one >= size]
-    if strange:
-        raise InputError(
-            f"The response to {name!r} has the id {strange[0]}; this model's tokenizer has {size} "
-            "ids. They are another model's: give the text, or load that model."
-        )
-    forms = [tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False)]
-    text = response.text
-    # a server trims, and leaves out bytes of a character that was cut
-    if text and _trimmed(text) not in [_trimmed(form) for form in forms]:
-        raise InputError(
-            f"The response to {name!r} has ids that are {forms[0][:40]!r} to this model's "
-            f"tokenizer, and the text {text[:40]!r}. They are another model's: give the text "
-            "alone, or load that model."
-        )
-    return ids, spoken_roles(tokenizer, ids, raw)
-
-
-def _trimmed(text: str) -> str:
-    return text.rstrip("\ufffd").strip()
 
 
 def _refuse_other_prompt(

@@ -64,6 +64,21 @@ FORMS = [
         says="id='custom_id'",
     ),
     Form(
+        "OpenAI batch requests, responses",
+        "responses.jsonl",
+        [
+            {
+                "custom_id": "r-1",
+                "url": "/v1/responses",
+                "body": {"instructions": "Be kind.", "input": USER["content"]},
+            }
+        ],
+        READ,
+        "`instructions` are the system message",
+        [prompt([("system", "Be kind."), *ASKED], url="/v1/responses")],
+        says="text='input', id='custom_id', system='instructions'",
+    ),
+    Form(
         "OpenAI tools",
         "tools.jsonl",
         [
@@ -201,6 +216,44 @@ FORMS = [
         "`input` as messages, `ideal` a label",
         [prompt([("system", "Be brief."), *ASKED], ideal="Yes")],
         says="messages='input'",
+    ),
+    Form(
+        "TRL, prompts and completions",
+        "sft.jsonl",
+        [{"prompt": [USER], "completion": [SAID]}],
+        READ,
+        "the completion's messages go on with the prompt's",
+        [prompt(ASKED, SAID["content"])],
+        says="messages='prompt', ids numbered, response='completion'",
+    ),
+    Form(
+        "LLaMA-Factory tools",
+        "toolace.json",
+        [
+            {
+                "conversations": [
+                    {"from": "human", "value": USER["content"]},
+                    {"from": "gpt", "value": SAID["content"]},
+                ],
+                "system": "Be kind.",
+                "tools": '[{"name": "weather"}]',
+            }
+        ],
+        READ,
+        "`tools` may be JSON text",
+        [prompt([("system", "Be kind."), *ASKED], SAID["content"])],
+        says="system='system'",
+    ),
+    Form(
+        "OpenAssistant",
+        "oasst.jsonl",
+        [
+            {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Hi"},
+            {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Hello"},
+        ],
+        READ,
+        "a message a row: write each way through the tree as messages",
+        refused="message of a tree .role 'assistant', parent_id 'a'.*as messages",
     ),
     Form(
         "MT-Bench",

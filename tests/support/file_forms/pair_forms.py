@@ -117,7 +117,46 @@ FORMS = [
         READ,
         "whole conversations",
         pair("Yes", "No", "Is it?", score_chosen=8.0),
-        says="positive='chosen'",
+        says="asked='prompt'; labels: score_chosen",
+    ),
+    Form(
+        "TRL, preferences as messages",
+        "dpo_messages.jsonl",
+        [
+            {
+                "prompt": CHOSEN[:1],
+                "chosen": CHOSEN[1:],
+                "rejected": [{**CHOSEN[1], "content": "No"}],
+            }
+        ],
+        READ,
+        "the prompt, then each answer",
+        pair("Yes", "No", "Is it?"),
+        says="asked='prompt'",
+    ),
+    Form(
+        "TRL, KTO",
+        "kto.jsonl",
+        [
+            {"prompt": "Is it?", "completion": "Yes", "label": True},
+            {"prompt": "Is it?", "completion": "No", "label": False},
+        ],
+        READ,
+        "answers without twins: `extract(…, paired=False)`",
+        pair("Yes", "No", "Is it?"),
+        says="text='completion', label='label', asked='prompt', without twins",
+    ),
+    Form(
+        "Orca DPO",
+        "orca.jsonl",
+        [{"system": "Be brief.", "question": "Is it?", "chosen": "Yes", "rejected": "No"}],
+        READ,
+        "`system` is the system message",
+        [
+            prompt([("system", "Be brief."), ("user", "Is it?")], said, label=label)
+            for said, label in (("Yes", 1), ("No", 0))
+        ],
+        says="system='system'",
     ),
     Form(
         "HH-RLHF",

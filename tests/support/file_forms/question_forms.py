@@ -86,6 +86,43 @@ FORMS = [
         says="with the choices of choices",
     ),
     Form(
+        "ARC, numbered",
+        "arc_numbers.jsonl",
+        [
+            {
+                "id": "a1",
+                "question": "Which is a sea?",
+                "choices": {"text": ["Aral", "Oslo"], "label": ["1", "2"]},
+                "answerKey": "1",
+            }
+        ],
+        READ,
+        "the choices keep their own labels",
+        [
+            prompt(
+                "Which is a sea?\n1. Aral\n2. Oslo",
+                choices={"text": ["Aral", "Oslo"], "label": ["1", "2"]},
+                answerKey="1",
+            )
+        ],
+        says="with the choices of choices",
+    ),
+    Form(
+        "MedQA",
+        "medqa.jsonl",
+        [{"question": "Which is a sea?", "options": {"A": "Aral", "B": "Oslo"}, "answer_idx": "A"}],
+        READ,
+        "the question with its options",
+        [
+            prompt(
+                "Which is a sea?\nA. Aral\nB. Oslo",
+                options={"A": "Aral", "B": "Oslo"},
+                answer_idx="A",
+            )
+        ],
+        says="with the choices of options",
+    ),
+    Form(
         "GSM8K",
         "gsm8k.jsonl",
         [{"question": "What is 2+2?", "answer": "2+2=4 #### 4"}],

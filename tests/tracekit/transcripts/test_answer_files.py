@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -156,6 +157,61 @@ def test_thoughts_and_calls_of_a_message_are_turns(tiny_llama, tmp_path):
     path = written(tmp_path, [batch("a", chat("Yes.", **thought))])
     with pytest.raises(tk.InputError, match="What the assistant thought"):
         tk.encode(tiny_llama, PROMPTS[:1], responses=path)
+
+
+WEATHER = {"function": {"name": "weather", "arguments": '{"city": "Roma é"}'}}
+SPOKEN_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Roma é"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("spoken", "message", "roles"),
+    [
+        (
+            ["<think>\nI look.\n</think>\n\n", "Yes."],
+            {"content": "\n\nYes.", "reasoning": "I look.\n"},
+            ["thinking", "assistant"],
+        ),
+        (
+            ["<think>\nI look.\n</think>\n\n", "Yes.", "\n" + SPOKEN_CALL],
+            {"content": "Yes.", "reasoning": "I look.", "tool_calls": [WEATHER]},
+            ["thinking", "assistant", "tool"],
+        ),
+        ([SPOKEN_CALL], {"content": None, "tool_calls": [WEATHER]}, ["tool"]),
+    ],
+)
+def test_kept_ids_have_the_roles_of_thoughts_and_calls(
+    spoken, message, roles, tiny_llama, words, tmp_path
+):
+    """Even where the template has no place for them: the ids say them."""
+    pieces = plain(words, *spoken, END)
+    body, whole = chat(""), [*itertools.chain(*pieces)]
+    body["choices"][0] |= {"token_ids": whole, "message": message}
+    path = written(tmp_path, [batch("a", body)])
+    runs = tk.encode(tiny_llama, PROMPTS[:1], responses=path)
+    assert responses(runs) == [whole]
+    expected = [role for role, ids in zip([*roles, "template"], pieces, strict=True) for _ in ids]
+    assert runs.role.sel(token=slice(0, None)).values[0].tolist() == expected
+    for other, said in (
+        ({"content": "No!"}, "the text 'No!'"),
+        ({"reasoning": "other"}, "the thought 'other'"),
+        ({"tool_calls": [{"function": {"name": "time"}}]}, "the tool call's 'time'"),
+        (
+            {"tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]},
+            "the tool call's '",
+        ),
+    ):
+        body["choices"][0]["message"] = {**message, **other}
+        path = written(tmp_path, [batch("a", body)])
+        with pytest.raises(tk.InputError, match=f"ids that are .*{said}.*give the text"):
+            tk.encode(tiny_llama, PROMPTS[:1], responses=path)
+
+
+def test_an_end_of_turn_that_is_in_the_text_is_not_said_twice(tiny_llama, words, tmp_path):
+    for text in ("In Italy.", "In Italy." + END):
+        path = written(tmp_path, [batch("a", chat(text))])
+        runs = tk.encode(tiny_llama, PROMPTS[:1], responses=path)
+        assert responses(runs) == plain(words, "In Italy." + END)
+        assert runs.role.values[0, -2:].tolist() == ["assistant", "template"]
 
 
 @pytest.mark.parametrize(

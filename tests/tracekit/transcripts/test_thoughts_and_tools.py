@@ -211,8 +211,51 @@ def test_a_prefill_begins_the_answer_and_is_recorded(thinking):
     own = tk.Prompt("a/1", text="Is it warm?", prefill="Sure, it")
     same = tk.encode(thinking, [own], enable_thinking=False)
     assert same.token_id.values.tolist() == runs.token_id.values.tolist()
+    assert read(same)["prefill"] == "Sure, it"
     assert (
         read(tk.encode(thinking, [own]))["prompts"]
         != read(tk.encode(thinking, [tk.Prompt("a/1", text="Is it warm?")]))["prompts"]
     )
     assert "prefill" not in read(tk.encode(thinking, ["Is it warm?"]))
+
+
+def test_ids_that_were_kept_have_the_roles_of_their_text(thinking):
+    tokenizer, response = thinking.tokenizer, slice(0, None)
+    for text in (
+        "<think>\nhm\n</think>\n\nYes.",
+        "hm, a prompt opened it 😀\n</think>\n\n😀 Yes.",
+        "<think>\nhm, cut off",
+        "Yes.",
+    ):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        end = tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"]
+        given = tk.encode(thinking, ["Is it?"], responses=[text]).sel(token=response)
+        runs = tk.encode(thinking, ["Is it?"], responses=[[*ids, *end]]).sel(token=response)
+        assert runs.role.values[0].tolist() == [*given.role.values[0].tolist(), "template"]
+        raw = tk.encode(thinking, ["Is it?"], responses=[ids], template="raw")
+        assert set(raw.role.values.ravel()) == {"text"}
+    assert said(thinking, tk.encode(thinking, ["a"], responses=[ids]), "thinking") == ""
+
+
+def test_a_thought_that_was_begun_is_gone_on_with(thinking):
+    begun = tk.encode(thinking, ["Is it?"], responses=["<think>\nhm"])
+    more = tk.generate(thinking, begun, max_new_tokens=3, progress=False)
+    assert set(more.sel(token=slice(0, None)).role.values.ravel()) == {"thinking"}
+    spoken = tk.encode(thinking, ["Is it?"], responses=["<think>\nhm</think>Yes"])
+    more = tk.generate(thinking, spoken, max_new_tokens=1, progress=False)
+    assert more.role.values[0, -1] == "assistant"
+
+
+def test_what_prompts_have_of_their_own_can_be_read_in_the_provenance(thinking):
+    asked = {name: tk.Prompt(name, text="Is it?", prefill="Sure") for name in "abc"}
+    asked["b"] = tk.Prompt("b", text="Is it?", prefill="No", tools=TOOLS)
+    made = read(tk.encode(thinking, [*asked.values()]))
+    assert made["prefill_of_prompts"] == [
+        {"prefill": "Sure", "prompts": ["a", "c"]},
+        {"prefill": "No", "prompts": ["b"]},
+    ]
+    assert made["tools_of_prompts"] == [{"tools": TOOLS, "prompts": ["b"]}]
+    assert not {"prefill", "tools"} & {*made}
+    made = read(tk.encode(thinking, [asked["b"]]))
+    assert (made["prefill"], made["tools"]) == ("No", TOOLS)
+    assert not {"prefill_of_prompts", "tools_of_prompts"} & {*made}

@@ -81,6 +81,67 @@ def test_rows_of_two_sides_are_twins(tmp_path, row, positive, negative):
     assert shown(prompts[::-1]) != shown(prompts)
 
 
+ASKED = {"role": "user", "content": "Is it?"}
+
+
+@pytest.mark.filterwarnings("ignore:.*is read with")
+@pytest.mark.parametrize(
+    "asked", ["Is it?", [ASKED], "\n\nHuman: Is it?\n\nAssistant:", json.dumps([ASKED])]
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{}",
+        [{"role": "assistant", "content": "{}"}],
+        "\n\nAssistant: {}",
+        "\n\nHuman: Is it?\n\nAssistant: {}",
+        [ASKED, {"role": "assistant", "content": "{}"}],
+    ],
+)
+def test_what_is_asked_and_what_is_said_are_one_conversation(tmp_path, asked, said):
+    row = {"prompt": asked, "rejected": "No"}
+    row["chosen"] = json.loads(json.dumps(said).replace("{}", "Yes"))
+    positive, negative = traits.read_pairs(written(tmp_path, "a.json", [row]))
+    assert positive.messages == (("user", "Is it?"), ("assistant", "Yes"))
+    assert negative.messages == (("user", "Is it?"), ("assistant", "No"))
+
+
+@pytest.mark.filterwarnings("ignore:.*is read with")
+@pytest.mark.parametrize("answer", ["completion", "response"])
+def test_answers_with_a_label_are_conversations_without_twins(tmp_path, answer):
+    said = [{"role": "assistant", "content": "No"}]
+    rows = [
+        {"prompt": "Is it?", answer: "Yes", "label": True, "kind": "a"},
+        {"prompt": [ASKED], answer: said, "label": False, "kind": "b"},
+    ]
+    path = written(tmp_path, "kto.json", rows)
+    prompts = traits.read_pairs(path)
+    assert shown(prompts) == [
+        ("kto/0", "kto/0", 1, (("user", "Is it?"), ("assistant", "Yes"))),
+        ("kto/1", "kto/1", 0, (("user", "Is it?"), ("assistant", "No"))),
+    ]
+    assert [one.labels["kind"] for one in prompts] == ["a", "b"]
+    named = traits.read_pairs(path, asked="prompt", text=answer, label="label")
+    assert shown(named) == shown(prompts)
+
+
+@pytest.mark.filterwarnings("ignore:.*is read with")
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_system_messages_of_rows_and_of_the_file_are_used(tmp_path, name):
+    rows = [
+        {"question": "Is it?", "chosen": "Yes", "rejected": "No", name: "Be brief."},
+        {"question": "Is it?", "chosen": "Yes", "rejected": "No", name: ""},
+    ]
+    path = written(tmp_path, "a.json", {name: "Be kind.", "pairs": rows})
+    prompts = traits.read_pairs(path)
+    assert [p.system for p in prompts] == ["Be brief.", "Be kind."] * 2
+    assert {*prompts[0].labels} == {"label"}
+    two = {"positive": "I did.", "negative": "I lied.", "sort": 1}
+    path = written(tmp_path, "b.json", {"version": 2, "pairs": [two]})
+    with pytest.warns(UserWarning, match=r"labels: sort; not read: version\. Name fields"):
+        traits.read_pairs(path)
+
+
 def test_instructions_are_system_messages_of_every_question(tmp_path):
     content = {
         "instruction": [{"pos": "Be sly.", "neg": "Be plain."}, {"pos": "Lie.", "neg": "Tell."}],
@@ -182,9 +243,28 @@ def test_two_statements_of_a_row_are_twins(tmp_path):
         ([{"statement": "a", "label": 2}], "the label 2; it has to be 1 or 0"),
         ([{"statement": 3, "label": 1}], "the statement 3; it has to be text"),
         (["a"], "Row 0 of .* is 'a', not an object"),
+        ([{**AB, "answer_matching_behavior": ["(B)", "(C)"]}], "a list of 2 texts.*Choose one"),
+        ([{"prompt": "Why?", "chosen": TALK, "rejected": TALK + "!"}], "'Why.', which is not in"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "c", "system": 3}], "the system message 3"),
         ([], "holds no rows"),
     ],
 )
 def test_what_are_no_pairs_is_refused(tmp_path, rows, words):
     with pytest.raises(tk.InputError, match=words):
         traits.read_pairs(written(tmp_path, "x.json", rows))
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"asked": "zz"}, "asked='zz'; its fields are 'question', 'positive', 'negative'. Give"),
+        ({"positive": "zz", "negative": "negative"}, "positive='zz'; its fields are 'question'"),
+        ({"label": "zz"}, "label='zz'; its fields"),
+        ({"system": "zz"}, "system='zz'; its fields"),
+        ({"negative": "question"}, "negative='question' alone. Give positive= too"),
+    ],
+)
+def test_fields_that_are_named_and_not_there_are_refused(tmp_path, named, words):
+    row = {"question": "Is it?", "positive": "Yes", "negative": "No"}
+    with pytest.raises(tk.InputError, match=words):
+        traits.read_pairs(written(tmp_path, "x.json", [row]), **named)

@@ -30,10 +30,10 @@ from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import assemble, context_length, ids_of
+from tracekit.transcripts.kept_ids import spoken_roles
 from tracekit.transcripts.labels import require_names
 from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.prompts import Prompt
-from tracekit.transcripts.row_ids import spoken_roles
 
 
 def generate(
@@ -221,11 +221,12 @@ def _extended(
     prompts: list[tuple[list[int], list[str]]] = []
     responses: list[tuple[list[int], list[str]]] = []
     for row, new in zip(range(len(ids)), said, strict=True):
-        kinds = spoken_roles(model.tokenizer, new, raw)
         for where, out in ((before, prompts), (~before, responses)):
             real = where & (ids[row] >= 0)
             out.append((ids[row][real].tolist(), roles[row][real].tolist()))
-        responses[-1] = (responses[-1][0] + new, responses[-1][1] + kinds)
+        begun, kinds = responses[-1]
+        whole = begun + new  # a thought may have begun before
+        responses[-1] = (whole, kinds + spoken_roles(model.tokenizer, whole, raw)[len(begun) :])
     provenance = {**read(rows), "text": made}
     extended = assemble(model.tokenizer, _prompts(rows), prompts, responses, provenance)
     return extended.assign(text=rows.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,43 @@ def spoken(message: Mapping[str, Any]) -> bool:
     True
     """
     return bool({"role", "from"} & set(message)) and bool({"content", "value"} & set(message))
+
+
+def is_talk(value: Any) -> bool:
+    """Whether a value is a list of messages, or the JSON text of one.
+
+    >>> is_talk('[{"role": "user", "content": "Hi"}]'), is_talk("Hi")
+    (True, False)
+    """
+    value = parsed(value)
+    listed = isinstance(value, list) and bool(value)
+    return listed and all(isinstance(one, Mapping) and spoken(one) for one in value)
+
+
+def parsed(value: Any) -> Any:
+    """A list of objects that a table keeps as JSON text; anything else as it is.
+
+    >>> parsed('[{"role": "user", "content": "Hi"}]'), parsed("[Hi]")
+    ([{'role': 'user', 'content': 'Hi'}], '[Hi]')
+    """
+    if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def whole_text(content: Any, where: str) -> Any:
+    """The joined text of a content's parts; what is no list of parts as it is.
+
+    Errors: `ValueError` for a part that is no text.
+
+    >>> whole_text([{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}], "It")
+    'Be kind.'
+    """
+    parts = isinstance(content, list) and all(isinstance(one, Mapping) for one in content)
+    return _of_parts(content, where, [], [], []) if content and parts else content
 
 
 def open_calls(before: Sequence[Message]) -> list[Any]:
@@ -145,7 +183,8 @@ def _of_parts(
 def _refuse_more(
     message: Mapping[str, Any], role: Any, where: str, unread: set[str] | None
 ) -> None:
-    given = [str(name) for name in message if message[name] not in (None, "", [], {}, False)]
+    # a weight of 0 says something
+    given = [str(name) for name, one in message.items() if one or (one == 0 and one is not False)]
     more = [name for name in given if name not in (*_FIELDS, *_REASONING)]
     lost = [name for name in more if name in _SEEN or unread is None]
     lost += [name for name in ("name", "tool_call_id") if name in given and role != "tool"]

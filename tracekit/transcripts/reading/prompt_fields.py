@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,8 @@ from typing import Any
 from tracekit.errors import InputError
 from tracekit.storage.row_files import typed
 from tracekit.transcripts.labels import RESERVED
-from tracekit.transcripts.reading.messages import spoken
+from tracekit.transcripts.reading.choices import lettered
+from tracekit.transcripts.reading.messages import CALLS, is_talk, parsed, turns
 
 # in the order in which they are looked for, without case
 TEXTS = (
@@ -38,6 +38,10 @@ CHOICES = ("choices", "options")
 MARKUP = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]|<\|begin_of_text"
 )
+# beside a text of this project's own form these may be what others mean by them; what cannot be a
+# label is refused there
+_OTHERS = (*TEXTS[: TEXTS.index("text")], *TALKS[1:], *RESPONSES, *CHOICES, "parent_id")
+_GUESSED = {*_OTHERS} - RESERVED
 _HOUSE = ("id", "group", "prefill", "tools")
 _NO_LABELS = (*_HOUSE, "text", "messages", "response", *SYSTEMS[:2])
 
@@ -48,7 +52,7 @@ def is_own(rows: Sequence[Any], given: Mapping[str, Any]) -> bool:
         isinstance(row, Mapping)
         and row.get("id") is not None
         and (row.get("text") or row.get("messages"))
-        and "instruction" not in row
+        and not {_key(str(name)) for name in row} & _GUESSED
         for row in rows
     )
 
@@ -69,12 +73,12 @@ class Fields:
                     f"{', '.join(map(repr, self.names))}. Give one of these."
                 )
         self.talk = given.get("messages") or (None if "text" in given else self._talk())
-        self.text = given.get("text") or (None if self.talk else self._text())
+        self.text = given.get("text") or (self._beside_talks() if self.talk else self._text())
         self.beside = None if "text" in given else self._beside()
         self.choices = None if "text" in given or not self.text else self._choices()
         self.id = given["id"] if "id" in given else self._id()
         self.group = given.get("group") or self._low.get("group")
-        self.system = given["system"] if "system" in given else self._first(SYSTEMS)
+        self.system = given["system"] if "system" in given else self._system()
         self.response = given["response"] if "response" in given else self._response()
         self.labels = given.get("labels")
 
@@ -84,12 +88,20 @@ class Fields:
     def _talk(self) -> str | None:
         fields = (*TALKS, *TEXTS)
         there = [self._low[name] for name in fields if name in self._low]
-        return next(
-            (name for name in there if any(_is_talk(r.get(name)) for r in self._rows)), None
-        )
+        if any(row.get("messages") and isinstance(row["messages"], list) for row in self._rows):
+            return "messages"  # of the own form, pairs too
+        return next((name for name in there if any(is_talk(r.get(name)) for r in self._rows)), None)
+
+    def _beside_talks(self) -> str | None:
+        """The field of rows that have a text where others have messages."""
+        alone = any(row.get("text") and not row.get(str(self.talk)) for row in self._rows)
+        return "text" if alone else None
 
     def _text(self) -> str:
-        field = self._first(TEXTS)
+        house = "instruction" not in self._low and all(
+            row.get("id") is not None and row.get("text") for row in self._rows
+        )
+        field = "text" if house else self._first(TEXTS)
         if field is None:
             raise InputError(
                 f"{self._where} has the fields {', '.join(map(repr, self.names))}, of which none "
@@ -106,6 +118,10 @@ class Fields:
         field = self._first(CHOICES)
         return (field,) if field else letters if len(letters) == 4 else ()
 
+    def _system(self) -> str | None:
+        asks = any(str(row.get("url", "")).endswith("/responses") for row in self._rows)
+        return self._first((*SYSTEMS, "instructions") if asks else SYSTEMS)
+
     def _id(self) -> str | None:
         field = self._first(IDS)
         values = [row[field] for row in self._rows if field is not None and field in row]
@@ -113,16 +129,24 @@ class Fields:
         return field if unique or field == "id" else None
 
     def _response(self) -> str | None:
-        field = None if self.talk else self._first(RESPONSES)
-        texts = [row[field] for row in self._rows if field and row.get(field)]
-        return field if texts and all(isinstance(text, str) for text in texts) else None
+        field = self._first(RESPONSES) or ""
+        rows = [(n, row) for n, row in enumerate(self._rows) if row.get(field)]
+        fit = all(isinstance(row[field], str) or is_talk(row[field]) for _, row in rows)
+        return field if rows and fit and not any(self._answered(*row) for row in rows) else None
+
+    def _answered(self, number: int, row: Mapping[str, Any]) -> bool:
+        """Whether a row's messages end with an answer, beside which another field is none."""
+        talk = parsed(row.get(self.talk)) if self.talk else None
+        where = f"Row {number} of {self._where}"
+        return bool(talk) and turns(talk, where, set())[-1][0] in ("assistant", CALLS)
 
     def said(self) -> str:
         """What was guessed to be what, in one line; nothing where every field was named."""
-        asked = f"messages={self.talk!r}" if self.talk else f"text={self.text!r}"
+        pairs = {"messages": self.talk, "text": self.text}
+        asked = ", ".join(f"{name}={field!r}" for name, field in pairs.items() if field)
         parts = [] if {"text", "messages"} & self._named else [asked]
         parts += [f"with {self._low[self.beside[1]]!r}"] if self.beside else []
-        parts += [f"with the choices of {', '.join(self.choices)}"] if self.choices else []
+        parts += self._said_of_choices()
         lacking = self.id and any(row.get(self.id) in (None, "") for row in self._rows)
         numbered = [f"id={self.id!r}" if self.id else "ids numbered"]
         parts += [] if "id" in self._named else numbered
@@ -138,6 +162,15 @@ class Fields:
             )
         return ", ".join(parts)
 
+    def _said_of_choices(self) -> list[str]:
+        if not self.choices:
+            return []
+        names, rows = ", ".join(self.choices), len(self._rows)
+        unknown = sum(self._lines(row) is None for row in self._rows)
+        lacking = f"without the choices of {names} in {unknown} of {rows} rows (of no known form)"
+        there = f"with the choices of {names}"
+        return [*([there] if unknown < rows else []), *([lacking] if unknown else [])]
+
     def label_names(self) -> dict[str, str]:
         """The fields that become labels, and the labels' names."""
         used = {self.talk, self.text, self.id, self.group, self.system, self.response}
@@ -151,14 +184,25 @@ class Fields:
         """A row with this project's names."""
         made: dict[str, Any] = {"id": number if self.id is None else row.get(self.id)}
         made["id"] = number if made["id"] in (None, "") else made["id"]
-        if self.talk:
-            made["messages"] = _parsed(row.get(self.talk))
+        if self.talk and (row.get(self.talk) or not self.text):
+            made["messages"] = parsed(row.get(self.talk))
         else:
             made["text"] = self._whole_text(row)
         pairs = {"group": self.group, "system": self.system, "response": self.response}
         made |= {name: row.get(field) or None for name, field in pairs.items() if field}
         made |= {name: row[name] for name in ("prefill", "tools") if row.get(name)}
+        if is_talk(made.get("response")):  # TRL: messages that go on with the prompt's
+            asked = made.get("messages") or [{"role": "user", "content": made.pop("text")}]
+            made |= {"messages": [*asked, *parsed(made["response"])], "response": None}
         return made
+
+    def _lines(self, row: Mapping[str, Any]) -> str | None:
+        """The choices of a row as lines; None where they are of no known form."""
+        fields = self.choices or ()
+        if len(fields) == 1:
+            choices = row.get(fields[0])
+            return "" if choices in (None, "", [], {}) else lettered(choices)
+        return lettered({_key(name).upper(): row.get(name) for name in fields}) if fields else ""
 
     def _whole_text(self, row: Mapping[str, Any]) -> Any:
         text = row.get(self.text or "")
@@ -168,7 +212,7 @@ class Fields:
         if self.beside and isinstance(text, str) and context:
             text = BESIDE[self.beside].format(text, context)
         if isinstance(text, str) and self.choices:
-            text += _lettered([row.get(name) for name in self.choices])
+            text += self._lines(row) or ""
         return text
 
 
@@ -208,11 +252,17 @@ def label_name(field: str) -> str:
 def _row(row: Any, where: str) -> dict[str, Any]:
     if isinstance(row, str):
         return {"text": row}
-    if _is_talk(row):
+    if is_talk(row):
         return {"messages": row}
     if not isinstance(row, Mapping):
         raise InputError(
             f'{where} is {str(row)[:40]!r}, not an object with a text. Write {{"text": …}}.'
+        )
+    if row.get("parent_id") and isinstance(row.get("role"), str):
+        raise InputError(
+            f"{where} is a message of a tree (role {row['role']!r}, parent_id "
+            f"{row['parent_id']!r}), which is no prompt by itself. Write each way through the tree "
+            "as messages, or select the rows without a parent."
         )
     body = row.get("body")  # a request to a server, a line each
     if isinstance(body, Mapping):
@@ -222,33 +272,6 @@ def _row(row: Any, where: str) -> dict[str, Any]:
 
 def _key(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.strip().lower())
-
-
-def _is_talk(value: Any) -> bool:
-    value = _parsed(value)
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(one, Mapping) and spoken(one) for one in value)
-    )
-
-
-def _parsed(value: Any) -> Any:
-    """Messages that a table keeps as JSON text."""
-    if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _lettered(choices: Sequence[Any]) -> str:
-    texts = choices[0] if len(choices) == 1 else choices
-    texts = texts.get("text") if isinstance(texts, Mapping) else texts  # ARC: {"text", "label"}
-    if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
-        return ""
-    return "".join(f"\n{chr(65 + n)}. {text}" for n, text in enumerate(texts))
 
 
 def _refuse_same_names(names: Mapping[str, str], where: str) -> None:

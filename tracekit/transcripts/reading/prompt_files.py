@@ -12,7 +12,7 @@ from tracekit.storage.row_files import plain, read_rows
 from tracekit.transcripts.labels import missing, require_names
 from tracekit.transcripts.prompts import Prompt, refuse_duplicates, take
 from tracekit.transcripts.reading.answer_lines import exported_rows, is_exported
-from tracekit.transcripts.reading.messages import turns
+from tracekit.transcripts.reading.messages import parsed, turns, whole_text
 from tracekit.transcripts.reading.prompt_fields import is_own, own_rows
 
 KEYS = ("prompts", "data", "questions", "rows", "examples", "items", "conversations")
@@ -202,7 +202,7 @@ def _prompt(stem: str, where: str, row: Any, shared: Mapping[str, Any], unread: 
         labels=labels,
         system=system,
         prefill=prefill,
-        tools=row.get("tools") or (),
+        tools=_tools(row.get("tools")),
     )
 
 
@@ -235,10 +235,16 @@ def _labels(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _system(fields: Mapping[str, Any], where: str) -> str | None:
     there = {name: fields[name] for name in ("system", "system_prompt") if name in fields}
-    values = [value for value in there.values() if value is not None]
+    values = [whole_text(value, where) for value in there.values() if value is not None]
     if len(values) > 1 or not all(isinstance(value, str) for value in values):
         raise InputError(f"{where} has {there}; give one system message, as text.")
     return values[0] if values else None
+
+
+def _tools(tools: Any) -> Any:
+    """A row's tools, which may be JSON text; what they are is the prompt's to check."""
+    none = isinstance(tools, str) and tools.replace(" ", "") in ("[]", "")
+    return () if none else parsed(tools) or ()
 
 
 def _name(row: Mapping[str, Any], name: str, where: str) -> str:
