@@ -135,13 +135,14 @@ def view(
     """Coloured tokens of any (prompt, token[, layer, trait, …]) array, a picker for each dim.
 
     `array` has `token_text`, as all that `capture`, `project`, `logprobs`, `traits.score` and
-    `find` (a selection, coloured where it is true) give has; several by name (arms of an audit, a model with and without its adapter) are shown one
-    above the other on one scale, a prompt beside its like of the same `group`. `marked` underlines
-    tokens: a boolean array (prompt, token), such as of `tk.find`, or the name of a coordinate.
-    `captions` says more of a prompt, such as its question, by id. `start` is what is picked first
-    (`{"layer": 12}`), `chosen` the value of one dim for each of another (the layer of each trait,
-    an array named `layer` over `trait`). A colour is the distance from `centre` (by default the
-    mean of what is picked, over all prompts; 0 of a selection); 2.5 deviations are full.
+    `find` (a selection, coloured where it is true) give has; several by name (arms of an audit, a
+    model with and without its adapter) are shown one above the other on one scale, a prompt beside
+    its like of the same `group`. `marked` underlines tokens: a boolean array (prompt, token), such
+    as of `tk.find`, or the name of a coordinate. `captions` says more of a prompt, such as its
+    question, by id. `start` is what is picked first (`{"layer": 12}`), `chosen` the value of one
+    dim for each of another (the layer of each trait, an array named `layer` over `trait`). A colour
+    is the distance from `centre` (by default the mean of what is picked, over all prompts; 0 of a
+    selection); 2.5 deviations are full.
 
     Returns a `View`: the last line of a notebook's cell shows it (the first prompts, up to 4 MB);
     `path` (or `.save`) writes one HTML file. Arrow keys go through prompts and layers. Numbers are

@@ -117,7 +117,7 @@ def test_a_site_has_a_name_that_there_is_or_is_ones_own():
         tk.InputError, match=r"site='nope'.*residual, .*made_with=\{'site': 'nope'\}"
     ):
         tk.traces(VALUES, **given, site="nope")
-    with pytest.raises(tk.InputError, match="site='resid_post' was.*that is 'residual' here"):
+    with pytest.raises(tk.InputError, match=r"site='resid_post' was.*that is 'residual' here"):
         tk.traces(VALUES, **given, site="resid_post")
     assert tk.traces(VALUES, **given, site="mlp").name == "mlp"
     own = tk.traces(VALUES, **given, made_with={"site": "gates"})
