@@ -138,7 +138,7 @@ def _say_beside(path: Path, content: Mapping[Any, Any], taken: str) -> None:
     """Numbers and arrays beside the vectors are no part of what is read: a scale, say."""
     read = (taken, *_HOOKS)
     beside = {
-        name: f"an array of {value.shape}" if _is_values(value) else value
+        name: f"an array of {np.shape(value)}" if _is_values(value) else value
         for name, value in content.items()
         if isinstance(value, int | float | np.ndarray) and not isinstance(value, bool)
     }
