@@ -152,3 +152,23 @@ def test_the_version_is_one_and_the_name_on_the_index_is_free_for_us():
     # another project is called tracekit there
     assert project["name"] == identity.DISTRIBUTION != "tracekit"
     assert {"audit", "quantised", "docs"} <= set(project["optional-dependencies"])
+
+
+def test_the_citation_has_a_date_once_the_version_is_released():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    newest = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0]
+    assert ("\ndate-released:" in citation) == ("unreleased" not in newest)
+
+
+def test_every_extra_is_named_where_one_starts_and_an_alias_is_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    start = (ROOT / "docs" / "start.md").read_text("utf-8")
+    (sentence,) = re.findall(r"^Extras are .*$", start, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(project["optional-dependencies"])
+    assert set(project["optional-dependencies"]["vectors"]) <= set(project["dependencies"])
+
+
+def test_the_readme_counts_the_notebooks():
+    count = len(list((ROOT / "docs" / "notebooks").glob("*.ipynb")))
+    word = ("no", "one", "two", "three", "four", "five", "six")[count]
+    assert f"{word} uses in a notebook" in (ROOT / "README.md").read_text("utf-8")

@@ -11,6 +11,7 @@ from tests.support.oracles import dictionary_page
 from tracekit.model.sites import SITES
 from tracekit.storage.dictionary import about
 from tracekit.transcripts.labels import RESERVED
+from tracekit.transcripts.reading.messages import ROLES
 
 TEXT = dictionary_page.PAGE.read_text("utf-8")
 # former names, which files of today do not have
@@ -22,6 +23,17 @@ def test_every_site_and_every_name_of_our_own_has_a_line() -> None:
     assert (set(SITES) | RESERVED) - FORMER - set(known) == set()
     assert all(units in ("1", "s") for _, units, _ in known.values())
     assert all(1 < len(meaning) < 200 for *_, meaning in known.values())
+
+
+def test_the_line_of_role_has_every_role_and_what_a_hole_says(files: list[Path]) -> None:
+    meaning = about("role")["long_name"]
+    assert [role for role in ROLES if role not in meaning] == []
+    with xr.open_dataset(next(file for file in files if file.name == "runs.nc")) as file:
+        holes = file.token_id.values < 0
+        assert holes.any()
+        assert set(file.role.values[holes].astype(str)) == {"pad"}
+        assert set(file.token_text.values[holes].astype(str)) == {""}
+    assert "`pad` in `role`" in TEXT
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nnsight
@@ -19,30 +19,10 @@ from tracekit.model.parts import first as first
 from tracekit.model.parts import with_first as with_first
 from tracekit.model.record import Origin, origin, parallel_degree
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.site_names import SITES as SITES
+from tracekit.transcripts.site_names import require_site
 
 Site = str | Callable[[Any], Any]
-# the axes of each site's values after those of tokens
-SITES: Mapping[str, tuple[str, ...]] = {
-    "residual": ("dim",),
-    "attention": ("dim",),
-    "mlp": ("dim",),
-    "heads": ("head", "dim"),
-    "queries": ("head", "dim"),
-    "keys": ("head", "dim"),
-    "values": ("head", "dim"),
-    "pattern": ("head", "key"),
-    "mlp_hidden": ("unit",),
-    "router": ("expert",),
-}
-# what other libraries call them
-ELSEWHERE = {
-    **dict.fromkeys(("resid_post", "resid", "hidden", "layer_output", "layers_output"), "residual"),
-    **dict.fromkeys(("attn", "attn_out", "self_attn"), "attention"),
-    **dict.fromkeys(("mlp_out", "ffn"), "mlp"),
-    **dict.fromkeys(("result", "head"), "heads"),
-    **dict.fromkeys(("attention_probabilities", "attn_pattern", "attentions"), "pattern"),
-    **{"q": "queries", "k": "keys", "v": "values", "post": "mlp_hidden", "neurons": "mlp_hidden"},
-}
 
 
 def read(
@@ -114,12 +94,9 @@ def check_layers(model: TransformersModel, layers: Sequence[int] | None, site: S
         )
     if len(set(wanted)) < len(wanted):
         raise InputError(f"Layers {wanted} name a layer twice; name each once.")
-    if not callable(site) and site not in SITES:
-        meant = f"that is {ELSEWHERE[site]!r} here; " if site in ELSEWHERE else ""
-        raise InputError(
-            f"site={site!r} was asked for; {meant}there are {', '.join(SITES)}, or a function of "
-            "the block such as lambda block: block.attn.q_proj.output."
-        )
+    if not callable(site):
+        function = "a function of the block such as lambda block: block.attn.q_proj.output"
+        require_site(site, function)
     if -1 in wanted and site != "residual":
         raise InputError("Layer -1 is the embedding output, which only site='residual' has.")
     if isinstance(site, str) and site != "residual":

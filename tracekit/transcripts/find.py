@@ -63,8 +63,10 @@ def find(
                 found[row, columns[covered if which == "all" else covered[-1:]]] = True
     if missing == "raise":
         _refuse_missing(found, ids_of(transcripts), text, role, turn)
+    beside = {FOUND_ID: rows[0], "token_text": shown}
     places = {name: transcripts.coords[name] for name in ("prompt", "token")}
-    coords = {**places, FOUND_ID: (("prompt", "token"), rows[0])}
+    # the words ride along, so that tk.view shows what was found
+    coords = {**places, **{n: (("prompt", "token"), v) for n, v in beside.items()}}
     return xr.DataArray(found, coords, dims=("prompt", "token"), name="found")
 
 

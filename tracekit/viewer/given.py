@@ -26,6 +26,13 @@ def page_name(path: str | Path) -> Path:
 
 def by_name(array: Any) -> dict[str, xr.DataArray]:
     """One array, or several by name, as the latter. Errors: `TypeError` for anything else."""
+    if isinstance(array, xr.Dataset):
+        raise InputTypeError(
+            f"view was given a Dataset of {', '.join(map(str, array.data_vars))}; it colours one "
+            "array of numbers. Of transcripts give tk.logprobs(model, runs), or what is to be seen "
+            'in them: tk.find(runs, role="assistant"). Of others give one array, such as '
+            "dataset['NAME']."
+        )
     arrays = dict(array) if isinstance(array, Mapping) else {"": array}
     for one in arrays.values():
         if not isinstance(one, xr.DataArray):
@@ -35,6 +42,22 @@ def by_name(array: Any) -> dict[str, xr.DataArray]:
                 "several."
             )
     return arrays
+
+
+def require_options(centre: Any, captions: Any, start: Any) -> None:
+    """Errors: `TypeError` for a centre that is no number, captions and starts that are no dicts."""
+    number = isinstance(centre, int | float | np.number) and math.isfinite(centre)
+    if centre is not None and not number:
+        raise InputTypeError(
+            f"centre={centre!r} was given; it is the value without colour. Give a number, such as "
+            "centre=0.0, or leave it out for the mean."
+        )
+    for name, value, like in (
+        ("captions", captions, 'of text by prompt id, such as {"set/0": "What is asked"}'),
+        ("start", start, 'of what is picked first, such as {"layer": 12}'),
+    ):
+        if value is not None and not isinstance(value, Mapping):
+            raise InputTypeError(f"{name}={value!r} was given. Give a dict {like}.")
 
 
 def present(array: xr.DataArray) -> np.ndarray:
@@ -54,7 +77,8 @@ def whole(array: xr.DataArray, name: str) -> xr.DataArray:
             f"view was given an array{called} of the dims {array.dims} (sizes {array.shape}) "
             f"{'with' if 'token_text' in array.coords else 'without'} token_text; it shows "
             "(prompt, token, …) with the tokens' text, as tk.capture and tk.logprobs give it. "
-            "Keep the coordinates: values of your own go into array.copy(data=…)."
+            "Keep the coordinates: values of your own go into array.copy(data=…), or take them "
+            "from the transcripts: array.assign_coords(token_text=runs.token_text)."
         )
     if array.dtype.kind not in "fiub":
         raise InputError(f"view was given values of {array.dtype}; it colours numbers.")

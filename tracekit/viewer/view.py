@@ -134,14 +134,15 @@ def view(
 ) -> View:
     """Coloured tokens of any (prompt, token[, layer, trait, …]) array, a picker for each dim.
 
-    `array` has `token_text`, as all that `capture`, `project`, `logprobs` and `traits.score` give
-    has; several by name (arms of an audit, a model with and without its adapter) are shown one
-    above the other on one scale, a prompt beside its like of the same `group`. `marked` underlines
-    tokens: a boolean array (prompt, token), such as of `tk.find`, or the name of a coordinate.
-    `captions` says more of a prompt, such as its question, by id. `start` is what is picked first
-    (`{"layer": 12}`), `chosen` the value of one dim for each of another (the layer of each trait,
-    an array named `layer` over `trait`). A colour is the distance from `centre` (by default the
-    mean of what is picked, over all prompts); 2.5 deviations are full.
+    `array` has `token_text`, as all that `capture`, `project`, `logprobs`, `traits.score` and
+    `find` (a selection, coloured where it is true) give has; several by name (arms of an audit, a
+    model with and without its adapter) are shown one above the other on one scale, a prompt beside
+    its like of the same `group`. `marked` underlines tokens: a boolean array (prompt, token), such
+    as of `tk.find`, or the name of a coordinate. `captions` says more of a prompt, such as its
+    question, by id. `start` is what is picked first (`{"layer": 12}`), `chosen` the value of one
+    dim for each of another (the layer of each trait, an array named `layer` over `trait`). A colour
+    is the distance from `centre` (by default the mean of what is picked, over all prompts; 0 of a
+    selection); 2.5 deviations are full.
 
     Returns a `View`: the last line of a notebook's cell shows it (the first prompts, up to 4 MB);
     `path` (or `.save`) writes one HTML file. Arrow keys go through prompts and layers. Numbers are
@@ -149,13 +150,16 @@ def view(
 
     Errors: `ValueError` for an array without prompts, tokens or their text, for arrays of other
     dims, for a `start`, `marked` or `chosen` that does not fit, and for a `path` that is no .html;
-    `TypeError` for what is no DataArray.
+    `TypeError` for what is no DataArray, a `centre` that is no number, captions that are no dict.
 
     >>> view(traces.sel(dim=[0, 1])).data["picks"][0]["name"]
     'layer'
     """
+    given.require_options(centre, captions, start)
     made = {name: given.whole(one, name) for name, one in given.by_name(array).items()}
     first = given.alike(made)
+    if centre is None and first.dtype == bool:
+        centre = 0.0  # what is not selected has no colour
     scale = Scale.of(first.shape[2:])
     for one in made.values():
         for _, values in blocks(one):

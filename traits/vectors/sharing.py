@@ -12,6 +12,7 @@ import xarray as xr
 
 import tracekit as tk
 from tracekit.errors import InputError
+from tracekit.storage.vector_files.vector_labels import site_of
 
 FILE, CARD = "vectors.safetensors", "README.md"
 _CARD = """---
@@ -124,6 +125,8 @@ def pull_vectors(
 
 def _card(vectors: xr.DataArray, repo: str, about: str) -> str:
     made = tk.provenance(vectors) if "provenance" in vectors.attrs else {}
+    site = site_of(vectors) or "not recorded"
+    stream = "residual stream" if site == "residual" else "activations"
     base = (
         made.get("source", made).get("model") if isinstance(made.get("source", made), dict) else 0
     )
@@ -134,11 +137,11 @@ def _card(vectors: xr.DataArray, repo: str, about: str) -> str:
     return _CARD.format(
         base=f"base_model: {base}\n" if isinstance(base, str) and "/" in base else "",
         title=repo.partition("/")[2],
-        about=about or "Directions in the residual stream of a language model.",
+        about=about or f"Directions in the {stream} of a language model (site: {site}).",
         traits=f"{', '.join(shown)}{' …' if len(names) > 12 else ''}" if names else "one vector",
         layers=f"{layers[0]} to {layers[-1]}, {len(layers)} in all",
         dim=vectors.sizes["dim"],
-        site=made.get("site", "residual"),
+        site=site,
         repo=repo,
         file=FILE,
         provenance=json.dumps(made, indent=1, ensure_ascii=False),

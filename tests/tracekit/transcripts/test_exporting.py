@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,14 @@ def test_what_cannot_be_written_is_refused(runs, folder, tmp_path, monkeypatch):
     for name, library in (("x.zarr", "zarr"), ("y.parquet", "pyarrow")):
         with pytest.raises(tk.InputError, match=f"needs {library}, and that is not installed"):
             tk.export(runs, tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.zarr", "x.jsonl"])
+def test_an_array_without_labels_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(tk.InputError, match=r"export was given <ndarray of float64.*tk\.traces"):
+        inspect.unwrap(tk.export)(np.ones((2, 3)), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+def test_the_folder_of_an_export_is_made(name: str, runs: xr.Dataset, tmp_path: Path) -> None:
+    assert tk.export(runs, tmp_path / "a" / "b" / name).is_file()

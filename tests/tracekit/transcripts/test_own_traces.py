@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import dask.array
 import h5py
 import numpy as np
@@ -90,6 +92,38 @@ def test_what_cannot_be_told_is_refused(array, given, words):
         tk.traces(array, **given)
 
 
+def test_a_file_is_told_the_names_of_its_arrays(tmp_path):
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        file["residuals"] = VALUES
+        file["layers/values"] = VALUES
+        words = (
+            r"traces was given a File with 'layers/values', 'residuals'.*file\['layers/values'\]"
+        )
+        with pytest.raises(tk.InputError, match=words):
+            tk.traces(file)
+    for given in (path, str(path)):
+        with pytest.raises(tk.InputError, match=r"m\.h5', which has 'layers/values', 'residuals'"):
+            tk.traces(given)
+    with pytest.raises(tk.InputError, match=r"path 'n\.npy'; it takes an array"):
+        tk.traces("n.npy")
+    with pytest.raises(tk.InputError, match=r"a dict with 'a'.*file\['a'\]"):
+        tk.traces({"a": VALUES})
+
+
+def test_a_site_has_a_name_that_there_is_or_is_ones_own():
+    given = {"dims": DIMS, "layers": range(3)}
+    with pytest.raises(
+        tk.InputError, match=r"site='nope'.*residual, .*made_with=\{'site': 'nope'\}"
+    ):
+        tk.traces(VALUES, **given, site="nope")
+    with pytest.raises(tk.InputError, match=r"site='resid_post' was.*that is 'residual' here"):
+        tk.traces(VALUES, **given, site="resid_post")
+    assert tk.traces(VALUES, **given, site="mlp").name == "mlp"
+    own = tk.traces(VALUES, **given, made_with={"site": "gates"})
+    assert (own.name, tk.provenance(own)["site"]) == ("gates", "gates")
+
+
 def test_rows_of_other_runs_are_refused(runs):
     with pytest.raises(tk.InputError, match=r"given 4 on the axis 'prompt', and the runs have 2"):
         tk.traces(VALUES[:, 0], runs=runs)
@@ -113,6 +147,16 @@ def test_a_table_is_joined_by_the_prompts_ids(runs, tmp_path):
     assert by_kind.depth.values.tolist() == [1, 2]
     with pytest.warns(UserWarning, match="1 of 2 rows that match no prompt"):
         tk.join(runs.isel(prompt=[0]), path)
+
+
+def test_what_has_no_ids_and_what_is_no_table_are_refused(runs):
+    with pytest.raises(
+        tk.InputError, match=r"join was given <ndarray of float32.*Give transcripts"
+    ):
+        inspect.unwrap(tk.join)(VALUES, [{"id": 0}])
+    for wrong, name in ((None, "NoneType"), (3, "int"), ({"id": 0}, "dict")):
+        with pytest.raises(tk.InputError, match=f"join was given {name} as its table. Give a path"):
+            tk.join(runs, wrong)
 
 
 @pytest.mark.parametrize(

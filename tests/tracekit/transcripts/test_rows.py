@@ -123,7 +123,9 @@ def test_rows_of_a_dataset_a_table_and_a_list_are_the_same(tmp_path):
     assert [(p.id, p.text, p.labels) for p in tk.prompts(rows[::-1])] != expected
     with pytest.raises(TypeError, match=r"'train'.*one split"):
         tk.prompts(datasets.DatasetDict(train=data))
-    for given, words in ((tmp_path / "a.json", "read_prompts"), ([], "no rows")):
+    refused = [(tmp_path / "a.json", "read_prompts"), ([], "no rows")]
+    refused += [(None, "given a NoneType; .*Give one split"), (3, "given a int; it takes an iter")]
+    for given, words in refused:
         with pytest.raises(tk.InputError, match=words):
             tk.prompts(given)
 

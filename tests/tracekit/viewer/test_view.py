@@ -2,10 +2,8 @@
 
 import base64
 import html
-import inspect
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -246,47 +244,3 @@ def test_a_mask_and_a_chosen_layer_arrive() -> None:
     assert [row["words"]["marked"] for row in view._rows(None)] == [[3]] * 4
     other = tk.view(shown, marked=shown.token_text == " w2")
     assert [row["words"]["marked"] for row in other._rows(None)] == [[2]] * 4
-
-
-def _no_text() -> object:
-    return tk.view(array().drop_vars("token_text"))
-
-
-REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "no text": (_no_text, "without token_text"),
-    "no token dim": (lambda: tk.view(array().isel(token=0)), "it shows"),
-    "text values": (lambda: tk.view(array().astype(str)), "colours numbers"),
-    "no array": (lambda: tk.view({}), "no array"),
-    "other layers": (
-        lambda: tk.view({"a": array(), "b": array().isel(layer=[0])}),
-        "same dims and labels",
-    ),
-    "start": (lambda: tk.view(array(), start={"layer": 4}), r"layer=4; the array has 3, 7, 12"),
-    "start dim": (lambda: tk.view(array(), start={"lyer": 3}), "the dims layer, trait"),
-    "marked name": (lambda: tk.view(array(), marked="spans"), "coordinates are"),
-    "marked dims": (lambda: tk.view(array(), marked=array().token_text), "true or false"),
-    "chosen": (
-        lambda: tk.view(array(), chosen=xr.DataArray([3], dims="trait", name="lair")),
-        "named as another",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ["x.pdf", "x.nc"])
-def test_a_page_has_the_name_of_a_page(name: str, tmp_path: Path) -> None:
-    with pytest.raises(tk.InputError, match=rf"{name}', .*ends in \.html"):
-        tk.view(array(), tmp_path / name)
-    assert [tk.view(array()).save(tmp_path / n).name for n in ("x", "x.HTM")] == ["x", "x.HTM"]
-
-
-def test_what_is_no_labelled_array_is_refused() -> None:
-    for wrong in (np.ones((2, 3)), {"a": np.ones((2, 3))}, [array()]):
-        with pytest.raises(tk.InputError, match=r"view was given (ndarray|list); .*Give a DataArr"):
-            inspect.unwrap(tk.view)(wrong)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_shown_is_refused(name: str) -> None:
-    make, words = REFUSED[name]
-    with pytest.raises(tk.InputError, match=words):
-        make()

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 import tracekit as tk
 import traits
 from tests.support.vector_files import vectors
+from tracekit.storage.provenance import stamp
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -83,6 +84,15 @@ def test_the_folder_holds_the_vectors_and_a_card(tmp_path):
         assert words in card
     made = re.findall(r"```json\n(.*?)```", card, re.DOTALL)
     assert json.loads(made[0]) == tk.provenance(vectors())
+
+
+@pytest.mark.parametrize("site", ["mlp", "residual"])
+def test_the_card_says_the_site_that_the_traces_had(site, tmp_path):
+    made = stamp(vectors(), {"made_by": "traits.extract", "source": {"site": site}})
+    card = (traits.vectors_folder(made, tmp_path / "v", "me/honesty") / "README.md").read_text()
+    assert f"| site | {site} |" in card
+    assert f"(site: {site})" in card
+    assert ("residual stream" in card) == (site == "residual")
 
 
 def test_these_two_files_are_what_is_uploaded(hub, tmp_path, monkeypatch):

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from tracekit.storage.files import UnreadableError, unreadable
+from tracekit.storage.files import unreadable
+from tracekit.storage.vector_files.arguments import Given, require_numbers
+from tracekit.storage.vector_files.key_names import SITES, WHOLE, by_trait_first, place
 from tracekit.storage.vector_files.vector_labels import assembled
 
 WANTED = "a dictionary from layer to a tensor (dim), a table (layer, dim) or a vector (dim)"
-# what tools call a block's parts, and words in the names of modules
-_SITES = {
-    **dict.fromkeys(("", "decoder_block", "residual", "resid_post", "resid_pre"), "residual"),
-    **dict.fromkeys(("self_attn", "attn", "attention", "attn_out"), "attention"),
-    **dict.fromkeys(("mlp", "mlp_out"), "mlp"),
-}
-_PLAIN = {"", "layer", "layers", "block", "blocks", "model", "transformer", "h", "direction"}
-_PLAIN |= {"vector", "vectors", "steering", "resid", "residual"}
-_STATES = {"hidden_states", "hidden_state", "hidden"}
-_WHOLE = ("vector", "direction", "steering_vector", "control_vector", "arr_0", "refusal_dir")
 _HOOKS = ("hookName", "hook_name", "hook_point", "hook", "layer")
 # containers of vectors, and what lies beside them
 _TABLES = ("layer_activations", "directions", "layers", "vectors", "steering_vectors", "traits")
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user says of a file: none of it is known where it is None."""
-
-    layer: int | None = None
-    first_layer: int | None = None
-    depth: int | None = None
-    site: str | None = None
 
 
 def labelled(path: Path, content: Any, given: Given) -> xr.DataArray:
@@ -48,8 +31,7 @@ def labelled(path: Path, content: Any, given: Given) -> xr.DataArray:
 
     Errors: `ValueError` naming the argument that is due, and for values of other forms.
     """
-    if isinstance(content, np.ndarray):
-        return assembled(_of_array(path, content, given), path, given.site or "residual")
+    require_numbers(path, given)
     if isinstance(content, Mapping):
         _refuse_known(path, content)
         content, given = _opened(path, content, given)
@@ -101,7 +83,7 @@ def _of_array(path: Path, values: np.ndarray, given: Given) -> dict[int, np.ndar
         words = f"a table of {count} rows, and depth={depth}: no telling which layer a row is"
         raise unreadable(path, words, "Give depth= (the model's blocks) or first_layer=.")
     start = first or 0
-    if start < -1 or (depth is not None and start + count > depth):
+    if depth is not None and start + count > depth:
         words = f"{count} rows from first_layer={start} do not fit depth={depth}"
         raise unreadable(path, words, "Give depth= alone for a table of hidden states.")
     return dict(enumerate(values, start))
@@ -109,35 +91,75 @@ def _of_array(path: Path, values: np.ndarray, given: Given) -> dict[int, np.ndar
 
 def _opened(path: Path, content: Mapping[Any, Any], given: Given) -> tuple[Any, Given]:
     """A dictionary of vectors and words about them, as the vectors alone."""
-    kind = content.get("layer_type")
-    if kind is not None:
-        given = Given(given.layer, given.first_layer, given.depth, _site(path, {kind}, given.site))
-    for name in _TABLES:
-        if isinstance(content.get(name), Mapping | np.ndarray):
-            return content[name], given
-    vectors = [name for name in _WHOLE if isinstance(content.get(name), np.ndarray)]
-    others = [name for name, value in content.items() if isinstance(value, np.ndarray | Mapping)]
+    content, given = _with_site(path, content, given)
+    tables = [name for name in _TABLES if isinstance(content.get(name), Mapping | np.ndarray)]
+    vectors = [name for name in WHOLE if isinstance(content.get(name), np.ndarray)]
+    others = [name for name, value in content.items() if _is_values(value)]
+    if len(tables) > 1 or (tables and vectors):
+        words = f"it holds {tables + vectors}, each of which may be its vectors"
+        raise unreadable(path, words, "Save the one that is meant alone.")
+    if tables:
+        _say_beside(path, content, tables[0])
+        return by_trait_first(content[tables[0]]), given
     if len(vectors) == 1 == len(others):
+        _say_beside(path, content, vectors[0])
         hooks = [content[name] for name in _HOOKS if content.get(name) is not None]
-        place = _place(hooks[0]) if hooks and given.layer is None else None
-        if place is not None:
-            site = _site(path, {place[1]}, given.site)
-            given = Given(place[0], given.first_layer, given.depth, site)
+        at = place(hooks[0]) if hooks else None
+        if at is not None:
+            _refuse_other_layer(path, at[0], given.layer)
+            given = replace(given, layer=at[0], site=_site(path, {at[1]}, given.site))
         return content[vectors[0]], given
-    if all(isinstance(key, str) and key.count(":") == 1 for key in content) and content:
-        nested: dict[str, dict[str, Any]] = {}
-        for key, value in content.items():
-            trait, _, place_name = key.partition(":")
-            nested.setdefault(trait, {})[place_name] = value
-        return nested, given
-    return content, given
+    return by_trait_first(content), given
+
+
+def _with_site(
+    path: Path, content: Mapping[Any, Any], given: Given
+) -> tuple[Mapping[Any, Any], Given]:
+    """The dictionary without the site that it says of its vectors, and that among what is given."""
+    kind, own = content.get("layer_type"), content.get("site")
+    if kind is not None:
+        given = replace(given, site=_site(path, {kind}, given.site))
+    if not isinstance(own, str):
+        return content, given
+    if given.site not in (None, own):
+        words = f"site={given.site!r} was given, and it says {own!r}"
+        raise unreadable(path, words, "Leave site= out.")
+    rest = {name: value for name, value in content.items() if name != "site"}
+    return rest, replace(given, site=own)
+
+
+def _refuse_other_layer(path: Path, own: int, given: int | None) -> None:
+    if given not in (None, own):
+        words = f"layer={given} was given, and it says the layer {own}"
+        raise unreadable(path, words, "Leave layer= out.")
+
+
+def _say_beside(path: Path, content: Mapping[Any, Any], taken: str) -> None:
+    """Numbers and arrays beside the vectors are no part of what is read: a scale, say."""
+    read = (taken, *_HOOKS)
+    beside = {
+        name: f"an array of {np.shape(value)}" if _is_values(value) else value
+        for name, value in content.items()
+        if isinstance(value, int | float | np.ndarray) and not isinstance(value, bool)
+    }
+    words = ", ".join(f"{name} ({value})" for name, value in beside.items() if name not in read)
+    if words:
+        warnings.warn(
+            f"{str(path)!r} has beside {taken!r} what is not read: {words}. The values are as the "
+            "file has them; multiply them yourself where a scale or a sign is meant.",
+            stacklevel=6,
+        )
+
+
+def _is_values(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _by_trait(content: Any, given: Given) -> Mapping[str, Any] | None:
     """Dictionaries (or, where the layer is given, arrays) by a trait's name, if it is that."""
     if not isinstance(content, Mapping) or not content:
         return None
-    names = all(isinstance(key, str) and _place(key) is None for key in content)
+    names = all(isinstance(key, str) and place(key) is None for key in content)
     kinds = {isinstance(value, Mapping) for value in content.values()}
     arrays = all(isinstance(value, np.ndarray) for value in content.values())
     told = any(v is not None for v in (given.layer, given.first_layer, given.depth))
@@ -163,8 +185,8 @@ def _by_layer(path: Path, content: Any, given: Given) -> xr.DataArray:
 def _places(path: Path, content: Any) -> dict[int, tuple[np.ndarray, str]]:
     """Values by layer, each with the word of its key that may name a site."""
     items = list(content.items()) if isinstance(content, Mapping) else []
-    named = [(_place(key), value) for key, value in items if isinstance(value, np.ndarray)]
-    by_layer = {place[0]: (value, place[1]) for place, value in named if place is not None}
+    named = [(place(key), value) for key, value in items if isinstance(value, np.ndarray)]
+    by_layer = {at[0]: (value, at[1]) for at, value in named if at is not None}
     if not by_layer or len(by_layer) < len(items):
         shown = sorted(map(str, content))[:4] if isinstance(content, Mapping) else type(content)
         words = f"it holds {shown}; a dictionary from layer to a tensor, once each, was expected"
@@ -179,27 +201,8 @@ def _places(path: Path, content: Any) -> dict[int, tuple[np.ndarray, str]]:
     return by_layer
 
 
-def _place(key: Any) -> tuple[int, str] | None:
-    """Layer and site's word of a key: 3, "3", "layer_3", "model.layers.3.mlp"."""
-    if isinstance(key, bool) or not isinstance(key, int | str):
-        return None
-    text = (
-        re.sub(r"(?i)\b(layer|block)(\d+)", r"\1_\2", str(key)).replace("[", ".").replace("]", "")
-    )
-    parts = re.split(r"[._]?(?<![0-9A-Za-z])(\d+)(?![0-9A-Za-z])[._]?", text.replace("_", "."))
-    if len(parts) != 3:
-        return None
-    before, layer = parts[0].lower().replace(".", "_"), int(parts[1])
-    after = parts[2].replace(".", "_").removeprefix("hook_")
-    if before in _STATES:
-        return layer - 1, after
-    if not set(parts[0].lower().split(".")) <= _PLAIN:
-        return None
-    return (layer - 1 if after == "resid_pre" else layer), after
-
-
 def _site(path: Path, words: set[str], given: str | None) -> str:
-    known = {_SITES.get(word) for word in words}
+    known = {SITES.get(word) for word in words}
     site = known.pop() if len(known) == 1 else None
     if site is None and given is None:
         listed = f"vectors of {sorted(words)}; what these are here is not known"
@@ -228,29 +231,8 @@ def _refuse_known(path: Path, content: Mapping[Any, Any]) -> None:
         raise unreadable(path, "a model's own weights", "Load it: tk.load(FOLDER).")
 
 
-def refuse_given(path: Path, given: Given) -> None:
-    """Errors: `ValueError` for layers or a site of a file that says them itself."""
-    told = {name: getattr(given, name) for name in ("layer", "first_layer", "site")}
-    told = {name: value for name, value in told.items() if value is not None}
-    if told:
-        words = f"it says its layers and site itself, and {told} was given"
-        raise unreadable(path, words, "Leave these out, and select: .sel(layer=…).")
-
-
 def require_floats(path: Path, values: np.ndarray) -> np.ndarray:
     """Errors: `ValueError` for values that are no floats."""
     if values.dtype.kind != "f":
         raise unreadable(path, f"values of {values.dtype}", "Save floats.")
     return values
-
-
-def require_model(path: Path, vectors: xr.DataArray, model: Any) -> None:
-    """Errors: `ValueError` for vectors of another width, or of layers that the model lacks."""
-    depth, width = len(model.layers), model._module.config.get_text_config().hidden_size
-    beyond = [layer for layer in vectors["layer"].values.tolist() if not -1 <= layer < depth]
-    if vectors.sizes["dim"] != width or beyond:
-        raise UnreadableError(
-            f"{str(path)!r} was to be read for a model of {depth} blocks and {width} dims; its "
-            f"vectors have {vectors.sizes['dim']} dims and the layers "
-            f"{vectors['layer'].values.tolist()[:4]} …. It comes from another model; give that one."
-        )

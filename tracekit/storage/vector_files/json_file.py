@@ -11,7 +11,8 @@ import xarray as xr
 
 from tracekit.storage.files import reading, whole
 from tracekit.storage.provenance import stamp
-from tracekit.storage.vector_files.conventions import Given, labelled
+from tracekit.storage.vector_files.arguments import Given
+from tracekit.storage.vector_files.conventions import labelled
 from tracekit.storage.vector_files.vector_labels import by_layer, provenance_of, site_of
 
 
@@ -43,7 +44,6 @@ def read_json(
     with reading(path, "Give JSON of lists of numbers, by layer."):
         content = _arrays(json.loads(path.read_text("utf-8-sig")))
     kept = content.pop("provenance", None) if isinstance(content, dict) else None
-    site = site or (content.pop("site", None) if isinstance(content, dict) else None)
     array = labelled(path, content, Given(layer, first_layer, depth, site))
     return stamp(array, kept) if isinstance(kept, dict) else array
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +15,9 @@ import xarray as xr
 
 from tracekit.errors import InputError
 from tracekit.storage.files import reading, whole
-from tracekit.storage.vector_files.conventions import WANTED, Given, labelled, squeezed
-from tracekit.storage.vector_files.vector_labels import by_layer
+from tracekit.storage.vector_files.arguments import Given
+from tracekit.storage.vector_files.conventions import WANTED, labelled, squeezed
+from tracekit.storage.vector_files.vector_labels import by_layer, site_of
 
 
 def read_pt(
@@ -50,19 +53,24 @@ def read_pt(
 def write_pt(vectors: xr.DataArray, path: str | Path) -> Path:
     """A vector (layer, dim) as a dictionary from layer to tensor; (trait, …) as one of those.
 
-    Other tools read it; of the provenance it holds nothing.
+    Other tools read it; of the provenance it holds nothing but another site than the residual,
+    beside that dictionary: {"site": "mlp", "layers": {…}}, or "traits".
 
     Errors: `ValueError` for other dims, layers without labels, and values that are not finite.
 
     >>> read_pt(write_pt(vectors, "traits.pt")).dims
     ('trait', 'layer', 'dim')
     """
-    content: Any = {
+    traits: dict[Any, Any] = {
         trait: {layer: torch.tensor(row) for layer, row in rows.items()}
         for trait, rows in by_layer(vectors).items()
     }
+    kind, content = ("layers", traits[None]) if None in traits else ("traits", traits)
+    site = site_of(vectors)
+    if site not in (None, "residual"):
+        content = {"site": site, kind: content}
     with whole(Path(path), vectors.nbytes + 4096) as part:
-        torch.save(content.get(None, content), part)
+        torch.save(content, part)
     return Path(path)
 
 
@@ -77,7 +85,16 @@ def _loaded(path: Path) -> Any:
                 wrong = archive.testzip()
             if wrong:
                 raise InputError(f"{wrong} is not what its checksum says")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            # torch's own text is a page, with codes for a terminal
+            named = re.search(r"GLOBAL (\S+)", str(error))
+            if named is None:
+                raise
+            numpy = named[1].startswith("numpy")
+            what = "arrays of numpy, pickled" if numpy else "an object"
+            raise InputError(f"it holds {what} ({named[1]})") from error
 
 
 def _arrays(path: Path, content: Any) -> Any:

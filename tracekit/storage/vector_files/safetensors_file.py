@@ -17,12 +17,8 @@ from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.files import reading
 from tracekit.storage.former_names import renamed
 from tracekit.storage.provenance import stamp
-from tracekit.storage.vector_files.conventions import (
-    Given,
-    labelled,
-    refuse_given,
-    require_floats,
-)
+from tracekit.storage.vector_files.arguments import Given, refuse_given
+from tracekit.storage.vector_files.conventions import labelled, require_floats
 from tracekit.storage.vector_files.marked import BLANK, KEY, read_marked, write_marked
 from tracekit.storage.vector_files.vector_labels import (
     provenance_of,

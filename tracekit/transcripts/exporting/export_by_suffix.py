@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from tracekit.errors import InputError
+from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.storage import store
 from tracekit.transcripts.exporting import other_formats
 from tracekit.transcripts.prompts import Prompt
@@ -35,7 +35,8 @@ def export(
     `prompts` are those that were encoded, where they are conversations. Returns the path.
 
     Errors: `ValueError` for another suffix, a library that is not installed (zarr, pyarrow), a
-    zarr store that is there already, and what are no transcripts in `.jsonl`.
+    zarr store that is there already, and what are no transcripts in `.jsonl`; `TypeError` for what
+    has no labels.
 
     >>> export(runs, "answers.jsonl").name, export(runs, "runs.parquet").name
     ('answers.jsonl', 'runs.parquet')
@@ -45,6 +46,11 @@ def export(
         known = ", ".join((*WRITERS, ".jsonl"))
         raise InputError(f"export to {str(path)!r} was asked for; there are {known}.")
     given = store.open(array) if isinstance(array, str | os.PathLike) else array
+    if not isinstance(given, xr.DataArray | xr.Dataset):
+        raise InputTypeError(
+            f"export was given {brief(given)}; what it writes has labels. Give transcripts or a "
+            "DataArray (tk.traces makes one of an array of your own), or the path of one."
+        )
     if path.suffix == ".jsonl":
         return write_answers(given, path, prompts)
     if prompts is not None:

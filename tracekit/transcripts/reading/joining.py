@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-from tracekit.errors import InputError
+from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.storage.row_files import plain, read_rows, typed
 from tracekit.transcripts.labels import columns, refuse_taken
 
@@ -35,12 +35,13 @@ def join(
     are left out, with a warning; of several samples of a prompt (`on="group"`) each gets its row.
 
     Errors: `ValueError` for a prompt without a row, two rows of one, a label that is there already,
-    and fields that the table lacks.
+    and fields that the table lacks; `TypeError` for what is no labelled array, and no table.
 
     >>> rows = [{"id": n, "score": n / 2} for n in range(3)]
     >>> join(runs, rows).score.values.tolist()
     [0.0, 0.5, 1.0]
     """
+    _require_labels(array)
     rows, all_text, where = _rows(table)
     field = _field(rows, on, where)
     by_key = {str(row[field]): row for row in rows if row.get(field) is not None}
@@ -69,8 +70,22 @@ def join(
     return array.assign_coords(made)
 
 
+def _require_labels(array: Any) -> None:
+    if not isinstance(array, xr.DataArray | xr.Dataset):
+        raise InputTypeError(
+            f"join was given {brief(array)}, whose rows have no ids. Give transcripts (of "
+            "tk.encode, tk.generate), or a labelled array (of tk.capture, tk.traces)."
+        )
+
+
 def _rows(table: Any) -> tuple[list[Mapping[str, Any]], bool, str]:
-    if isinstance(table, str | Path):
+    path = isinstance(table, str | Path)
+    if isinstance(table, Mapping | bytes) or not (path or hasattr(table, "__iter__")):
+        raise InputTypeError(
+            f"join was given {type(table).__name__} as its table. Give a path, a list of dicts, or "
+            "a DataFrame."
+        )
+    if path:
         read = read_rows(Path(table), ("rows", "data", "labels"), "table", _EXPECTED)
         rows, all_text, where = read.rows, read.all_text, f"The table {str(table)!r}"
     else:

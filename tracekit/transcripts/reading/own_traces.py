@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from tracekit.errors import InputError
+from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.labels import columns
+from tracekit.transcripts.site_names import require_site
 from tracekit.transcripts.tensors import require_transcripts
 
 DIMS = {2: ("prompt", "dim"), 4: ("prompt", "token", "layer", "dim")}
@@ -36,21 +38,26 @@ def traces(
     that axis. `runs` (transcripts) give all their labels; their token axis has to be the array's,
     and values in holes become NaN. Without them rows are `prompts` (ids; `given/0` … by default),
     with `labels`, a column each (`label` and `group` for `extract`). Values are floats; 16-bit ones
-    become float32. `made_with` goes into the provenance (`weights`, without which `difference`
-    compares nothing).
+    become float32. `site` is one of capture's; `made_with` goes into the provenance (`weights`,
+    without which `difference` compares nothing, and a `site` that none of those is).
 
     Errors: `ValueError` for axes without a name, layers that are not as many as the axis has, rows
-    or tokens that are not those of `runs`, and values that are no floats.
+    or tokens that are not those of `runs`, another site, and values that are no floats;
+    `TypeError` for a path, and for a file or dict of several arrays.
 
     >>> given = traces(np.ones((2, 3, 8)), dims=("prompt", "layer", "dim"), layers=[10, 11, 12])
     >>> given.sel(prompt="given/1", layer=12).shape
     (8,)
     """
+    own = (made_with or {}).get("site")
+    if own is None:
+        require_site(site, f"a place of your own by made_with={{'site': {site!r}}}")
     values = _floats(array)
     named = _named(values, dims)
     coords = _layer_coords(named, values.shape, layers)
     if "dim" in named:
         coords["dim"] = np.arange(values.shape[named.index("dim")], dtype=np.int32)
+    site = str(own or site)
     about: dict[str, Any] = {"made_by": "tracekit.traces", "site": site}
     if runs is None:
         coords |= _row_coords(values.shape[named.index("prompt")], prompts, labels or {})
@@ -65,6 +72,8 @@ def traces(
 
 def _floats(array: Any) -> Any:
     """Values as xarray takes them: in memory, or lazily where they lie in a file."""
+    if isinstance(array, str | os.PathLike) or hasattr(array, "keys"):
+        raise _several(array)
     if hasattr(array, "detach"):  # torch; numpy has no bfloat16
         array = array.detach().cpu()
         array = (array.float() if array.element_size() == 2 else array).numpy()
@@ -84,6 +93,38 @@ def _floats(array: Any) -> Any:
             "are floats. Convert them: array.astype('float32')."
         )
     return array.astype(np.float32) if array.dtype.itemsize == 2 else array
+
+
+def _several(holder: Any) -> InputTypeError:
+    """The error for a file, or what else has arrays by name, that says what to write."""
+    import h5py
+
+    if not isinstance(holder, str | os.PathLike):
+        kind, names = f"a {type(holder).__name__}", _names(holder)
+        advice = f"Give one of them: file[{names[0]!r}]." if names else "Give an array."
+        return InputTypeError(
+            f"traces was given {kind} with {', '.join(map(repr, names[:12])) or 'nothing'}; it "
+            f"takes one array. {advice}"
+        )
+    found, example = "", "NAME"
+    if h5py.is_hdf5(holder):
+        with h5py.File(holder) as file:
+            names = _names(file)
+        found, example = f", which has {', '.join(map(repr, names[:12]))}", (names or ["NAME"])[0]
+    return InputTypeError(
+        f"traces was given the path {str(holder)!r}{found}; it takes an array. Open the file (with "
+        f"h5py.File(path) as file) and give file[{example!r}], or what numpy.load gives; what "
+        "tracekit saved, tk.open opens."
+    )
+
+
+def _names(holder: Any) -> list[str]:
+    """The names of the arrays in a file, those in groups by their path."""
+    names: list[str] = []
+    if hasattr(holder, "visititems"):
+        holder.visititems(lambda name, one: names.append(name) if hasattr(one, "shape") else None)
+        return names
+    return list(map(str, holder.keys()))
 
 
 def _named(values: Any, dims: Sequence[str] | None) -> tuple[str, ...]:

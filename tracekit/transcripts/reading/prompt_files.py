@@ -100,7 +100,7 @@ def prompts(
     >>> asked.id, asked.labels
     ('prompts/a', {'topic': 'snow'})
     """
-    if isinstance(rows, str | Path | Mapping | Prompt):
+    if isinstance(rows, str | Path | Mapping | Prompt) or not hasattr(rows, "__iter__"):
         splits = f" with {', '.join(map(repr, rows))}" if isinstance(rows, Mapping) else ""
         raise InputTypeError(
             f"prompts was given a {type(rows).__name__}{splits}; it takes an iterable of dicts. "
