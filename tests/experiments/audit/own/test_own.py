@@ -17,7 +17,7 @@ from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
 from experiments.audit.discovery.terminal import lines
 from experiments.audit.labellers import labeller_from
-from experiments.audit.own.adapter_audit import write_prompts
+from experiments.audit.own.handover import write_prompts
 from experiments.audit.own.kinds import kinds_of, prompts_of, rule_of, rules_text
 from experiments.audit.prompt_sets import askable
 from experiments.audit.report.habits import shown
