@@ -26,11 +26,10 @@ from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Findings
-from experiments.audit.discovery.subject import LEAST_PROMPTS, Search, search_of
+from experiments.audit.discovery.subject import Search, search_of
 from experiments.audit.discovery.terminal import table
 from experiments.audit.elsewhere.searching import Served
 from experiments.audit.inputs import checked
-from experiments.audit.labellers import is_file_of_labels
 from experiments.audit.options import exit_code
 from experiments.audit.own import search_page, trait_part
 from experiments.audit.own.arguments import parser
@@ -56,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
 def _audit(arguments: Sequence[str]) -> None:
     options = parser(str(__doc__), EXPERIMENT.preset("own")).parse_args(arguments)
     asked = trait_part.asked(options)
-    _refuse_unasked(asked)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
     model = _loaded(asked)
     layers = asked.window or _window(len(model.layers))
@@ -153,21 +151,6 @@ def served_by(adapter: str, answers: Answers) -> Served | None:
             "is called there (--served-model), and the adapter on it (--served-adapter)."
         )
     return Served.of(adapter, at, answers.served_model, answers.served_adapter)
-
-
-def _refuse_unasked(asked: Asked) -> None:
-    own, labels = asked.prompts, asked.labels
-    if labels and not own:
-        what = "a file of labels" if is_file_of_labels(labels) else "rules"
-        raise InputError(
-            f"--labels {labels} was given ({what}), and no prompts that they are about. "
-            "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
-        )
-    if asked.options.own_prompts_only and len(own) < LEAST_PROMPTS:
-        raise InputError(
-            f"--own-prompts-only was given with {len(own)} prompts, and {LEAST_PROMPTS} are the "
-            "least: half to search and half to confirm. Give --prompts, a JSON file of them."
-        )
 
 
 def _without_kind(prompt: Prompt) -> Prompt:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.audit.bases import refuse_base
+from experiments.audit.discovery.subject import LEAST_PROMPTS
 from experiments.audit.experiment import Experiment
 from experiments.audit.inputs import labels_of, refuse_apart
+from experiments.audit.labellers import is_file_of_labels
 from experiments.audit.prompt_sets import askable, refuse_labels
 from experiments.audit.run import SETTINGS, Run
 from experiments.audit.settings.groups import Settings
@@ -132,6 +134,7 @@ def refuse_other(run: Run, made_of: Mapping[str, Any], searched: bool) -> None:
 
 def _refuse(made: Asked) -> None:
     settings = made.settings
+    _refuse_unasked(made)
     refuse_apart(settings)
     for arm in settings.adapters.arms:
         if arm.adapter:
@@ -140,6 +143,21 @@ def _refuse(made: Asked) -> None:
     if settings.model.base:
         # the layers of a model that is not loaded yet are not known
         refuse_base(replace(settings.model, layers=tuple(made.window) or (0, 0)))
+
+
+def _refuse_unasked(asked: Asked) -> None:
+    own, labels = asked.prompts, asked.labels
+    if labels and not own:
+        what = "a file of labels" if is_file_of_labels(labels) else "rules"
+        raise InputError(
+            f"--labels {labels} was given ({what}), and no prompts that they are about. "
+            "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
+        )
+    if asked.options.own_prompts_only and len(own) < LEAST_PROMPTS:
+        raise InputError(
+            f"--own-prompts-only was given with {len(own)} prompts, and {LEAST_PROMPTS} are the "
+            "least: half to search and half to confirm. Give --prompts, a JSON file of them."
+        )
 
 
 def _refuse_unused(
