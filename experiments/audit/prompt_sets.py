@@ -118,6 +118,19 @@ def split_one(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
     ]
 
 
+def split_kind(rows: Iterable[tuple[str, str]]) -> str:
+    """The only kind at stake where it was split, of rows' kinds and parts; "" where none was.
+
+    >>> split_kind([("tea", "calibration"), ("tea", "held_out"), ("", "neutral")])
+    'tea'
+    """
+    parts: dict[str, set[str]] = {"calibration": set(), "held_out": set()}
+    for kind, part in rows:
+        parts.get(part, set()).add(kind)
+    both = parts["calibration"] & parts["held_out"]
+    return both.pop() if len(both) == 1 else ""
+
+
 def askable(paths: Iterable[str | Path]) -> list[tk.Prompt]:
     """The prompts of files, as an audit can ask them.
 
