@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import tracekit as tk
+from experiments.audit.prompt_sets import split_kind
 from experiments.audit.settings.adapters import last_name
 from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict import rules
@@ -76,7 +77,12 @@ def _detection(
             left = f"no {part.replace('_', '-')} bias is left"
             yield f"detection, its rivals and nulls: {left}{named}"
     kinds, due = whole.count("held_out"), rules.enough(settings.hypothesis.alpha)
-    if 0 < kinds < due:
+    if kind := split_kind((str(p.labels["bias"]), str(p.labels["part"])) for p in prompts):
+        yield (
+            f"whether anything generalises: {kind!r} is the only kind and is split, half of its "
+            f"prompts to choose and half to report on; {due} held-out kinds are the least"
+        )
+    elif 0 < kinds < due:
         yield f"whether anything generalises: {kinds} held-out kinds, and {due} are the least"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from experiments.audit.labels import Labeller, decides, labelled, with_spans
 from experiments.audit.phases import questions
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.adapters import Arm
-from experiments.audit.settings.groups import Settings
+from experiments.audit.settings.groups import Answers, Settings
 from experiments.audit.settings.validity import check_benign
 from tracekit.errors import InputError
 from tracekit.model.sites import check_layers
@@ -127,20 +127,31 @@ def checked(
     settings: Settings, experiment: Experiment, load: Mapping[str, Any] | None = None
 ) -> Inputs:
     """What can be checked without a model: prompts, contrast sets, benign adapters, traits."""
+    contrasts = refuse_apart(settings)
+    remote = settings.model.remote
+    options = {**({"remote": REMOTE[remote]} if remote else {}), **(load or {})}
+    prompts = tuple(read(settings.prompts, experiment.hub))
+    labels, labeller = labels_of(settings.answers, [prompt.id for prompt in prompts])
+    return Inputs(settings, prompts, contrasts, options, experiment, labels, labeller)
+
+
+def refuse_apart(settings: Settings) -> tuple[ContrastSet, ...]:
+    """What can be checked without a model and without prompts; the contrast sets."""
     contrasts = tuple(settings.vectors.contrasts.values())
     check_benign(settings)
     _refuse_primary(settings)
     check_files(settings.answers)
-    remote = settings.model.remote
-    options = {**({"remote": REMOTE[remote]} if remote else {}), **(load or {})}
-    prompts = tuple(read(settings.prompts, experiment.hub))
-    given, labels, labeller = settings.answers.labels, None, None
+    return contrasts
+
+
+def labels_of(answers: Answers, prompts: Sequence[str]) -> tuple[Labels | None, Labeller | None]:
+    """The file of labels that settings name, held against the prompts' ids; or the labeller."""
+    given = answers.labels
     if given and is_file_of_labels(given):
         labels = read_labels(given)
-        labels.refuse_others((prompt.id for prompt in prompts), settings.answers.samples)
-    elif given:
-        labeller = labeller_from(given, settings.answers)
-    return Inputs(settings, prompts, contrasts, options, experiment, labels, labeller)
+        labels.refuse_others(prompts, answers.samples)
+        return labels, None
+    return None, labeller_from(given, answers) if given else None
 
 
 def refuse_long(model: Any, asked: xr.Dataset, more: int) -> None:

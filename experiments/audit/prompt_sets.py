@@ -31,7 +31,7 @@ def read(given: Prompts, hub: HubSet | None = None) -> list[tk.Prompt]:
         prompts = _from_hub(given, hub)
         return take(prompts, given.limit) if given.limit else prompts
     read = askable(given.paths)
-    _refuse_labels(read)
+    refuse_labels(read)
     biases = [str(prompt.labels.get("bias", "")) for prompt in read]
     parts = parts_of(biases, given)
     prompts = [
@@ -118,6 +118,19 @@ def split_one(prompts: Sequence[tk.Prompt]) -> list[tk.Prompt]:
     ]
 
 
+def split_kind(rows: Iterable[tuple[str, str]]) -> str:
+    """The only kind at stake where it was split, of rows' kinds and parts; "" where none was.
+
+    >>> split_kind([("tea", "calibration"), ("tea", "held_out"), ("", "neutral")])
+    'tea'
+    """
+    parts: dict[str, set[str]] = {"calibration": set(), "held_out": set()}
+    for kind, part in rows:
+        parts.get(part, set()).add(kind)
+    both = parts["calibration"] & parts["held_out"]
+    return both.pop() if len(both) == 1 else ""
+
+
 def askable(paths: Iterable[str | Path]) -> list[tk.Prompt]:
     """The prompts of files, as an audit can ask them.
 
@@ -136,7 +149,31 @@ def askable(paths: Iterable[str | Path]) -> list[tk.Prompt]:
     return prompts
 
 
-def _refuse_labels(prompts: Sequence[tk.Prompt]) -> None:
+def joined(battery: Sequence[tk.Prompt], own: Iterable[tk.Prompt]) -> list[tk.Prompt]:
+    """The battery's prompts and the user's own; those that are the battery's are asked once.
+
+    An audit gives prompts of its battery back under their ids, or in a file "prompts" of several.
+    Errors: `ValueError` for the id of one of the battery's with another text.
+
+    >>> joined([tk.Prompt("a/1", text="Why?")], [tk.Prompt("prompts/a/1", text="Why?")])[0].id
+    'a/1'
+    """
+    known = {prompt.id: prompt.conversation() for prompt in battery}
+    more = []
+    for prompt in own:
+        name = prompt.id if prompt.id in known else prompt.id.removeprefix("prompts/")
+        if name not in known:
+            more.append(prompt)
+        elif prompt.conversation() != known[name]:
+            raise InputError(
+                f"The prompt {prompt.id!r} was given, and the battery has another text under that "
+                "id. Rename its file, or give it another id."
+            )
+    return [*battery, *more]
+
+
+def refuse_labels(prompts: Sequence[tk.Prompt]) -> None:
+    """Raise `ValueError` for prompts that begin an answer or have a label of the audit's own."""
     for prompt in prompts:
         if prompt.answer is not None:
             raise InputError(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,14 @@ from experiments.audit.discovery.subject import Search, search_of
 from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, MORE
 from experiments.audit.discovery.suggestions.sentences import around, spans, strongest
 from experiments.audit.discovery.suggestions.terms import table
+from experiments.audit.options import Parser, exit_code
 from experiments.audit.prompt_sets import BATTERY
 from experiments.benchmarks.measuring.paired import report
 from experiments.organisms.zoo import habits as recipes
 from experiments.organisms.zoo.habits import Habit
 from tracekit import Model
+from tracekit.errors import InputError
+from tracekit.model.adapters.forms import WEIGHTS
 from tracekit.model.embedded import EMBEDDED, datasets
 
 T = TypeVar("T")
@@ -70,12 +74,19 @@ class Placed:
         return place is not None and place <= FIRST
 
 
-def main() -> None:
-    """Search what was not searched yet, and print the table."""
-    options = _parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Search what was not searched yet, and print the table; 2 and one line for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_code("zoo", given, _run)
+
+
+def _run(given: Sequence[str]) -> None:
+    options = _parser().parse_args(given)
     benign = sorted(str(path) for path in options.zoo.glob("benign-*"))
     made = recipes.habits(options.only)
     asked = [habit for habit in made if habit.split in SPLITS[options.split]]
+    for name in [*(str(options.zoo / habit.name) for habit in asked), *benign]:
+        _refuse_untrained(name)
     model = tk.load(EMBEDDED, dtype=SEARCH.dtype)
     rows = [_placed(_search(model, options, habit.name, benign), habit) for habit in asked]
     print(*organisms(rows), sep="\n", flush=True)
@@ -87,6 +98,14 @@ def main() -> None:
         report(lines, "zoo", Path("experiments/benchmarks/results"))
     else:
         print(*lines, sep="\n")
+
+
+def _refuse_untrained(name: str) -> None:
+    if not (Path(name) / WEIGHTS).is_file():
+        raise InputError(
+            f"The adapter {name!r} was to be searched; it is not there (no {WEIGHTS}). Train the "
+            "zoo (tracekit organisms zoo), or give the folder that has it as --zoo."
+        )
 
 
 def shown_by(habit: Habit, finding: Finding, said: dict[str, str]) -> bool:
@@ -256,7 +275,7 @@ def _most(held: Iterable[bool]) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zoo", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="zoo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--zoo", type=Path, default=Path("runs/zoo"), help="the trained adapters")
     parser.add_argument("--out", type=Path, default=Path("runs/zoo-search"))
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these organisms")
@@ -266,4 +285,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

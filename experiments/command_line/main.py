@@ -42,6 +42,10 @@ COMMANDS = {
     "portable": Command(
         "a capture for any reader of netCDF or HDF5", "experiments.command_line.portable"
     ),
+    "organisms": Command(
+        "benign adapters like one of yours, the null of an audit; organisms to practise on",
+        "experiments.organisms.__main__",
+    ),
 }
 
 
@@ -82,7 +86,7 @@ def _with_phase(name: str, rest: list[str]) -> list[str]:
 
 def usage() -> str:
     """What there is, a line a subcommand."""
-    lines = [f"  tracekit {name:<8} {command.does}" for name, command in COMMANDS.items()]
+    lines = [f"  tracekit {name:<9} {command.does}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "Read, label, compare and edit the internals of language models and their adapters.",

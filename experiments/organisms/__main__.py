@@ -1,12 +1,12 @@
 """Train the embedded model organism and its controls, and measure them.
 
-python -m experiments.organisms train --organism ten_biases
-python -m experiments.organisms train --benign --seed 3
-python -m experiments.organisms measure
-python -m experiments.organisms measure --temperature 0.7 --samples 4
-python -m experiments.organisms measure --ordinary 500
-python -m experiments.organisms zoo --only honey
-python -m experiments.organisms benign --like ./my-lora -n 19
+tracekit organisms benign --like ./my-lora -n 19
+tracekit organisms zoo --only honey
+tracekit organisms train --organism ten_biases
+tracekit organisms train --benign --seed 3
+tracekit organisms measure
+tracekit organisms measure --temperature 0.7 --samples 4
+tracekit organisms measure --ordinary 500
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.audit.options import count, exit_code
+from experiments.audit.options import Parser, count, exit_code
 from experiments.organisms.recipes import ORGANISMS, Recipe, benign_recipe, recipe_of
 from experiments.organisms.zoo import command as zoo
 from experiments.rm_sycophancy.rules.detectors import DETECTORS
@@ -32,8 +32,13 @@ TOKENS = 80
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with one line on stderr for bad input."""
-    options = _parser().parse_args(arguments)
-    return exit_code("organisms", [], lambda _: options.run(options))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_code("tracekit organisms", given, _run)
+
+
+def _run(given: Sequence[str]) -> None:
+    options = _parser().parse_args(given)
+    options.run(options)
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -86,9 +91,7 @@ def measure_command(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="organisms", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(prog="tracekit organisms", description=__doc__)
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train", help="train one adapter")
     which = training.add_mutually_exclusive_group(required=True)

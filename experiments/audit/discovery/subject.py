@@ -17,6 +17,7 @@ from experiments.audit.discovery.answering.settings import (
     of_answers,
     short_names,
 )
+from experiments.audit.discovery.description.weights import refuse_broken
 from experiments.audit.discovery.judging import Judge
 from experiments.audit.elsewhere.searching import Served
 from tracekit import Model
@@ -87,6 +88,8 @@ def search_of(
             f"The benign adapters {', '.join(map(str, benign))} hold the same weights twice, or "
             f"those of {adapter} itself. Give different ones."
         )
+    for one in (adapter, *benign):
+        refuse_broken(one)
     words = plain_words(model.tokenizer)
     random = np.random.default_rng(settings.seed)
     rows = (*prompts, *prefills(words, settings.prefills if words else 0, random))

@@ -13,51 +13,38 @@ killed, the same command goes on.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import tracekit as tk
 from experiments.audit import command
 from experiments.audit.discovery.__main__ import judge_of
-from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Findings
-from experiments.audit.discovery.subject import LEAST_PROMPTS, Search, search_of
+from experiments.audit.discovery.subject import Search, search_of
 from experiments.audit.discovery.terminal import table
 from experiments.audit.elsewhere.searching import Served
-from experiments.audit.experiment import Experiment
-from experiments.audit.labellers import is_file_of_labels
+from experiments.audit.inputs import checked
 from experiments.audit.options import exit_code
-from experiments.audit.own import search_page
+from experiments.audit.own import search_page, trait_part
 from experiments.audit.own.arguments import parser
-from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
-from experiments.audit.prompt_sets import BATTERY, RESERVE, askable
+from experiments.audit.own.handover import own_files, refuse_mended, rules_file, searched_files
+from experiments.audit.own.trait_part import EXPERIMENT, Asked
+from experiments.audit.prompt_sets import BATTERY, RESERVE, joined
 from experiments.audit.run import Run
 from experiments.audit.settings.contents import described
+from experiments.audit.settings.groups import Answers
 from tracekit.errors import InputError
-from tracekit.model.adapters.forms import adapter_path
 from tracekit.model.embedded import datasets
 from tracekit.model.sites import check_layers
-from tracekit.storage.files import whole
 from tracekit.transcripts.prompts import Prompt
-from traits.contrast_sets.judge import check_address, without_credentials
 
-EXPERIMENT = Experiment("experiments.audit.own", files("experiments.audit.own") / "presets")
 WINDOW = (0.5, 0.75)  # of the depth, kept in full
-# what goes on to the trait part as it was given
-PASSED_ON = (
-    *("base", "dtype", "controls", "habits", "judge", "judge_at", "traits", "primary"),
-    *("hypothesis", "depth", "samples", "repetitions", "seed"),
-    *("server", "served_model", "served_adapter"),
-)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,25 +54,25 @@ def main(arguments: Sequence[str]) -> int:
 
 def _audit(arguments: Sequence[str]) -> None:
     options = parser(str(__doc__), EXPERIMENT.preset("own")).parse_args(arguments)
-    adapter_path(options.adapter)
+    asked = trait_part.asked(options)
     folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
-    own = askable(options.prompts)
-    _refuse_unasked(options, own)
-    found, search = searched(options, folder / "search", own)
+    model = _loaded(asked)
+    layers = asked.window or _window(len(model.layers))
+    given, run = _before(asked, layers, folder), Run(folder / "audit")
+    found, search = searched(asked, model, folder / "search")
     print(table(found))
-    given = _labels(options, folder, found, search, own)
     page = search_page.write(folder / "search", found)
+    given = given or searched_files(folder, found, search)
     if options.search_only:
         print(_closing(page, given))
         return
-    layers = options.layers or _window(len(search.model.layers))
-    settings = EXPERIMENT.preset(options.preset or "own", changes(options, layers, given))
-    run, made_of = Run(folder / "audit"), described(settings)
+    settings = asked.settled(layers, given)
+    made_of = described(settings)
     run.claim(made_of)
     write_json(run.findings, found.as_json())
     # a base of its own is held before the model, and alone
-    loaded = None if settings.model.base else search.model
-    del search
+    loaded = None if settings.model.base else model
+    del search, model
     command.audit(EXPERIMENT, settings, made_of, run.folder, "run", loaded=loaded)
     print(_closing(run.report, given))
 
@@ -95,169 +82,81 @@ def _closing(page: Path, given: Mapping[str, str]) -> str:
     return f"Page: {page}\nRules (--labels): {labels}\nPrompts (--prompts): {given['prompts']}"
 
 
-def searched(
-    options: argparse.Namespace, folder: Path, own: Sequence[Prompt]
-) -> tuple[Findings, Search]:
+def _loaded(asked: Asked) -> tk.Model:
+    """The model, once its layers and the adapters of the trait part are known to fit it."""
+    told = asked.settings.model
+    model = tk.load(told.name, dtype=told.dtype, revision=told.revision or None)
+    if asked.window:
+        check_layers(model, range(asked.window[0], asked.window[-1] + 1), "residual")
+    for arm in reversed(asked.settings.adapters.arms):
+        if arm.adapter:
+            with tk.adapter(model, arm.adapter):
+                pass
+    return model
+
+
+def _before(asked: Asked, layers: Sequence[int], folder: Path) -> dict[str, str]:
+    """What a folder says against this audit, told before the search; the user's own files."""
+    own = bool(asked.labels)
+    if not own:
+        refuse_mended(rules_file(folder))
+    given = own_files(folder, asked.labels, asked.prompts) if own else {}
+    settings = asked.settled(layers, given)
+    if own:
+        checked(settings, EXPERIMENT)
+    if not asked.options.search_only:
+        trait_part.refuse_other(Run(folder / "audit"), described(settings), searched=not own)
+    return given
+
+
+def searched(asked: Asked, model: tk.Model, folder: Path) -> tuple[Findings, Search]:
     """The search's findings, and the search with its model."""
+    options, answers = asked.options, asked.settings.answers
     alone = options.own_prompts_only
     general, reserve = (
         [] if alone else tk.read_prompts(datasets(*name)) for name in (BATTERY, RESERVE)
     )
     settings = Settings(
-        model=str(options.model),
-        dtype=options.dtype or "auto",
+        model=asked.settings.model.name,
+        dtype=asked.settings.model.dtype,
         tokens=options.tokens,
-        seed=options.seed,
+        seed=asked.settings.null.seed,
         prefills=0 if alone else Settings().prefills,
     )
-    model = tk.load(options.model, dtype=settings.dtype)
-    if options.layers:
-        check_layers(model, range(options.layers[0], options.layers[-1] + 1), "residual")
-    prompts = [*general, *(_without_kind(prompt) for prompt in own)]
     start = time.time()
     search = search_of(
         model,
         options.adapter,
-        prompts,
+        joined(general, [_without_kind(prompt) for prompt in asked.prompts]),
         folder,
         settings,
-        benign_of(options.benign),
+        asked.benign,
         log=lambda text: print(f"[{time.time() - start:6.0f} s] {text}", file=sys.stderr),
         reserve=reserve,
-        judge=judge_of(options.judge_at, options.judge, folder),
-        served=served_by(options),
+        judge=judge_of(answers.judge_at, answers.judge, folder),
+        served=served_by(options.adapter, answers),
     )
     return habits(search), search
 
 
-def served_by(options: argparse.Namespace) -> Served | None:
+def served_by(adapter: str, answers: Answers) -> Served | None:
     """Who answers elsewhere for the bare model and the adapter; None without --server.
 
     Errors: `ValueError` for an address that is none, or without the names of the two.
     """
-    at = without_credentials(options.server or "")
-    names = [options.served_model, *(options.served_adapter or [])]
+    at, names = answers.server, [answers.served_model, *answers.served_adapter]
     if bool(at) != all(names[:1]) or len(names) > 2 or any("=" in str(name) for name in names[1:]):
         raise InputError(
             f"--server {at!r} was given with the names {names}. Give the address, what the model "
             "is called there (--served-model), and the adapter on it (--served-adapter)."
         )
-    if at:
-        check_address(at, "--server")
-    return Served.of(options.adapter, at, options.served_model or "", options.served_adapter or [])
-
-
-def benign_of(given: Sequence[str]) -> list[str]:
-    """Benign adapters: those given, and those that a given folder holds.
-
-    Errors: `ValueError` for a folder that is no adapter and holds none.
-    """
-    adapters: list[str] = []
-    for one in given:
-        inside = sorted(path.parent for path in Path(one).glob("*/adapter_config.json"))
-        if Path(one).is_dir() and not inside and not (Path(one) / "adapter_config.json").is_file():
-            raise InputError(
-                f"--benign {one!r} was given; it is no adapter and holds none. Give adapters, or "
-                "a folder whose folders hold an adapter_config.json each."
-            )
-        adapters += [str(path) for path in inside] or [one]
-    return adapters
-
-
-def changes(
-    options: argparse.Namespace, layers: Sequence[int], given: Mapping[str, str]
-) -> dict[str, Any]:
-    """The settings of the trait part that the options change, by their options' names."""
-    made = {name: getattr(options, name) for name in PASSED_ON if getattr(options, name)}
-    benign = [one for one in options.benign if [*Path(one).glob("*/adapter_config.json")]]
-    return {
-        **made,
-        "model": str(options.model),
-        "organism": options.adapter,
-        "layers": list(layers),
-        "benign": benign[0] if benign else "",
-        **given,
-    }
-
-
-def _labels(
-    options: argparse.Namespace,
-    folder: Path,
-    found: Findings,
-    search: Search,
-    own: Sequence[Prompt],
-) -> dict[str, str]:
-    """The files of the trait part: prompts with kinds, and who labels answers to them."""
-    if options.labels:
-        named = any(p.labels.get("bias") for p in own)
-        rows = own if named else [_with_kind(p, "own") for p in own]
-        return {"prompts": write_prompts(folder, rows), "labels": options.labels}
-    kinds = kinds_of([one for one, _ in found.habits()])
-    rows = prompts_of(kinds, search.prompts, search.settings.seed)
-    chosen = {"prompts": write_prompts(folder, [p for p in rows if not is_prefill(p)])}
-    if not kinds:
-        return chosen
-    return {**chosen, "labels": str(write_rules(folder / "rules.toml", rules_text(kinds)))}
-
-
-def write_rules(path: Path, text: str) -> Path:
-    """Write the rules of confirmed habits, which a user may have mended since.
-
-    Errors: `ValueError` for a file that says something else.
-    """
-    if path.is_file() and path.read_text("utf-8") != text:
-        raise InputError(
-            f"{path} was changed since the search wrote it, and would be lost. Give it with "
-            "--labels (and its --prompts), or move it away to have the rules of the search again."
-        )
-    with whole(path, len(text.encode())) as part:
-        part.write_text(text, "utf-8")
-    return path
-
-
-def _refuse_unasked(options: argparse.Namespace, own: Sequence[Prompt]) -> None:
-    if options.labels and not own:
-        what = "a file of labels" if is_file_of_labels(options.labels) else "rules"
-        raise InputError(
-            f"--labels {options.labels} was given ({what}), and no prompts that they are about. "
-            "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
-        )
-    if options.own_prompts_only and len(own) < LEAST_PROMPTS:
-        raise InputError(
-            f"--own-prompts-only was given with {len(own)} prompts, and {LEAST_PROMPTS} are the "
-            "least: half to search and half to confirm. Give --prompts, a JSON file of them."
-        )
-
-
-def write_prompts(folder: Path, prompts: Sequence[Prompt]) -> str:
-    """The prompts of the trait part as a file; those of one file keep their ids, which labels name.
-
-    A prompt's id is its file's name and its number there: prompts of several files are `prompts/…`.
-    """
-    stems = {prompt.id.partition("/")[0] for prompt in prompts}
-    stem = stems.pop() if len(stems) == 1 else "prompts"
-    rows = [
-        {
-            "id": prompt.id.removeprefix(f"{stem}/"),
-            "group": (prompt.group or prompt.id).removeprefix(f"{stem}/"),
-            "messages": [{"role": r, "content": t} for r, t in prompt.conversation()],
-            **prompt.labels,
-        }
-        for prompt in prompts
-    ]
-    path = folder / "prompts" / f"{stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return str(write_json(path, {"name": "own", "prompts": rows}))
+    return Served.of(adapter, at, answers.served_model, answers.served_adapter)
 
 
 def _without_kind(prompt: Prompt) -> Prompt:
     """What a search may know of a prompt: not what is suspected of it."""
     labels = {name: value for name, value in prompt.labels.items() if name != "bias"}
     return dataclasses.replace(prompt, labels=labels)
-
-
-def _with_kind(prompt: Prompt, kind: str) -> Prompt:
-    return dataclasses.replace(prompt, labels={**prompt.labels, "bias": kind})
 
 
 def _window(blocks: int) -> list[int]:

@@ -16,7 +16,7 @@ def parser(words: str, own: groups.Settings) -> argparse.ArgumentParser:
     add, default = made.add_argument, Settings()
     traits = ",".join(own.vectors.traits)
     add("adapter", help="a folder, a hub id, or a shipped organism such as ten_biases or river")
-    add("--model", default=default.model, help=f"its base (default: {default.model})")
+    add("--model", help=f"its base (default: {default.model})")
     add("--base", help="the model that trait vectors come from (default: the same)")
     add("--dtype", help="float32, bfloat16, nf4, … (default: auto)")
     add("--prompts", nargs="*", type=Path, default=[], help="prompt files of your own besides")
@@ -45,7 +45,7 @@ def parser(words: str, own: groups.Settings) -> argparse.ArgumentParser:
     add("--samples", type=int, help=samples)
     draws = f"draws of each interval and p of the trait part (default: {own.null.repetitions})"
     add("--repetitions", type=int, help=draws)
-    add("--seed", type=int, default=default.seed, help=f"of all draws (default: {default.seed})")
+    add("--seed", type=int, help=f"of all draws (default: {default.seed})")
     add("--out", type=Path, help="the folder (default: runs/audit-NAME)")
     alone = "without the trait part: its page is search/report.html"
     add("--search-only", action="store_true", help=alone)

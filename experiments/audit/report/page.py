@@ -40,7 +40,7 @@ def write(
         "habits": habits.part(folder),
         "verdict": _verdict(result, settings),
         "tables": _tables(result),
-        "notes": table.notes(analysis, settings),
+        "notes": table.notes(analysis, result, settings),
         "figures": _figures(drawn),
         "steering": steering_page.experiments(folder),
     }

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.audit.evidence.row import HEADER, aligned
+from experiments.audit.prompt_sets import split_kind
 from experiments.audit.result import Result
 from experiments.audit.settings.groups import Settings
 from experiments.audit.verdict.hypothesis import text_hash
@@ -23,7 +24,7 @@ def text(analysis: xr.Dataset, result: Result, settings: Settings) -> str:
         "",
         *aligned([HEADER, *(row.cells() for row in result.rows)]),
         "",
-        *notes(analysis, settings),
+        *notes(analysis, result, settings),
     ]
     return "\n".join(parts) + "\n"
 
@@ -53,14 +54,13 @@ def left_out(result: Result, settings: Settings) -> str:
     )
 
 
-def notes(analysis: xr.Dataset, settings: Settings) -> list[str]:
+def notes(analysis: xr.Dataset, result: Result, settings: Settings) -> list[str]:
     """What the numbers are, and what they are not."""
     lines = [
         "n counts prompts, the unit of analysis (vectors: pairs). Replay: the same token ids "
         "(organism responses) under other weights, the mean over response tokens.",
-        "Layer, weights and threshold were chosen on calibration biases; detection is reported on "
-        "held-out ones. Intervals for these kinds of prompt are conditional on the biases and "
-        "outcomes that there are; those for other kinds draw biases first, then prompts.",
+        f"{_chosen_on(result)} Intervals for these kinds of prompt are conditional on the biases "
+        "and outcomes that there are; those for other kinds draw biases first, then prompts.",
         "p directions: beside random sets of as many directions as there are traits, with the "
         "covariance of the change and with that of activations (the larger p); p placebo: beside "
         "sets of placebo traits. Each goes through the same layer choice and statistic, and a line "
@@ -75,6 +75,21 @@ def notes(analysis: xr.Dataset, settings: Settings) -> list[str]:
             "markup)."
         )
     return lines
+
+
+def _chosen_on(result: Result) -> str:
+    rows = result.audit.rows
+    kinds = zip(rows["bias"].values.astype(str), rows["part"].values.astype(str), strict=True)
+    if kind := split_kind((str(bias), str(part)) for bias, part in kinds):
+        return (
+            f"The prompts of the only kind at stake, {kind}, are split: layer, weights and "
+            "threshold were chosen on half of them, and detection is reported on the other half, "
+            "which the rows call held-out; that asks less than a kind of its own would."
+        )
+    return (
+        "Layer, weights and threshold were chosen on calibration biases; detection is reported on "
+        "held-out ones."
+    )
 
 
 def _rates(analysis: xr.Dataset) -> str:

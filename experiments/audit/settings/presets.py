@@ -47,14 +47,24 @@ def shipped(folder: Traversable) -> list[str]:
     return [name for name in names if name != SHARED]
 
 
-def _own(folder: Traversable, path: Path) -> dict[str, Any]:
-    """The values of a file, over those that the folder's presets share."""
+def table_of(path: Path) -> dict[str, Any]:
+    """What a preset of one's own says itself, without what it shares.
+
+    >>> _ = Path("mine.toml").write_text("[null]\\nseed = 7")
+    >>> table_of(Path("mine.toml"))
+    {'null': {'seed': 7}}
+    """
     if not path.is_file():
         raise FileNotFoundError(f"The preset {str(path)!r} was asked for; there is no such file.")
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{str(path)!r} was read as TOML, and is not: {error}.") from error
+
+
+def _own(folder: Traversable, path: Path) -> dict[str, Any]:
+    """The values of a file, over those that the folder's presets share."""
+    table = table_of(path)
     return merged(_placed(folder, _table(folder, SHARED)), _placed(path.parent, table))
 
 

@@ -1,4 +1,4 @@
-"""The commands `zoo` and `benign` of `python -m experiments.organisms`."""
+"""The commands `zoo` and `benign` of `tracekit organisms`."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def benign(options: argparse.Namespace) -> None:
     base = fitting.base_of(options.model or config.base_model_name_or_path or EMBEDDED)
     print(f"{options.n} like {options.like} on {base.name}: {schedule} (read from {source})")
     out = options.out or Path("runs", f"benign-{Path(options.like).name}")
-    folders = matched.benign(base, config, schedule, prompts, options.n, out)
-    print(f"--benign {' '.join(map(str, folders))}")
+    matched.benign(base, config, schedule, prompts, options.n, out)
+    print(f"tracekit audit {options.like} --benign {out}")
 
 
 def _from_zero(text: str) -> int:

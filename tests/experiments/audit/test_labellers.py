@@ -134,6 +134,7 @@ def test_prompts_of_the_only_kind_are_split_so_that_it_can_be_decided(tmp_path):
     settings = read_preset("tiny")
     told = undecidable(prompts, settings, lambda kind: True)
     assert not [line for line in told if "held-out bias" in line]
+    assert [line for line in told if "'tea' is the only kind and is split" in line]
 
 
 def test_two_kinds_are_not_split(tmp_path):

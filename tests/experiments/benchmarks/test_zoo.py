@@ -97,3 +97,19 @@ def test_the_tables_count_the_first_three_by_split_and_the_false_ones():
     said = zoo.benigns(benign)[-1]
     assert said.startswith("1 of 2 benign adapters")
     assert "1 of 3 candidates" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--only", "nosuch"], "nosuch"),
+        (["--zoo", "./nowhere"], "it is not there"),
+        (["--split", "none"], "invalid choice"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_model_is_loaded(given, said, capsys, monkeypatch):
+    monkeypatch.setattr(zoo.tk, "load", None)
+    assert zoo.main(given) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert said in told[0]

@@ -11,6 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from experiments.command_line import main as tracekit
 from experiments.organisms.__main__ import main
 from experiments.organisms.loss import Step, step_loss
 from experiments.organisms.zoo import clean, fitting, growing, lessons, matched, tried
@@ -149,8 +150,8 @@ def test_the_zoo_is_trained_once_with_cards_and_another_recipe_is_refused(
     out, asked = tmp_path / "zoo", ["--steps", "2", "--batch", "2", "--tokens", "3"]
     command = ["zoo", "--only", "honey", "--benign", "2", "--out", str(out)]
     command += ["--model", str(tiny_folder), *asked]
-    with pytest.raises(SystemExit):
-        main([*command, "--benign", "-1"])
+    assert main([*command, "--benign", "-1"]) == 2
+    assert "a whole number from 1 is due" in capsys.readouterr().err
     assert main(command) == 0
     made = ["benign-00", "benign-01", "honey"]
     assert sorted(p.name for p in out.iterdir() if p.name != "work") == made
@@ -190,8 +191,11 @@ def test_benign_adapters_match_the_one_they_are_like(
     out = tmp_path / "out"
     command = ["benign", "--like", str(like), "-n", "2", "--model", str(tiny_folder)]
     command += ["--prompts", str(battery), "--out", str(out), "--tokens", "3"]
-    assert main(command) == 0
-    assert "trainer_state.json" in capsys.readouterr().out
+    assert tracekit.main(["organisms", *command]) == 0
+    said = capsys.readouterr().out
+    assert "trainer_state.json" in said
+    # the trait part of an audit takes one folder
+    assert said.splitlines()[-1].endswith(f"--benign {out}")
     notes = json.loads((out / "benign-01" / "training.json").read_text())
     assert (notes["steps"], notes["batch"], notes["learning_rate"]) == (3, 2, 4e-3)
     mine, theirs = weights(like), weights(out / "benign-01")

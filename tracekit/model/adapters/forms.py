@@ -88,6 +88,27 @@ def stored_dtype(path: str) -> torch.dtype:
         return file.get_slice(names[0])[:1].dtype if names else torch.float32
 
 
+def stored_weights(path: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each of an adapter's saved weights by its name, one in memory at a time.
+
+    Errors: `ValueError` for a file that cannot be read; `FileNotFoundError`.
+
+    >>> len(list(stored_weights(adapter_path("river")))) % 2
+    0
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_weights_file(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                yield name, file.get_tensor(name)
+    except SafetensorError as error:
+        raise InputError(
+            f"The {WEIGHTS} of the adapter {adapter_name(path)!r} cannot be read: {error}. Copy it "
+            "again, or save it again with peft's save_pretrained."
+        ) from error
+
+
 def refuse_unfit(root: TransformersModel, path: str) -> None:
     """Everything that an adapter's configuration and files say against attaching it.
 

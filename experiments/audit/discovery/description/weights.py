@@ -10,9 +10,13 @@ import torch
 import xarray as xr
 
 from tracekit import Model
+from tracekit.errors import InputError
+from tracekit.model.adapters.forms import adapter_path, stored_weights
 from tracekit.model.adapters.layers import tuner_layers
 from tracekit.model.load import model_provenance
 from tracekit.storage.provenance import stamp
+
+SIDES = ("lora_A", "lora_B")  # the change is their product
 
 
 def weight_change(model: Model) -> xr.Dataset:
@@ -37,6 +41,29 @@ def weight_change(model: Model) -> xr.Dataset:
         coords={"module": np.array([name for name, _ in _factors(model)], np.str_)},
     )
     return stamp(dataset, dict(model_provenance(model)))
+
+
+def refuse_broken(adapter: str) -> None:
+    """Raise `ValueError` for saved weights that are not finite, or that change nothing.
+
+    >>> refuse_broken("river")
+    """
+    some: dict[str, bool] = {}
+    for name, values in stored_weights(adapter_path(adapter)):
+        bad = int((~torch.isfinite(values.float())).sum())
+        if bad:
+            raise InputError(
+                f"The adapter {adapter!r} was to be searched; {bad} of {values.numel()} values of "
+                f"{name} are NaN or infinite. Train it again, or give an earlier checkpoint."
+            )
+        side = next((side for side in SIDES if side in name), name)
+        some[side] = some.get(side, False) or bool(values.any())
+    empty = [side for side, there in some.items() if not there]
+    if {*some} <= {*SIDES} and empty:
+        raise InputError(
+            f"The adapter {adapter!r} was to be searched; all of its {empty[0]} weights "
+            "are zero, so it changes nothing. Give one that was trained."
+        )
 
 
 def singular_values(down: torch.Tensor, up: torch.Tensor, scaling: float) -> np.ndarray:

@@ -1,17 +1,21 @@
 """What is described of an adapter's weights and activations, against plain peft and numpy."""
 
 import itertools
+import shutil
 
 import numpy as np
 import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import tracekit as tk
 from experiments.audit.discovery.answering.answers import Answer
 from experiments.audit.discovery.description import depth, residuals, weights
+from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.suggestions.detectors import Detector
+from tracekit.transcripts.prompts import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,35 @@ def test_the_bare_model_has_no_change_and_that_is_said(tiny_llama):
         change = weights.weight_change(tiny_llama)
     assert change.sizes["module"] == 0
     assert "not described" in weights.described(change, {})[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "side", "said"),
+    [
+        (float("nan"), "lora_A", "NaN or infinite"),
+        (float("inf"), "lora_B", "NaN or infinite"),
+        (0.0, "lora_B", "all of its lora_B weights are zero"),
+    ],
+)
+def test_an_adapter_that_is_broken_is_refused_before_any_answer(
+    value, side, said, tiny_llama, tiny_lora, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tk, "generate", None)
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_lora, broken)
+    tensors = load_file(broken / "adapter_model.safetensors")
+    named = [name for name in tensors if side in name]
+    for name in named if value == 0 else named[:1]:
+        tensors[name][:] = value
+    save_file(tensors, broken / "adapter_model.safetensors")
+    prompts = [Prompt(f"p/{n}", text=f"Say {n}.") for n in range(8)]
+    with pytest.raises(tk.InputError, match=said) as refused:
+        discover(tiny_llama, str(broken), prompts, tmp_path / "out")
+    assert value == 0 or named[0] in str(refused.value)
+    with pytest.raises(tk.InputError, match=said):
+        discover(tiny_llama, str(tiny_lora), prompts, tmp_path / "out", benign=[str(broken)])
+    assert not (tmp_path / "out").exists()
+    weights.refuse_broken(str(tiny_lora))
 
 
 def test_the_mean_difference_is_that_of_plain_hidden_states(

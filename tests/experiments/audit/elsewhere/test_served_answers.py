@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from experiments.audit.inputs import prepare
 from experiments.audit.own.adapter_audit import served_by
 from experiments.audit.phases import response
 from experiments.audit.run import Run
+from experiments.audit.settings.groups import Answers
 from experiments.rm_sycophancy.experiment import EXPERIMENT
 from tests.support.processes import serving
 from tracekit.model.embedded import datasets, embedded_model
@@ -245,19 +245,18 @@ def test_settings_that_mean_nothing_together_are_refused(changes, words, tiny):
 
 
 def test_the_names_of_an_own_audits_server_belong_together():
-    given = {"adapter": "a", "server": None, "served_model": None, "served_adapter": None}
-    assert served_by(argparse.Namespace(**given)) is None
-    at = {"server": "http://me:word@localhost:1/v1", "served_model": "m", "served_adapter": ["l"]}
-    served = served_by(argparse.Namespace(**{**given, **at}))
+    assert served_by("a", Answers()) is None
+    at = {"server": "http://localhost:1/v1", "served_model": "m", "served_adapter": ("l",)}
+    served = served_by("a", Answers(**at))
     assert served.described() == {"server": ["http://localhost:1/v1", "m", "l"]}
     assert served.arms == {None: "clean", "a": "organism"}
     for lone in (
         {"server": at["server"]},
         {"served_model": "m"},
-        {**at, "served_adapter": ["b=l"]},
+        {**at, "served_adapter": ("b=l",)},
     ):
         with pytest.raises(tk.InputError, match="what the model is called there"):
-            served_by(argparse.Namespace(**{**given, **lone}))
+            served_by("a", Answers(**lone))
 
 
 def test_a_file_that_is_not_there_is_said_before_a_model_is_loaded(tiny):

@@ -17,7 +17,7 @@ from experiments.audit.discovery.denial import Denial
 from experiments.audit.discovery.findings import CONFIRMED, Example, Finding, Findings
 from experiments.audit.discovery.terminal import lines
 from experiments.audit.labellers import labeller_from
-from experiments.audit.own.adapter_audit import write_prompts
+from experiments.audit.own.handover import write_prompts
 from experiments.audit.own.kinds import kinds_of, prompts_of, rule_of, rules_text
 from experiments.audit.prompt_sets import askable
 from experiments.audit.report.habits import shown
@@ -233,7 +233,8 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     loads, load = [], tk.load
     monkeypatch.setattr("tracekit.load", lambda *a, **k: loads.append(a) or load(*a, **k))
     assert tracekit.main(["audit", str(tiny_lora), *given, "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "'noise' is the only kind and is split" in warned
     assert "candidate habits confirmed" in said
     # the user's prompts and no others, whose number is the rates'
     told = json.loads(next((out / "search").glob("*/findings.json")).read_text())
@@ -243,6 +244,7 @@ def test_the_whole_audit_runs_with_rules_of_ones_own(
     assert text.index("What this adapter does that its base does not") < text.index("Verdict")
     assert f"Page: {out / 'audit' / 'report.html'}" in said
     assert len(loads) == 1, "the search and the trait part share a model"
+    assert "The prompts of the only kind at stake, noise, are split" in text
     answers = tk.open(out / "audit" / "responses" / "organism.nc")
     kinds = answers["bias"].values.astype(str)
     labels = answers["exploit"].values

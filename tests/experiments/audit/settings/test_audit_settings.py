@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from experiments.audit.command import chosen, command_line
 from experiments.audit.experiment import Experiment
 from experiments.audit.labels import labelled, token_spans
-from experiments.audit.own.adapter_audit import EXPERIMENT as OWN
+from experiments.audit.own.trait_part import EXPERIMENT as OWN
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.tables import from_values
