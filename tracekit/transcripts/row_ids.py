@@ -7,9 +7,9 @@ from typing import Any
 
 from tracekit.errors import InputError
 from tracekit.transcripts import chat_template
-from tracekit.transcripts.kept_ids import kept
 from tracekit.transcripts.prompts import Prompt
 from tracekit.transcripts.reading.answer_files import Response
+from tracekit.transcripts.reading.kept_ids import kept
 from tracekit.transcripts.reading.messages import CALLS
 from tracekit.transcripts.template_marks import spoken_pieces
 

@@ -30,10 +30,10 @@ from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import assemble, context_length, ids_of
-from tracekit.transcripts.kept_ids import spoken_roles
 from tracekit.transcripts.labels import require_names
 from tracekit.transcripts.padded import Batch
 from tracekit.transcripts.prompts import Prompt
+from tracekit.transcripts.reading.kept_ids import spoken_roles
 
 
 def generate(
