@@ -61,10 +61,10 @@ def sentence(turned: xr.DataArray) -> str:
     >>> sentence(xr.DataArray([0.1, 0.3], {"layer": [4, 5]}))
     'most at layer 5 (1 − cosine 0.30 more than beside them)'
     >>> sentence(xr.DataArray([-0.1, 0.001], {"layer": [4, 5]}))
-    'nowhere by more than beside them (1 − cosine, 0.005)'
+    'no more than the words beside them (1 − cosine within 0.005)'
     """
     if float(turned.max()) < LEAST:
-        return f"nowhere by more than beside them (1 − cosine, {LEAST:g})"
+        return f"no more than the words beside them (1 − cosine within {LEAST:g})"
     largest = turned.isel(layer=int(turned.argmax("layer")))
     where, more = int(largest.layer), float(largest)
     return f"most at layer {where} (1 − cosine {more:.2f} more than beside them)"
