@@ -104,7 +104,7 @@ def uninterrupted() -> Iterator[None]:
 def whole(path: Path, needed: int) -> Iterator[Path]:
     """The temporary name of a file, which takes its own once the block has ended well.
 
-    Its folder is made. Temporary files that a killed process left of the same file are removed.
+    Temporary files that a killed process left of the same file are removed.
 
     Errors: `OSError` naming the file and the bytes that it needs when the disk is full.
 
@@ -112,7 +112,6 @@ def whole(path: Path, needed: int) -> Iterator[Path]:
     ...     part.write_bytes(b"hello")
     5
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     drop_parts(path)
     part = part_of(path)
     try:

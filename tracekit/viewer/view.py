@@ -50,6 +50,7 @@ class View:
         """
         path = given.page_name(path)
         made = self.page().encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path, len(made)) as part:
             part.write_bytes(made)
         return path

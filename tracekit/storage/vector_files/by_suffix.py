@@ -111,6 +111,7 @@ def write_vectors(
             f"Vectors were to be written at {str(path)!r} with model_type={model_type!r}; a GGUF "
             f"file, and no other, says the model's architecture. Give {advice}."
         )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     return writer(vectors, path, model_type) if gguf else writer(vectors, path)
 
 

@@ -53,6 +53,7 @@ def write_parquet(dataset: xr.Dataset, path: Path) -> Path:
     require("pyarrow", path)
     from pyarrow import parquet
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     tables = (_table(block) for block in _blocks(dataset))
     with whole(path, dataset.nbytes) as part:
         first = next(tables)

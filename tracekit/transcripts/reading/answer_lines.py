@@ -42,6 +42,7 @@ def write_answers(
         )
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(runs, prompts)]
     text = "".join(lines).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path, len(text)) as part:
         part.write_bytes(text)
     return path

@@ -51,6 +51,7 @@ def write_probe(probe: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         "provenance": provenance_of(probe) if "provenance" in probe.attrs else None,
     }
     packed = save(tensors, {name: json.dumps(value) for name, value in about.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path, len(packed)) as part:
         part.write_bytes(packed)
     return path
