@@ -94,7 +94,7 @@ def _run(given: Sequence[str]) -> None:
         return
     company = [_found(_search(model, options, Path(name).name, benign)) for name in benign]
     lines = [*organisms(rows), "", *benigns(company)]
-    if options.save:
+    if options.kept:
         report(lines, "zoo", Path("experiments/benchmarks/results"))
     else:
         print(*lines, sep="\n")
@@ -280,7 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/zoo-search"))
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these organisms")
     parser.add_argument("--split", choices=tuple(SPLITS), default="all")
-    parser.add_argument("--save", action="store_true", help="keep the table as results/zoo.md")
+    parser.add_argument(
+        "--save", dest="kept", action="store_true", help="keep the table as results/zoo.md"
+    )
     return parser
 
 

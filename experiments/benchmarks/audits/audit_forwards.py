@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"round {n}, {name}: {sum(found[name][-1]['seconds'].values()):.0f} s")
         apart = rows_apart(*(Path(scratch, f"{name}-0", "run") for name in found))
     lines = table(options.preset, found, apart)
-    if options.save:
+    if options.kept:
         from experiments.benchmarks.measuring.paired import report
 
         report(lines, "audit_forwards", Path(__file__).parents[1] / "results")
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rival", type=Path, help="a worktree of the code before")
     add("--preset", default="smollm2")
     add("--rounds", type=int, default=5)
-    add("--save", action="store_true", help="write the table into the results")
+    add("--save", dest="kept", action="store_true", help="write the table into the results")
     add("--count", type=Path, help=argparse.SUPPRESS)
     add("--out", type=Path, help=argparse.SUPPRESS)
     return parser

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = f"{vectors.sizes['trait']} traits, {len(means[CLEAN])} prompts, {len(benign)} benign"
     lines = [f"# Blind, on the zoo: {about}", ""]
     lines += table({name: traits[name][0] for name in traits}, directions, benign, said)
-    report(lines, "blind_zoo", Path(__file__).parents[1] / "results") if options.save else print(
+    report(lines, "blind_zoo", Path(__file__).parents[1] / "results") if options.kept else print(
         *lines, sep="\n"
     )
 
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--method", default="mean_diff", help="how those were made")
     add("--out", type=Path, help="where unit means are kept")
     add("--draws", type=int, default=DRAWS)
-    add("--save", action="store_true", help="write the table into the results")
+    add("--save", dest="kept", action="store_true", help="write the table into the results")
     return parser
 
 

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--surface", default=",".join(SURFACES), help=", ".join(SURFACES))
     parser.add_argument("--cases", type=int, default=10_000, help="in all, shared by weight")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help="write results/fuzz.txt")
+    parser.add_argument("--save", dest="kept", action="store_true", help="write results/fuzz.txt")
     options = parser.parse_args(arguments)
     names = options.surface.split(",")
     weights = {name: SURFACES[name].weight for name in names}
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {dict(counts[name])}", file=sys.stderr, flush=True)
     lines = table(counts, seconds)
     print("\n".join([*wrong[:200], "", *lines]))
-    if options.save:
+    if options.kept:
         about = (
             f"python -m experiments.benchmarks.fuzz --cases {options.cases} --seed {options.seed}"
         )

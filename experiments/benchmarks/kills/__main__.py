@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", help="names between commas (default: all)")
-    parser.add_argument("--save", action="store_true", help="write results/kills.txt")
+    parser.add_argument("--save", dest="kept", action="store_true", help="write results/kills.txt")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # a forked process has no other threads
     rng = np.random.default_rng(options.seed)
@@ -71,10 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
             if came in WRONG:
                 print(f"{name}, {sent} after {moment:.2f} s: {came}", flush=True)
             shutil.rmtree(path, ignore_errors=True)
-            if number % 50 == 49 and options.save:
+            if number % 50 == 49 and options.kept:
                 _save(counts, number + 1, options)
     print("\n".join(table(counts)))
-    if options.save:
+    if options.kept:
         _save(counts, options.count, options)
     whole = sum(counts.values(), Counter())
     return int(any(whole[outcome] for outcome in WRONG))

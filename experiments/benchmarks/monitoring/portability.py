@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in (HOME, *options.settings)
     }
     told = lines(probes, scores, options.draws)
-    if options.save:
-        report(told, options.save, Path(__file__).parent.parent / "results")
+    if options.kept:
+        report(told, options.kept, Path(__file__).parent.parent / "results")
     else:
         print(*told, sep="\n")
 
@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--settings", nargs="*", default=SETTINGS)
     made.add_argument("--draws", type=int, default=1000)
     made.add_argument("--out", type=Path, default=Path("probe_portability"))
-    made.add_argument("--save", help="a name in experiments/benchmarks/results")
+    made.add_argument("--save", dest="kept", help="a name in experiments/benchmarks/results")
     return made
 
 

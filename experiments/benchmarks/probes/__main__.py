@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told += lines(one, made, options.draws)
     if len(sources) > 1:
         told += carried(sources, traces, options.resamples)
-    if options.save:
-        report(told, options.save, Path(__file__).parent.parent / "results")
+    if options.kept:
+        report(told, options.kept, Path(__file__).parent.parent / "results")
     else:
         print(*told, sep="\n")
 
@@ -88,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resamples", type=int, default=400)
     made.add_argument("--without-organism", action="store_true")
     made.add_argument("--out", type=Path, help="a folder that keeps the captures")
-    made.add_argument("--save", help="a name in experiments/benchmarks/results, such as probes")
+    made.add_argument(
+        "--save", dest="kept", help="a name in experiments/benchmarks/results, such as probes"
+    )
     return made
 
 

@@ -12,9 +12,12 @@ def test_work_that_is_killed_or_interrupted_ends_as_if_nothing_had_happened():
     # in a process without threads of its own: the work is forked
     command = [sys.executable, "-m", "experiments.benchmarks.kills", "--count", "40", "--seed", "7"]
     here = str(Path(__file__).parents[3])
+    table = Path(here, "experiments", "benchmarks", "results", "kills.txt")
+    committed = table.read_bytes()
     given = {"cwd": here, "env": audit_runs.environment()}
     done = subprocess.run(command, capture_output=True, text=True, check=False, **given)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert table.read_bytes() == committed
     cells = done.stdout.strip().splitlines()[-1].strip("| ").split(" | ")
     counts = dict(zip(trials.OUTCOMES, map(int, cells[-len(trials.OUTCOMES) :]), strict=True))
     assert sum(counts.values()) == 40
