@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from experiments.audit.discovery.answering.answers import CLEAN
 from experiments.audit.discovery.findings import Finding
 from experiments.audit.discovery.search import Arms
-from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, SAYS, Detector
+from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, SAYS, Detector, Place
 
 SHARE = 0.5
-
-# which answer, and where in it a sentence begins
-Place = tuple[int, int]
 
 
 def joined(rows: Sequence[Finding], arms: Arms, name: str) -> list[Finding]:
@@ -46,6 +43,4 @@ def _sentences(row: Finding, arms: Arms, name: str) -> frozenset[Place]:
     if arm == name:
         louder = (loud.answer for loud in arms.louder.get(name, ()))
         answers += [*louder, *arms.loud.get(name, ())]
-    detector = Detector(row.kind, row.expression)
-    spans = ((n, detector.span(answer)) for n, answer in enumerate(answers))
-    return frozenset((n, span[0]) for n, span in spans if span is not None)
+    return Detector(row.kind, row.expression).sentences(answers, range(len(answers)))

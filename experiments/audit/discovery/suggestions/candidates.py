@@ -20,6 +20,7 @@ from experiments.audit.discovery.suggestions.detectors import (
     MORE,
     SAYS,
     Detector,
+    Place,
 )
 from experiments.audit.discovery.suggestions.sentences import WORD, around
 from experiments.audit.discovery.suggestions.terms import Phrase, Term, pattern, shown, table
@@ -30,9 +31,6 @@ OVERLAP = 0.5
 MOST_PHRASES = 4
 # of a phrase that joins a detector: the share of its prompts that are the answers' own
 PRECISION = 0.9
-
-# a row, and where in it a sentence begins
-Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def says(texts: Texts, most: int, kind: str = SAYS) -> list[Candidate]:
         if len(made.rows) < LEAST_PROMPTS:
             continue  # letters whose upper and lower case are no pair: no expression finds them
         found.append(made)
-        taken |= lead.sentences | _sentences_of(made.detector, texts)
+        taken |= lead.sentences | made.detector.sentences(texts.answers, texts.rows)
     return found
 
 
@@ -158,11 +156,6 @@ def _scored(texts: Texts) -> list[_Scored]:
 
 def _sentences(term: Term, answers: Sequence[Answer]) -> frozenset[Place]:
     return frozenset((r, around(answers[r], at)[0]) for r, (_, at) in term.places.items())
-
-
-def _sentences_of(detector: Detector, texts: Texts) -> set[Place]:
-    spans = ((row, detector.span(texts.answers[row])) for row in texts.rows)
-    return {(row, span[0]) for row, span in spans if span is not None}
 
 
 def _within(one: _Scored, lead: _Scored) -> bool:

@@ -16,6 +16,8 @@ from experiments.audit.discovery.suggestions.terms import fires
 SAYS, LACKS, MORE, LESS = "says", "leaves out", "more often", "less often"
 # kinds whose rate falls when the adapter is on
 FALLS = (LACKS, LESS)
+# a row, and where in it a sentence begins
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Detector:
     def rows(self, answers: Sequence[Answer], among: Sequence[int]) -> list[int]:
         """The rows, of some, on which it fires."""
         return [row for row in among if self.fires(answers[row])]
+
+    def sentences(self, answers: Sequence[Answer], among: Sequence[int]) -> frozenset[Place]:
+        """Where it fires first in each of some rows: the row, and where the sentence begins."""
+        spans = ((row, self.span(answers[row])) for row in among)
+        return frozenset((row, span[0]) for row, span in spans if span is not None)
 
     def shares(self, answers: Sequence[Answer]) -> dict[str, float]:
         """By group of prompts: the share of its answers on which it fires; without failures."""
