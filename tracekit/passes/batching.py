@@ -19,7 +19,8 @@ Result = TypeVar("Result")
 CPU_BUDGET = 4096
 DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
 SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
-# files of a capture: more of them take longer to open than to read
+# files of a capture: beyond a few each is opened for 64 MB, or for as many batches as may be lost
+FEW, ENOUGH, LOST = 32, 1 << 26, 16
 MANY = 512
 LEAST = 256
 ALIKE, WORTHWHILE = 0.9, 1 / 16
@@ -51,15 +52,19 @@ def plan(
 
 
 def files(batches: int, size: int) -> int:
-    """How many shards so many batches fill, at `size` kept bytes each: `MANY` at most.
+    """How many shards so many batches fill, at `size` kept bytes each.
 
-    But no shard grows beyond the limit of one.
+    Beyond `FEW` files each holds 64 MB or 16 batches, more where they would be over `MANY`; but no
+    shard grows beyond the limit of one.
 
     >>> files(3, 1000)
     3
+    >>> files(250, 20_000_000)
+    84
     """
-    wanted, most = -(-batches // MANY), SHARD_BYTES // max(size, 1)
-    return -(-batches // max(min(wanted, most), 1))
+    size = max(size, 1)
+    several = max(-(-batches // MANY), min(-(-batches // FEW), ENOUGH // size, LOST))
+    return -(-batches // max(min(several, SHARD_BYTES // size), 1))
 
 
 def grouped(plan: Sequence[list[int]], shards: int) -> list[list[list[int]]]:

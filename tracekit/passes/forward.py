@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,9 @@ def batches(
             yield _arrived(works, waiting)
 
 
-def shards(works: Sequence[Work], plan: Sequence[Sequence[list[int]]]) -> Iterator[list[Values]]:
+def shards(
+    works: Sequence[Work], plan: Sequence[Sequence[list[int]]]
+) -> Generator[list[Values], None, None]:
     """`batches`, with those of each shard of the plan as one."""
     with contextlib.closing(batches(works, [rows for shard in plan for rows in shard])) as made:
         for shard in plan:

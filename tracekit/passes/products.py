@@ -76,8 +76,8 @@ def of(
     size = budget * sum(_bytes(model, one, transcripts.sizes["token"]) for one in asked)
     begun = [None if folder is None else folder.shards() for folder in folders]
     count = next((n for n in begun if n), batching.files(len(plan), size))
-    count = count if any(folders) else len(plan)
-    return _run(works, batching.grouped(plan, count), folders, compression, writers)
+    grouped = batching.grouped(plan, count if any(folders) else len(plan))
+    return _run(works, grouped, folders, compression, writers)
 
 
 def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarray:
@@ -117,8 +117,7 @@ def _run(
 ) -> list[xr.DataArray]:
     """What each work asked for, of one forward of each batch that one of them lacks.
 
-    In its folder, a file for each of the plan's shards, or in memory (None) in the order of the
-    transcripts: then all are lacking.
+    A file for each of the plan's shards in its folder, or (None) in memory: then all are lacking.
     """
     model = works[0].model
     rank, ranks = distributed.share(model)
@@ -131,10 +130,12 @@ def _run(
                 for work, folder in zip(works, folders, strict=True)
             ]
             left = [n for n in range(len(plan)) if any(one.lacks(n) for one in kept)][rank::ranks]
-            for n, values in zip(left, shards(works, [plan[n] for n in left]), strict=True):
-                for one, batch in zip(kept, values, strict=True):
-                    if one.lacks(n):
-                        one.take(n, batch)
+            with contextlib.closing(shards(works, [plan[n] for n in left])) as made:
+                for n in left:
+                    for one, batch in zip(kept, next(made), strict=True):
+                        if one.lacks(n):
+                            one.take(n, batch)
+                    del batch  # nothing of a shard is held while the next one is read
         distributed.wait(model)
     return [one.result() for one in kept]
 
@@ -271,8 +272,7 @@ def _writers(model: TransformersModel, compression: str) -> tuple[int, bool]:
     """How many processes, and whether this one's threads write beside the forward."""
     if device_of(model).type != "cuda":
         return 0, False
-    # blosc compresses outside HDF5's lock, and without Python's
-    beside = compression == "blosc_zstd"
+    beside = compression == "blosc_zstd"  # which needs neither HDF5's lock nor Python's
     return 0 if beside else max((os.cpu_count() or 2) // 2, 1), beside
 
 

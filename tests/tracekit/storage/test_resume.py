@@ -110,7 +110,18 @@ def test_a_capture_begun_with_a_file_a_batch_goes_on_so(
 
 @pytest.mark.parametrize(
     ("batches", "size", "shards"),
-    [(512, 1, 512), (513, 1, 257), (5000, 1, 500), (5000, 1 << 26, 1250), (5000, 1 << 30, 5000)],
+    [
+        (32, 1, 32),
+        (33, 1, 17),
+        (512, 1, 32),
+        (512, 1 << 25, 256),
+        (512, 1 << 26, 512),
+        (1000, 1, 63),
+        (5000, 1, 313),
+        (50_000, 1, 511),
+        (5000, 1 << 26, 1250),
+        (5000, 1 << 30, 5000),
+    ],
 )
 def test_files_are_few_unless_they_would_be_large(batches: int, size: int, shards: int) -> None:
     plan = [[n] for n in range(batches)]
