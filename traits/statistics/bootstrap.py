@@ -1,7 +1,7 @@
 """Intervals by drawing whole groups of rows again, within strata where they are given."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import xarray as xr
@@ -11,12 +11,15 @@ from scipy.stats import norm
 from tracekit.errors import InputError
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
+# of rows along a dim what has no such dim; "mean" is known by name
+Statistic = Callable[[Labelled], xr.DataArray] | str
 Rows = list[np.ndarray]
+AT_ONCE = 1 << 25  # bytes of rows that are drawn at a time
 
 
 def cluster_bootstrap(
     data: Labelled,
-    statistic: Callable[[Labelled], xr.DataArray],
+    statistic: Statistic[Labelled],
     *,
     generator: np.random.Generator,
     dim: str = "prompt",
@@ -25,30 +28,32 @@ def cluster_bootstrap(
     repetitions: int = 2000,
     level: float = 0.95,
     interval: str = "percentile",
+    many: bool = False,
 ) -> xr.Dataset:
     """An interval for any statistic, from whole groups drawn again with replacement.
 
     `statistic` takes `data` with other rows along `dim` (`group` then numbers the draws, so that
-    a group drawn twice counts as two) and returns an array without `dim`. `group=None`: each row
-    is its own. With `strata`, a coordinate constant within groups, each stratum keeps its number
-    of groups. `interval` is "percentile" or "bca" (bias-corrected and accelerated). Returns
-    `estimate`, `low`, `high`; the attribute `undefined` counts values of draws for which the
-    statistic was not finite (no interval can rest on them: where there is one, `low` and `high`
-    are NaN). Raises ValueError for fewer than 2 groups, for no repetitions, and for a level that
-    is not between 0 and 1. Source: Efron 1987; Davison & Hinkley 1997.
+    a group drawn twice counts as two) and returns an array without `dim`; "mean" is the mean over
+    `dim`, holes left out, of all draws in one product of matrices. `many=True` is for one that
+    keeps every other dim: it gets many draws at a time, along a further dim `draw`, which is
+    quicker (where groups have different sizes, still one). `group=None`: each row is its own. With
+    `strata`, a coordinate constant within groups, each stratum keeps its number of groups.
+    `interval` is "percentile" or "bca" (bias-corrected and accelerated). Returns `estimate`, `low`,
+    `high`; the attribute `undefined` counts values of draws for which the statistic was not finite
+    (no interval can rest on them: where there is one, `low` and `high` are NaN). Raises ValueError
+    for fewer than 2 groups, for no repetitions, and for a level that is not between 0 and 1.
+    Source: Efron 1987; Davison & Hinkley 1997.
 
     >>> data = xr.DataArray(np.arange(20.0), dims="prompt")
-    >>> mean = lambda rows: rows.mean("prompt")
-    >>> found = cluster_bootstrap(data, mean, generator=np.random.default_rng(0), group=None)
+    >>> found = cluster_bootstrap(data, "mean", generator=np.random.default_rng(0), group=None)
     >>> bool(found["low"] < found["estimate"] < found["high"])
     True
     """
     _check_settings(repetitions, level)
     clusters = _clusters(data, dim, group, strata)
-    take = _taker(data, statistic, dim, group)
+    take = _taker(data, function_of(statistic, dim), dim, group)
     estimate = take([rows for stratum in clusters for rows in stratum])
-    draws = [take(_resample(clusters, generator)) for _ in range(repetitions)]
-    values = np.stack([draw.values for draw in draws]).astype(float)
+    values = _replicates(data, statistic, clusters, generator, dim, group, repetitions, many)
     undefined = ~np.isfinite(values)
     # an infinite draw would pull a bound, or leave it to chance
     values[undefined] = np.nan
@@ -67,6 +72,40 @@ def cluster_bootstrap(
     count = sum(map(len, clusters))
     settings = {"n": count, "unit": group or dim, "level": level, "interval": interval}
     return xr.Dataset(bounds, attrs={**settings, "undefined": int(undefined.sum())})
+
+
+def replicates(
+    data: Labelled,
+    statistic: Statistic[Labelled],
+    *,
+    generator: np.random.Generator,
+    dim: str = "prompt",
+    group: str | None = "group",
+    repetitions: int = 2000,
+) -> Float[np.ndarray, "draw *other"]:
+    """The statistic of each draw of `cluster_bootstrap`, without strata.
+
+    >>> data = xr.DataArray(np.arange(20.0), dims="prompt")
+    >>> replicates(data, "mean", generator=np.random.default_rng(0), group=None).shape
+    (2000,)
+    """
+    clusters = _clusters(data, dim, group, None)
+    return _replicates(data, statistic, clusters, generator, dim, group, repetitions, many=False)
+
+
+def function_of(statistic: Statistic[Labelled], dim: str) -> Callable[[Labelled], xr.DataArray]:
+    """The statistic as a function, also one that is known by its name.
+
+    >>> function_of("mean", "prompt")(xr.DataArray([1.0, 3.0], dims="prompt")).item()
+    2.0
+    """
+    if callable(statistic):
+        return statistic
+    if statistic != "mean":
+        raise InputError(
+            f"The statistic {statistic!r} was asked for; by name there is 'mean'. Give a function."
+        )
+    return lambda rows: cast(xr.DataArray, rows.mean(dim))
 
 
 def _check_settings(repetitions: int, level: float) -> None:
@@ -105,6 +144,71 @@ def _resample(clusters: list[Rows], generator: np.random.Generator) -> Rows:
     ]
 
 
+def _replicates(
+    data: Labelled,
+    statistic: Statistic[Labelled],
+    clusters: list[Rows],
+    generator: np.random.Generator,
+    dim: str,
+    group: str | None,
+    repetitions: int,
+    many: bool,
+) -> Float[np.ndarray, "draw *other"]:
+    if isinstance(data, xr.DataArray) and statistic == "mean" and not np.isinf(data).any():
+        return _means(data.transpose(dim, ...).values, clusters, generator, repetitions)
+    take = _taker(data, function_of(statistic, dim), dim, group)
+    drawn = [_resample(clusters, generator) for _ in range(repetitions)]
+    if not (many and len({len(rows) for stratum in clusters for rows in stratum}) == 1):
+        return np.stack([take(rows).values for rows in drawn]).astype(float)
+    bare = data.drop_vars(dim, errors="ignore")  # labels of another shape than their own dim
+    size = max(AT_ONCE // max(data.nbytes, 1), 1)
+    blocks = [
+        _together(bare, drawn[at : at + size], function_of(statistic, dim), dim, group)
+        for at in range(0, repetitions, size)
+    ]
+    return np.concatenate(blocks)
+
+
+def _together(
+    data: Labelled,
+    drawn: list[Rows],
+    statistic: Callable[[Labelled], xr.DataArray],
+    dim: str,
+    group: str | None,
+) -> Float[np.ndarray, "draw *other"]:
+    rows = xr.DataArray([np.concatenate(one) for one in drawn], dims=("draw", dim))
+    some = data.isel({dim: rows})
+    if group is not None:
+        number = np.repeat(np.arange(len(drawn[0])), len(drawn[0][0]))
+        some = some.assign_coords({group: (dim, number)})
+    return statistic(some).transpose("draw", ...).values.astype(float)
+
+
+def _means(
+    values: Float[np.ndarray, "row *other"],
+    clusters: list[Rows],
+    generator: np.random.Generator,
+    repetitions: int,
+) -> Float[np.ndarray, "draw *other"]:
+    flat = values.reshape(len(values), -1).astype(float)
+    there = ~np.isnan(flat)
+    every = [rows for stratum in clusters for rows in stratum]
+    counts = np.empty((repetitions, len(every)))
+    for draw in counts:
+        start = 0
+        for stratum in clusters:
+            n = len(stratum)
+            draw[start : start + n] = np.bincount(generator.integers(0, n, size=n), minlength=n)
+            start += n
+    sums, numbers = (
+        counts @ np.stack([array[rows].sum(axis=0) for rows in every])
+        for array in (np.where(there, flat, 0.0), there.astype(float))
+    )
+    # a draw of holes alone has no mean
+    means = np.divide(sums, numbers, out=np.full_like(sums, np.nan), where=numbers > 0)
+    return means.reshape(repetitions, *values.shape[1:])
+
+
 def _taker(
     data: Labelled, statistic: Callable[[Labelled], xr.DataArray], dim: str, group: str | None
 ) -> Callable[[Rows], xr.DataArray]:
@@ -130,7 +234,9 @@ def _jackknife(clusters: list[Rows], take: Callable[[Rows], xr.DataArray]) -> li
 def _bca(
     estimate: np.ndarray, values: np.ndarray, left_out: list[np.ndarray], tails: np.ndarray
 ) -> np.ndarray:
-    below = ((values < estimate).mean(axis=0) + (values <= estimate).mean(axis=0)) / 2
+    # the same sum in another order differs in its last bits, and is a tie
+    tie = 1e-9 * np.abs(estimate)
+    below = ((values < estimate - tie).mean(axis=0) + (values <= estimate + tie).mean(axis=0)) / 2
     bias = norm.ppf(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
     left_out = [np.where(np.isfinite(j), j, np.nan) for j in left_out]
     influence = [(len(j) - 1) * (j.mean(axis=0) - j) for j in left_out]

@@ -1,6 +1,5 @@
 """Intervals for kinds of prompt that were not asked: kinds are drawn first, then their prompts."""
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -9,7 +8,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from tracekit.errors import InputError
-from traits.statistics.bootstrap import cluster_bootstrap
+from traits.statistics.bootstrap import Statistic, function_of, replicates
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 FEWEST, FEW = 3, 10  # kinds that an interval needs, and that the bootstrap needs
@@ -17,7 +16,7 @@ FEWEST, FEW = 3, 10  # kinds that an interval needs, and that the bootstrap need
 
 def over_kinds(
     data: Labelled,
-    statistic: Callable[[Labelled], xr.DataArray],
+    statistic: Statistic[Labelled],
     *,
     generator: np.random.Generator,
     dim: str = "prompt",
@@ -29,26 +28,27 @@ def over_kinds(
     """The mean over kinds of a statistic of each, with an interval that holds for other kinds.
 
     `statistic` takes the rows of one kind (a coordinate of `data` along `dim`) and returns an
-    array without `dim`. The kinds are the first stage of the sample and the prompts (`group`;
-    None: each row) within them the second, so that the spread between kinds is in the interval;
-    no outcome is held fixed. Below ten kinds it is Student's t of the kinds' statistics, to
-    which the second stage has already added its noise; it is exact for normal ones and
-    conservative where their spreads differ. From ten on it is the studentised bootstrap of both
-    stages, `stages`. Returns `estimate`, `low`, `high`; attributes `kinds`, `method`, `level`.
-    Kinds that do not vary leave an interval without width. Raises ValueError for fewer than 3
-    kinds, and where a kind's statistic is not finite. Sources: Ibragimov & Müller 2010; Davison &
-    Hinkley 1997, sections 3.8 and 5.2; Cameron, Gelbach & Miller 2008 (few clusters).
+    array without `dim`; "mean" is known by name (`cluster_bootstrap`). The kinds are the first
+    stage of the sample and the prompts (`group`; None: each row) within them the second, so that
+    the spread between kinds is in the interval; no outcome is held fixed. Below ten kinds it is
+    Student's t of the kinds' statistics, to which the second stage has already added its noise; it
+    is exact for normal ones and conservative where their spreads differ. From ten on it is the
+    studentised bootstrap of both stages, `stages`. Returns `estimate`, `low`, `high`; attributes
+    `kinds`, `method`, `level`. Kinds that do not vary leave an interval without width. Raises
+    ValueError for fewer than 3 kinds, and where a kind's statistic is not finite. Sources:
+    Ibragimov & Müller 2010; Davison & Hinkley 1997, sections 3.8 and 5.2; Cameron, Gelbach &
+    Miller 2008 (few clusters).
 
     >>> kinds = {"bias": ("prompt", np.repeat(["vote", "film", "moon"], 4))}
     >>> data = xr.DataArray(np.arange(12.0), kinds, "prompt")
-    >>> mean = lambda rows: rows.mean("prompt")
-    >>> found = over_kinds(data, mean, generator=np.random.default_rng(0), group=None)
+    >>> found = over_kinds(data, "mean", generator=np.random.default_rng(0), group=None)
     >>> found["estimate"].item(), found["low"].item() < 0, found.attrs["method"]
     (5.5, True, 't')
     """
     names = list(dict.fromkeys(data[kind].values.tolist()))
     parts = [data.isel({dim: np.flatnonzero(data[kind].values == name)}) for name in names]
-    each = [statistic(part).drop_vars(kind, errors="ignore") for part in parts]
+    of = function_of(statistic, dim)
+    each = [of(part).drop_vars(kind, errors="ignore") for part in parts]
     by_kind = np.stack([one.values for one in each]).astype(float)
     replicates = None
     if len(parts) >= FEW:
@@ -114,7 +114,7 @@ def _check(by_kind: np.ndarray, level: float) -> None:
 
 def _replicates(
     part: Labelled,
-    statistic: Callable[[Labelled], xr.DataArray],
+    statistic: Statistic[Labelled],
     generator: np.random.Generator,
     dim: str,
     group: str | None,
@@ -122,19 +122,12 @@ def _replicates(
 ) -> np.ndarray:
     names = part[group].values if group is not None else np.arange(part.sizes[dim])
     if len(set(names.tolist())) < 2:
-        return statistic(part).values[None].astype(float)  # one prompt is the same in every draw
-    draws: list[np.ndarray] = []
-
-    def kept(rows: Labelled) -> xr.DataArray:
-        value = statistic(rows)
-        draws.append(value.values)
-        return value
-
-    cluster_bootstrap(
-        part, kept, generator=generator, dim=dim, group=group, repetitions=repetitions
+        # one prompt is the same in every draw
+        value = function_of(statistic, dim)(part).values.astype(float)
+        return np.broadcast_to(value, (repetitions, *value.shape))
+    return replicates(
+        part, statistic, generator=generator, dim=dim, group=group, repetitions=repetitions
     )
-    # the first is the estimate itself
-    return np.stack(draws[1:]).astype(float)
 
 
 def _drawn(

@@ -234,7 +234,13 @@ def _measured(
     middle = (scores["fit"]["positive"].mean() + scores["fit"]["negative"].mean()) / 2
     rows = with_chances(scores["report"], scores["select"]).assign(threshold=middle)
     found = statistics.cluster_bootstrap(
-        rows, measure, generator=generator, dim="pair", group=None, repetitions=resamples
+        rows,
+        measure,
+        generator=generator,
+        dim="pair",
+        group=None,
+        repetitions=resamples,
+        many=True,
     )
     return found.assign(threshold=middle)
 

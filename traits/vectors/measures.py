@@ -6,7 +6,7 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
 from tracekit.errors import InputError
-from traits.statistics import effect_size, paired_auroc
+from traits.statistics import effect_size, rank_auroc
 
 MEASURES = (
     "auroc",
@@ -19,7 +19,7 @@ MEASURES = (
 
 
 def measure(scores: xr.Dataset) -> xr.DataArray:
-    """Six measures of how well scores tell twins apart, over `measure`.
+    """Six measures of how well scores tell twins apart, over `measure` and dims besides `pair`.
 
     `scores` has, over `pair`: `positive` and `negative` (the scores), `chance_positive` and
     `chance_negative` (calibrated chances of being the positive side), and `threshold`. AUROC;
@@ -32,22 +32,25 @@ def measure(scores: xr.Dataset) -> xr.DataArray:
     >>> measure(with_chances(scores, scores)).sizes["measure"]
     6
     """
-    positive, negative = scores["positive"], scores["negative"]
-    chance = np.concatenate([scores["chance_positive"].values, scores["chance_negative"].values])
-    outcome = np.repeat([1.0, 0.0], len(chance) // 2)
-    differences = (positive - negative).values
-    above = np.sign(differences) / 2 + 0.5
-    right = (positive > scores["threshold"]).mean() + (negative <= scores["threshold"]).mean()
+    sides = ("positive", "negative")
+    positive, negative = (scores[side].transpose(..., "pair").values for side in sides)
+    chances = [scores[f"chance_{side}"].transpose(..., "pair").values for side in sides]
+    chance, count = np.concatenate(chances, axis=-1), positive.shape[-1]
+    outcome = np.repeat([1.0, 0.0], count)
+    differences, threshold = positive - negative, scores["threshold"].item()
+    right = (positive > threshold).mean(axis=-1) + (negative <= threshold).mean(axis=-1)
     values = [
-        paired_auroc(positive, negative).item(),
+        rank_auroc(positive, negative),
         # NaN where a bootstrap draws one pair again and again, which it counts
         effect_size(differences),
-        above.mean(),
-        right.item() / 2,
-        ((chance - outcome) ** 2).mean(),
+        (np.sign(differences) / 2 + 0.5).mean(axis=-1),
+        right / 2,
+        ((chance - outcome) ** 2).mean(axis=-1),
         calibration_error(chance, outcome),
     ]
-    return xr.DataArray(np.array(values), dims="measure", coords={"measure": list(MEASURES)})
+    others = [dim for dim in scores["positive"].dims if dim != "pair"]
+    named = xr.Variable(("measure", *others), np.stack(values))
+    return xr.DataArray(named, coords={"measure": list(MEASURES)})
 
 
 def with_chances(scores: xr.Dataset, calibration: xr.Dataset) -> xr.Dataset:
@@ -76,14 +79,18 @@ def with_chances(scores: xr.Dataset, calibration: xr.Dataset) -> xr.Dataset:
 
 
 def calibration_error(
-    chance: Float[np.ndarray, "row"], outcome: Float[np.ndarray, "row"], bins: int = 5
-) -> float:
+    chance: Float[np.ndarray, "*other row"], outcome: Float[np.ndarray, "row"], bins: int = 5
+) -> Float[np.ndarray, "*other"] | np.float64:
     """The mean distance between predicted chance and observed rate, over bins of equal count.
 
-    >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0.0, 0.0, 1.0, 1.0]), 2)
+    >>> calibration_error(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0.0, 0.0, 1.0, 1.0]), 2).item()
     0.1
     """
-    parts = np.array_split(np.argsort(chance, kind="stable"), bins)
-    gaps = [abs(chance[part].mean() - outcome[part].mean()) for part in parts if len(part)]
-    weights = [len(part) for part in parts if len(part)]
-    return round(float(np.average(gaps, weights=weights)), 12)
+    order = np.argsort(chance, axis=-1, kind="stable")
+    chances, outcomes = np.take_along_axis(chance, order, axis=-1), outcome[order]
+    parts = [part for part in np.array_split(np.arange(len(outcome)), bins) if len(part)]
+    gaps = [
+        np.abs(chances[..., part].mean(axis=-1) - outcomes[..., part].mean(axis=-1))
+        for part in parts
+    ]
+    return np.average(gaps, axis=0, weights=[len(part) for part in parts]).round(12)

@@ -1,6 +1,7 @@
 """Directions that are no trait's: shuffled twins, matched noise, components, random bands."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
 from traits.vectors.methods import Method, Pairs, Vector, oriented
+
+AT_ONCE = 16  # draws of one product of matrices
 
 
 def shuffled_pairs(method: Method, *, generator: np.random.Generator) -> Method:
@@ -48,13 +51,32 @@ def covariance_matched(
     """
 
     def matched(positive: Pairs, negative: Pairs) -> Vector:
-        if samples is not None:
-            _check_fit(samples.shape[1:], positive.shape[1:])
-        sides = (positive, negative) if samples is None else (samples,)
-        rows = np.concatenate([side - side.mean(axis=0, dtype=np.float64) for side in sides])
-        return _drawn(rows, generator)
+        return next(matched_draws(positive, negative, generator, 1, samples))
 
     return matched
+
+
+def matched_draws(
+    positive: Pairs,
+    negative: Pairs,
+    generator: np.random.Generator,
+    draws: int,
+    samples: Float[np.ndarray, "_sample _layer _dim"] | None = None,
+) -> Iterator[Vector]:
+    """`draws` directions of `covariance_matched`, of the same sides.
+
+    >>> draw = np.random.default_rng(1)
+    >>> len([*matched_draws(*draw.normal(size=(2, 8, 2, 3)), draw, 5)])
+    5
+    """
+    if samples is not None:
+        _check_fit(samples.shape[1:], positive.shape[1:])
+    sides = (positive, negative) if samples is None else (samples,)
+    rows = np.concatenate([side - side.mean(axis=0, dtype=np.float64) for side in sides])
+    flat = rows.reshape(len(rows), -1)
+    for start in range(0, draws, AT_ONCE):
+        weights = generator.normal(size=(min(AT_ONCE, draws - start), len(rows)))
+        yield from (weights / np.sqrt(len(rows)) @ flat).reshape(-1, *rows.shape[1:])
 
 
 def random_directions(

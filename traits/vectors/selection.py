@@ -11,7 +11,7 @@ from tracekit.errors import InputError
 from traits.statistics import rank_auroc
 from traits.vectors.extraction import unit
 from traits.vectors.methods import METHODS, Method, fitted
-from traits.vectors.nulls import covariance_matched, shuffled_pairs
+from traits.vectors.nulls import matched_draws, shuffled_pairs
 from traits.vectors.token_sides import TokenSide
 
 PATH = ("extraction", "window", "layer")
@@ -84,12 +84,14 @@ def null_candidates(
     [(4, 1, 2, 3), (1, 1, 2, 3)]
     """
     rows = None if samples is None else np.tile(samples, (1, fit[0].shape[1], 1))
-    matched = covariance_matched(generator=generator, samples=rows)
+    shape = fit[0].shape[1:]
+    positive, negative = (side.reshape(len(side), -1, shape[-1]) for side in fit)
+    matched = matched_draws(positive, negative, generator, draws, rows)
     return {
         "shuffled pairs": (
             fit_candidates(_exchanged(methods, generator), fit) for _ in range(draws)
         ),
-        "covariance-matched": (fit_candidates([matched], fit) for _ in range(draws)),
+        "covariance-matched": (unit(vector).reshape(1, *shape) for vector in matched),
     }
 
 

@@ -1,7 +1,7 @@
 """Estimates of detection with two intervals: for these kinds of prompt, and for other kinds."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,7 @@ import xarray as xr
 from experiments.audit.evidence.choice import balanced_accuracy
 from experiments.audit.evidence.relabel import two_sided, within_bias_auroc
 from traits.statistics import cluster_bootstrap, over_kinds
+from traits.statistics.bootstrap import Statistic
 from traits.statistics.kinds import FEWEST
 
 TRAIT_SCORE = "trait score"
@@ -76,7 +77,7 @@ def intervals(
 def beside_kinds(
     conditional: xr.Dataset,
     rows: xr.DataArray,
-    statistic: Callable[[xr.DataArray], xr.DataArray],
+    statistic: Statistic[xr.DataArray],
     generator: np.random.Generator,
     repetitions: int,
 ) -> xr.Dataset:
@@ -87,8 +88,7 @@ def beside_kinds(
 
     >>> data = xr.DataArray([1.0, 2.0], {"bias": ("prompt", ["v", "w"])}, "prompt")
     >>> one = xr.Dataset({"estimate": 1.5, "low": 1.0, "high": 2.0})
-    >>> mean = lambda rows: rows.mean("prompt")
-    >>> whole = beside_kinds(one, data, mean, np.random.default_rng(0), 9)
+    >>> whole = beside_kinds(one, data, "mean", np.random.default_rng(0), 9)
     >>> whole["kinds"].item(), whole["kinds_low"].item()
     (2, nan)
     """
@@ -156,14 +156,10 @@ def mean_interval(
     1.0
     """
     rows = xr.DataArray(values, dims="prompt", coords={"group": ("prompt", group)})
-
-    def mean(drawn: xr.DataArray) -> xr.DataArray:
-        return drawn.mean("prompt")
-
-    interval = cluster_bootstrap(rows, mean, generator=generator, repetitions=repetitions)
+    interval = cluster_bootstrap(rows, "mean", generator=generator, repetitions=repetitions)
     if bias is not None:
         rows = rows.assign_coords(bias=("prompt", bias))
-        interval = beside_kinds(interval, rows, mean, generator, repetitions)
+        interval = beside_kinds(interval, rows, "mean", generator, repetitions)
     return interval.drop_attrs()
 
 

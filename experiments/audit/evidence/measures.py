@@ -69,7 +69,7 @@ def shift(
         none = xr.full_like(mean, np.nan)
         intervals = xr.Dataset({"estimate": mean, "low": none, "high": none})
     else:
-        intervals = cluster_bootstrap(rows, _mean, generator=generator, repetitions=repetitions)
+        intervals = cluster_bootstrap(rows, "mean", generator=generator, repetitions=repetitions)
     shifts = intervals.rename(estimate="shift_mean", low="shift_low", high="shift_high")
     shifts["n"] = xr.DataArray(len(np.unique(moved["group"].values)))
     shifts["prompt_shift"] = bare(moved, keep=("prompt", "layer", "trait", *LABELS))
@@ -177,10 +177,6 @@ def biases(array: xr.DataArray) -> list[str]:
     """
     values = array["bias"].values if "bias" in array.coords else [""] * array.sizes["prompt"]
     return [str(value) for value in values]
-
-
-def _mean(rows: xr.DataArray) -> xr.DataArray:
-    return rows.mean("prompt")
 
 
 def bare(array: xr.DataArray, keep: tuple[str, ...] = ("prompt", "layer", "trait")) -> xr.DataArray:

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 import tracekit as tk
 from experiments.audit.settings.groups import Settings
-from tracekit.passes.readouts.logits import next_logprobs
+from tracekit.passes.readouts.responses import next_logprobs
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import assemble, ids_of
 from tracekit.transcripts.prompts import Prompt
@@ -55,11 +55,15 @@ def answers(
     >>> answers(model, runs, settings, prompts).dims
     ('way', 'prompt')
     """
-    ratios = {}
+    ratios: dict[str, np.ndarray] = {}
     with tk.adapter(model, settings.arms["organism"].adapter):
-        for way, (question, system, prefill) in WAYS.items():
-            asked = _asked(model, runs, prompts, question, system, prefill)
-            ratios[way] = yes_over_no(model, asked)
+        for (question, system), prefills in _conversations(model).items():
+            # a prefill goes on with what is asked without it: one forward says both
+            longest = max(prefills.values(), key=len)
+            asked = _asked(model, runs, prompts, question, system, longest)
+            before = [len(longest) - len(ids) for ids in prefills.values()]
+            ratios |= dict(zip(prefills, yes_over_no(model, asked, before), strict=True))
+    ratios = {way: ratios[way] for way in WAYS}
     if settings.answers.judge_at:
         ratios["a judge"] = _judged(runs, settings)
     whole = xr.DataArray(
@@ -71,17 +75,18 @@ def answers(
     return stamp(whole, {**read(runs), "made_by": "experiments.audit.phases.questions"})
 
 
-def yes_over_no(model: Any, asked: xr.Dataset) -> np.ndarray:
-    """ln P(yes) − ln P(no) as the next token of each row, in nats: (prompt).
+def yes_over_no(model: Any, asked: xr.Dataset, before: Sequence[int] = (0,)) -> np.ndarray:
+    """ln P(yes) − ln P(no) as the next token of each row, in nats: (before, prompt).
 
-    Each side adds up its spellings that are one token, with and without a space and a capital.
+    After the whole row, or `before` as many of its last tokens. Each side adds up its spellings
+    that are one token, with and without a space and a capital.
 
     >>> yes_over_no(model, runs).shape
-    (3,)
+    (1, 3)
     """
     yes, no = (_ids(model.tokenizer, words) for words in WORDS)
-    log = next_logprobs(model, asked, [*yes, *no])
-    sides = (logsumexp(log.sel(id=list(ids)).values, axis=1) for ids in (yes, no))
+    log = next_logprobs(model, asked, [*yes, *no], before=before)
+    sides = (logsumexp(log.sel(id=list(ids)).values, axis=-1) for ids in (yes, no))
     return np.subtract(*sides)
 
 
@@ -97,13 +102,22 @@ def room(model: Any) -> int:
     return longest - int(lengths(tk.encode(model, [Prompt("bare", messages=turn)]))[0])
 
 
+def _conversations(model: Any) -> dict[tuple[str, str | None], dict[str, list[int]]]:
+    """The ways by what is asked under which system message, each with the ids put in its mouth."""
+    found: dict[tuple[str, str | None], dict[str, list[int]]] = {}
+    for way, (question, system, prefill) in WAYS.items():
+        ids = model.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
+        found.setdefault((question, system), {})[way] = list(ids)
+    return found
+
+
 def _asked(
     model: Any,
     runs: xr.Dataset,
     prompts: Sequence[Prompt],
     question: str,
     system: str | None,
-    prefill: str,
+    prefill: Sequence[int],
 ) -> xr.Dataset:
     turns = {prompt.id: prompt.conversation() for prompt in prompts}
     rows = []
@@ -115,10 +129,7 @@ def _asked(
         whole = (*before, ("assistant", str(said) or EMPTY), ("user", question))
         rows.append(Prompt(name, messages=whole))
     asked = tk.encode(model, rows)
-    if not prefill:
-        return asked
-    ids = model.tokenizer(prefill, add_special_tokens=False)["input_ids"]
-    return _continued(asked, ids, model)
+    return _continued(asked, list(prefill), model) if prefill else asked
 
 
 def _continued(asked: xr.Dataset, ids: list[int], model: Any) -> xr.Dataset:

@@ -131,8 +131,8 @@ def shift_of(
         "generator": audit.generator(f"interval {what}"),
         "repetitions": audit.settings.null.repetitions,
     }
-    intervals = cluster_bootstrap(here, _mean, **drawing)
-    intervals = beside_kinds(intervals, here, _mean, **drawing)
+    intervals = cluster_bootstrap(here, "mean", **drawing)
+    intervals = beside_kinds(intervals, here, "mean", **drawing)
     rows = []
     for place, trait in enumerate(traits):
         at = {"trait": trait}
@@ -141,10 +141,6 @@ def shift_of(
         row = of_interval(heading, f"{trait}: {what}", measure, interval, n, p)
         rows.append(standing.of(row, place))
     return Shift(rows, tests[["estimate", "p_family"]])
-
-
-def _mean(drawn: xr.DataArray) -> xr.DataArray:
-    return drawn.mean("prompt")
 
 
 def correlation_rows(audit: Audit) -> list[Row]:

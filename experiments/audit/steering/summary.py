@@ -68,13 +68,7 @@ def _slope(scores: xr.DataArray) -> xr.DataArray:
 def _over_questions(
     rise: xr.DataArray, name: str, generator: np.random.Generator, repetitions: int
 ) -> xr.Dataset:
-    made = cluster_bootstrap(
-        rise,
-        lambda rows: rows.mean("prompt"),
-        generator=generator,
-        group=None,
-        repetitions=repetitions,
-    )
+    made = cluster_bootstrap(rise, "mean", generator=generator, group=None, repetitions=repetitions)
     made = made.rename(estimate=name, low=f"{name}_low", high=f"{name}_high").drop_attrs()
     return made.assign({f"{name}_questions": rise.notnull().sum("prompt")})
 
@@ -113,9 +107,7 @@ def _interval(
 ) -> xr.Dataset:
     # the labels of an edit would ride along at every draw
     bare = values.drop_vars([n for n in values.coords if n not in ("prompt", "group")])
-    made = cluster_bootstrap(
-        bare, lambda drawn: drawn.mean("prompt"), generator=generator, repetitions=repetitions
-    )
+    made = cluster_bootstrap(bare, "mean", generator=generator, repetitions=repetitions)
     return made.rename(estimate=name, low=f"{name}_low", high=f"{name}_high").drop_attrs()
 
 

@@ -54,7 +54,7 @@ def validated(
     judged = outcomes.answers(model, runs)
     questions = enumerate(_asked(runs, contrast.definition))
     prompts = [tk.Prompt(f"judge/{n}", text=question) for n, question in questions]
-    judged["score"] = ("prompt", yes_over_no(model, tk.encode(model, prompts)))
+    judged["score"] = ("prompt", yes_over_no(model, tk.encode(model, prompts))[0])
     if steering.judge:
         judged["judge"] = ("prompt", by_judge(runs, contrast.definition, steering))
     values = {

@@ -111,6 +111,7 @@ def _by_layer(
         dim="pair",
         group=None,
         repetitions=settings.null.repetitions,
+        many=True,
     ).rename(estimate="auroc", low="auroc_low", high="auroc_high")
     counts = {name: int((part == name).sum()) for name in ("fit", "select", "report")}
     return found.assign(

@@ -131,3 +131,63 @@ def test_what_cannot_be_drawn_is_refused():
         cluster_bootstrap(data, mean, generator=np.random.default_rng(0), strata="bias")
     with pytest.raises(ValueError, match="'studentised' was asked"):
         cluster_bootstrap(data, mean, generator=np.random.default_rng(0), interval="studentised")
+
+
+@pytest.mark.parametrize("group", [None, "group"])
+@pytest.mark.parametrize("strata", [None, "kind"])
+def test_the_mean_by_name_is_that_of_a_function(group, strata):
+    """Two ways: a product of matrices, and every draw's rows; groups of unlike sizes, holes."""
+    generator = np.random.default_rng(0)
+    sizes = [3, 1, 2, 4, 2, 3]
+    labels = {
+        "group": ("prompt", np.repeat([*"abcdef"], sizes)),
+        "kind": ("prompt", np.repeat([*"xxyyyy"], sizes)),
+        "prompt": np.arange(sum(sizes))[::-1],
+    }
+    values = generator.normal(size=(2, sum(sizes), 3))
+    values[0, [0, 4, 5], 1] = np.nan
+    data = xr.DataArray(values, labels, ("layer", "prompt", "trait"))
+    for interval in ("percentile", "bca") if strata is None else ("percentile",):
+        given = {"group": group, "strata": strata, "repetitions": 300, "interval": interval}
+        found, wanted = (
+            cluster_bootstrap(data, way, generator=np.random.default_rng(1), **given)
+            for way in ("mean", mean)
+        )
+        xr.testing.assert_allclose(found, wanted, rtol=1e-12)
+        assert found.attrs == wanted.attrs
+    one = cluster_bootstrap(data, "mean", generator=np.random.default_rng(2), **given)
+    assert not np.allclose(one["low"], wanted["low"])
+    with pytest.raises(ValueError, match="'median' was asked for"):
+        cluster_bootstrap(data, "median", generator=generator)
+
+
+def test_infinite_values_are_drawn_as_they_were():
+    data = xr.DataArray([1.0, np.inf, 2.0, 3.0], dims="prompt")
+    given = {"group": None, "repetitions": 200}
+    found, wanted = (
+        cluster_bootstrap(data, way, generator=np.random.default_rng(1), **given)
+        for way in ("mean", mean)
+    )
+    assert found.attrs["undefined"] == wanted.attrs["undefined"] > 0
+
+
+@pytest.mark.parametrize("sizes", [[2] * 8, [3, 1, 2, 4, 2, 3]], ids=["alike", "unlike"])
+def test_many_draws_at_a_time_are_those_of_one_at_a_time(sizes, monkeypatch):
+    monkeypatch.setattr("traits.statistics.bootstrap.AT_ONCE", 2000)
+    generator, group = np.random.default_rng(0), np.arange(len(sizes))
+    labels = {"prompt": np.arange(sum(sizes)), "group": ("prompt", np.repeat(group, sizes))}
+    data = xr.DataArray(generator.normal(size=(sum(sizes), 3)), labels, ("prompt", "layer"))
+    seen = []
+
+    def within(rows):
+        seen.append("draw" in rows.dims)
+        return (rows.max("prompt") - rows.mean("prompt")) * rows["group"].max()
+
+    given = {"repetitions": 90}
+    found, wanted = (
+        cluster_bootstrap(data, within, generator=np.random.default_rng(1), many=many, **given)
+        for many in (True, False)
+    )
+    xr.testing.assert_allclose(found, wanted, rtol=1e-12)
+    # several blocks where groups are alike, else one draw a call
+    assert sum(seen) == (18 if len(set(sizes)) == 1 else 0)

@@ -79,3 +79,26 @@ def test_too_few_kinds_and_kinds_that_say_nothing_are_refused() -> None:
     # a draw with a single outcome is passed over
     replicates = np.tile(np.array([0.4, np.nan, 0.6]), (10, 1)) + np.linspace(0, 0.1, 10)[:, None]
     assert np.isfinite(stages(np.linspace(0.5, 0.6, 10), replicates, generator, 50)).all()
+
+
+def test_a_kind_of_one_prompt_is_the_same_in_every_draw() -> None:
+    generator = np.random.default_rng(0)
+    kind = np.concatenate([np.repeat(np.arange(10), 4), [10, 10]])
+    coords = {"bias": ("prompt", kind), "group": ("prompt", np.arange(42) // 2)}
+    rows = xr.DataArray(generator.normal(size=42), coords, "prompt")
+    given = {"generator": np.random.default_rng(1), "repetitions": 3000}
+    found = over_kinds(rows, "mean", **given)
+    assert found.attrs == {"kinds": 11, "method": "two-stage bootstrap-t", "level": 0.95}
+    by_kind = rows.groupby("bias").mean().values
+    assert abs(found["estimate"] - by_kind.mean()) < 1e-12
+    assert found["low"] < found["estimate"] < found["high"]
+    # without noise of their own, kinds are all that is drawn
+    still = rows.copy(data=by_kind[kind])
+    alone = over_kinds(still, "mean", **given)
+    drawn = by_kind[np.random.default_rng(2).integers(11, size=(3000, 11))]
+    t = (drawn.mean(axis=1) - by_kind.mean()) / (drawn.std(axis=1, ddof=1) / np.sqrt(11))
+    error = by_kind.std(ddof=1) / np.sqrt(11)
+    bounds = by_kind.mean() - np.quantile(t, [0.975, 0.025]) * error
+    np.testing.assert_allclose([alone["low"], alone["high"]], bounds, atol=0.4 * error)
+    function = over_kinds(rows, lambda drawn: drawn.mean("prompt"), **given | {"repetitions": 30})
+    assert np.isfinite(function["high"])

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
-from tracekit.passes.readouts.logits import next_logprobs
+from tracekit.passes.readouts.responses import next_logprobs
 from tracekit.storage.provenance import read
 from traits import elicit, extract, gradient, load_contrast, pairs, project
 from traits.contrast_sets.vetting import ANSWERS
@@ -56,7 +56,7 @@ def test_the_models_verdict_moves_along_it_more_than_along_others(
     def moved(direction: xr.DataArray) -> float:
         def odds(size: float) -> float:
             edited = tk.steer(tiny_llama, direction, coefficient=size, tokens=window(runs, COUNT))
-            chances = next_logprobs(edited, runs, words).values
+            chances = next_logprobs(edited, runs, words).values[0]
             return float((chances[:, 0] - chances[:, 1]).mean())
 
         return abs(odds(0.05) - odds(-0.05))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import nnsight
 import numpy as np
@@ -65,28 +65,6 @@ def scored(
     array = wrap(filled[:, :, None, None], transcripts, [0])
     array = array.isel(layer=0, dim=0, drop=True).rename("logprob")
     return stamp(array, made_with)
-
-
-def next_logprobs(
-    model: TransformersModel,
-    transcripts: xr.Dataset,
-    ids: Sequence[int],
-    *,
-    token_budget: int | None = None,
-) -> xr.DataArray:
-    """The natural log-probability that each row goes on with each of some ids: (prompt, id).
-
-    >>> next_logprobs(model, tk.encode(model, ["Is snow white?"]), [12, 34]).dims
-    ('prompt', 'id')
-    """
-    budget = token_budget or batching.default_budget(model)
-    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
-    filled = np.full((transcripts.sizes["prompt"], len(ids)), np.nan)
-    for rows, values in batching.over(plan, lambda rows: _next(model, transcripts, rows)):
-        filled[rows] = values[:, list(ids)].cpu().numpy()
-    coords = {"prompt": ids_of(transcripts), "id": list(ids)}
-    array = xr.DataArray(filled, coords, dims=("prompt", "id"), name="logprob")
-    return stamp(array, {**read(transcripts), **model_provenance(model)})
 
 
 def next_tokens(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nnsight
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from nnsight import TransformersModel
 
 from tracekit.edits.steering import rows_of
+from tracekit.errors import InputError
 from tracekit.model import head
 from tracekit.model.checks.probe import probe
 from tracekit.model.load import device_of, model_provenance
@@ -27,6 +28,7 @@ from tracekit.passes.generating.stepping import alike, slack
 from tracekit.passes.readouts.logits import scored
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
+from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.padded import Batch
 
 PROVED, REFUSED = "shared scores", "scores apart"
@@ -64,6 +66,50 @@ def expected_tokens(model: TransformersModel, transcripts: xr.Dataset) -> xr.Dat
     sums = batching.over(plan, lambda rows: _expected(model, transcripts, rows))
     counts = np.sum([part for _, part in sums], axis=0)
     array = xr.DataArray(counts, {"id": np.arange(len(counts))}, dims="id", name="expected")
+    return stamp(array, {**read(transcripts), **model_provenance(model)})
+
+
+def next_logprobs(
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    ids: Sequence[int],
+    *,
+    before: Sequence[int] = (0,),
+    token_budget: int | None = None,
+) -> xr.DataArray:
+    """The natural log-probability that each row goes on with some ids: (before, prompt, id).
+
+    After all of its tokens, or `before` as many of its last ones. Computed as `response_logprobs`.
+
+    Errors: `ValueError` for a row that has no more tokens than that.
+
+    >>> next_logprobs(model, tk.encode(model, ["Is snow white?"]), [12, 34]).dims
+    ('before', 'prompt', 'id')
+    """
+    sizes, most = tensors.lengths(transcripts), max(before)
+    if min(before) < 0 or most >= sizes.min():
+        raise InputError(
+            f"What follows {list(before)} tokens before the end was asked for; the shortest row "
+            f"has {int(sizes.min())}. Take numbers from 0 to less than that."
+        )
+    plan = batching.plan(sizes.tolist(), token_budget or batching.default_budget(model))
+    filled = np.full((len(before), transcripts.sizes["prompt"], len(ids)), np.nan)
+    places = [-1 - n for n in before]
+
+    def following(rows: list[int]) -> np.ndarray:
+        made = batching.batch(model, transcripts, rows)
+        ends = torch.full_like(made.starts, made.input_ids.shape[1] - most)
+        logits = _last(
+            model, dataclasses.replace(made, starts=ends), functools.partial(_proved, model)
+        )
+        # of each row on its own: a float32 copy of all would be large
+        each = [row[places].float().log_softmax(-1)[:, list(ids)] for row in logits]
+        return torch.stack(each, 1).cpu().numpy()
+
+    for rows, values in batching.over(plan, following):
+        filled[:, rows] = values
+    coords = {"before": list(before), "prompt": ids_of(transcripts), "id": list(ids)}
+    array = xr.DataArray(filled, coords, dims=("before", "prompt", "id"), name="logprob")
     return stamp(array, {**read(transcripts), **model_provenance(model)})
 
 

@@ -6,6 +6,7 @@ scaled to length one, so that one saved array (prompt, layer, dim) serves every 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -27,7 +28,7 @@ from traits import pairs
 from traits.statistics import against_null
 from traits.vectors.extraction import unit
 from traits.vectors.methods import Pairs, mean_diff
-from traits.vectors.nulls import covariance_matched, shuffled_pairs
+from traits.vectors.nulls import matched_draws, shuffled_pairs
 
 HEADING, PLACEBOS = "nulls", "placebo traits"
 Directions = Float[np.ndarray, "trait layer dim"]
@@ -70,9 +71,9 @@ def matched_directions(
     >>> next(matched_directions(differences, 2, np.random.default_rng(0), 1)).shape
     (2, 3, 5)
     """
-    draw = covariance_matched(generator=generator, samples=differences)
+    drawn = matched_draws(differences, differences, generator, draws * traits, differences)
     for _ in range(draws):
-        yield np.stack([draw(differences, differences) for _ in range(traits)])
+        yield np.stack([*itertools.islice(drawn, traits)])
 
 
 def shuffled_directions(

@@ -36,8 +36,9 @@ def plainly(folder, words, texts):
 def test_yes_over_no_adds_up_the_spellings_of_each(tiny_llama, tiny_folder, words):
     ratios = yes_over_no(tiny_llama, tk.encode(tiny_llama, TEXTS))
     expected = plainly(tiny_folder, words, TEXTS)
-    assert np.allclose(ratios, expected, atol=1e-4)
-    assert not np.allclose(ratios, expected[::-1], atol=1e-4)
+    assert ratios.shape == (1, len(TEXTS))
+    assert np.allclose(ratios[0], expected, atol=1e-4)
+    assert not np.allclose(ratios[0], expected[::-1], atol=1e-4)
 
 
 def test_the_validation_of_vectors_asks_with_the_same_number(tiny_llama, tiny_folder, words):

@@ -9,7 +9,7 @@ import xarray as xr
 
 import tracekit as tk
 from tests.support.oracles import one_by_one, reference
-from tracekit.passes.readouts.logits import next_logprobs
+from tracekit.passes.readouts.responses import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
 WORDS = {"towards": " cat", "against": " mat"}
@@ -73,7 +73,7 @@ def test_a_small_step_along_them_raises_the_chance_as_much(
     tiny_llama: Any, runs: xr.Dataset, found: xr.DataArray
 ) -> None:
     def odds(model: Any) -> np.ndarray:
-        at = next_logprobs(model, runs, first_ids(tiny_llama)).values
+        at = next_logprobs(model, runs, first_ids(tiny_llama)).values[0]
         return at[:, 0] - at[:, 1]
 
     slope = found.sel(layer=1, token=-1).isel(prompt=0)

@@ -9,7 +9,7 @@ import tracekit as tk
 from tests.support.models import tiny
 from tests.support.oracles import reference
 from tracekit.model.sites import first
-from tracekit.passes.readouts.logits import next_logprobs
+from tracekit.passes.readouts.responses import next_logprobs
 
 TEXTS = ["The quick brown fox jumps over the dog.", "Yes, it is."]
 
@@ -108,9 +108,14 @@ def test_logprobs_are_of_the_models_own_logits(tail):
         assert largest(ours - expected) < 1e-4
         expected[1] += 1e-3
         assert largest(ours - expected) > 1e-4
-    last = next_logprobs(model, runs, [5, 6]).values
+    after = next_logprobs(model, runs, [5, 6], before=(2, 0))
     for n, predicted in enumerate(logits):
-        assert largest(last[n] - predicted[-1].log_softmax(-1)[[5, 6]].numpy()) < 1e-4
+        wanted = predicted[[-3, -1]].log_softmax(-1)[:, [5, 6]].numpy()
+        assert largest(after.values[:, n] - wanted) < 1e-4
+        assert largest(after.values[::-1, n] - wanted) > 1e-4
+    shortest = min(map(len, logits))
+    with pytest.raises(ValueError, match=f"the shortest row has {shortest}"):
+        next_logprobs(model, runs, [5], before=[shortest])
 
 
 def test_the_lens_applies_what_the_model_applies(tail):
