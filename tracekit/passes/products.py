@@ -272,7 +272,7 @@ def _writers(model: TransformersModel, compression: str) -> tuple[int, bool]:
     """How many processes, and whether this one's threads write beside the forward."""
     if device_of(model).type != "cuda":
         return 0, False
-    beside = compression == "blosc_zstd"  # which needs neither HDF5's lock nor Python's
+    beside = compression.startswith("blosc")  # which needs neither HDF5's lock nor Python's
     return 0 if beside else max((os.cpu_count() or 2) // 2, 1), beside
 
 

@@ -27,15 +27,17 @@ from tracekit.storage.dictionary import about, described
 from tracekit.storage.files import sha256, whole
 from tracekit.storage.seal import seal
 
+Corner = tuple[int, ...]
 CODECS: dict[str, dict[str, Any]] = {
     "none": {},
     "zlib": {"compression": "zlib", "complevel": 1, "shuffle": True},
     "blosc_zstd": {"compression": "blosc_zstd", "complevel": 1, "blosc_shuffle": 1},
+    "blosc_lz4": {"compression": "blosc_lz4", "complevel": 1, "blosc_shuffle": 2},
 }
 # of captures, which are written while a GPU waits; of what any reader should open
 DEFAULT_CODEC, PORTABLE_CODEC = "blosc_zstd", "zlib"
 SAYS = (
-    "blosc_zstd (HDF5 filter 32001): read by tracekit, Python's netCDF4 and readers with a blosc "
+    "blosc (HDF5 filter 32001): read by tracekit, Python's netCDF4 and readers with a blosc "
     "plugin; `tracekit portable` rewrites it for any reader"
 )
 # values; a smaller chunk costs more to find than to read
@@ -70,7 +72,8 @@ def commit(
             file.write(content)
             file.flush()
             # a full disk must not fail inside HDF5, which cannot close the file then
-            _reserve(file, needed if values else 0)
+            if values:
+                _reserve(file, needed)
         if values:
             values.write(part)
         seal(part, {values.variable: values.packed} if values else None)
@@ -87,8 +90,6 @@ def record_of(path: Path) -> dict[str, Any]:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    if not size:
-        return
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     elif shutil.disk_usage(Path(file.name).parent).free < size:
@@ -117,7 +118,7 @@ def labelled(dataset: xr.Dataset, compression: str) -> xr.Dataset:
     """What a file says of itself: each variable's meaning, and a codec that not all can read."""
     dataset = described(dataset)
     dataset.attrs.pop("codec", None)
-    if compression == "blosc_zstd":
+    if compression.startswith("blosc"):
         dataset.attrs["codec"] = SAYS
     return dataset
 
@@ -132,7 +133,7 @@ def chunk_sizes(sizes: Mapping[Any, int]) -> tuple[int, ...]:
 
 def codec(compression: str, shrinking: bool) -> dict[str, Any]:
     """The settings of a compression: zlib in the place of blosc for data that may not shrink."""
-    return CODECS["zlib" if compression == "blosc_zstd" and not shrinking else compression]
+    return CODECS["zlib" if compression.startswith("blosc") and not shrinking else compression]
 
 
 def shrinks(values: np.ndarray, chunk: int) -> bool:
@@ -145,10 +146,8 @@ def shrinks(values: np.ndarray, chunk: int) -> bool:
     """
     if chunk < TINY_CHUNK:
         return False
-    if values.dtype in (np.uint16, np.float16):
-        return True
     if values.dtype != np.float32:
-        return False
+        return values.dtype in (np.uint16, np.float16)
     flat = np.ascontiguousarray(values).view(np.uint32).reshape(-1)
     bits = flat[:: max(len(flat) // SAMPLE, 1)]
     if not np.any(bits & np.uint32(0xFFFF)):
@@ -161,9 +160,8 @@ def shrinks(values: np.ndarray, chunk: int) -> bool:
 def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     """The nearest bfloat16 of each float32 (ties to even), still as float32."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(
-        0xFFFF0000
-    )
+    half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    rounded = (bits + half) & np.uint32(0xFFFF0000)
     return np.where(np.isfinite(values), rounded.view(np.float32), values)
 
 
@@ -191,13 +189,19 @@ class Job:
     compression: str
     round_to: str | None
 
+    @property
+    def codec(self) -> str:
+        """zstd where 16 bits of 32 are zeros; else lz4, 4 times as fast for 3 % more bytes."""
+        full = self.dtype == "float32" and not self.round_to
+        return "blosc_lz4" if full and self.compression == "blosc_zstd" else self.compression
+
 
 @dataclass(frozen=True)
 class Packed:
     """A variable's compressed chunks, by the place of their first value."""
 
     variable: str
-    packed: Mapping[tuple[int, ...], bytes]
+    packed: Mapping[Corner, bytes]
 
     @property
     def bound(self) -> int:
@@ -230,7 +234,7 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
     last = job.dims[len(job.dims) - len(inner) :]
     sizes = dict(job.frame.sizes) | dict(zip(last, inner, strict=True))
     chunks = chunk_sizes({dim: sizes[dim] for dim in job.dims})
-    apart = job.compression == "blosc_zstd"
+    apart = job.codec.startswith("blosc")
     # the library is not for several threads at a time; xarray's readers hold the same lock
     with NETCDF4_PYTHON_LOCK:
         file = netCDF4.Dataset(job.path.name, "w", memory=1 << 20)
@@ -238,7 +242,7 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
         frame = labelled(job.frame, job.compression)
         frame.dump_to_store(NetCDF4DataStore(file, lock=False), encoding=labels)
         variable = file.createVariable(
-            job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.compression]
+            job.name, "f4", job.dims, chunksizes=chunks, fill_value=False, **CODECS[job.codec]
         )
         variable.set_auto_maskandscale(False)
         variable.setncatts(about(job.name))
@@ -249,9 +253,12 @@ def build(job: Job, threads: int = 1) -> tuple[memoryview, Packed | None]:
 
 
 def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Packed:
-    def packed(row: int) -> list[tuple[tuple[int, ...], bytes]]:
+    name, *how = CODECS[job.codec].values()
+    settings = (name.removeprefix("blosc_").encode(), *how, BLOCK)
+
+    def packed(row: int) -> list[tuple[Corner, bytes]]:
         return [
-            ((row, *corner), blosc.compress(chunk, b"zstd", 1, blosc.SHUFFLE, BLOCK))
+            ((row, *corner), blosc.compress(chunk, *settings))
             for corner, chunk in split(_block(job, row), chunks[1:])
         ]
 
@@ -260,9 +267,7 @@ def _with_blosc(job: Job, chunks: tuple[int, ...], threads: int) -> Packed:
         return Packed(job.name, dict(itertools.chain.from_iterable(found)))
 
 
-def split(
-    block: np.ndarray, chunk: tuple[int, ...]
-) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+def split(block: np.ndarray, chunk: Corner) -> Iterator[tuple[Corner, np.ndarray]]:
     """The pieces of an array in chunks, with the corner of each; those at the end are filled up.
 
     >>> [(corner, piece.tolist()) for corner, piece in split(np.arange(3), (2,))]
@@ -286,8 +291,8 @@ def _block(job: Job, row: int) -> np.ndarray:
         where = job.frame["token_id"].values >= 0
         start, stop = int(where[:row].sum()), int(where[: row + 1].sum())
         # a layer after the other, as the chunks lie
-        rest = job.raw[0].shape[1:]
-        filled = np.full((len(job.raw), where.shape[1], *rest), np.nan, np.float32)
+        shape = (len(job.raw), where.shape[1], *job.raw[0].shape[1:])
+        filled = np.full(shape, np.nan, np.float32)
         for n, layer in enumerate(job.raw):
             filled[n, where[row]] = widen(layer[start:stop], job.dtype)
         # what has no layers has one value a token

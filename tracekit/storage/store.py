@@ -211,8 +211,8 @@ def write(dataset: xr.Dataset, path: Path, compression: str) -> None:
     >>> write(storable(clean.to_dataset(promote_attrs=True)), Path("x.nc"), "none")
     """
     encoding = shard.encodings(dataset, compression)
-    blosc = any(one.get("compression") == "blosc_zstd" for one in encoding.values())
-    dataset = shard.labelled(dataset, "blosc_zstd" if blosc else compression)
+    blosc = any("blosc" in one.get("compression", "") for one in encoding.values())
+    dataset = shard.labelled(dataset, "blosc" if blosc else compression)
     with whole(path, dataset.nbytes) as part:
         with uninterrupted():
             dataset.to_netcdf(plain(part), engine="netcdf4", encoding=encoding)

@@ -123,7 +123,7 @@ def _replicates(
     names = part[group].values if group is not None else np.arange(part.sizes[dim])
     if len(set(names.tolist())) < 2:
         # one prompt is the same in every draw
-        value = function_of(statistic, dim)(part).values.astype(float)
+        value: np.ndarray = function_of(statistic, dim)(part).values.astype(float)
         return np.broadcast_to(value, (repetitions, *value.shape))
     return replicates(
         part, statistic, generator=generator, dim=dim, group=group, repetitions=repetitions

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -62,6 +63,9 @@ def test_every_job_is_written_and_recorded(
     for job in jobs:
         with xr.open_dataset(job.path) as found:
             values = found["residual"].transpose("prompt", "token", "layer", "dim").values
+        with netCDF4.Dataset(job.path) as file:
+            packed = file["residual"].filters()["blosc"]["compressor"]
+        assert packed == ("blosc_lz4" if dtype == "float32" else "blosc_zstd")
         real = job.frame["token_id"].values >= 0
         expected = np.stack([shard.widen(layer, dtype) for layer in job.raw], 1)
         np.testing.assert_array_equal(values[real], expected)
