@@ -6,7 +6,8 @@
 A run of the preset in this tree and in the rival's, each in a process of its own, in turn for
 `--rounds` rounds (the first round counts too: nothing is kept from one to the next). Tokens are
 counted by a hook on the model: those of the ids that went in, without padding. `pairs` are the
-tokens of the distinct (weights, text) pairs of the phase `capture`. Both runs' rows are compared.
+tokens of the distinct (weights, text) pairs of the phase `capture`. Both runs' rows are compared:
+they can be alike only where both trees ship the same adapters (`datasets/organisms`).
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, tree in (("before", options.rival), ("now", ROOT)):
                 found[name].append(_child(tree, options.preset, Path(scratch, f"{name}-{n}")))
                 print(f"round {n}, {name}: {sum(found[name][-1]['seconds'].values()):.0f} s")
-        apart = rows_apart(*(Path(scratch, f"{name}-0", "run") for name in found))
-    lines = table(options.preset, found, apart)
+            apart = rows_apart(*(Path(scratch, f"{name}-0", "run") for name in found))
+            # what is known so far: a round takes half an hour where the machine is small
+            lines = table(options.preset, found, apart)
+            print(*lines, sep="\n", flush=True)
     if options.kept:
         from experiments.benchmarks.measuring.paired import report
 
         report(lines, "audit_forwards", Path(__file__).parents[1] / "results")
-    else:
-        print(*lines, sep="\n")
 
 
 def counted(preset: str, folder: Path) -> dict[str, Any]:
