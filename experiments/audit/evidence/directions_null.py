@@ -98,10 +98,11 @@ class Directions:
         """How many sets there are."""
         return len(self.weights)
 
-    def projected(self, values: Values) -> Projected:
+    def projected(self, values: Values, places: Iterable[int] | None = None) -> Projected:
         """The dot product of every row with every direction, layer by layer.
 
-        Of tokens, the pooled dot products with them; NaN at layers that are not kept.
+        Of tokens, the pooled dot products with them; NaN at layers that are not kept, and at those
+        that are not among the `places` on the layer axis where these are given.
 
         >>> draw = np.random.default_rng(0)
         >>> directions = matched(draw.normal(size=(9, 3, 5)), 2, draw, 4)
@@ -110,8 +111,8 @@ class Directions:
         """
         draws, traits, _ = self.weights.shape
         flat = self.weights.reshape(draws * traits, -1)
-        whole = np.empty((draws, len(values), values.shape[1], traits))
-        for layer in range(values.shape[1]):
+        whole = np.full((draws, len(values), values.shape[1], traits), np.nan)
+        for layer in range(values.shape[1]) if places is None else places:
             samples = self.samples[:, layer].astype(float)
             length = np.sqrt(np.einsum("ws,ws->w", flat @ (samples @ samples.T), flat))
             length = np.where(length > 0, length, 1.0)
@@ -185,9 +186,14 @@ def placebo(
 
 
 def largest(
-    directions: Directions, statistic: Statistic, *values: Values
+    directions: Directions,
+    statistic: Statistic,
+    *values: Values,
+    places: Iterable[int] | None = None,
 ) -> Float[np.ndarray, draw]:
     """The largest statistic of each draw's directions, some draws at a time.
+
+    `places` are the layers that the statistic looks at, if not all.
 
     >>> draw = np.random.default_rng(0)
     >>> means = draw.normal(size=(7, 3, 5))
@@ -199,7 +205,7 @@ def largest(
     of_a_draw = 8 * traits * sum(math.prod(array.shape[:2]) for array in values)
     size = max(BLOCK // max(of_a_draw, 1), 1)
     drawn = [
-        statistic(*(block.projected(array) for array in values)).max(axis=1)
+        statistic(*(block.projected(array, places) for array in values)).max(axis=1)
         for block in directions.blocks(size)
     ]
     return np.concatenate(drawn)
@@ -231,26 +237,30 @@ def absolute_t(rows: Float[np.ndarray, "draw row trait"]) -> Float[np.ndarray, "
 def projections(
     values: Values,
     draws: Iterable[Float[np.ndarray, "trait layer dim"]],
+    places: Sequence[int] | np.ndarray | None = None,
 ) -> Iterator[Float[np.ndarray, "row layer trait"]]:
     """The scores of every row by each draw of unit vectors; NaN at layers that are not kept.
+
+    And at those that are not among the `places` on the layer axis, where these are given.
 
     >>> next(projections(np.ones((2, 3, 4)), iter([np.ones((1, 3, 4))]))).shape
     (2, 3, 1)
     """
-    if not isinstance(values, TokenResiduals):
-        for vectors in draws:
-            yield np.einsum("rld,tld->rlt", values, vectors, optimize=True)
-        return
     remaining = iter(draws)
     while batch := list(itertools.islice(remaining, BATCH)):
         whole = np.stack(batch)
         flat = whole.reshape(-1, *whole.shape[2:])
-        layers = [
-            values.at(place, partial(_along, here), len(flat))
-            for place, here in enumerate(np.moveaxis(flat, 1, 0))
-        ]
-        found = np.stack(layers, axis=1).reshape(len(values), len(layers), *whole.shape[:2])
-        yield from np.moveaxis(found, 2, 0)
+        found = np.full((*whole.shape[:2], len(values), flat.shape[1]), np.nan)
+        for place in range(flat.shape[1]) if places is None else places:
+            read = _at(values, place, flat[:, place])
+            found[..., place] = read.T.reshape(*whole.shape[:2], len(values))
+        yield from np.moveaxis(found, 1, -1)
+
+
+def _at(values: Values, place: int, directions: Float[np.ndarray, "direction dim"]) -> np.ndarray:
+    if isinstance(values, TokenResiduals):
+        return values.at(place, partial(_along, directions), len(directions))
+    return _along(directions, values[:, place])
 
 
 def _along(directions: np.ndarray, tokens: np.ndarray) -> np.ndarray:

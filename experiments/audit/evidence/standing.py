@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,15 +64,17 @@ def stand(
     statistic: Statistic,
     *values: Values,
     change: str = "organism",
+    places: Iterable[int] | None = None,
 ) -> Standing:
     """The traits' statistic beside that of as many directions, each through the same choices.
 
     `values` are unit means (or tokens, `Audit.readable`), of which `statistic` gets the
-    projections; `change` is the adapter whose change gives the covariance.
+    projections; `change` is the adapter whose change gives the covariance; `places` are the layers
+    that the statistic looks at, if not all: the others are NaN.
     """
     own = traits_of(audit)
-    observed = statistic(*(own.projected(array) for array in values))[0]
-    return beside(audit, observed, statistic, *values, change=change)
+    observed = statistic(*(own.projected(array, places) for array in values))[0]
+    return beside(audit, observed, statistic, *values, change=change, places=places)
 
 
 def beside(
@@ -81,12 +83,13 @@ def beside(
     statistic: Statistic,
     *values: Values,
     change: str = "organism",
+    places: Iterable[int] | None = None,
 ) -> Standing:
     """The same of an `observed` statistic, on the scale of the best of a draw's directions."""
     if reason := lacking(audit, change):
         return unheld(reason)
     random = [
-        p_of(observed, largest(directions, statistic, *values))
+        p_of(observed, largest(directions, statistic, *values, places=places))
         for directions in random_directions(audit, change)
     ]
     p = np.max(random, axis=0)
@@ -97,7 +100,7 @@ def beside(
     if (least := 1 / (placebos.draws + 1)) > alpha:
         reason = f"of {placebos.draws} sets of placebo traits no p below {least:.3f} is possible"
         return Standing(p, nothing, reason)
-    return Standing(p, p_of(observed, largest(placebos, statistic, *values)))
+    return Standing(p, p_of(observed, largest(placebos, statistic, *values, places=places)))
 
 
 def traits_of(audit: Audit) -> Directions:

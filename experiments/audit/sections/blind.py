@@ -128,12 +128,14 @@ def beside_directions(audit: Audit, row: Row) -> list[Row]:
     means = tk.open(path)
     change = (means.sel(weights=adapter) - means.sel(weights="clean")).values
     farthest = partial(farthest_t, allowed=audit.allowed)
-    drawn = [largest(one, farthest, change) for one in random_directions(audit, adapter)]
+    at = audit.allowed
+    every = random_directions(audit, adapter)
+    drawn = [largest(one, farthest, change, places=at) for one in every]
     bands = [
         _band(f"the same of {len(audit.traits)} random directions, covariance of {of}", some, row.n)
         for of, some in zip(("the change", "activations"), drawn, strict=True)
     ]
-    return [stand(audit, farthest, change).of(row), *bands]
+    return [stand(audit, farthest, change, places=at).of(row), *bands]
 
 
 def _band(what: str, drawn: np.ndarray, n: int) -> Row:

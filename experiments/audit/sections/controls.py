@@ -104,7 +104,7 @@ def _beside(audit: Audit, moved: np.ndarray, layers: xr.DataArray, name: str) ->
         each = [apart[:, :, place, trait] for trait, place in enumerate(places)]
         return absolute_t(np.stack(each, axis=-1))
 
-    return stand(audit, statistic, moved, change=name)
+    return stand(audit, statistic, moved, change=name, places=np.unique(places))
 
 
 def _held_out_means(projections: xr.DataArray) -> xr.DataArray:

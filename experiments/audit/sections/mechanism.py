@@ -173,7 +173,7 @@ def _standing(audit: Audit, arms: tuple[str, str], where: str, tests: xr.Dataset
             f"are not of the same spans; {AGAIN}"
         )
     change = arms[0] if arms[1] == "clean" else "organism"
-    return beside(audit, own, statistic, values, change=change)
+    return beside(audit, own, statistic, values, change=change, places=audit.allowed)
 
 
 def _edited(audit: Audit, text: str) -> list[Row]:

@@ -88,7 +88,8 @@ def _standing(audit: Audit, other: str) -> Standing:
     if len(moved) < 2:
         return unheld(f"{len(moved)} prompt")
     if audit.reason:
-        return stand(audit, lambda apart: absolute_t(apart[:, :, audit.place]), moved)
+        at = audit.place
+        return stand(audit, lambda apart: absolute_t(apart[:, :, at]), moved, places=[at])
     first = audit.part("calibration")
     calibration = audit.scores().rows(first)
 
@@ -97,7 +98,7 @@ def _standing(audit: Audit, other: str) -> Standing:
 
     if reason := unreadable(audit):
         return unheld(reason)
-    return stand(audit, statistic, moved, audit.readable[first])
+    return stand(audit, statistic, moved, audit.readable[first], places=audit.allowed)
 
 
 def held_out(audit: Audit, array: xr.DataArray) -> xr.DataArray:
@@ -164,7 +165,8 @@ def correlation_standing(audit: Audit) -> Standing:
         places = chosen_places(own, calibration, audit.allowed)
         return within_bias_r(at_places(others, places), held.label, held.bias)
 
-    return stand(audit, statistic, audit.readable[first], audit.readable[rows])
+    both = audit.readable[first], audit.readable[rows]
+    return stand(audit, statistic, *both, places=audit.allowed)
 
 
 def within_bias_r(

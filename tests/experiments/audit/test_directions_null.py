@@ -15,12 +15,14 @@ from experiments.audit.evidence.audit import Audit, read_audit
 from experiments.audit.evidence.row import Row, from_dataset, to_dataset
 from experiments.audit.evidence.spans import Match
 from experiments.audit.phases import span_means
-from experiments.audit.sections.detecting import detection
+from experiments.audit.sections.detecting import detection, nulls
 from experiments.audit.settings.groups import Null, Settings
 from experiments.audit.verdict.criteria import LEVELS
 from experiments.audit.verdict.judgement import Judgement
 from experiments.benchmarks.audits import random_traits
 from tests.support.oracles.planted_run import build
+from traits import METHODS
+from traits.vectors.nulls import shuffled_pairs
 
 LEVEL, SETS = 0.05, 60
 ASKED = {"primary line": "the primary hypothesis", "mechanism": "the weights' own change"}
@@ -73,6 +75,24 @@ def test_projections_are_those_of_each_direction_at_length_one() -> None:
     # and some draws at a time give what all at once do
     blocks = [block.projected(values) for block in directions.blocks(3)]
     np.testing.assert_allclose(np.concatenate(blocks), made)
+    # and what no statistic looks at is not read
+    some = directions.projected(values, [2, 0])
+    np.testing.assert_array_equal(some[:, :, [0, 2]], made[:, :, [0, 2]])
+    assert np.isnan(some[:, :, 1]).all()
+
+
+def test_shuffled_directions_and_their_projections_are_those_of_one_at_a_time() -> None:
+    sides = [tuple(draws(n).normal(size=(2, 9, 3, 5))) for n in range(2)]
+    made = list(nulls.shuffled_directions(sides, draws(7), 40))
+    one = shuffled_pairs(METHODS["mean_diff"], generator=draws(7))
+    expected = [np.stack([one(*pair) for pair in sides]) for _ in range(40)]
+    np.testing.assert_allclose(made, expected, atol=1e-12)
+    assert not np.allclose(made[0], made[1])
+    values = draws(8).normal(size=(6, 3, 5))
+    found = np.stack(list(directions_null.projections(values, iter(made), [1])))
+    wanted = np.einsum("rd,ntd->nrt", values[:, 1], np.stack(expected)[:, :, 1])
+    np.testing.assert_allclose(found[:, :, 1], wanted, atol=1e-12)
+    assert np.isnan(found[:, :, [0, 2]]).all()
 
 
 def test_placebo_sets_are_different_and_hold_a_trait_once() -> None:

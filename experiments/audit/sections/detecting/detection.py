@@ -142,7 +142,7 @@ def primary_standing(audit: Audit) -> Standing:
     """How the primary traits stand beside directions through the same layer choice and max-T."""
     if reason := audit.reason or unreadable(audit, "organism", "clean"):
         return unheld(reason)
-    return stand(audit, *primary_statistic(audit))
+    return stand(audit, *primary_statistic(audit), places=audit.allowed)
 
 
 def primary_statistic(audit: Audit) -> tuple[Statistic, Values]:

@@ -27,8 +27,8 @@ from experiments.audit.sections.detecting.competitors import trait_score_auroc
 from traits import pairs
 from traits.statistics import against_null
 from traits.vectors.extraction import unit
-from traits.vectors.methods import Pairs, mean_diff
-from traits.vectors.nulls import matched_draws, shuffled_pairs
+from traits.vectors.methods import Pairs
+from traits.vectors.nulls import AT_ONCE, matched_draws
 
 HEADING, PLACEBOS = "nulls", "placebo traits"
 Directions = Float[np.ndarray, "trait layer dim"]
@@ -52,7 +52,8 @@ def null_areas(
     (4,)
     """
     areas = []
-    for values in projections(means, (unit(vectors, zeros=True) for vectors in directions)):
+    vectors = (unit(draw, zeros=True) for draw in directions)
+    for values in projections(means, vectors, allowed):
         scores = Scores(values, rows.label, rows.bias, rows.group)
         choice = choose(scores.rows(calibration), allowed)
         areas.append(composite_auroc(scores.rows(~calibration), choice))
@@ -85,9 +86,14 @@ def shuffled_directions(
     >>> next(shuffled_directions(pairs, np.random.default_rng(0), 1)).shape
     (1, 3, 5)
     """
-    shuffled = shuffled_pairs(mean_diff, generator=generator)
-    for _ in range(draws):
-        yield np.stack([shuffled(*sides) for sides in pairs])
+    apart = [(up - down).reshape(len(up), -1) for up, down in pairs]
+    for start in range(0, draws, AT_ONCE):
+        here = range(min(AT_ONCE, draws - start))
+        # what `shuffled_pairs` of a mean difference draws
+        swaps = [[generator.integers(0, 2, size=len(one)) for one in apart] for _ in here]
+        signs = [1.0 - 2.0 * np.array(swap) for swap in zip(*swaps, strict=True)]
+        made = [by @ one / len(one) for by, one in zip(signs, apart, strict=True)]
+        yield from np.stack(made, 1).reshape(len(here), len(pairs), *pairs[0][0].shape[1:])
 
 
 def placebo_directions(
