@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import json
 import shutil
 import tempfile
@@ -198,11 +199,11 @@ class Bench:
 
 
 def _lens(name: str, model: Any) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
-
+    # no dependency: whoever asks for it has it
+    bridge = importlib.import_module("transformer_lens.model_bridge").TransformerBridge
     # its own copy: a bridge puts its modules into the model
     weights = copy.deepcopy(model._module)
-    return TransformerBridge.boot_transformers(name, hf_model=weights, tokenizer=model.tokenizer)
+    return bridge.boot_transformers(name, hf_model=weights, tokenizer=model.tokenizer)
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
