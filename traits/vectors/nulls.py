@@ -73,10 +73,7 @@ def matched_draws(
         _check_fit(samples.shape[1:], positive.shape[1:])
     sides = (positive, negative) if samples is None else (samples,)
     rows = np.concatenate([side - side.mean(axis=0, dtype=np.float64) for side in sides])
-    flat = rows.reshape(len(rows), -1)
-    for start in range(0, draws, AT_ONCE):
-        weights = generator.normal(size=(min(AT_ONCE, draws - start), len(rows)))
-        yield from (weights / np.sqrt(len(rows)) @ flat).reshape(-1, *rows.shape[1:])
+    yield from _drawn(rows, generator, draws)
 
 
 def random_directions(
@@ -110,7 +107,7 @@ def random_directions(
         rows = _rows(covariance, layered)
         made["covariance"] = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         rows = rows - rows.mean(axis=0, dtype=np.float64)
-        drawn = np.stack([_drawn(rows, generator) for _ in range(count)])
+        drawn = np.stack([*_drawn(rows, generator, count)])
     norm = np.linalg.norm(layered.values.astype(float), axis=-1, keepdims=True)
     drawn *= norm / np.linalg.norm(drawn, axis=-1, keepdims=True)
     coords = {**vector.coords, "direction": [f"random/{n}" for n in range(count)]}
@@ -122,10 +119,13 @@ def random_directions(
 
 
 def _drawn(
-    rows: Float[np.ndarray, "sample layer dim"], generator: np.random.Generator
-) -> Float[np.ndarray, "layer dim"]:
-    """A draw from the covariance of centred rows."""
-    return np.tensordot(generator.normal(size=len(rows)) / np.sqrt(len(rows)), rows, axes=1)
+    rows: Float[np.ndarray, "sample layer dim"], generator: np.random.Generator, draws: int
+) -> Iterator[Vector]:
+    """Draws from the covariance of centred rows."""
+    flat = rows.reshape(len(rows), -1)
+    for start in range(0, draws, AT_ONCE):
+        weights = generator.normal(size=(min(AT_ONCE, draws - start), len(rows)))
+        yield from (weights / np.sqrt(len(rows)) @ flat).reshape(-1, *rows.shape[1:])
 
 
 def _layered(vector: xr.DataArray) -> xr.DataArray:

@@ -237,7 +237,7 @@ def absolute_t(rows: Float[np.ndarray, "draw row trait"]) -> Float[np.ndarray, "
 def projections(
     values: Values,
     draws: Iterable[Float[np.ndarray, "trait layer dim"]],
-    places: Sequence[int] | np.ndarray | None = None,
+    places: Iterable[int] | None = None,
 ) -> Iterator[Float[np.ndarray, "row layer trait"]]:
     """The scores of every row by each draw of unit vectors; NaN at layers that are not kept.
 
