@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -12,12 +13,13 @@ import xarray as xr
 
 from tracekit.model.load import device_of
 from tracekit.model.record import origin
+from tracekit.passes.request import Asked
 from tracekit.transcripts import tensors
 from tracekit.transcripts.padded import Batch
 
 Result = TypeVar("Result")
-CPU_BUDGET = 4096
-DECODING_BUDGET, DECODING_BYTES = 8192, 1 << 30
+CPU_BUDGET = 2048
+DECODING_LEAST, DECODING_BUDGET, DECODING_BYTES = 4096, 8192, 1 << 30
 SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
 # files of a capture: beyond a few each is opened for 64 MB, or for as many batches as may be lost
 FEW, ENOUGH, LOST = 32, 1 << 26, 16
@@ -89,7 +91,7 @@ def efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> floa
 
 
 def default_budget(model: Any, kept_bytes: int = 0, parts: int = 1) -> int:
-    """Tokens a batch: 4,096 on CPU (more is not faster); on a GPU, what the free memory holds.
+    """Tokens a batch: 2,048 on CPU (4,096 are slower); on a GPU, what the free memory holds.
 
     A quarter of that memory is for a generous bound on one block's activations, and for what is
     kept of two batches (`kept_bytes` a token); `parts` times as much where gradients or logits are
@@ -107,6 +109,25 @@ def default_budget(model: Any, kept_bytes: int = 0, parts: int = 1) -> int:
     return whole if parts == 1 else max(whole // parts, LEAST)
 
 
+def fitting_budget(model: Any, asked: Sequence[Asked], columns: int) -> int:
+    """Tokens a batch that all requests together fit in, of transcripts so many tokens wide."""
+    likely = any(one.is_logprob for one in asked)
+    return default_budget(model, kept_bytes(model, asked, columns), parts=2 if likely else 1)
+
+
+def kept_bytes(model: Any, asked: Sequence[Asked], columns: int) -> int:
+    """What all requests together keep of a token, of rows so many tokens wide."""
+    size = 0.0
+    for one in asked:
+        plain = one.vectors is None and one.reduce is None and not callable(one.site)
+        numbers = float(one.numbers * (columns if one.is_pattern else 1))
+        if one.reduce is not None:
+            # a value a row, or a part of it
+            numbers *= max(len(one.parts), 1) / columns
+        size += (model._module.dtype.itemsize if plain else 4) * numbers * max(len(one.layers), 1)
+    return math.ceil(size)
+
+
 def decoding_budget(model: Any) -> int:
     """Tokens a batch of generation: on a GPU as above, on CPU what 1 GB of keys and values holds.
 
@@ -117,7 +138,7 @@ def decoding_budget(model: Any) -> int:
         return default_budget(model)
     kept = cached_numbers(model._module.config.get_text_config())
     token = kept * model._module.dtype.itemsize
-    return int(min(max(DECODING_BYTES // max(token, 1), CPU_BUDGET), DECODING_BUDGET))
+    return int(min(max(DECODING_BYTES // max(token, 1), DECODING_LEAST), DECODING_BUDGET))
 
 
 def cached_numbers(config: Any) -> int:

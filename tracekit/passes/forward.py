@@ -25,7 +25,7 @@ from tracekit.model.load import device_of
 from tracekit.model.record import origin, remote_options
 from tracekit.model.sites import first
 from tracekit.model.sites import read as read_site
-from tracekit.passes import batching, patterns
+from tracekit.passes import batching, patterns, prompts_once
 from tracekit.passes.readings import readings
 from tracekit.passes.reduction import keep
 from tracekit.passes.request import Asked
@@ -37,7 +37,10 @@ from tracekit.transcripts.padded import Batch
 
 @dataclass(frozen=True)
 class Work:
-    """A capture to run: `kept` says which (prompt, token) places of the transcripts are kept."""
+    """A capture to run: `kept` says which (prompt, token) places of the transcripts are kept.
+
+    With `once`, rows of one prompt read it once; nothing is kept before its last token then.
+    """
 
     model: TransformersModel
     transcripts: xr.Dataset
@@ -45,6 +48,7 @@ class Work:
     asked: Asked
     made_with: dict[str, Any]
     progress: bool
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,17 +115,25 @@ def _trace(
     works: Sequence[Work], rows: list[int], directions: Sequence[Mapping[int, Any]]
 ) -> list[Saved]:
     model, asked = works[0].model, [work.asked for work in works]
-    chosen = works[0].transcripts.isel(prompt=rows)
+    chosen, kept = works[0].transcripts.isel(prompt=rows), [work.kept[rows] for work in works]
     made = batching.batch(model, chosen)
-    places = [flat_index(model, chosen, work.kept[rows], made) for work in works]
+    inputs: dict[str, Any] = {**made.model_inputs}
     # nothing is generated, so no keys and values need keeping
     options = {"use_cache": False, **remote_options(model)}
+    deepest = max((layer for one in asked for layer in one.layers), default=-1)
+    likely = any(one.is_logprob for one in asked)
+    read = len(model.layers) - 1 if likely else deepest
+    shared = prompts_once.behind(model, made, read) if works[0].once else None
+    if shared is not None:
+        made, inputs, options = shared
+        there = prompts_once.columns(chosen)
+        chosen, kept = chosen.isel(token=there), [each[..., there] for each in kept]
+    places = [flat_index(model, chosen, here, made) for here in kept]
     # plain values and functions that need torch alone: inside, a remote server must know them
     reads, owners = readings(asked, places, directions)
-    deepest, last = edited_depth(model), max((read[0] for read in reads), default=-1)
-    likely, ids = any(one.is_logprob for one in asked), made.input_ids
+    edited, ids = edited_depth(model), made.input_ids
     attention = eager(model, any(one.is_pattern for one in asked))
-    with rows_of(model, made), attention, model.trace(made.model_inputs, **options) as tracer:
+    with rows_of(model, made), attention, model.trace(inputs, **options) as tracer:
         saved = nnsight.save([])
         for layer, site, index, uses in reads:
             value = read_site(model, layer, site, index)
@@ -135,9 +147,9 @@ def _trace(
             # the whole forward: nothing is left to be stopped
             saved.append(head.of_next(head.read(model), ids))
         else:
-            if deepest >= last:
+            if edited >= deepest:
                 # an edit of the last block (or deeper) has to run before the forward is stopped
-                first(model.layers[deepest].output)
+                first(model.layers[edited].output)
             tracer.stop()
     return [
         _likely(saved[-1], made, places[n][0])

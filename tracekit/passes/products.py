@@ -19,13 +19,13 @@ from nnsight import TransformersModel
 from tracekit.errors import InputError
 from tracekit.model import distributed
 from tracekit.model.load import device_of, model_provenance
-from tracekit.passes import batching, coordinates
+from tracekit.passes import batching, coordinates, prompts_once
 from tracekit.passes.forward import Values, Work, shards
 from tracekit.passes.labelling import scatter
 from tracekit.passes.request import Asked
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import SHARD, Folder
-from tracekit.storage.identity import digest, tokenizer_hash
+from tracekit.storage.identity import tokenizer_hash
 from tracekit.storage.provenance import read, refuse_disagreement, stamp
 from tracekit.storage.store import open as open_store
 from tracekit.storage.store import storable
@@ -44,6 +44,7 @@ def of(
     compression: str,
     writers: int | None,
     progress: bool,
+    share_prompts: bool = False,
 ) -> list[xr.DataArray]:
     """What each request asks of the transcripts: in the folder at its path, or in memory (None).
 
@@ -54,26 +55,34 @@ def of(
     mine = {"tokenizer": tokenizer_hash(model.tokenizer)}
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
     kept = [_kept(transcripts, one, path) for one, path in zip(asked, paths, strict=True)]
+    if share_prompts:
+        prompts_once.require_responses(transcripts, asked, kept)
     rank = distributed.share(model)[0]
     folders = [None if path is None else Folder(path, rank) for path in paths]
-    former = (folder.budget() for folder in folders if folder is not None)
-    budget = token_budget or next((size for size in former if size), None)
-    budget = budget or default_budget(model, asked, transcripts.sizes["token"])
+    # a capture that goes on is read as it was begun
+    former = next((f.batches() for f in folders if f is not None and f.batches()), {})
+    budget = token_budget or former.get("budget")
+    budget = budget or batching.fitting_budget(model, asked, transcripts.sizes["token"])
     budget = distributed.agreed(model, budget)
-    plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    once = share_prompts and (not former or prompts_once.shared(former))
+    once = once and prompts_once.may_share(model)
+    if once:
+        plan = prompts_once.plan(transcripts, budget)
+    else:
+        plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     made_with = {
         **read(transcripts),
         **model_provenance(model),
         "ids": ids_hash(transcripts),
-        "batches": {"budget": budget, "plan": digest(plan)},
+        "batches": prompts_once.described(budget, plan, once),
     }
     # strings of a file are objects: made text once, not once a batch
     whole = storable(transcripts)
     works = [
-        Work(model, whole, where, one, {**made_with, **one.described()}, progress)
+        Work(model, whole, where, one, {**made_with, **one.described()}, progress, once)
         for one, where in zip(asked, kept, strict=True)
     ]
-    size = budget * sum(_bytes(model, one, transcripts.sizes["token"]) for one in asked)
+    size = budget * batching.kept_bytes(model, asked, transcripts.sizes["token"])
     begun = [None if folder is None else folder.shards() for folder in folders]
     count = next((n for n in begun if n), batching.files(len(plan), size))
     grouped = batching.grouped(plan, count if any(folders) else len(plan))
@@ -91,21 +100,6 @@ def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarra
             "transcripts, or capture into memory, which leaves them out."
         )
     return kept
-
-
-def default_budget(model: TransformersModel, asked: Sequence[Asked], columns: int) -> int:
-    """Tokens a batch that all requests together fit in, of transcripts so many tokens wide."""
-    kept = sum(_bytes(model, one, columns) for one in asked)
-    likely = any(one.is_logprob for one in asked)
-    return batching.default_budget(model, kept, parts=2 if likely else 1)
-
-
-def _bytes(model: TransformersModel, asked: Asked, columns: int) -> int:
-    """What a request keeps of a token."""
-    plain = asked.vectors is None and asked.reduce is None and not callable(asked.site)
-    size = model._module.dtype.itemsize if plain else 4
-    numbers = asked.numbers * (columns if asked.is_pattern else 1)
-    return size * numbers * max(len(asked.layers), 1)
 
 
 def _run(

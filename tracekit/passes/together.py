@@ -11,7 +11,7 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.errors import InputError
-from tracekit.passes import products
+from tracekit.passes import batching, products
 from tracekit.passes.monitoring import Probes, ask_probes
 from tracekit.passes.request import LOGPROB, Asked, Reduce, Site, ask, ask_logprobs
 from tracekit.storage import shard
@@ -49,6 +49,7 @@ def capture_many(
     compression: str = shard.DEFAULT_CODEC,
     writers: int | None = None,
     progress: bool = True,
+    share_prompts: bool = False,
 ) -> dict[str, xr.DataArray]:
     """What each request asks of the same ids, by its name: every batch goes through the model once.
 
@@ -57,6 +58,7 @@ def capture_many(
     write it, and is opened by itself; a killed run goes on with the batches that any of them
     lacks. A dict of paths by name says where each goes; those that it does not have stay in memory,
     and need every batch. `pattern` changes how attention is computed, and is captured alone.
+    `share_prompts` reads a prompt that several rows of a batch have once, as `capture` says.
 
     Errors: those of `capture`, with the name of the request; `ValueError` for no request, for a
     name that is no folder's, for `pattern` beside others, and for a function of the block beside
@@ -80,7 +82,8 @@ def capture_many(
         places = {name: Path(path) / name for name in requests}
     paths = [places.get(name) for name in requests]
     made = products.of(
-        model, transcripts, asked, paths, token_budget, compression, writers, progress
+        *(model, transcripts, asked, paths, token_budget),
+        *(compression, writers, progress, share_prompts),
     )
     return dict(zip(requests, made, strict=True))
 
@@ -94,7 +97,7 @@ def budget_of(
     read in the same batches may be compared.
     """
     asked = [_asked(model, name, request) for name, request in requests.items()]
-    return products.default_budget(model, asked, transcripts.sizes["token"])
+    return batching.fitting_budget(model, asked, transcripts.sizes["token"])
 
 
 def _asked(model: TransformersModel, name: str, request: Request) -> Asked:

@@ -91,14 +91,14 @@ class Folder:
                 part.unlink(missing_ok=True)
             self._drop_torn_line()
 
-    def budget(self) -> int | None:
-        """The token budget of the capture that is here; `None` when there is none.
+    def batches(self) -> dict[str, Any]:
+        """How the capture that is here was read: its token `budget` and more; {} without one.
 
         A default budget comes from free memory, which is another one when a capture is resumed.
         """
         if not (self.path / SETTINGS).is_file():
-            return None
-        return self.content()["settings"]["batches"]["budget"]
+            return {}
+        return dict(self.content()["settings"]["batches"])
 
     def shards(self) -> int | None:
         """How many shards the capture that is here is to have; `None` when there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -14,6 +15,7 @@ from experiments.audit.phases.span_means import unit_mean
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit import Model
+from tracekit.passes.prompts_once import shared
 from tracekit.passes.together import budget_of
 from tracekit.progress import Bar
 from tracekit.storage.capture_folder import Folder
@@ -35,7 +37,7 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
     window = tk.Request(layers=settings.model.window)
     plain = {"projected": projected, "window": window}
     written = []
-    budgets: dict[str, int] = {}
+    batches: dict[str, Batches] = {}
     marks: xr.DataArray | None = None  # spans and matches, once the first arm tells them
     for arm in Bar(there(folder, settings), unit="arm", desc="capture"):
         weights, text = arm.split("/")
@@ -43,9 +45,9 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
         spans = None if marks is None else tk.Request(tokens=marks, reduce=unit_mean)
         kept, measured = _placed(folder, arm, _asked(arm, plain, spans))
         with tk.adapter(inputs.model, settings.arms[weights].adapter) as model:
-            if text not in budgets:
-                budgets[text] = _budget(folder, settings, model, runs, text, plain)
-            _captured(model, runs, kept, measured, budgets[text])
+            if text not in batches:
+                batches[text] = _batches(folder, settings, model, runs, text, plain)
+            _captured(model, runs, kept, measured, batches[text])
             if arm == ARMS[0]:
                 marks = span_means.marked(runs, span_means.matched(folder, runs))
                 _first_spans(folder, model, runs, marks)
@@ -55,16 +57,19 @@ def run(folder: Path, settings: Settings, inputs: Inputs) -> list[Path]:
 
 Requests = dict[str, tk.Request]
 Wanted = dict[str, tuple[tk.Request, Path]]
+Batches = dict[str, Any]
 
 
-def _budget(
+def _batches(
     folder: Path, settings: Settings, model: Model, runs: xr.Dataset, text: str, plain: Requests
-) -> int:
-    """Tokens a batch of every arm of a text: those of an arm that is here, or that fit in all."""
+) -> Batches:
+    """How every arm of a text is read: as an arm that is here, or in what all fit in, once."""
     mine = [arm for arm in there(folder, settings) if arm.endswith(f"/{text}")]
-    former = [Folder(Run(folder).captured(arm)).budget() for arm in mine]
+    for former in (Folder(Run(folder).captured(arm)).batches() for arm in mine):
+        if former:
+            return {"token_budget": former["budget"], "share_prompts": shared(former)}
     asked = {name: one for arm in mine for name, one in _asked(arm, plain, MEANS).items()}
-    return next(filter(None, former), None) or budget_of(model, runs, asked)
+    return {"token_budget": budget_of(model, runs, asked), "share_prompts": True}
 
 
 def _asked(arm: str, plain: Requests, spans: tk.Request | None) -> Requests:
@@ -88,7 +93,9 @@ def _placed(folder: Path, arm: str, asked: Requests) -> tuple[Wanted, Wanted]:
     return kept, {n: (asked[n], path) for n, path in files.items() if not path.is_file()}
 
 
-def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted, budget: int) -> None:
+def _captured(
+    model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted, batches: Batches
+) -> None:
     """All of an arm by one forward; what is measured is in memory until its end."""
     asked = {name: request for name, (request, _) in {**kept, **measured}.items()}
     made = tk.capture_many(
@@ -96,7 +103,7 @@ def _captured(model: Model, runs: xr.Dataset, kept: Wanted, measured: Wanted, bu
         runs,
         asked,
         path={name: path for name, (_, path) in kept.items()},
-        token_budget=budget,
+        **batches,
     )
     for name, (_, path) in measured.items():
         tk.save(made[name], path)

@@ -7,12 +7,15 @@ A run of the preset in this tree and in the rival's, each in a process of its ow
 `--rounds` rounds (the first round counts too: nothing is kept from one to the next). Tokens are
 counted by a hook on the model: those of the ids that went in, without padding. `pairs` are the
 tokens of the distinct (weights, text) pairs of the phase `capture`. Both runs' rows are compared:
-they can be alike only where both trees ship the same adapters (`datasets/organisms`).
+they can be alike only where both trees ship the same adapters (`datasets/organisms`). With
+`--at-once` both run at the same time, on a thread each, so that they meet the same machine: for
+one of few processors, whose clock drifts from one run to the next.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, list[dict[str, Any]]] = {"before": [], "now": []}
     with tempfile.TemporaryDirectory() as scratch:
         for n in range(options.rounds):
-            for name, tree in (("before", options.rival), ("now", ROOT)):
-                found[name].append(_child(tree, options.preset, Path(scratch, f"{name}-{n}")))
-                print(f"round {n}, {name}: {sum(found[name][-1]['seconds'].values()):.0f} s")
+            trees = {"before": options.rival, "now": ROOT}
+            places = {name: Path(scratch, f"{name}-{n}") for name in trees}
+            one = functools.partial(_child, preset=options.preset, alone=not options.at_once)
+            if options.at_once:
+                with ThreadPoolExecutor() as pool:
+                    made = [*pool.map(one, trees.values(), places.values())]
+            else:
+                made = [one(tree, places[name]) for name, tree in trees.items()]
+            for name, run in zip(trees, made, strict=True):
+                found[name].append(run)
+                print(f"round {n}, {name}: {sum(run['seconds'].values()):.0f} s")
             apart = rows_apart(*(Path(scratch, f"{name}-0", "run") for name in found))
             # what is known so far: a round takes half an hour where the machine is small
             lines = table(options.preset, found, apart)
@@ -66,8 +78,10 @@ def counted(preset: str, folder: Path) -> dict[str, Any]:
     doing = [""]
 
     def note(module: Any, given: Any, named: Mapping[str, Any]) -> None:
-        if named.get("attention_mask") is not None and doing[0] in FORWARDED:
-            tokens[doing[0]] += int(named["attention_mask"].sum())
+        mask, ids = named.get("attention_mask"), named.get("input_ids")
+        if mask is not None and ids is not None and doing[0] in FORWARDED:
+            # what was read before has columns of the mask too
+            tokens[doing[0]] += int(mask[:, -ids.shape[1] :].sum())
 
     model._module.register_forward_pre_hook(note, with_kwargs=True)
     for phase in PHASES:
@@ -131,12 +145,13 @@ def _times(
     return f"{before:.1f}", f"{now:.1f}", f"{ratio:.2f}"
 
 
-def _child(tree: Path, preset: str, scratch: Path) -> dict[str, Any]:
+def _child(tree: Path, scratch: Path, preset: str, alone: bool) -> dict[str, Any]:
     scratch.mkdir()
     given = ["--preset", preset, "--count", str(scratch / "count.json")]
     command = [sys.executable, str(Path(__file__)), *given, "--out", str(scratch / "run")]
     # a tree's own packages, and not this folder's modules
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
+    environment |= {} if alone else {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, cwd=tree, stdout=subprocess.DEVNULL)
     return json.loads((scratch / "count.json").read_text("utf-8"))
 
@@ -147,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rival", type=Path, help="a worktree of the code before")
     add("--preset", default="smollm2")
     add("--rounds", type=int, default=5)
+    add("--at-once", action="store_true", help="both at the same time, on a thread each")
     add("--save", dest="kept", action="store_true", help="write the table into the results")
     add("--count", type=Path, help=argparse.SUPPRESS)
     add("--out", type=Path, help=argparse.SUPPRESS)

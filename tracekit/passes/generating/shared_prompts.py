@@ -44,14 +44,14 @@ def shared(
     None and the batch as it is where either saves little, where edits read the prompt (they are
     told which row they see), for a remote model, and for one that keeps more than keys and values.
     """
-    if not _takes_cache(model):
+    if not takes_cache(model):
         return batch, None
-    first, row_of = _distinct(batch)
+    first, row_of = distinct(batch)
     width = batch.input_ids.shape[1] - 1
     # a prompt of one token, padded: nothing of it is in the forward of all but the last
     whole = width >= 1 and bool(batch.attention_mask[:, :width].any(1).all())
     if whole and 2 * len(first) <= len(row_of):
-        return batch, _cache(model, batch, first, width, row_of, KEPT)
+        return batch, read_apart(model, batch, first, width, row_of, KEPT)
     return shared_beginning(model, batch, more, holes)
 
 
@@ -60,9 +60,9 @@ def shared_beginning(
 ) -> tuple[Batch, Cache | None]:
     """`shared`, of what all rows of a batch begin with alone; texts may be there behind prompts."""
     apart, common = beginning(batch)
-    if not common or not _takes_cache(model) or not _plain_positions(model) or not holes():
+    if not common or not takes_cache(model) or not plain_positions(model) or not holes():
         return batch, None
-    cache = _cache(model, apart, [0], common, [0] * len(batch.input_ids), (DynamicLayer,))
+    cache = read_apart(model, apart, [0], common, [0] * len(batch.input_ids), (DynamicLayer,))
     if cache is None:
         return batch, None
     if device_of(model).type == "cpu":
@@ -101,7 +101,7 @@ def beginning(batch: Batch, worthwhile: float = WORTHWHILE) -> tuple[Batch, int]
     return Batch(ids.gather(1, where), held, batch.starts, batch.prompts), common
 
 
-def _cache(
+def read_apart(
     model: TransformersModel,
     batch: Batch,
     rows: Sequence[int],
@@ -133,14 +133,14 @@ def _roomy(layer: DynamicLayer, columns: int) -> StaticLayer:
     return made
 
 
-def _takes_cache(model: TransformersModel) -> bool:
+def takes_cache(model: TransformersModel) -> bool:
     """Whether keys and values of before can be given to it, unread by edits."""
     taken = inspect.signature(model._module.forward).parameters
     known = {"past_key_values", "use_cache"} <= set(taken)
     return known and not edits_of(model) and not origin(model).remote
 
 
-def _plain_positions(model: TransformersModel) -> bool:
+def plain_positions(model: TransformersModel) -> bool:
     """Whether nothing in it counts columns, or asks how long a text is, that a probe cannot see."""
     config = model._module.config.get_text_config()
     # GPT-Neo's window counts columns; Falcon's ALiBi takes a mask of one row a text alone
@@ -149,7 +149,7 @@ def _plain_positions(model: TransformersModel) -> bool:
     return not counting and not any(kind in rotary for kind in LENGTHWISE)
 
 
-def _distinct(batch: Batch) -> tuple[list[int], list[int]]:
+def distinct(batch: Batch) -> tuple[list[int], list[int]]:
     """The first row of each distinct prompt, and which of those each row is."""
     seen: dict[tuple[int, ...], int] = {}
     first: list[int] = []
