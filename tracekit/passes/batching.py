@@ -109,21 +109,25 @@ def default_budget(model: Any, kept_bytes: int = 0, parts: int = 1) -> int:
     return whole if parts == 1 else max(whole // parts, LEAST)
 
 
-def fitting_budget(model: Any, asked: Sequence[Asked], columns: int) -> int:
-    """Tokens a batch that all requests together fit in, of transcripts so many tokens wide."""
+def fitting_budget(model: Any, asked: Sequence[Asked], columns: int, shortest: int) -> int:
+    """Tokens a batch that all requests together fit in, of transcripts so many tokens wide.
+
+    `shortest` is the least that is computed of a row.
+    """
     likely = any(one.is_logprob for one in asked)
-    return default_budget(model, kept_bytes(model, asked, columns), parts=2 if likely else 1)
+    kept = kept_bytes(model, asked, columns, shortest)
+    return default_budget(model, kept, parts=2 if likely else 1)
 
 
-def kept_bytes(model: Any, asked: Sequence[Asked], columns: int) -> int:
-    """What all requests together keep of a token, of rows so many tokens wide."""
+def kept_bytes(model: Any, asked: Sequence[Asked], columns: int, shortest: int) -> int:
+    """What all requests together keep of a token, at most."""
     size = 0.0
     for one in asked:
         plain = one.vectors is None and one.reduce is None and not callable(one.site)
         numbers = float(one.numbers * (columns if one.is_pattern else 1))
         if one.reduce is not None:
-            # a value a row, or a part of it
-            numbers *= max(len(one.parts), 1) / columns
+            # a value a row or a part of it, of which there is one a token at most
+            numbers *= min(max(len(one.parts), 1) / max(shortest, 1), 1)
         size += (model._module.dtype.itemsize if plain else 4) * numbers * max(len(one.layers), 1)
     return math.ceil(size)
 

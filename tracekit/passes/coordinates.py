@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
-from tracekit.passes import patterns
+from tracekit.passes import patterns, prompts_once
 from tracekit.passes.forward import Work
 from tracekit.passes.monitoring import LABELS, with_scores
 from tracekit.passes.request import Asked
@@ -34,6 +34,27 @@ def require_free(transcripts: Any, asked: Asked) -> None:
     beside = {*LABELS, "layer"} if asked.probes else beside
     own = {*asked.dims, asked.name, *beside}
     refuse_taken(transcripts.coords, own - {"prompt", "token"}, "This capture")
+
+
+def require_responses(
+    transcripts: xr.Dataset, asked: Sequence[Asked], kept: Sequence[np.ndarray]
+) -> None:
+    """Errors: `ValueError` where a request keeps what is not computed for each row."""
+    labels = transcripts.token.values
+    for one, places in zip(asked, kept, strict=True):
+        if one.is_pattern or callable(one.site):
+            raise InputError(
+                f"share_prompts=True was given with the site {one.site_name!r}, which may read "
+                "whole rows. Leave it out."
+            )
+        least = prompts_once.BEGINNING + one.is_logprob
+        there = int(labels[places.any(tuple(range(places.ndim - 1)))].min())
+        if there < least:
+            raise InputError(
+                f"share_prompts=True was given, and {one.name} is asked for from token {there} on; "
+                f"rows of one prompt have values of their own from token {least} on. Give "
+                f"tokens=slice({least}, None), or leave share_prompts out."
+            )
 
 
 def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:

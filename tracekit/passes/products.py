@@ -56,20 +56,22 @@ def of(
     refuse_disagreement(mine, read(transcripts), ("tokenizer",))
     kept = [_kept(transcripts, one, path) for one, path in zip(asked, paths, strict=True)]
     if share_prompts:
-        prompts_once.require_responses(transcripts, asked, kept)
+        coordinates.require_responses(transcripts, asked, kept)
     rank = distributed.share(model)[0]
     folders = [None if path is None else Folder(path, rank) for path in paths]
     # a capture that goes on is read as it was begun
     former = next((f.batches() for f in folders if f is not None and f.batches()), {})
     budget = token_budget or former.get("budget")
-    budget = budget or batching.fitting_budget(model, asked, transcripts.sizes["token"])
+    sizes = tensors.lengths(transcripts)
+    shortest = prompts_once.shortest(transcripts) if share_prompts else int(sizes.min())
+    columns = transcripts.sizes["token"]
+    budget = budget or batching.fitting_budget(model, asked, columns, shortest)
     budget = distributed.agreed(model, budget)
     once = share_prompts and (not former or prompts_once.shared(former))
-    once = once and prompts_once.may_share(model)
-    if once:
-        plan = prompts_once.plan(transcripts, budget)
-    else:
-        plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
+    once = distributed.agreed(model, once and prompts_once.may_share(model))
+    shared = prompts_once.plan(transcripts, budget) if once else None
+    plan = batching.plan(sizes.tolist(), budget) if shared is None else shared
+    once = shared is not None
     made_with = {
         **read(transcripts),
         **model_provenance(model),
@@ -82,7 +84,7 @@ def of(
         Work(model, whole, where, one, {**made_with, **one.described()}, progress, once)
         for one, where in zip(asked, kept, strict=True)
     ]
-    size = budget * batching.kept_bytes(model, asked, transcripts.sizes["token"])
+    size = budget * batching.kept_bytes(model, asked, columns, shortest)
     begun = [None if folder is None else folder.shards() for folder in folders]
     count = next((n for n in begun if n), batching.files(len(plan), size))
     grouped = batching.grouped(plan, count if any(folders) else len(plan))

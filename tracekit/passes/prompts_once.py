@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import nnsight
@@ -15,7 +16,6 @@ from jaxtyping import Float
 from nnsight import TransformersModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from tracekit.errors import InputError
 from tracekit.model.checks.probe import probe
 from tracekit.model.record import origin
 from tracekit.model.sites import first
@@ -28,7 +28,7 @@ from tracekit.passes.generating.shared_prompts import (
     read_apart,
     takes_cache,
 )
-from tracekit.passes.request import Asked
+from tracekit.passes.generating.stepping import crossed
 from tracekit.storage.identity import digest
 from tracekit.transcripts import tensors
 from tracekit.transcripts.padded import Batch
@@ -38,6 +38,8 @@ PROVED, REFUSED = "prompts once", "prompts each"
 ALIKE, ALIKE_ROUNDED = 1e-4, 0.1
 # the least of a response is the last token of its prompt, which says its first
 BEGINNING = -1
+# columns × rows of keys and values that a block holds at a time, as many times the budget
+HELD = 4
 
 
 class Repeated(DynamicLayer):
@@ -55,7 +57,7 @@ class Repeated(DynamicLayer):
         """The texts' keys and values in front of those given: (row, head, column, width)."""
         if self.row_of is None or self.keys is None or self.values is None:
             return super().update(key_states, value_states, *args, **kwargs)
-        of = self.row_of.to(key_states.device)
+        of = self.row_of
         pairs = ((self.keys, key_states), (self.values, value_states))
         keys, values = (torch.cat([before[of], new], -2) for before, new in pairs)
         return keys, values
@@ -79,38 +81,17 @@ def may_share(model: TransformersModel) -> bool:
         return PROVED in about.proved
 
 
-def require_responses(
-    transcripts: xr.Dataset, asked: Sequence[Asked], kept: Sequence[np.ndarray]
-) -> None:
-    """Errors: `ValueError` where a request keeps what is not computed for each row."""
-    labels = transcripts.token.values
-    for one, places in zip(asked, kept, strict=True):
-        if one.is_pattern:
-            raise InputError(
-                "share_prompts=True was given with site='pattern', which is of whole rows. "
-                "Leave it out."
-            )
-        least = BEGINNING + one.is_logprob
-        there = int(labels[places.any(tuple(range(places.ndim - 1)))].min())
-        if there < least:
-            raise InputError(
-                f"share_prompts=True was given, and {one.name} is asked for from token {there} on: "
-                f"before {least} rows of one prompt have no values of their own. Give "
-                f"tokens=slice({least}, None), or leave share_prompts out."
-            )
+def plan(transcripts: xr.Dataset, budget: int) -> list[list[int]] | None:
+    """Rows in batches, those of one prompt side by side; None where it saves less than an eighth.
 
-
-def plan(transcripts: xr.Dataset, budget: int) -> list[list[int]]:
-    """Rows in batches, those of one prompt side by side; what is computed stays within `budget`.
-
-    That is the longest prompt for each distinct one, and the longest response for each row.
-    Deterministic. A prompt whose rows exceed the budget fills batches of its own. Prompts are
-    taken by their own length or by that of their responses, whichever computes less.
+    A batch computes the longest prompt for each distinct one, then the longest response for each
+    row; either stays within `budget`, and keys and values of all rows within four times as many
+    columns. A batch that would save little is read whole, within `budget`. Deterministic. Prompts
+    are taken by their own length or by that of their responses, whichever computes less.
     """
-    sizes, before = tensors.lengths(transcripts), transcripts.prompt_length.values + BEGINNING
-    if (before < 1).any():
-        # nothing lies before such a row, so that its batch would be read whole
-        return batching.plan(sizes.tolist(), budget)
+    sizes, before = tensors.lengths(transcripts), _before(transcripts)
+    if before is None:
+        return None
     after, rows_of = sizes - before, defaultdict(list)
     for row, prompt in enumerate(tensors.prompt_hashes(transcripts)):
         rows_of[prompt].append(row)
@@ -120,36 +101,89 @@ def plan(transcripts: xr.Dataset, budget: int) -> list[list[int]]:
             (sorted(rows, key=lambda row: (-after[row], row)) for rows in rows_of.values()),
             key=lambda rows: (-main[rows].max(), -other[rows].max()),
         )
-        found.append(_filled(_parts(pieces, before, after, budget), before, after, budget))
-    chosen = min(found, key=lambda batches: sum(_computed(b, before, after) for b in batches))
-    return [[row for rows in batch for row in rows] for batch in chosen]
+        parts = (part for rows in pieces for part in _parts(rows, before, after, budget))
+        found.append(_filled(parts, before, after, budget))
+    costs = [sum(_Cost.of(b, before, after).computed for b in batches) for batches in found]
+    whole = sum(len(rows) * sizes[rows].max() for rows in batching.plan(sizes.tolist(), budget))
+    if min(costs) > (1 - WORTHWHILE) * whole:
+        return None
+    return [[row for rows in batch for row in rows] for batch in found[int(np.argmin(costs))]]
 
 
-def _parts(pieces: list[list[int]], before: Any, after: Any, budget: int) -> Iterator[list[int]]:
-    for rows in pieces:
-        most = max(int((budget - before[rows[0]]) // after[rows].max()), 1)
-        yield from (rows[at : at + most] for at in range(0, len(rows), most))
+def shortest(transcripts: xr.Dataset) -> int:
+    """The fewest tokens of a row that lie behind what is shared."""
+    before = _before(transcripts)
+    return 1 if before is None else int((tensors.lengths(transcripts) - before).min())
+
+
+def _before(transcripts: xr.Dataset) -> np.ndarray | None:
+    """How many tokens each row has before the last of its prompt; None where one has none.
+
+    None too for transcripts that were cut, whose prompts are longer than what is there.
+    """
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    asked = (real & (transcripts.token.values < 0)).sum(1)
+    whole = (asked == transcripts.prompt_length.values).all()
+    return asked + BEGINNING if whole and (asked + BEGINNING >= 1).all() else None
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a batch of prompts' rows computes: prompts, responses, or whole rows."""
+
+    prompts: int
+    responses: int
+    whole: int
+
+    @classmethod
+    def of(cls, pieces: Sequence[list[int]], before: np.ndarray, after: np.ndarray) -> _Cost:
+        rows = [row for part in pieces for row in part]
+        wide, long = int(before[rows].max()), int(after[rows].max())
+        columns = int((before + after)[rows].max())
+        return cls(len(pieces) * wide, len(rows) * long, len(rows) * columns)
+
+    @property
+    def shares(self) -> bool:
+        return self.prompts + self.responses <= (1 - WORTHWHILE) * self.whole
+
+    @property
+    def computed(self) -> int:
+        return self.prompts + self.responses if self.shares else self.whole
+
+    def fits(self, budget: int) -> bool:
+        if not self.shares:
+            return self.whole <= budget
+        return max(self.prompts, self.responses) <= budget and self.whole <= HELD * budget
+
+
+def _parts(
+    rows: list[int], before: np.ndarray, after: np.ndarray, budget: int
+) -> Iterator[list[int]]:
+    """The rows of a prompt in as many parts as they need."""
+    part: list[int] = []
+    for row in rows:
+        if part and not _Cost.of([[*part, row]], before, after).fits(budget):
+            yield part
+            part = []
+        part.append(row)
+    yield part
 
 
 def _filled(
-    pieces: Iterable[list[int]], before: Any, after: Any, budget: int
+    pieces: Iterable[list[int]], before: np.ndarray, after: np.ndarray, budget: int
 ) -> list[list[list[int]]]:
     batches: list[list[list[int]]] = []
     for rows in pieces:
-        joined = [*batches[-1], rows] if batches else []
-        computed = _computed(joined, before, after)
+        joined = [*batches[-1], rows] if batches else [rows]
+        cost = _Cost.of(joined, before, after)
         real = sum(before[part[0]] + after[part].sum() for part in joined)
-        near = real >= batching.ALIKE * computed or computed < budget * batching.WORTHWHILE
-        if joined and computed <= budget and near:
+        near = real >= batching.ALIKE * cost.computed
+        near = near or cost.computed < budget * batching.WORTHWHILE
+        if batches and cost.fits(budget) and near:
             batches[-1] = joined
         else:
             batches.append([rows])
     return batches
-
-
-def _computed(pieces: Sequence[list[int]], before: Any, after: Any) -> int:
-    rows = [row for part in pieces for row in part]
-    return int(len(pieces) * before[rows].max() + len(rows) * after[rows].max()) if rows else 0
 
 
 def described(budget: int, plan: Sequence[Sequence[int]], once: bool) -> dict[str, Any]:
@@ -183,23 +217,25 @@ def behind(
     chosen, row_of = distinct(before)
     rows, width = batch.input_ids.shape
     read = len(chosen) * before.input_ids.shape[1] + after.input_ids.numel()
-    if read > (1 - worthwhile) * rows * width:
+    if deepest < 0 or read > (1 - worthwhile) * rows * width:
         return None
     cache = DynamicCache(config=model._module.config)
     layers = [Repeated() for _ in cache.layers]
     cache.layers = [*layers]
     given = {"past_key_values": cache, "use_cache": True}
+    whole = torch.cat([before.attention_mask, after.attention_mask], 1)
+    # said for the prompts too: a model may count otherwise what it is told nothing of
+    positions = (whole.cumsum(1) - 1).clamp(min=0)
+    apart = positions.split([before.input_ids.shape[1], after.input_ids.shape[1]], 1)
     inputs = {name: values[chosen] for name, values in before.model_inputs.items()}
-    _block(model, inputs, given, deepest)
+    _block(model, {**inputs, "position_ids": apart[0][chosen]}, given, deepest)
+    rows_at: dict[Any, torch.Tensor] = {}
     for layer in layers:
-        layer.row_of = torch.tensor(row_of)
-    mask = torch.cat([before.attention_mask, after.attention_mask], 1)
-    inputs = {
-        "input_ids": after.input_ids,
-        "attention_mask": mask,
-        "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, -after.input_ids.shape[1] :],
-    }
-    return after, inputs, given
+        if layer.keys is not None:
+            device = layer.keys.device
+            layer.row_of = rows_at.setdefault(device, torch.tensor(row_of, device=device))
+    behind = {"input_ids": after.input_ids, "attention_mask": whole, "position_ids": apart[1]}
+    return after, behind, given
 
 
 def columns(transcripts: xr.Dataset) -> np.ndarray:
@@ -231,7 +267,7 @@ def _halves(batch: Batch) -> tuple[Batch | None, Batch]:
 
 def _same(model: TransformersModel) -> bool:
     """Whether two responses to each of two prompts of unequal length are foretold alike."""
-    batch = _crossed(probe(model))
+    batch = crossed(probe(model))
     takes = "position_ids" in inspect.signature(model._module.forward).parameters
     # keys and values alone, made by the model itself: another kind may keep more
     if not takes or read_apart(model, batch, [0], 1, [0], (DynamicLayer,)) is None:
@@ -257,19 +293,3 @@ def _block(
         residual = nnsight.save(first(model.layers[layer].output))
         tracer.stop()
     return residual.float()
-
-
-def _crossed(batch: Batch) -> Batch:
-    """Each row of a batch as a prompt, with each row behind it as a response."""
-    texts = [
-        row[real] for row, real in zip(batch.input_ids, batch.attention_mask.bool(), strict=True)
-    ]
-    pairs = [(before, after) for before in texts for after in texts]
-    width = max(len(before) + len(after) for before, after in pairs)
-    ids = torch.zeros(len(pairs), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, (before, after) in enumerate(pairs):
-        whole = torch.cat([before, after])
-        ids[row, width - len(whole) :], mask[row, width - len(whole) :] = whole, 1
-    starts = torch.tensor([width - len(after) for _, after in pairs])
-    return Batch(ids, mask, starts, tuple(f"probe/{n}" for n in range(len(pairs))))

@@ -11,10 +11,11 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.errors import InputError
-from tracekit.passes import batching, products
+from tracekit.passes import batching, products, prompts_once
 from tracekit.passes.monitoring import Probes, ask_probes
 from tracekit.passes.request import LOGPROB, Asked, Reduce, Site, ask, ask_logprobs
 from tracekit.storage import shard
+from tracekit.transcripts import tensors
 from tracekit.transcripts.selection import Tokens
 
 
@@ -89,7 +90,10 @@ def capture_many(
 
 
 def budget_of(
-    model: TransformersModel, transcripts: xr.Dataset, requests: Mapping[str, Request]
+    model: TransformersModel,
+    transcripts: xr.Dataset,
+    requests: Mapping[str, Request],
+    share_prompts: bool = False,
 ) -> int:
     """The `token_budget` that `capture_many` takes for these requests by default.
 
@@ -97,7 +101,9 @@ def budget_of(
     read in the same batches may be compared.
     """
     asked = [_asked(model, name, request) for name, request in requests.items()]
-    return batching.fitting_budget(model, asked, transcripts.sizes["token"])
+    sizes = tensors.lengths(transcripts)
+    shortest = prompts_once.shortest(transcripts) if share_prompts else int(sizes.min())
+    return batching.fitting_budget(model, asked, transcripts.sizes["token"], shortest)
 
 
 def _asked(model: TransformersModel, name: str, request: Request) -> Asked:

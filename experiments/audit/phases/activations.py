@@ -69,7 +69,8 @@ def _batches(
         if former:
             return {"token_budget": former["budget"], "share_prompts": shared(former)}
     asked = {name: one for arm in mine for name, one in _asked(arm, plain, MEANS).items()}
-    return {"token_budget": budget_of(model, runs, asked), "share_prompts": True}
+    budget = budget_of(model, runs, asked, share_prompts=True)
+    return {"token_budget": budget, "share_prompts": True}
 
 
 def _asked(arm: str, plain: Requests, spans: tk.Request | None) -> Requests:

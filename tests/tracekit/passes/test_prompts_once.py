@@ -13,12 +13,14 @@ import xarray as xr
 
 import tracekit as tk
 from tests.support.forwards import QUIET
-from tests.support.models import tiny
+from tests.support.models import tiny, tiny_configurations
 from tracekit.model.record import origin
 from tracekit.passes import batching, prompts_once
 from tracekit.passes.generating import shared_prompts
+from tracekit.passes.together import _asked
 from tracekit.storage.provenance import read
 
+MIXED = ("mixed", lambda block: block.output - block.output.roll(1, 1))
 ASKED = ["Why is it that the sea is so very blue, and green at times?", "Who is it that asks?"]
 SAID = ["It is not, at night.", "Me.", "There are more than three of those, and none is long."]
 # rows of unequal length are one batch of a large budget
@@ -189,7 +191,8 @@ def test_a_capture_goes_on_as_it_was_begun(
     [
         ({"tokens": "all"}, "residual is asked for from token -[0-9]+ on.*slice\\(-1, None\\)"),
         ({"tokens": slice(-2, None)}, "from token -2 on"),
-        ({"site": "pattern", "layers": [0]}, "'pattern', which is of whole rows"),
+        ({"site": "pattern", "layers": [0]}, "the site 'pattern', which may read whole rows"),
+        ({"site": MIXED, "layers": [0]}, "the site '.*', which may read whole rows"),
         ({"site": "logprob", "tokens": "response"}, "logprob.*from token -1.*slice\\(0, None\\)"),
     ],
 )
@@ -198,3 +201,83 @@ def test_tokens_before_the_response_are_refused(
 ) -> None:
     with pytest.raises(tk.InputError, match=f"(?s){words}"):
         tk.capture_many(tiny_llama, runs, {"a": tk.Request(**asked)}, share_prompts=True, **QUIET)
+
+
+def lengths_of(runs: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    sizes = (runs.token_id.values >= 0).sum(1)
+    before = runs.prompt_length.values - 1
+    return before, sizes - before
+
+
+def ragged(rng: np.random.Generator, model: Any, said: int, samples: int) -> xr.Dataset:
+    """Prompts of many lengths, with samples of responses up to `said` characters."""
+    rows, responses = [], []
+    for n in range(int(rng.integers(2, 6))):
+        text = "a" * int(rng.integers(4, 120))
+        for k in range(samples):
+            rows.append(tk.Prompt(f"{n}#{k}", text=text + str(n)))
+            responses.append("b " * int(rng.integers(1, said)))
+    return tk.encode(model, rows, responses=responses)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_plan_has_every_row_once_and_no_forward_over_the_budget(
+    tiny_llama: Any, counted: list[int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    runs = ragged(rng, tiny_llama, said=9 if seed % 2 else 60, samples=4)
+    before, after = lengths_of(runs)
+    budget = int(rng.integers(int((before + after).max()), 900))
+    plan = prompts_once.plan(runs, budget)
+    assert prompts_once.may_share(tiny_llama)
+    counted.clear()
+    options = {"token_budget": budget, **QUIET}
+    once = tk.capture(tiny_llama, runs, [2], share_prompts=True, **options)
+    shared = sum(counted)
+    assert max(counted) <= budget
+    assert prompts_once.shared(read(once)["batches"]) == (plan is not None)
+    if plan is not None:
+        assert sorted(row for rows in plan for row in rows) == list(range(runs.sizes["prompt"]))
+        for rows in plan:
+            assert len(rows) * (before + after)[rows].max() <= 4 * budget
+    counted.clear()
+    whole = tk.capture(tiny_llama, runs, [2], **options)
+    # it never computes more, and where it shares it saves an eighth
+    assert shared <= (sum(counted) if plan is None else 7 / 8 * sum(counted))
+    xr.testing.assert_allclose(once, whole, atol=2e-5)
+
+
+def test_a_prompt_longer_than_its_batch_is_shared(tiny_llama: Any, counted: list[int]) -> None:
+    rows = [tk.Prompt(f"x#{k}", text="why " * 60) for k in range(6)]
+    runs = tk.encode(tiny_llama, rows, responses=["so"] * 6)
+    before, after = lengths_of(runs)
+    assert prompts_once.may_share(tiny_llama)
+    counted.clear()
+    tk.capture(tiny_llama, runs, [2], share_prompts=True, token_budget=int(before[0]) + 9, **QUIET)
+    assert sum(counted) < 6 * (before + after)[0] / 2
+
+
+def test_cut_transcripts_are_read_whole(tiny_llama: Any, runs: xr.Dataset) -> None:
+    cut = runs.sel(token=slice(-8, None))
+    once = tk.capture(tiny_llama, cut, [2], share_prompts=True, **QUIET)
+    xr.testing.assert_equal(once, tk.capture(tiny_llama, cut, [2], **QUIET))
+
+
+def test_what_a_reduced_request_keeps_is_counted_by_the_shortest_row(tiny_llama: Any) -> None:
+    """Of many short rows beside a long one, a batch keeps a value a row, and not one a width."""
+    asked = [_asked(tiny_llama, "means", tk.Request(reduce="mean"))]
+    layers, width = len(tiny_llama.layers), tiny_llama._module.config.hidden_size
+    a_row = 4 * layers * width
+    assert batching.kept_bytes(tiny_llama, asked, columns=400, shortest=10) == -(-a_row // 10)
+    assert batching.kept_bytes(tiny_llama, asked, columns=400, shortest=1) == a_row
+
+
+def test_a_window_over_columns_is_read_whole(tiny_llama: Any) -> None:
+    words = tiny_llama.tokenizer
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    settings = tiny_configurations.settings("doge", len(words), ends)
+    model = tk.load(
+        tiny.module("doge", {**settings, "sliding_window": None, "keep_window_size": 20}),
+        tokenizer=words,
+    )
+    assert not prompts_once.may_share(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+import nnsight
 import torch
 from nnsight import TransformersModel
 from transformers.cache_utils import (
@@ -117,7 +118,7 @@ def read_apart(
         if least and device_of(model).type == "cpu":
             # a strided view, as in a generation's first step
             model.lm_head.input = model.lm_head.input.contiguous()
-        cache = model.output.past_key_values.save()
+        cache = nnsight.save(getattr(model.output, "past_key_values", None))
     # a cache of another class may keep more beside its layers
     if type(cache) is not DynamicCache or any(type(layer) not in kept for layer in cache.layers):
         return None
@@ -143,8 +144,9 @@ def takes_cache(model: TransformersModel) -> bool:
 def plain_positions(model: TransformersModel) -> bool:
     """Whether nothing in it counts columns, or asks how long a text is, that a probe cannot see."""
     config = model._module.config.get_text_config()
-    # GPT-Neo's window counts columns; Falcon's ALiBi takes a mask of one row a text alone
-    counting = getattr(config, "attention_types", None) or getattr(config, "alibi", False)
+    # windows of GPT-Neo and Doge count columns; Falcon's ALiBi takes a mask of one row a text alone
+    counts = ("attention_types", "alibi", "keep_window_size")
+    counting = any(getattr(config, name, None) for name in counts)
     rotary = str(getattr(config, "rope_parameters", None))
     return not counting and not any(kind in rotary for kind in LENGTHWISE)
 

@@ -100,6 +100,28 @@ def alike(batch: Batch) -> Batch:
     return Batch(ids, mask, batch.starts + width, batch.prompts)
 
 
+def crossed(batch: Batch) -> Batch:
+    """Each row of a batch as a prompt, with each row behind it as a response.
+
+    >>> ids = torch.tensor([[7, 8], [0, 9]])
+    >>> batch = Batch(ids, (ids > 0).long(), torch.tensor([2, 2]), ("a", "b"))
+    >>> crossed(batch).input_ids.tolist()
+    [[7, 8, 7, 8], [0, 7, 8, 9], [0, 9, 7, 8], [0, 0, 9, 9]]
+    """
+    texts = [
+        row[real] for row, real in zip(batch.input_ids, batch.attention_mask.bool(), strict=True)
+    ]
+    pairs = [(before, after) for before in texts for after in texts]
+    width = max(len(before) + len(after) for before, after in pairs)
+    ids = torch.zeros(len(pairs), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (before, after) in enumerate(pairs):
+        whole = torch.cat([before, after])
+        ids[row, width - len(whole) :], mask[row, width - len(whole) :] = whole, 1
+    starts = torch.tensor([width - len(after) for _, after in pairs])
+    return Batch(ids, mask, starts, tuple(f"probe/{n}" for n in range(len(pairs))))
+
+
 def _reason(about: Origin, step: Step) -> str | None:
     batch, bound = probe(about.root), slack(about)
     wrong = _unlike(about.root, _first(batch), step, bound)
