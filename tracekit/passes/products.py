@@ -63,7 +63,7 @@ def of(
     former = next((f.batches() for f in folders if f is not None and f.batches()), {})
     budget = token_budget or former.get("budget")
     sizes = tensors.lengths(transcripts)
-    shortest = prompts_once.shortest(transcripts) if share_prompts else int(sizes.min())
+    shortest = prompts_once.shortest(transcripts, share_prompts)
     columns = transcripts.sizes["token"]
     budget = budget or batching.fitting_budget(model, asked, columns, shortest)
     budget = distributed.agreed(model, budget)

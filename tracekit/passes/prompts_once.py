@@ -110,10 +110,13 @@ def plan(transcripts: xr.Dataset, budget: int) -> list[list[int]] | None:
     return [[row for rows in batch for row in rows] for batch in found[int(np.argmin(costs))]]
 
 
-def shortest(transcripts: xr.Dataset) -> int:
-    """The fewest tokens of a row that lie behind what is shared."""
+def shortest(transcripts: xr.Dataset, share_prompts: bool) -> int:
+    """The fewest tokens that are computed of a row: with prompts shared, those behind its own."""
+    sizes = tensors.lengths(transcripts)
+    if not share_prompts:
+        return int(sizes.min())
     before = _before(transcripts)
-    return 1 if before is None else int((tensors.lengths(transcripts) - before).min())
+    return 1 if before is None else int((sizes - before).min())
 
 
 def _before(transcripts: xr.Dataset) -> np.ndarray | None:
@@ -229,13 +232,13 @@ def behind(
     apart = positions.split([before.input_ids.shape[1], after.input_ids.shape[1]], 1)
     inputs = {name: values[chosen] for name, values in before.model_inputs.items()}
     _block(model, {**inputs, "position_ids": apart[0][chosen]}, given, deepest)
-    rows_at: dict[Any, torch.Tensor] = {}
-    for layer in layers:
-        if layer.keys is not None:
-            device = layer.keys.device
-            layer.row_of = rows_at.setdefault(device, torch.tensor(row_of, device=device))
-    behind = {"input_ids": after.input_ids, "attention_mask": whole, "position_ids": apart[1]}
-    return after, behind, given
+    read_in = [(layer, layer.keys.device) for layer in layers if layer.keys is not None]
+    # once a device: from pageable memory every block's copy would wait
+    rows_at = {d: torch.tensor(row_of, device=d) for d in {device for _, device in read_in}}
+    for layer, device in read_in:
+        layer.row_of = rows_at[device]
+    rest = {"input_ids": after.input_ids, "attention_mask": whole, "position_ids": apart[1]}
+    return after, rest, given
 
 
 def columns(transcripts: xr.Dataset) -> np.ndarray:
@@ -272,11 +275,11 @@ def _same(model: TransformersModel) -> bool:
     # keys and values alone, made by the model itself: another kind may keep more
     if not takes or read_apart(model, batch, [0], 1, [0], (DynamicLayer,)) is None:
         return False
-    made = behind(model, batch, len(model.layers) - 1, worthwhile=0.0)
+    deepest = len(model.layers) - 1
+    made = behind(model, batch, deepest, worthwhile=0.0)
     if made is None:
         return False
     after, inputs, given = made
-    deepest = len(model.layers) - 1
     once = _block(model, inputs, given, deepest)
     each = _block(model, batch.model_inputs, {"use_cache": False}, deepest)[:, -once.shape[1] :]
     real = after.attention_mask.bool().to(once.device)

@@ -15,7 +15,6 @@ from tracekit.passes import batching, products, prompts_once
 from tracekit.passes.monitoring import Probes, ask_probes
 from tracekit.passes.request import LOGPROB, Asked, Reduce, Site, ask, ask_logprobs
 from tracekit.storage import shard
-from tracekit.transcripts import tensors
 from tracekit.transcripts.selection import Tokens
 
 
@@ -101,8 +100,7 @@ def budget_of(
     read in the same batches may be compared.
     """
     asked = [_asked(model, name, request) for name, request in requests.items()]
-    sizes = tensors.lengths(transcripts)
-    shortest = prompts_once.shortest(transcripts) if share_prompts else int(sizes.min())
+    shortest = prompts_once.shortest(transcripts, share_prompts)
     return batching.fitting_budget(model, asked, transcripts.sizes["token"], shortest)
 
 
