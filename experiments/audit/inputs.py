@@ -58,7 +58,8 @@ class Inputs:
     def model(self) -> Any:
         """The model, once all that the phases will use of it is checked."""
         settings, given = self.settings, self.settings.model
-        gc.collect()  # a base of its own, used before, makes room: its modules refer in circles
+        if given.base:
+            gc.collect()  # it was used before, and makes room: its modules refer in circles
         options = {"dtype": given.dtype, "revision": given.revision or None, **self.load}
         model = tk.load(given.name, **options) if self.loaded is None else self.loaded
         check_layers(model, given.window, "residual")

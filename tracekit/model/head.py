@@ -22,11 +22,12 @@ Logits = Float[torch.Tensor, "row column vocabulary"]
 AT_ONCE = 256
 
 
-def read(model: TransformersModel) -> Logits:
+def read(model: TransformersModel) -> Float[torch.Tensor, "_row _column vocabulary"]:
     """The logits of the forward that is running, inside a trace: read last, nothing runs after.
 
     Gradients flow through them. Edits of the model act on them.
     """
+    # no axes of this call's own: it waits for the forward, in which others name theirs
     return of_output(model.output)
 
 
