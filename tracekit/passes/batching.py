@@ -23,6 +23,9 @@ DECODING_LEAST, DECODING_BUDGET, DECODING_BYTES = 4096, 8192, 1 << 30
 SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
 # files of a capture: beyond a few each is opened for 64 MB, or for as many batches as may be lost
 FEW, ENOUGH, LOST = 32, 1 << 26, 16
+# a few files a process are made of any capture; that much computing (some 20 seconds) is soon
+# done again, while a file takes 45 ms of labels
+SHARE, SOON, GPU_SOON = 4, 4e12, 4e15
 MANY = 512
 LEAST = 256
 ALIKE, WORTHWHILE = 0.9, 1 / 16
@@ -53,20 +56,31 @@ def plan(
     return batches
 
 
-def files(batches: int, size: int) -> int:
-    """How many shards so many batches fill, at `size` kept bytes each.
+def files(batches: int, size: int, soon: int = 1, ranks: int = 1) -> int:
+    """How many shards so many batches fill, at `size` kept bytes each, for so many `ranks`.
 
-    Beyond `FEW` files each holds 64 MB or 16 batches, more where they would be over `MANY`; but no
-    shard grows beyond the limit of one.
+    Beyond `FEW` files each holds 64 MB or 16 batches, more where they would be over `MANY`; so
+    many as are computed `soon` go into one, as long as each rank has a few files; but no shard
+    grows beyond the limit of one.
 
     >>> files(3, 1000)
     3
     >>> files(250, 20_000_000)
     84
+    >>> files(8, 20_000_000, soon=7)
+    4
     """
     size = max(size, 1)
     several = max(-(-batches // MANY), min(-(-batches // FEW), ENOUGH // size, LOST))
+    several = max(several, min(batches // (SHARE * ranks), soon, LOST))
     return -(-batches // max(min(several, SHARD_BYTES // size), 1))
+
+
+def soon(model: Any, budget: int) -> int:
+    """How many batches of so many tokens a model computes in some 20 seconds."""
+    numbers = sum(weight.numel() for weight in model._module.parameters())
+    work = GPU_SOON if device_of(model).type == "cuda" else SOON
+    return int(work // (2 * budget * max(numbers, 1)))
 
 
 def grouped(plan: Sequence[list[int]], shards: int) -> list[list[list[int]]]:

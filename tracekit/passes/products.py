@@ -57,7 +57,7 @@ def of(
     kept = [_kept(transcripts, one, path) for one, path in zip(asked, paths, strict=True)]
     if share_prompts:
         coordinates.require_responses(transcripts, asked, kept)
-    rank = distributed.share(model)[0]
+    rank, ranks = distributed.share(model)
     folders = [None if path is None else Folder(path, rank) for path in paths]
     # a capture that goes on is read as it was begun
     former = next((f.batches() for f in folders if f is not None and f.batches()), {})
@@ -86,7 +86,8 @@ def of(
     ]
     size = budget * batching.kept_bytes(model, asked, columns, shortest)
     begun = [None if folder is None else folder.shards() for folder in folders]
-    count = next((n for n in begun if n), batching.files(len(plan), size))
+    soon = batching.soon(model, budget)
+    count = next((n for n in begun if n), batching.files(len(plan), size, soon, ranks))
     grouped = batching.grouped(plan, count if any(folders) else len(plan))
     return _run(works, grouped, folders, compression, writers)
 

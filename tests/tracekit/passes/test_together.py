@@ -164,6 +164,7 @@ def test_without_likelihoods_the_forward_stops_where_nothing_more_is_asked(tiny_
 
 
 def test_a_killed_run_goes_on_with_what_any_lacks(tiny_llama, runs, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(batching, "SOON", 0)  # a file a batch
     asked = requests(tiny_llama, runs)
     made = []
     traced = forward._trace

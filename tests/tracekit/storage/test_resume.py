@@ -47,10 +47,16 @@ def test_twenty_kills_leave_the_values_of_the_uninterrupted_run(
     assert done.stdout.startswith("20 kills")
 
 
+def _a_file_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a batch takes long."""
+    monkeypatch.setattr(batching, "SOON", 0)
+
+
 def test_only_what_is_missing_runs_again(
     tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
+    _a_file_a_batch(monkeypatch)
     whole = tk.capture(tiny_llama, runs, path=path, token_budget=80, **QUIET).compute()
     (path / "00001.nc").unlink()
     sizes = _traced(monkeypatch)
@@ -64,6 +70,7 @@ def test_only_what_is_missing_runs_again(
 def test_many_batches_share_files_and_leave_the_same_values(
     tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _a_file_a_batch(monkeypatch)
     single = tk.capture(tiny_llama, runs, path=tmp_path / "x", token_budget=40, **QUIET).compute()
     assert len(list((tmp_path / "x").glob("*.nc"))) == 12
     monkeypatch.setattr("tracekit.passes.batching.MANY", 4)
@@ -100,8 +107,10 @@ def test_a_capture_begun_with_a_file_a_batch_goes_on_so(
     tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
+    _a_file_a_batch(monkeypatch)
     whole = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET).compute()
     (path / "00007.nc").unlink()
+    monkeypatch.setattr("tracekit.passes.batching.SOON", 1e12)
     monkeypatch.setattr("tracekit.passes.batching.MANY", 4)
     again = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET)
     xr.testing.assert_identical(again.compute(), whole)
@@ -128,6 +137,41 @@ def test_files_are_few_unless_they_would_be_large(batches: int, size: int, shard
     made = batching.grouped(plan, batching.files(batches, size))
     assert len(made) == shards
     assert [rows for one in made for rows in one] == plan
+
+
+@pytest.mark.parametrize(
+    ("batches", "size", "soon", "ranks", "shards"),
+    [
+        (3, 1, 100, 1, 3),
+        (8, 1, 100, 1, 4),
+        (8, 1, 100, 2, 8),
+        (31, 1, 100, 1, 5),
+        (31, 1, 3, 1, 11),
+        (31, 1 << 27, 100, 1, 16),
+        (512, 1, 100, 8, 32),
+        (31, 1, 0, 1, 31),
+    ],
+)
+def test_batches_that_are_soon_computed_share_files(
+    batches: int, size: int, soon: int, ranks: int, shards: int
+) -> None:
+    assert batching.files(batches, size, soon, ranks) == shards
+
+
+def test_a_larger_model_computes_fewer_batches_soon(tiny_llama: Any, embedded: Any) -> None:
+    """The embedded one has 134.5 million weights."""
+    assert [batching.soon(embedded, tokens) for tokens in (1024, 2048, 1 << 15)] == [14, 7, 0]
+    assert batching.soon(tiny_llama, 2048) > 100
+
+
+def test_a_small_capture_of_many_batches_has_a_few_files(
+    tiny_llama: Any, runs: xr.Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "x"
+    made = tk.capture(tiny_llama, runs, path=path, token_budget=40, **QUIET)
+    assert len(list(path.glob("*.nc"))) == 4
+    inside = tk.capture(tiny_llama, runs, token_budget=40, **QUIET)
+    xr.testing.assert_identical(made.compute().sel(prompt=inside.prompt), inside)
 
 
 def test_the_budget_of_a_capture_is_kept_when_it_is_resumed(
