@@ -8,12 +8,12 @@ import xarray as xr
 
 import tracekit as tk
 from tracekit.errors import InputTypeError
+from tracekit.passes.prompts_once import may_share
 from tracekit.storage.provenance import read, stamp
-from tracekit.transcripts.encode import ids_of, subset
+from tracekit.transcripts.selection import Selection, kept_tokens
 from traits.contrast_sets.chats import ChatSet
+from traits.contrast_sets.common_beginnings import as_prompts
 from traits.contrast_sets.contrast import ContrastSet
-
-ROWS = 64  # captured in full at once, before their windows are averaged
 
 
 def elicit(
@@ -44,7 +44,9 @@ def window_traces(model: Any, runs: xr.Dataset, windows: Mapping[str, slice]) ->
     """The mean over each token window of each transcript: (prompt, window, layer, dim).
 
     `windows` maps a name to a slice of token labels, ends included; a row that is shorter gives
-    the mean over the tokens it has there. All layers, residual units, float32.
+    the mean over the tokens it has there, NaN where it has none. All layers, residual units,
+    float32. What the rows of a `group` (twins) begin with is read once, where the model reads on
+    behind it as in a whole forward. Errors: `ValueError` for a row without a token in any window.
 
     >>> window_traces(model, runs, {"last": slice(-1, -1)}).sizes["window"]
     1
@@ -52,16 +54,28 @@ def window_traces(model: Any, runs: xr.Dataset, windows: Mapping[str, slice]) ->
     whole = slice(
         min(cut.start for cut in windows.values()), max(cut.stop for cut in windows.values())
     )
-    names, made = ids_of(runs), []
-    for start in range(0, len(names), ROWS):
-        rows = subset(runs, prompt=names[start : start + ROWS])
-        traces = tk.capture(model, rows, tokens=whole, progress=False)
-        means = [traces.sel(token=cut).mean("token", skipna=True) for cut in windows.values()]
-        made.append(xr.concat(means, xr.Variable("window", np.array(list(windows), np.str_))))
-    joined = xr.concat(made, "prompt", combine_attrs="drop").transpose("prompt", "window", ...)
-    kept = {k: v for k, v in read(traces).items() if k not in ("tokens", "batches")}
+    kept_tokens(runs, whole)
+    real = runs.token_id.transpose("prompt", "token").values >= 0
+    axis = runs.token.values
+    kept = real[:, None] & np.stack([Selection(cut).labels(axis) for cut in windows.values()])
+    # edits count tokens from the prompt's end, and go with whole rows
+    once = as_prompts(runs, kept) if may_share(model) else None
+    read_as, kept = (runs, kept) if once is None else once
+    named = {name: read_as[name] for name in ("prompt", "token", "prompt_length")}
+    named["stretch"] = xr.Variable("stretch", np.array(list(windows), np.str_))
+    mask = xr.DataArray(kept, dims=("prompt", "stretch", "token"), coords=named)
+    traces = tk.capture(
+        *(model, read_as),
+        tokens=mask,
+        reduce="mean",
+        share_prompts=once is not None,
+        progress=False,
+    )
+    means = traces.rename(stretch="window").transpose("prompt", "window", "layer", "dim")
+    means = means.assign_coords(prompt_length=runs["prompt_length"])
+    said = {k: v for k, v in read(traces).items() if k not in ("tokens", "reduce")}
     cuts = {name: f"{cut.start}:{cut.stop}" for name, cut in windows.items()}
-    return stamp(joined, {**kept, "ids": read(runs)["ids"], "windows": cuts, "rows_at_once": ROWS})
+    return stamp(means, {**said, "windows": cuts})
 
 
 def chat_traces(model: Any, chats: ChatSet) -> xr.DataArray:
@@ -74,4 +88,5 @@ def chat_traces(model: Any, chats: ChatSet) -> xr.DataArray:
     ('prompt', 'layer', 'dim')
     """
     runs = tk.encode(model, chats.prompts())
-    return tk.capture(model, runs, tokens=slice(0, None), reduce="mean", progress=False)
+    both = {"reduce": "mean", "share_prompts": True, "progress": False}
+    return tk.capture(model, runs, tokens=slice(0, None), **both)

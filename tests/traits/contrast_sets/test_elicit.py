@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import tracekit as tk
@@ -58,3 +59,65 @@ def test_a_window_without_any_token_is_refused(tiny_llama) -> None:
 def test_a_name_in_the_place_of_a_set_is_refused_with_what_to_give(tiny_llama):
     with pytest.raises(TypeError, match=r"given 'sycophancy', and takes a contrast set"):
         inspect.unwrap(elicit)(tiny_llama, "sycophancy")
+
+
+def _means(model, runs, windows):
+    """Means of each row by transformers itself, alone and whole; all blocks but the last."""
+    ids = runs.token_id.transpose("prompt", "token").values
+    found = np.empty((len(ids), len(windows), len(model.layers) - 1, 32), np.float32)
+    for n, row in enumerate(ids):
+        real = row >= 0
+        given = torch.as_tensor(row[real].astype(np.int64))[None]
+        with torch.no_grad():
+            states = model._module(given, output_hidden_states=True).hidden_states[1:-1]
+        labels = runs.token.values[real]
+        for w, cut in enumerate(windows.values()):
+            there = torch.as_tensor((labels >= cut.start) & (labels <= cut.stop))
+            found[n, w] = torch.cat(states)[:, there].mean(1)
+    return found
+
+
+@pytest.mark.parametrize("continuation", [0, 3])
+def test_what_twins_begin_with_is_read_once(tiny_llama, continuation) -> None:
+    contrast = load_contrast("sycophancy", "act")
+    runs = elicit(tiny_llama, contrast, pairs=12, continuation=continuation)
+    windows = {"end": slice(-4, continuation - 1), "last": slice(-1, -1)}
+    window_traces(tiny_llama, runs, windows)  # a model is proved to share once
+    given = []
+    count = lambda _, __, named: given.append(named["input_ids"].numel())
+    handle = tiny_llama._module.register_forward_pre_hook(count, with_kwargs=True)
+    traces = window_traces(tiny_llama, runs, windows)
+    handle.remove()
+    assert sum(given) < 0.85 * int((runs.token_id >= 0).sum())
+    assert read(traces)["batches"]["prompts"] == "once"
+    xr.testing.assert_equal(traces["prompt_length"], runs["prompt_length"])
+    wanted = _means(tiny_llama, runs, windows)
+    np.testing.assert_allclose(traces.isel(layer=slice(-1)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_from_the_first_token_on_reads_whole_rows(tiny_llama) -> None:
+    runs = elicit(tiny_llama, load_contrast("sycophancy", "act"), pairs=2)
+    windows = {"all": slice(-400, -1)}
+    traces = window_traces(tiny_llama, runs, windows)
+    assert "prompts" not in read(traces)["batches"]
+    wanted = _means(tiny_llama, runs, windows)
+    np.testing.assert_allclose(traces.isel(layer=slice(-1)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_edit_of_the_stories_end_acts_where_it_did(tiny_llama) -> None:
+    """Edits count tokens from where a prompt ends: as twins are read, that is elsewhere."""
+    runs = elicit(tiny_llama, load_contrast("sycophancy", "act"), pairs=6, continuation=2)
+    direction = xr.DataArray(np.eye(32, dtype=np.float32)[0], dims="dim")
+    steered = tk.steer(tiny_llama, direction, layers=1, coefficient=50.0, tokens=slice(0, None))
+    windows = {"end": slice(-2, -1), "said": slice(0, 1)}
+    traces = window_traces(steered, runs, windows).sel(layer=1, dim=0)
+    plain = window_traces(tiny_llama, runs, windows).sel(layer=1, dim=0)
+    gap = (traces - plain.values).mean("prompt").values
+    np.testing.assert_allclose(gap, [0, 50], atol=1e-3)
+
+
+def test_a_row_that_lacks_one_window_has_none_there(tiny_llama) -> None:
+    runs = tk.encode(tiny_llama, ["One two three four five six", "One two"], template="raw")
+    traces = window_traces(tiny_llama, runs, {"last": slice(-1, -1), "fourth": slice(-4, -4)})
+    there = np.isfinite(traces).all(("layer", "dim"))
+    np.testing.assert_array_equal(there, [[True, True], [True, False]])
