@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.traits.contrast_sets.test_chat_pairs import across, pairs_of
 from tracekit.model.embedded import datasets
+from tracekit.storage.provenance import read
 from traits import ChatSet, chat_traces, has_chats, lint_chats, load_chats, pairs
 from traits.contrast_sets.linting import main
 
@@ -147,13 +148,15 @@ def reference(model, words, pair, answer):
 
 def test_an_answer_is_read_and_averaged_as_plain_transformers_does(tiny_llama, tiny_folder, words):
     plain = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
-    whole = load_chats("concealment")
-    chats = ChatSet(whole.name, (whole.pairs[0], whole.pairs[40]))
+    chats = load_chats("concealment")
     traces = chat_traces(tiny_llama, chats)
     assert traces.dims == ("prompt", "layer", "dim")
-    assert traces["writer"].values.tolist() == ["a", "b", "a", "b"]
+    # both answers to a message follow it, and it is read once
+    assert read(traces)["batches"]["prompts"] == "once"
+    assert traces["writer"].values.tolist() == [pair.writer for pair in chats.pairs] * 2
     sides = dict(zip(("shows", "lacks"), pairs(traces), strict=True))
-    for n, pair in enumerate(chats.pairs):
+    for n in (0, 40):
+        pair = chats.pairs[n]
         for side, rows in sides.items():
             wanted = reference(plain, words, pair, getattr(pair, side))
             np.testing.assert_allclose(rows.values[n], wanted, atol=2e-5)
