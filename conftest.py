@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from tests.support.example_names import Names
 
 PACKAGES = ("tracekit", "traits")
+# of what beartype's own hook decorates, not everything can be sent to a server
+SENT = ("tracekit.model", "tracekit.edits", "tracekit.passes.reduction")
 
 
-def _naming_axes(here: Path) -> list[str]:
+def _naming_axes() -> list[str]:
     """The modules whose annotations name axes: to compare those, a call costs ten times as much."""
+    here = Path(__file__).parent
     files = [path for package in PACKAGES for path in (here / package).rglob("*.py")]
     naming = [path for path in files if "from jaxtyping import" in path.read_text("utf-8")]
     return [".".join(path.relative_to(here).with_suffix("").parts) for path in naming]
 
 
-install_import_hook(_naming_axes(Path(__file__).parent), "beartype.beartype")
+install_import_hook([*SENT, *_naming_axes()], "beartype.beartype")
 # not annotated variables: a module may name what it defines further down
 beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False))
 
