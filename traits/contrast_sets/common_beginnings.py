@@ -16,7 +16,7 @@ def as_prompts(
     """The same ids with each group's common beginning as its rows' prompt, and `kept` of those.
 
     The transcripts have ids and labels of rows, for `tk.capture(…, share_prompts=True)` alone. A
-    prompt ends at the first kept token of its row at the latest, since nothing before a prompt's
+    prompt ends at the first kept token of its group at the latest, since nothing before a prompt's
     last token can be kept, and has two tokens at least. None where a row's first token is kept.
 
     >>> ids = xr.DataArray([[5, 6, 7, 8, -1], [5, 6, 9, 4, 3]], dims=("prompt", "token"))
@@ -36,8 +36,8 @@ def as_prompts(
     first = np.array([row[there][0] for row, there in zip(place, kept.any(1), strict=True)])
     if (first < 1).any():
         return None
-    texts = [row[there] for row, there in zip(ids, real, strict=True)]
-    begun = np.minimum(_common(texts, runs["group"].values.tolist()), first + 1).clip(min=2)
+    texts = [row[there][: at + 1] for row, there, at in zip(ids, real, first, strict=True)]
+    begun = _common(texts, runs["group"].values.tolist()).clip(min=2)
     before, after = begun.max(), (real.sum(1) - begun).max()
     where = np.nonzero(real)[0], (place + (before - begun)[:, None])[real]
     laid = np.full((len(ids), before + after), -1, ids.dtype)

@@ -9,7 +9,10 @@ import xarray as xr
 
 import tracekit as tk
 from tracekit.storage.provenance import read
+from tracekit.transcripts.encode import row_hashes
+from tracekit.transcripts.tensors import prompt_hashes
 from traits import elicit, load_contrast, pairs, window_traces
+from traits.contrast_sets.common_beginnings import as_prompts
 
 WINDOWS = {"end": slice(-4, -1), "last": slice(-1, -1)}
 
@@ -121,3 +124,24 @@ def test_a_row_that_lacks_one_window_has_none_there(tiny_llama) -> None:
     traces = window_traces(tiny_llama, runs, {"last": slice(-1, -1), "fourth": slice(-4, -4)})
     there = np.isfinite(traces).all(("layer", "dim"))
     np.testing.assert_array_equal(there, [[True, True], [True, False]])
+
+
+def test_twins_that_differ_inside_the_window_alone_share_all_before_it(tiny_llama) -> None:
+    ends = ["once more", "one last time and then never again"]
+    prompts = [
+        tk.Prompt(
+            f"{side}/{n}", text=f"The guard opens gate {n} and looks at it {end}", group=f"{n}"
+        )
+        for n in range(6)
+        for side, end in enumerate(ends)
+    ]
+    runs = tk.encode(tiny_llama, prompts, template="raw")
+    kept = np.asarray(runs.token_id.transpose("prompt", "token") >= 0)
+    kept &= runs.token.values >= -4
+    again, there = as_prompts(runs, kept[:, None])
+    hashes = prompt_hashes(again)
+    assert len(set(hashes)) == 6
+    assert hashes[::2] == hashes[1::2]
+    ids = again.token_id.values
+    np.testing.assert_array_equal(ids[there[:, 0]], runs.token_id.values[kept])
+    assert row_hashes(again) == row_hashes(runs)
