@@ -33,7 +33,8 @@ def as_prompts(
     ids = runs.token_id.transpose("prompt", "token").values
     real = ids >= 0
     place = real.cumsum(1) - 1
-    first = np.array([row[there][0] for row, there in zip(place, kept.any(1), strict=True)])
+    chosen: np.ndarray = kept.any(1)
+    first = np.array([row[there][0] for row, there in zip(place, chosen, strict=True)])
     if (first < 1).any():
         return None
     texts = [row[there][: at + 1] for row, there, at in zip(ids, real, first, strict=True)]

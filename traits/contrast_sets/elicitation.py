@@ -61,8 +61,8 @@ def window_traces(model: Any, runs: xr.Dataset, windows: Mapping[str, slice]) ->
     # edits count tokens from the prompt's end, and go with whole rows
     once = as_prompts(runs, kept) if may_share(model) else None
     read_as, kept = (runs, kept) if once is None else once
-    named = {name: read_as[name] for name in ("prompt", "token", "prompt_length")}
-    named["stretch"] = xr.Variable("stretch", np.array(list(windows), np.str_))
+    of_rows = {name: read_as[name] for name in ("prompt", "token", "prompt_length")}
+    named = {**of_rows, "stretch": np.array(list(windows), np.str_)}
     mask = xr.DataArray(kept, dims=("prompt", "stretch", "token"), coords=named)
     traces = tk.capture(
         *(model, read_as),
@@ -88,5 +88,6 @@ def chat_traces(model: Any, chats: ChatSet) -> xr.DataArray:
     ('prompt', 'layer', 'dim')
     """
     runs = tk.encode(model, chats.prompts())
-    both = {"reduce": "mean", "share_prompts": True, "progress": False}
-    return tk.capture(model, runs, tokens=slice(0, None), **both)
+    return tk.capture(
+        *(model, runs), tokens=slice(0, None), reduce="mean", share_prompts=True, progress=False
+    )
