@@ -33,7 +33,7 @@ def as_prompts(
     ids = runs.token_id.transpose("prompt", "token").values
     real = ids >= 0
     place = real.cumsum(1) - 1
-    chosen: np.ndarray = kept.any(1)
+    chosen = np.asarray(kept.any(1))
     first = np.array([row[there][0] for row, there in zip(place, chosen, strict=True)])
     if (first < 1).any():
         return None
