@@ -16,10 +16,12 @@ import torch
 import xarray as xr
 
 import tracekit as tk
+from tracekit.passes import batching
 
 
 def main(folder: str, out: str, kills: int) -> None:
     torch.set_num_threads(1)  # a forked child has no other threads
+    batching.SOON = 0  # a file a batch: most places to be killed at
     model = tk.load(folder, dtype="float32", check=False)
     words = ["word " * (3 * n % 17 + 1) for n in range(12)]
     runs = tk.encode(model, [f"Prompt {n}" for n in range(12)], responses=words)
