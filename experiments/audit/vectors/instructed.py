@@ -10,7 +10,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.audit.run import Run
 from tracekit.errors import InputError
-from traits import ContrastSet
+from traits import ContrastSet, window_traces
 
 
 def prompts(contrast: ContrastSet) -> list[tk.Prompt]:
@@ -52,6 +52,10 @@ def capture(model: Any, contrast: ContrastSet, tokens: int, folder: Path) -> xr.
     path = Run(folder).chats(contrast.name)
     if not path.is_file():
         runs = tk.generate(model, tk.encode(model, prompts(contrast)), max_new_tokens=tokens)
-        traces = tk.capture(model, runs, tokens=slice(0, tokens), reduce="mean")
-        tk.save(traces.assign_coords(response=("prompt", runs["response"].values)), path)
+        # chats under one instruction begin alike: it is read once
+        under = zip(runs.label.values, runs.instruction.values, strict=True)
+        told = runs.assign_coords(group=("prompt", [f"{side}/{n}" for side, n in under]))
+        means = window_traces(model, told, {"answer": slice(0, tokens)}).isel(window=0, drop=True)
+        beside = {"group": runs["group"], "response": ("prompt", runs["response"].values)}
+        tk.save(means.assign_coords(beside), path)
     return tk.open(path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import tracekit as tk
 from experiments.audit.run import Run
 from experiments.audit.vectors import (
     instructed,
@@ -20,6 +21,7 @@ from experiments.audit.vectors import (
 from experiments.audit.vectors.evaluation import split
 from experiments.rm_sycophancy.__main__ import main
 from experiments.rm_sycophancy.experiment import read_preset
+from tracekit.storage.provenance import read
 from traits import (
     ChatSet,
     available,
@@ -132,6 +134,19 @@ def test_chats_are_instructed_twins_and_their_auroc_is_that_of_the_story_vector(
     assert found == pytest.approx(float(wanted), abs=1e-6)
     other = vectors.sel(trait=TRAITS[1], extraction="mean_diff", layer=layer)
     assert found != pytest.approx(float(paired_auroc(*(project(s, other) for s in sides))))
+
+
+def test_chats_under_one_instruction_are_what_whole_rows_say(tiny_llama, tmp_path: Path) -> None:
+    contrast = load_contrast("sycophancy")
+    found = instructed.capture(tiny_llama, contrast, 3, tmp_path)
+    assert read(found)["batches"]["prompts"] == "once"
+    asked = tk.encode(tiny_llama, instructed.prompts(contrast))
+    runs = tk.generate(tiny_llama, asked, max_new_tokens=3)
+    whole = tk.capture(tiny_llama, runs, tokens=slice(0, 3), reduce="mean")
+    np.testing.assert_allclose(found.values, whole.values, rtol=1e-4, atol=1e-5)
+    for name in ("group", "label", "instruction", "prompt_length"):
+        np.testing.assert_array_equal(found[name], whole[name])
+    np.testing.assert_array_equal(found["response"], runs["response"])
 
 
 def along(vector: np.ndarray) -> xr.DataArray:
