@@ -23,8 +23,8 @@ DECODING_LEAST, DECODING_BUDGET, DECODING_BYTES = 4096, 8192, 1 << 30
 SHARD_BYTES, GPU_SHARD_BYTES = 1 << 28, 1 << 29
 # files of a capture: beyond a few each is opened for 64 MB, or for as many batches as may be lost
 FEW, ENOUGH, LOST = 32, 1 << 26, 16
-# a file takes 45 ms of labels: up to four batches share one where each process has four files, and
-# where so many are soon computed again (some 20 seconds)
+# a file takes 45 ms of labels: up to four batches share one where there are four files, and where
+# so many are soon computed again (some 20 seconds)
 FOUR, SOON, GPU_SOON = 4, 4e12, 4e15
 MANY = 512
 LEAST = 256
@@ -56,11 +56,11 @@ def plan(
     return batches
 
 
-def files(batches: int, size: int, soon: int = 1, ranks: int = 1) -> int:
-    """How many shards so many batches fill, at `size` kept bytes each, for so many `ranks`.
+def files(batches: int, size: int, soon: int = 1) -> int:
+    """How many shards so many batches fill, at `size` kept bytes each.
 
     Beyond `FEW` files each holds 64 MB or 16 batches, more where they would be over `MANY`. Up to
-    four that are computed `soon`, and 128 MB, go into one as long as each rank has four files. No
+    four that are computed `soon`, and 128 MB, go into one as long as there are four files. No
     shard grows beyond the limit of one.
 
     >>> files(3, 1000)
@@ -72,7 +72,7 @@ def files(batches: int, size: int, soon: int = 1, ranks: int = 1) -> int:
     """
     size = max(size, 1)
     several = max(-(-batches // MANY), min(-(-batches // FEW), ENOUGH // size, LOST))
-    several = max(several, min(batches // (FOUR * ranks), soon, FOUR, 2 * ENOUGH // size))
+    several = max(several, min(batches // FOUR, soon, FOUR, 2 * ENOUGH // size))
     return -(-batches // max(min(several, SHARD_BYTES // size), 1))
 
 

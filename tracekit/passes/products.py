@@ -86,8 +86,9 @@ def of(
     ]
     size = budget * batching.kept_bytes(model, asked, columns, shortest)
     begun = [None if folder is None else folder.shards() for folder in folders]
-    soon = batching.soon(model, budget)
-    count = next((n for n in begun if n), batching.files(len(plan), size, soon, ranks))
+    # ranks take files in turn: with a few, some would have one more than others
+    soon = batching.soon(model, budget) if ranks == 1 else 0
+    count = next((n for n in begun if n), batching.files(len(plan), size, soon))
     grouped = batching.grouped(plan, count if any(folders) else len(plan))
     return _run(works, grouped, folders, compression, writers)
 

@@ -15,9 +15,10 @@ def as_prompts(
 ) -> tuple[xr.Dataset, Bool[np.ndarray, "prompt stretch column"]] | None:
     """The same ids with each group's common beginning as its rows' prompt, and `kept` of those.
 
-    The transcripts have ids and labels of rows, for `tk.capture(…, share_prompts=True)` alone. A
-    prompt ends at the first kept token of its group at the latest, since nothing before a prompt's
-    last token can be kept, and has two tokens at least. None where a row's first token is kept.
+    Rows of one `group` begin alike; without that label each is read by itself. The transcripts
+    have ids alone, for `tk.capture(…, share_prompts=True)`. A prompt ends at the first kept token
+    of its group at the latest, since nothing before a prompt's last token can be kept, and has two
+    tokens at least. Every row keeps some token; None where it is the first of one.
 
     >>> ids = xr.DataArray([[5, 6, 7, 8, -1], [5, 6, 9, 4, 3]], dims=("prompt", "token"))
     >>> runs = xr.Dataset({"token_id": ids}, coords={"prompt": ["a", "b"], "token": range(-5, 0)})
@@ -38,19 +39,19 @@ def as_prompts(
     if (first < 1).any():
         return None
     texts = [row[there][: at + 1] for row, there, at in zip(ids, real, first, strict=True)]
-    begun = _common(texts, runs["group"].values.tolist()).clip(min=2)
+    groups = runs["group" if "group" in runs.coords else "prompt"].values.tolist()
+    begun = _common(texts, groups).clip(min=2)
     before, after = begun.max(), (real.sum(1) - begun).max()
     where = np.nonzero(real)[0], (place + (before - begun)[:, None])[real]
     laid = np.full((len(ids), before + after), -1, ids.dtype)
     laid[where] = ids[real]
     there = np.zeros((len(ids), kept.shape[1], before + after), bool)
     there.swapaxes(1, 2)[where] = kept.swapaxes(1, 2)[real]
-    rows = {str(n): c for n, c in runs.coords.items() if c.dims == ("prompt",)}
     columns = np.arange(-before, after, dtype=np.int32)
     lengths = ("prompt", begun.astype(np.int32))
     made = xr.Dataset(
         {"token_id": (("prompt", "token"), laid)},
-        coords={**rows, "token": columns, "prompt_length": lengths},
+        coords={"prompt": runs.prompt.values, "token": columns, "prompt_length": lengths},
         attrs=runs.attrs,
     )
     return made, there

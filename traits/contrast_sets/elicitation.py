@@ -1,16 +1,19 @@
 """Stories that a model goes on with, answers that it reads: its mean states over their tokens."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 import tracekit as tk
-from tracekit.errors import InputTypeError
+from tracekit.errors import InputError, InputTypeError
 from tracekit.passes.prompts_once import may_share
+from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
-from tracekit.transcripts.selection import Selection, kept_tokens
+from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.selection import Selection
 from traits.contrast_sets.chats import ChatSet
 from traits.contrast_sets.common_beginnings import as_prompts
 from traits.contrast_sets.contrast import ContrastSet
@@ -40,54 +43,95 @@ def elicit(
     return tk.generate(model, runs, max_new_tokens=continuation) if continuation else runs
 
 
-def window_traces(model: Any, runs: xr.Dataset, windows: Mapping[str, slice]) -> xr.DataArray:
+def window_traces(
+    model: Any,
+    runs: xr.Dataset,
+    windows: Mapping[str, slice],
+    *,
+    token_budget: int | None = None,
+    share_prompts: bool = True,
+) -> xr.DataArray:
     """The mean over each token window of each transcript: (prompt, window, layer, dim).
 
     `windows` maps a name to a slice of token labels, ends included; a row that is shorter gives
     the mean over the tokens it has there, NaN where it has none. All layers, residual units,
     float32. What the rows of a `group` (twins) begin with is read once, where the model reads on
-    behind it as in a whole forward. Errors: `ValueError` for a row without a token in any window.
+    behind it as in a whole forward; whole rows, as an edited model reads them, are compared with
+    such as were read with `share_prompts=False`, in batches of the same `token_budget`.
+
+    Errors: `ValueError` for a row without a token in any window, and those of `tk.capture`.
 
     >>> window_traces(model, runs, {"last": slice(-1, -1)}).sizes["window"]
     1
     """
-    whole = slice(
-        min(cut.start for cut in windows.values()), max(cut.stop for cut in windows.values())
-    )
-    kept_tokens(runs, whole)
     real = runs.token_id.transpose("prompt", "token").values >= 0
-    axis = runs.token.values
-    kept = real[:, None] & np.stack([Selection(cut).labels(axis) for cut in windows.values()])
+    chosen = [Selection(cut).labels(runs.token.values) for cut in windows.values()]
+    kept = real[:, None] & np.stack(chosen)
+    _refuse_empty(runs, windows, kept)
+    capture = partial(tk.capture, model, reduce="mean", token_budget=token_budget, progress=False)
     # edits count tokens from the prompt's end, and go with whole rows
-    once = as_prompts(runs, kept) if may_share(model) else None
-    read_as, kept = (runs, kept) if once is None else once
-    of_rows = {name: read_as[name] for name in ("prompt", "token", "prompt_length")}
-    named = {**of_rows, "stretch": np.array(list(windows), np.str_)}
-    mask = xr.DataArray(kept, dims=("prompt", "stretch", "token"), coords=named)
-    traces = tk.capture(
-        *(model, read_as),
-        tokens=mask,
-        reduce="mean",
-        share_prompts=once is not None,
-        progress=False,
-    )
-    means = traces.rename(stretch="window").transpose("prompt", "window", "layer", "dim")
-    means = means.assign_coords(prompt_length=runs["prompt_length"])
-    said = {k: v for k, v in read(traces).items() if k not in ("tokens", "reduce")}
-    cuts = {name: f"{cut.start}:{cut.stop}" for name, cut in windows.items()}
-    return stamp(means, {**said, "windows": cuts})
+    once = as_prompts(runs, kept) if share_prompts and may_share(model) else None
+    means, said = None, {}
+    if once is not None:
+        mask = _mask(*once, windows)
+        means = capture(once[0], tokens=mask, share_prompts=True, nonfinite="mark")
+        # which rows go together does not say where their prompts end
+        said = {"beginnings": digest(once[0]["prompt_length"].values.tolist())}
+    if means is None or not _finite(means, kept):
+        whole = runs[["token_id"]].reset_coords(drop=True)
+        whole = whole.assign_coords(prompt_length=runs["prompt_length"].variable)
+        # where a value is not finite, this says which token it is of
+        means, said = capture(whole.assign_attrs(runs.attrs), tokens=_mask(runs, kept, windows)), {}
+    labels = {name: label for name, label in runs.coords.items() if label.dims == ("prompt",)}
+    made = {k: v for k, v in read(means).items() if k not in ("tokens", "reduce", "nonfinite")}
+    made["batches"] = {**made["batches"], **said}
+    made["windows"] = {name: f"{cut.start}:{cut.stop}" for name, cut in windows.items()}
+    means = means.rename(stretch="window").transpose("prompt", "window", "layer", "dim")
+    return stamp(means.assign_coords(labels), made)
 
 
-def chat_traces(model: Any, chats: ChatSet) -> xr.DataArray:
+def _refuse_empty(runs: xr.Dataset, windows: Mapping[str, slice], kept: np.ndarray) -> None:
+    there = np.asarray(kept.any((1, 2)))
+    if not there.all():
+        shown = ", ".join(f"{name} ({cut.start} to {cut.stop})" for name, cut in windows.items())
+        axis = runs.token.values
+        raise InputError(
+            f"{int((~there).sum())} rows, such as {ids_of(runs)[int(there.argmin())]!r}, have no "
+            f"token in any of the windows {shown}; labels are within {axis.min()} to {axis.max()}. "
+            "Leave those rows out, or widen a window: slice(-1, -1) is the last prompt token."
+        )
+
+
+def _finite(means: xr.DataArray, kept: np.ndarray) -> bool:
+    values = means.transpose("prompt", "stretch", "layer", "dim").values
+    return bool((np.isfinite(values).all((2, 3)) | ~kept.any(2)).all())
+
+
+def _mask(runs: xr.Dataset, kept: np.ndarray, windows: Mapping[str, slice]) -> xr.DataArray:
+    # with its ids a mask is known for its transcripts' own
+    named: dict[str, Any] = {n: runs[n].variable for n in ("prompt", "token", "token_id")}
+    named["stretch"] = np.array(list(windows), np.str_)
+    return xr.DataArray(kept, dims=("prompt", "stretch", "token"), coords=named)
+
+
+def chat_traces(
+    model: Any, chats: ChatSet, *, token_budget: int | None = None, share_prompts: bool = True
+) -> xr.DataArray:
     """The mean over each answer's tokens, read and not written by the model: (prompt, layer, dim).
 
     All layers, residual units, float32; the coordinates `label`, `group` and `writer` are those of
-    `ChatSet.prompts`. Errors: `ValueError` for a model without a chat template.
+    `ChatSet.prompts`. A message is read once for both answers, as in `window_traces`. Errors:
+    `ValueError` for a model without a chat template.
 
     >>> chat_traces(model, chats).dims
     ('prompt', 'layer', 'dim')
     """
     runs = tk.encode(model, chats.prompts())
     return tk.capture(
-        *(model, runs), tokens=slice(0, None), reduce="mean", share_prompts=True, progress=False
+        *(model, runs),
+        tokens=slice(0, None),
+        reduce="mean",
+        token_budget=token_budget,
+        share_prompts=share_prompts,
+        progress=False,
     )

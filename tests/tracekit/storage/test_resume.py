@@ -140,25 +140,22 @@ def test_files_are_few_unless_they_would_be_large(batches: int, size: int, shard
 
 
 @pytest.mark.parametrize(
-    ("batches", "size", "soon", "ranks", "shards"),
+    ("batches", "size", "soon", "shards"),
     [
-        (3, 1, 100, 1, 3),
-        (8, 1, 100, 1, 4),
-        (8, 1, 100, 2, 8),
-        (31, 1, 100, 1, 8),
-        (31, 1, 3, 1, 11),
-        (31, 1 << 26, 100, 1, 16),
-        (31, 1 << 27, 100, 1, 31),
-        (32, 1, 100, 2, 8),
-        (32, 1, 100, 8, 32),
-        (512, 1, 100, 8, 32),
-        (31, 1, 0, 1, 31),
+        (3, 1, 100, 3),
+        (8, 1, 100, 4),
+        (31, 1, 100, 8),
+        (31, 1, 3, 11),
+        (31, 1 << 26, 100, 16),
+        (31, 1 << 27, 100, 31),
+        (512, 1, 100, 32),
+        (31, 1, 0, 31),
     ],
 )
 def test_batches_that_are_soon_computed_share_files(
-    batches: int, size: int, soon: int, ranks: int, shards: int
+    batches: int, size: int, soon: int, shards: int
 ) -> None:
-    assert batching.files(batches, size, soon, ranks) == shards
+    assert batching.files(batches, size, soon) == shards
 
 
 def test_a_larger_model_computes_fewer_batches_soon(tiny_llama: Any, embedded: Any) -> None:

@@ -145,3 +145,57 @@ def test_twins_that_differ_inside_the_window_alone_share_all_before_it(tiny_llam
     ids = again.token_id.values
     np.testing.assert_array_equal(ids[there[:, 0]], runs.token_id.values[kept])
     assert row_hashes(again) == row_hashes(runs)
+
+
+def test_rows_without_a_token_in_any_window_are_refused_by_name(tiny_llama) -> None:
+    texts = ["One two three four five six seven eight nine ten", "One two three"]
+    runs = tk.encode(tiny_llama, texts, template="raw")
+    windows = {"far": slice(-8, -7), "said": slice(0, 0)}
+    with pytest.raises(ValueError, match=r"1 rows, such as 'text/1', .*far \(-8 to -7\)"):
+        window_traces(tiny_llama, runs, windows)
+
+
+def test_what_is_read_behind_other_beginnings_is_not_compared(tiny_llama) -> None:
+    runs = elicit(tiny_llama, load_contrast("sycophancy", "act"), pairs=12)
+    last, end = {"last": slice(-1, -1)}, {"end": slice(-40, -1)}
+    one = window_traces(tiny_llama, runs, last).isel(window=0, drop=True)
+    both = window_traces(tiny_llama, runs, {**last, **end}).sel(window="last", drop=True)
+    with pytest.raises(ValueError, match="batches"):
+        tk.difference(one, both)
+    whole = [
+        window_traces(tiny_llama, runs, windows, share_prompts=False).sel(window="last", drop=True)
+        for windows in (last, {**last, **end})
+    ]
+    assert float(abs(tk.difference(*whole)).max()) == 0
+
+
+def test_an_edited_model_is_compared_with_whole_rows_of_the_plain_one(tiny_llama) -> None:
+    runs = elicit(tiny_llama, load_contrast("sycophancy", "act"), pairs=12)
+    direction = xr.DataArray(np.eye(32, dtype=np.float32)[0], dims="dim")
+    steered = tk.steer(tiny_llama, direction, layers=1, coefficient=9.0, tokens="all")
+    window = {"last": slice(-1, -1)}
+    edited = window_traces(steered, runs, window)
+    with pytest.raises(ValueError, match="batches"):
+        tk.difference(edited, window_traces(tiny_llama, runs, window))
+    gap = tk.difference(edited, window_traces(tiny_llama, runs, window, share_prompts=False))
+    np.testing.assert_allclose(gap.sel(layer=1, dim=0), 9, atol=1e-3)
+
+
+def test_stories_that_were_cut_and_rows_of_no_group_are_read(tiny_llama) -> None:
+    runs = elicit(tiny_llama, load_contrast("sycophancy", "act"), pairs=4)
+    cut = runs.isel(token=slice(-6, None)).drop_vars("group")
+    cut = cut.assign_coords(stretch=("prompt", [f"{n}" for n in range(8)]))
+    for windows in ({"end": slice(-6, -1)}, {"last": slice(-1, -1)}):
+        traces = window_traces(tiny_llama, cut, windows)
+        assert "group" not in traces.coords
+        assert traces["stretch"].values.tolist() == cut["stretch"].values.tolist()
+        wanted = _means(tiny_llama, cut, windows)
+        np.testing.assert_allclose(traces.isel(layer=slice(-1)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_value_that_is_not_finite_is_said_of_its_own_token(fresh_llama) -> None:
+    runs = elicit(fresh_llama, load_contrast("sycophancy", "act"), pairs=12)
+    wrong = int(runs.token_id.isel(prompt=0).sel(token=-2))
+    fresh_llama._module.get_input_embeddings().weight.data[wrong] = np.nan
+    with pytest.raises(ValueError, match=r"not finite .* token -\d+, layer"):
+        window_traces(fresh_llama, runs, {"end": slice(-4, -1)})
