@@ -179,8 +179,7 @@ def _read(prompts: int, scratch: str, sender: Any) -> None:
     values = traces.isel(layer=1, prompt=some).compute()
     seconds = time.perf_counter() - begun
     whole = tk.open(Path(scratch, "whole")).isel(layer=1, prompt=some).compute()
-    # not what each says of itself: code may be committed between the two
-    if not (values.equals(whole) and bool(np.isfinite(values).all())):
+    if not (values.identical(whole) and bool(np.isfinite(values).all())):
         raise ValueError("What was captured after a kill differs. Report this.")
     sender.send(json.dumps({"open": opened, "read": seconds}))
 
