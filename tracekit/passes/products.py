@@ -84,13 +84,14 @@ def of(
         Work(model, whole, where, one, {**made_with, **one.described()}, progress, once)
         for one, where in zip(asked, kept, strict=True)
     ]
-    size = budget * batching.kept_bytes(model, asked, columns, shortest)
-    begun = [None if folder is None else folder.shards() for folder in folders]
-    # ranks take files in turn: with a few, some would have one more than others
-    soon = batching.soon(model, budget) if ranks == 1 else 0
-    count = next((n for n in begun if n), batching.files(len(plan), size, soon))
-    grouped = batching.grouped(plan, count if any(folders) else len(plan))
-    return _run(works, grouped, folders, compression, writers)
+    count = len(plan)
+    if any(folders):
+        begun = next((n for n in (f.shards() for f in folders if f is not None) if n), None)
+        size = budget * batching.kept_bytes(model, asked, columns, shortest)
+        # ranks take files in turn: with a few, some would have one more than others
+        soon = batching.soon(model, budget) if ranks == 1 else 0
+        count = begun or batching.files(count, size, soon)
+    return _run(works, batching.grouped(plan, count), folders, compression, writers)
 
 
 def _kept(transcripts: xr.Dataset, asked: Asked, path: Path | None) -> np.ndarray:
