@@ -81,11 +81,12 @@ def capture(
     holds at most `token_budget` tokens, padding included (by default what the memory holds).
     `writers` is the most writer processes to start (0, the default: this process's threads).
     `round_to="bfloat16"` and `nonfinite="mark"` (keep NaN and infinity) are recorded.
-    `share_prompts=True` reads a prompt that several rows have (samples) once a batch, where that
-    saves an eighth of all that is computed and the model is proved to say the same so: values
-    agree within rounding, nothing before a prompt's last token can be kept, and provenance records
-    it, so that such values are compared with such alone. With edits, of a remote model and of
-    transcripts that were cut, each row is read whole.
+    `share_prompts=True` reads what all rows begin with (a system message) once, and behind it a
+    prompt that several rows have (samples) once a batch, where either saves an eighth of what is
+    computed and the model is proved to say the same so: values agree within rounding, nothing
+    before a prompt's last token can be kept, and provenance records it, so that such values are
+    compared with such alone. With edits, of a remote model and of transcripts that were cut, each
+    row is read whole.
 
     Errors: `ValueError` or `TypeError` for layers, sites, tokens or vectors that do not fit, for a
     function that has no name (see above), for a row without a kept token, for `share_prompts` and

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
-from tracekit.passes import patterns, prompts_once
+from tracekit.passes import patterns
+from tracekit.passes.beginnings import planning
 from tracekit.passes.forward import Work
 from tracekit.passes.monitoring import LABELS, with_scores
 from tracekit.passes.request import Asked
@@ -47,7 +48,7 @@ def require_responses(
                 f"share_prompts=True was given with the site {one.site_name!r}, which may read "
                 "whole rows. Leave it out."
             )
-        least = prompts_once.BEGINNING + one.is_logprob
+        least = planning.LAST + one.is_logprob
         there = int(labels[places.any(tuple(range(places.ndim - 1)))].min())
         if there < least:
             raise InputError(

@@ -25,7 +25,9 @@ from tracekit.model.load import device_of
 from tracekit.model.record import origin, remote_options
 from tracekit.model.sites import first
 from tracekit.model.sites import read as read_site
-from tracekit.passes import batching, patterns, prompts_once
+from tracekit.passes import batching, patterns
+from tracekit.passes.beginnings import prompts_once
+from tracekit.passes.beginnings.planning import Plan
 from tracekit.passes.readings import readings
 from tracekit.passes.reduction import keep
 from tracekit.passes.request import Asked
@@ -39,7 +41,8 @@ from tracekit.transcripts.padded import Batch
 class Work:
     """A capture to run: `kept` says which (prompt, token) places of the transcripts are kept.
 
-    With `once`, rows of one prompt read it once; nothing is kept before its last token then.
+    With a `plan`, what rows begin with is read once: what is common to all, and the prompt that
+    several rows of a batch have; nothing is kept before a prompt's last token then.
     """
 
     model: TransformersModel
@@ -48,7 +51,7 @@ class Work:
     asked: Asked
     made_with: dict[str, Any]
     progress: bool
-    once: bool = False
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,18 @@ def batches(
     bar = Bar(total=total, unit="token", desc="capture", disable=not one.progress, leave=False)
     device = device_of(one.model) if origin(one.model).weights != "remote" else None
     directions = [work.asked.directions(device) for work in works]
+    shared = None
+    if plan and one.plan is not None:
+        read = deepest(one.model, [work.asked for work in works])
+        shared = prompts_once.begun(one.model, one.transcripts, one.plan.common, read)
     waiting: list[Parts] = []
     with bar, torch.no_grad():
         for rows in plan:
             parts: list[Parts] = [
                 [_copied(list(part), saved) for saved in each]
-                for part, each in batching.run(rows, lambda p: _trace(works, list(p), directions))
+                for part, each in batching.run(
+                    rows, lambda p: _trace(works, list(p), directions, shared)
+                )
             ]
             if waiting:
                 yield _arrived(works, waiting)
@@ -111,8 +120,18 @@ def shards(
             yield [_joined(values) for values in zip(*parts, strict=True)]
 
 
+def deepest(model: TransformersModel, asked: Sequence[Asked]) -> int:
+    """The last block whose output is read; -1 for the embedding's alone."""
+    if any(one.is_logprob for one in asked):
+        return len(model.layers) - 1
+    return max((layer for one in asked for layer in one.layers), default=-1)
+
+
 def _trace(
-    works: Sequence[Work], rows: list[int], directions: Sequence[Mapping[int, Any]]
+    works: Sequence[Work],
+    rows: list[int],
+    directions: Sequence[Mapping[int, Any]],
+    common: prompts_once.Read | None,
 ) -> list[Saved]:
     model, asked = works[0].model, [work.asked for work in works]
     chosen, kept = works[0].transcripts.isel(prompt=rows), [work.kept[rows] for work in works]
@@ -120,14 +139,10 @@ def _trace(
     inputs: dict[str, Any] = {**made.model_inputs}
     # nothing is generated, so no keys and values need keeping
     options = {"use_cache": False, **remote_options(model)}
-    deepest = max((layer for one in asked for layer in one.layers), default=-1)
-    likely = any(one.is_logprob for one in asked)
-    read = len(model.layers) - 1 if likely else deepest
-    shared = prompts_once.behind(model, made, read) if works[0].once else None
+    likely, last = any(one.is_logprob for one in asked), deepest(model, asked)
+    shared = None if common is None else prompts_once.behind(model, made, last, common)
     if shared is not None:
         made, inputs, options = shared
-        there = prompts_once.columns(chosen)
-        chosen, kept = chosen.isel(token=there), [each[..., there] for each in kept]
     places = [flat_index(model, chosen, here, made) for here in kept]
     # plain values and functions that need torch alone: inside, a remote server must know them
     reads, owners = readings(asked, places, directions)
@@ -147,7 +162,7 @@ def _trace(
             # the whole forward: nothing is left to be stopped
             saved.append(head.of_next(head.read(model), ids))
         else:
-            if edited >= deepest:
+            if edited >= last:
                 # an edit of the last block (or deeper) has to run before the forward is stopped
                 first(model.layers[edited].output)
             tracer.stop()
@@ -190,11 +205,14 @@ def flat_index(
 ) -> tuple[torch.Tensor, list[int]]:
     """Where the kept tokens of a batch lie among its rows × columns, and how many each row has.
 
-    `transcripts` and `kept` (prompt, token) are those of the batch's rows; of several parts of a
-    row, `kept` is (prompt, stretch, token), and there is a number for each part.
+    `transcripts` and `kept` (prompt, token) are those of the batch's rows, which has the last of
+    their tokens, or all; of several parts of a row, `kept` is (prompt, stretch, token), and there
+    is a number for each part.
     """
     # real tokens keep their order in the batch
     real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    apart = real.sum(1) - made.attention_mask.sum(1).numpy()
+    real &= real.cumsum(1) > apart[:, None]
     places = np.full(real.shape, -1)
     places[real] = made.attention_mask.bool().flatten().nonzero().squeeze(1).numpy()
     if kept.ndim > real.ndim:

@@ -19,8 +19,9 @@ from nnsight import TransformersModel
 from tracekit.errors import InputError
 from tracekit.model import distributed
 from tracekit.model.load import device_of, model_provenance
-from tracekit.passes import batching, coordinates, prompts_once
-from tracekit.passes.forward import Values, Work, shards
+from tracekit.passes import batching, coordinates
+from tracekit.passes.beginnings import planning, prompts_once
+from tracekit.passes.forward import Values, Work, deepest, shards
 from tracekit.passes.labelling import scatter
 from tracekit.passes.request import Asked
 from tracekit.storage import shard
@@ -62,26 +63,26 @@ def of(
     # a capture that goes on is read as it was begun
     former = next((f.batches() for f in folders if f is not None and f.batches()), {})
     budget = token_budget or former.get("budget")
-    sizes = tensors.lengths(transcripts)
-    shortest = prompts_once.shortest(transcripts, share_prompts)
-    columns = transcripts.sizes["token"]
+    sizes, columns = tensors.lengths(transcripts), transcripts.sizes["token"]
+    shortest = planning.shortest(transcripts, share_prompts)
     budget = budget or batching.fitting_budget(model, asked, columns, shortest)
     budget = distributed.agreed(model, budget)
-    once = share_prompts and (not former or prompts_once.shared(former))
-    once = distributed.agreed(model, once and prompts_once.may_share(model))
-    shared = prompts_once.plan(transcripts, budget) if once else None
-    plan = batching.plan(sizes.tolist(), budget) if shared is None else shared
-    once = shared is not None
+    once = share_prompts and (not former or planning.shared(former))
+    # behind the embedding alone there are no keys and values
+    once = once and deepest(model, asked) >= 0 and prompts_once.may_share(model)
+    once = distributed.agreed(model, once)
+    shared = planning.plan(transcripts, budget) if once else None
+    plan = batching.plan(sizes.tolist(), budget) if shared is None else shared.batches
     made_with = {
         **read(transcripts),
         **model_provenance(model),
         "ids": ids_hash(transcripts),
-        "batches": prompts_once.described(budget, plan, once),
+        "batches": planning.described(budget, plan, shared),
     }
     # strings of a file are objects: made text once, not once a batch
     whole = storable(transcripts)
     works = [
-        Work(model, whole, where, one, {**made_with, **one.described()}, progress, once)
+        Work(model, whole, where, one, {**made_with, **one.described()}, progress, shared)
         for one, where in zip(asked, kept, strict=True)
     ]
     count = len(plan)

@@ -11,7 +11,8 @@ import xarray as xr
 from nnsight import TransformersModel
 
 from tracekit.errors import InputError
-from tracekit.passes import batching, products, prompts_once
+from tracekit.passes import batching, products
+from tracekit.passes.beginnings import planning
 from tracekit.passes.monitoring import Probes, ask_probes
 from tracekit.passes.request import LOGPROB, Asked, Reduce, Site, ask, ask_logprobs
 from tracekit.storage import shard
@@ -58,7 +59,7 @@ def capture_many(
     write it, and is opened by itself; a killed run goes on with the batches that any of them
     lacks. A dict of paths by name says where each goes; those that it does not have stay in memory,
     and need every batch. `pattern` changes how attention is computed, and is captured alone.
-    `share_prompts` reads a prompt that several rows of a batch have once, as `capture` says.
+    `share_prompts` reads what rows begin with once, as `capture` says.
 
     Errors: those of `capture`, with the name of the request; `ValueError` for no request, for a
     name that is no folder's, for `pattern` beside others, and for a function of the block beside
@@ -100,7 +101,7 @@ def budget_of(
     read in the same batches may be compared.
     """
     asked = [_asked(model, name, request) for name, request in requests.items()]
-    shortest = prompts_once.shortest(transcripts, share_prompts)
+    shortest = planning.shortest(transcripts, share_prompts)
     return batching.fitting_budget(model, asked, transcripts.sizes["token"], shortest)
 
 

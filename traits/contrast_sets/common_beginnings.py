@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Int
 
+from tracekit.passes.beginnings.planning import common_beginning
+
 
 def as_prompts(
     runs: xr.Dataset, kept: Bool[np.ndarray, "prompt stretch token"]
@@ -64,7 +66,6 @@ def _common(texts: Sequence[np.ndarray], groups: Sequence[str]) -> Int[np.ndarra
         members[group].append(row)
     found = np.zeros(len(texts), int)
     for rows in members.values():
-        least = min(len(texts[row]) for row in rows)
-        heads = np.stack([texts[row][:least] for row in rows])
-        found[rows] = (heads == heads[0]).all(0).cumprod().sum()
+        mine = [texts[row] for row in rows]
+        found[rows] = common_beginning(mine, most=max(map(len, mine)))
     return found

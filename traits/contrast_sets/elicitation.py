@@ -9,7 +9,8 @@ import xarray as xr
 
 import tracekit as tk
 from tracekit.errors import InputError, InputTypeError
-from tracekit.passes.prompts_once import may_share
+from tracekit.passes.beginnings.planning import shared
+from tracekit.passes.beginnings.prompts_once import may_share
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.encode import ids_of
@@ -75,8 +76,9 @@ def window_traces(
     if once is not None:
         mask = _mask(*once, windows)
         means = capture(once[0], tokens=mask, share_prompts=True, nonfinite="mark")
-        # which rows go together does not say where their prompts end
-        said = {"beginnings": digest(once[0]["prompt_length"].values.tolist())}
+        if shared(read(means)["batches"]):
+            # which rows go together does not say where their prompts end
+            said = {"beginnings": digest(once[0]["prompt_length"].values.tolist())}
     if means is None or not _finite(means, kept):
         whole = runs[["token_id"]].reset_coords(drop=True)
         whole = whole.assign_coords(prompt_length=runs["prompt_length"].variable)

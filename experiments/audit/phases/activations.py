@@ -15,7 +15,7 @@ from experiments.audit.phases.span_means import unit_mean
 from experiments.audit.run import Run
 from experiments.audit.settings.groups import Settings
 from tracekit import Model
-from tracekit.passes.prompts_once import shared
+from tracekit.passes.beginnings.planning import shared
 from tracekit.passes.together import budget_of
 from tracekit.progress import Bar
 from tracekit.storage.capture_folder import Folder

@@ -169,11 +169,11 @@ def test_a_killed_run_goes_on_with_what_any_lacks(tiny_llama, runs, found, tmp_p
     made = []
     traced = forward._trace
 
-    def dies(works, rows, directions):
+    def dies(works, rows, *rest):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(rows)
-        return traced(works, rows, directions)
+        return traced(works, rows, *rest)
 
     options = {"path": tmp_path / "many", "token_budget": 64, **QUIET}
     monkeypatch.setattr(forward, "_trace", dies)

@@ -29,9 +29,9 @@ def _traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     inner = forward._trace
 
-    def counted(work: Any, rows: list[int], directions: Any) -> Any:
+    def counted(work: Any, rows: list[int], *rest: Any) -> Any:
         sizes.append(len(rows))
-        return inner(work, rows, directions)
+        return inner(work, rows, *rest)
 
     monkeypatch.setattr(forward, "_trace", counted)
     return sizes

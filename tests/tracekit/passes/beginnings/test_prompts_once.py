@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import tracekit as tk
 from tests.support.forwards import QUIET
 from tests.support.models import tiny, tiny_configurations
 from tracekit.model.record import origin
-from tracekit.passes import batching, prompts_once
+from tracekit.passes import batching
+from tracekit.passes.beginnings import planning, prompts_once
 from tracekit.passes.generating import shared_prompts
 from tracekit.passes.together import _asked
 from tracekit.storage.provenance import read
@@ -60,22 +60,12 @@ def requests(runs: xr.Dataset, width: int) -> dict[str, tk.Request]:
     }
 
 
-@pytest.fixture
-def counted(tiny_llama: Any) -> Iterator[list[int]]:
-    """The columns × rows that go through the model, forward by forward."""
-    seen: list[int] = []
-    embedding = tiny_llama._module.get_input_embeddings()
-    hook = embedding.register_forward_pre_hook(lambda _, given: seen.append(given[0].numel()))
-    yield seen
-    hook.remove()
-
-
 def test_the_values_are_those_of_whole_rows(tiny_llama: Any, runs: xr.Dataset) -> None:
     asked = requests(runs, tiny_llama._module.config.hidden_size)
     once = tk.capture_many(tiny_llama, runs, asked, share_prompts=True, **QUIET)
     whole = tk.capture_many(tiny_llama, runs, asked, **QUIET)
     for name in asked:
-        assert prompts_once.shared(read(once[name])["batches"])
+        assert planning.shared(read(once[name])["batches"])
         xr.testing.assert_allclose(once[name], whole[name], atol=2e-5)
         # and not those of another sample of the prompt
         other = once[name].roll(prompt=1, roll_coords=False)
@@ -117,7 +107,7 @@ def test_architectures(name: str, tiny_llama: Any) -> None:
     whole = tk.capture_many(model, runs, asked, **QUIET)
     # a window that is narrower than the prompt is kept by another kind of layer
     windowed = "sliding_window" in settings
-    assert prompts_once.shared(read(once["window"])["batches"]) is not windowed
+    assert planning.shared(read(once["window"])["batches"]) is not windowed
     for found, expected in zip(once.values(), whole.values(), strict=True):
         xr.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -130,7 +120,7 @@ def test_a_model_of_which_it_is_not_true_reads_each_row_whole(
     monkeypatch.setattr(prompts_once, "distinct", in_another_order)
     once = tk.capture(model, runs, [1], share_prompts=True, **QUIET)
     assert prompts_once.REFUSED in origin(model).proved
-    assert not prompts_once.shared(read(once)["batches"])
+    assert not planning.shared(read(once)["batches"])
     xr.testing.assert_equal(once, tk.capture(model, runs, [1], **QUIET))
 
 
@@ -145,18 +135,25 @@ def test_edits_read_each_prompt_of_their_own(tiny_llama: Any, runs: xr.Dataset) 
     steered = tk.steer(tiny_llama, torch.ones(size), layers=[1], coefficient=0.5)
     once = tk.capture(steered, runs, [2], share_prompts=True, **QUIET)
     xr.testing.assert_equal(once, tk.capture(steered, runs, [2], **QUIET))
-    assert not prompts_once.shared(read(once)["batches"])
+    assert not planning.shared(read(once)["batches"])
 
 
 def test_prompts_that_no_other_row_has_are_read_in_their_rows(
     tiny_llama: Any, runs: xr.Dataset, counted: list[int]
 ) -> None:
     assert prompts_once.may_share(tiny_llama)
-    apart = runs.isel(prompt=[0, 3])
+    apart = beginning_apart(runs.isel(prompt=[0, 3]))
     counted.clear()
     once = tk.capture(tiny_llama, apart, [2], share_prompts=True, **QUIET)
     assert len(counted) == 1
     np.testing.assert_array_equal(once, tk.capture(tiny_llama, apart, [2], **QUIET))
+
+
+def beginning_apart(runs: xr.Dataset) -> xr.Dataset:
+    """The same rows, the first of which has another first token."""
+    ids = runs.token_id.values.copy()
+    ids[0, (ids[0] >= 0).argmax()] += 1
+    return runs.assign(token_id=(runs.token_id.dims, ids))
 
 
 def test_the_two_ways_are_not_compared_unless_it_is_said(tiny_llama: Any, runs: xr.Dataset) -> None:
@@ -180,7 +177,7 @@ def test_a_capture_goes_on_as_it_was_begun(
         assert len(files) > 1
         files[0].unlink()
         again = tk.capture(tiny_llama, runs, [2], share_prompts=True, **options)
-        assert prompts_once.shared(read(again)["batches"]) is begun
+        assert planning.shared(read(again)["batches"]) is begun
         np.testing.assert_array_equal(again.sel(prompt=before.prompt), before)
     with pytest.raises(tk.InputError, match="other settings"):
         tk.capture(tiny_llama, runs, [2], **options)
@@ -228,17 +225,19 @@ def test_a_plan_has_every_row_once_and_no_forward_over_the_budget(
     runs = ragged(rng, tiny_llama, said=9 if seed % 2 else 60, samples=4)
     before, after = lengths_of(runs)
     budget = int(rng.integers(int((before + after).max()), 900))
-    plan = prompts_once.plan(runs, budget)
+    plan = planning.plan(runs, budget)
     assert prompts_once.may_share(tiny_llama)
     counted.clear()
     options = {"token_budget": budget, **QUIET}
     once = tk.capture(tiny_llama, runs, [2], share_prompts=True, **options)
     shared = sum(counted)
     assert max(counted) <= budget
-    assert prompts_once.shared(read(once)["batches"]) == (plan is not None)
+    assert planning.shared(read(once)["batches"]) == (plan is not None)
     if plan is not None:
-        assert sorted(row for rows in plan for row in rows) == list(range(runs.sizes["prompt"]))
-        for rows in plan:
+        assert sorted(row for rows in plan.batches for row in rows) == list(
+            range(runs.sizes["prompt"])
+        )
+        for rows in plan.batches:
             assert len(rows) * (before + after)[rows].max() <= 4 * budget
     counted.clear()
     whole = tk.capture(tiny_llama, runs, [2], **options)

@@ -1,0 +1,1 @@
+"""What rows of a capture begin with, read once: the prompt of samples, the same system message."""
