@@ -13,12 +13,12 @@ ROLES = {"style": "style", "open_sycophant": "further", "undenied": "further"}
 
 
 def is_flat(settings: Mapping[str, Any]) -> bool:
-    """Whether settings are one table without groups.
+    """Whether settings are an audit's in one table without groups (a study's have no model).
 
-    >>> is_flat({"model": "m"}), is_flat({"model": {"name": "m"}})
-    (True, False)
+    >>> is_flat({"model": "m"}), is_flat({"model": {"name": "m"}}), is_flat({"seed": 1})
+    (True, False, False)
     """
-    return not isinstance(settings.get("model"), Mapping)
+    return isinstance(settings.get("model"), str)
 
 
 def in_groups(made_of: Mapping[str, Any]) -> dict[str, Any]:

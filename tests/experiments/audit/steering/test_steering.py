@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from nnsight import TransformersModel
 from scipy.stats import binomtest
 
 import tracekit as tk
+from experiments.audit.run import Run
 from experiments.audit.steering import (
     ablation,
     dose_figures,
@@ -279,3 +282,13 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_steer_needs_a_finished_audit(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no run"):
         study.main(EXPERIMENT, ["--out", str(tmp_path)])
+
+
+def test_a_study_that_was_killed_goes_on_in_its_folder(tmp_path: Path) -> None:
+    made_of = {"settings": dataclasses.asdict(chosen({})), "audit": "0123"}
+    written = json.loads(json.dumps(made_of))
+    Run(tmp_path).claim(written)
+    Run(tmp_path).claim(written)
+    assert Run(tmp_path).settings() == written
+    with pytest.raises(ValueError, match="settings.seed: 0 there, 1 now"):
+        Run(tmp_path).claim({**written, "settings": {**written["settings"], "seed": 1}})
