@@ -290,5 +290,5 @@ def test_a_study_that_was_killed_goes_on_in_its_folder(tmp_path: Path) -> None:
     Run(tmp_path).claim(written)
     Run(tmp_path).claim(written)
     assert Run(tmp_path).settings() == written
-    with pytest.raises(ValueError, match="settings.seed: 0 there, 1 now"):
+    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
         Run(tmp_path).claim({**written, "settings": {**written["settings"], "seed": 1}})
