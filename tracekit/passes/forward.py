@@ -162,7 +162,7 @@ def _trace(
             # the whole forward: nothing is left to be stopped
             saved.append(head.of_next(head.read(model), ids))
         else:
-            if edited >= last:
+            if edited >= max(last, 0):
                 # an edit of the last block (or deeper) has to run before the forward is stopped
                 first(model.layers[edited].output)
             tracer.stop()

@@ -168,3 +168,19 @@ def test_generating_shows_what_the_replay_shows(tiny_llama: Any, budget: int) ->
     np.testing.assert_allclose(traces, expected, atol=2e-5)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(traces, expected.roll(token=1), atol=2e-5)
+
+
+def test_the_embedding_alone_needs_no_block(tiny_llama: Any, runs: xr.Dataset) -> None:
+    tk.capture(tiny_llama, runs, [-1], tokens="all", **QUIET)  # and the proofs of a first use
+    reached: list[int] = []
+    hook = tiny_llama._module.model.layers[0].mlp.register_forward_hook(
+        lambda *a: reached.append(1)
+    )
+    found = tk.capture(tiny_llama, runs, [-1], tokens="all", **QUIET)
+    hook.remove()
+    assert not reached
+    table = tiny_llama._module.get_input_embeddings().weight.detach().numpy()
+    real = runs.token_id.values >= 0
+    np.testing.assert_array_equal(
+        found.isel(layer=0).values[real], table[runs.token_id.values[real]]
+    )

@@ -147,10 +147,13 @@ def test_shards_of_another_capture_are_neither_opened_nor_resumed(
 
 
 def test_prompts_that_are_there_twice_or_not_at_all_are_named(folder: Path) -> None:
-    records = [json.loads(line) for line in (folder / "shards.jsonl").read_text().splitlines()]
+    lines = (folder / "shards.jsonl").read_text().splitlines()
+    # in the order in which they were written
+    records = {record["file"]: record for record in map(json.loads, lines)}
     copied = shutil.copy2(folder / "00000.nc", folder / "00001.nc")
-    records[1] = {**records[0], "file": "00001.nc", "mtime": Path(copied).stat().st_mtime_ns}
-    lines = "".join(json.dumps(record) + "\n" for record in records)
+    again = {"file": "00001.nc", "mtime": Path(copied).stat().st_mtime_ns}
+    records["00001.nc"] = {**records["00000.nc"], **again}
+    lines = "".join(json.dumps(record) + "\n" for record in records.values())
     (folder / "shards.jsonl").write_text(lines)
     with pytest.raises(ValueError, match=r"prompts in its shards are twice: text/\d.*missing: te"):
         tk.open(folder)
