@@ -37,6 +37,15 @@ seen.layers = options("view-pick-1").map((trait) => {
 document.querySelector("#view-upper-text .token").onmouseenter();
 seen.hover = document.getElementById("view-hover").textContent;
 seen.asked = document.getElementById("view-asked").textContent;
+const drawn = (cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  const [text, box] = [range.getBoundingClientRect(), cell.getBoundingClientRect()];
+  const lines = new Set([...range.getClientRects()].map((line) => line.top)).size;
+  return [cell.textContent, lines, text.right <= box.right && text.width <= box.width];
+};
+const numbers = "table.rows td:nth-child(n+3):not([colspan]), table.rows th";
+seen.numbers = [...document.querySelectorAll(numbers)].filter((c) => c.textContent).map(drawn);
 seen.resources = performance.getEntriesByType("resource")
   .map((entry) => entry.name).filter((name) => !name.startsWith("data:"));
 """
@@ -78,6 +87,11 @@ def test_a_trait_is_shown_at_the_layer_that_was_chosen_for_it(seen: dict, folder
     assert dict(seen["layers"]) == dict(
         zip(chosen["trait"].values.tolist(), chosen.values.tolist(), strict=True)
     )
+
+
+def test_every_number_of_the_tables_stands_on_one_line_of_its_column(seen: dict) -> None:
+    assert len(seen["numbers"]) > 100
+    assert [one for one in seen["numbers"] if one[1:] != [1, True]] == []
 
 
 def test_numbers_come_on_hover_and_questions_are_told(seen: dict, folder: Path) -> None:
