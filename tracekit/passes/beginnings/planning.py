@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -53,13 +53,12 @@ def plan(transcripts: xr.Dataset, budget: int) -> Plan | None:
     )
     best, least = None, np.inf
     for common in sorted({0, _common(transcripts, int(before.min()))}):
-        made = _Batches(before - common, sizes - before, common, budget)
-        for batches in made.ways([*rows_of.values()]):
-            computed = common + sum(made.cost(batch).computed for batch in batches)
+        own, rest = (before - common).tolist(), (sizes - before).tolist()
+        for batches in _Batches(own, rest, common, budget).ways(rows_of.values()):
+            computed = common + sum(size.computed for _, size in batches)
             price = computed + (len(batches) + bool(common)) * FORWARD * budget
             if computed <= most and price < least:
-                rows = [[row for part in batch for row in part] for batch in batches]
-                best, least = Plan(rows, common), price
+                best, least = Plan([rows for rows, _ in batches], common), price
     return best
 
 
@@ -107,7 +106,8 @@ def common_beginning(texts: Sequence[Int[np.ndarray, " _token"]], most: int) -> 
     >>> common_beginning([np.array([5, 6, 7]), np.array([5, 6, 9, 4])], most=3)
     2
     """
-    heads = np.stack([text[: min(most, *map(len, texts))] for text in texts])
+    least = min(most, *map(len, texts))
+    heads = np.stack([text[:least] for text in texts])
     return int((heads == heads[0]).all(0).cumprod().sum())
 
 
@@ -116,83 +116,111 @@ def _common(transcripts: xr.Dataset, most: int) -> int:
     return common_beginning([row[row >= 0] for row in ids], most)
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """What a batch of prompts' rows computes: prompts, responses, or whole rows; what is held."""
+class _Size(NamedTuple):
+    """Pieces (rows of one prompt) in numbers: how many, their longest, and what there is of them.
 
-    prompts: int
-    responses: int
-    whole: int
-    held: int
-    apart: bool  # each prompt has a token
+    Of each row there are the tokens `before` the last of its prompt, behind what is common to all,
+    and those `after`.
+    """
+
+    pieces: int
+    rows: int
+    before: int
+    after: int
+    columns: int
+    least: int  # before, of any row
+    prompts: int  # tokens, once a piece
+    rest: int  # tokens after
+    whole: int  # tokens of the rows
+
+    def joined(self, more: _Size, one_prompt: bool = False) -> _Size:
+        """Both as one batch; rows of one prompt are one piece."""
+        return _Size(
+            1 if one_prompt else self.pieces + more.pieces,
+            self.rows + more.rows,
+            max(self.before, more.before),
+            max(self.after, more.after),
+            max(self.columns, more.columns),
+            min(self.least, more.least),
+            self.prompts if one_prompt else self.prompts + more.prompts,
+            self.rest + more.rest,
+            self.whole + more.whole,
+        )
+
+    @property
+    def apart(self) -> int:
+        """What is computed of prompts and of responses, in two forwards."""
+        return self.pieces * self.before + self.rows * self.after
 
     @property
     def shares(self) -> bool:
-        return self.apart and self.prompts + self.responses <= (1 - WORTHWHILE) * self.whole
+        """Whether prompts are read apart: each has a token, and that saves an eighth."""
+        return self.least > 0 and self.apart <= (1 - WORTHWHILE) * self.rows * self.columns
 
     @property
     def computed(self) -> int:
-        return self.prompts + self.responses if self.shares else self.whole
+        return self.apart if self.shares else self.rows * self.columns
 
-    def fits(self, budget: int) -> bool:
-        if self.held > HELD * budget:
+    @property
+    def real(self) -> int:
+        """Those of what is computed that are tokens."""
+        return self.prompts + self.rest if self.shares else self.whole
+
+    def fits(self, budget: int, common: int) -> bool:
+        if self.rows * (common + self.columns) > HELD * budget:
             return False
-        return (max(self.prompts, self.responses) if self.shares else self.whole) <= budget
+        parts = (self.pieces * self.before, self.rows * self.after)
+        return (max(parts) if self.shares else self.rows * self.columns) <= budget
+
+
+Piece = tuple[list[int], _Size]
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """Batches of pieces (rows of one prompt) with so many tokens before and after its last."""
+    """Batches of rows that have so many tokens before the last of their prompt, and from there."""
 
-    before: np.ndarray
-    after: np.ndarray
+    before: Sequence[int]
+    after: Sequence[int]
     common: int
     budget: int
 
-    def cost(self, pieces: Sequence[list[int]]) -> _Cost:
-        rows = [row for part in pieces for row in part]
-        wide, long = int(self.before[rows].max()), int(self.after[rows].max())
-        columns = int((self.before + self.after)[rows].max())
-        return _Cost(
-            prompts=len(pieces) * wide,
-            responses=len(rows) * long,
-            whole=len(rows) * columns,
-            held=len(rows) * (self.common + columns),
-            apart=bool(self.before[rows].min()),
-        )
-
-    def ways(self, prompts: Sequence[list[int]]) -> Iterator[list[list[list[int]]]]:
+    def ways(self, prompts: Iterable[Sequence[int]]) -> Iterator[list[Piece]]:
         """Batches of pieces: the rows of each prompt, or (last) each row a piece."""
-        before, after = self.before, self.after
-        ordered = (sorted(rows, key=lambda row: (-after[row], row)) for rows in prompts)
-        parts = [part for rows in ordered for part in self.parts(rows)]
-        for main, other in ((before, after), (after, before)):
-            yield self.filled(
-                sorted(parts, key=lambda rows: (-main[rows].max(), -other[rows].max()))
-            )
-        yield self.filled([row] for row in np.argsort(-(before + after), kind="stable").tolist())
+        rows = range(len(self.before))
+        ordered = (sorted(mine, key=lambda row: (-self.after[row], row)) for mine in prompts)
+        parts = [part for mine in ordered for part in self._parts(mine)]
+        yield self._filled(sorted(parts, key=lambda part: (-part[1].before, -part[1].after)))
+        yield self._filled(sorted(parts, key=lambda part: (-part[1].after, -part[1].before)))
+        yield self._filled(sorted(map(self._piece, rows), key=lambda part: -part[1].columns))
 
-    def parts(self, rows: Sequence[int]) -> Iterator[list[int]]:
+    def _piece(self, row: int) -> Piece:
+        before, after = self.before[row], self.after[row]
+        both = before + after
+        return [row], _Size(1, 1, before, after, both, before, before, after, both)
+
+    def _parts(self, rows: Sequence[int]) -> Iterator[Piece]:
         """The rows of a prompt in as many parts as they need."""
-        part: list[int] = []
-        for row in rows:
-            if part and not self.cost([[*part, row]]).fits(self.budget):
-                yield part
-                part = []
-            part.append(row)
-        yield part
-
-    def filled(self, pieces: Iterable[list[int]]) -> list[list[list[int]]]:
-        batches: list[list[list[int]]] = []
-        for rows in pieces:
-            joined = [*batches[-1], rows] if batches else [rows]
-            cost = self.cost(joined)
-            prompts = sum(self.before[part[: 1 if cost.shares else None]].sum() for part in joined)
-            real = prompts + sum(self.after[part].sum() for part in joined)
-            near = real >= batching.ALIKE * cost.computed
-            near = near or cost.computed < self.budget * batching.WORTHWHILE
-            if batches and cost.fits(self.budget) and near:
-                batches[-1] = joined
+        part, size = self._piece(rows[0])
+        for row in rows[1:]:
+            one, alone = self._piece(row)
+            joined = size.joined(alone, one_prompt=True)
+            if joined.fits(self.budget, self.common):
+                part, size = part + one, joined
             else:
-                batches.append([rows])
+                yield part, size
+                part, size = one, alone
+        yield part, size
+
+    def _filled(self, pieces: Iterable[Piece]) -> list[Piece]:
+        batches: list[Piece] = []
+        for rows, size in pieces:
+            joined = batches[-1][1].joined(size) if batches else size
+            near = joined.real >= batching.ALIKE * joined.computed
+            near = near or joined.computed < self.budget * batching.WORTHWHILE
+            if batches and near and joined.fits(self.budget, self.common):
+                batches[-1][0].extend(rows)
+                batches[-1] = batches[-1][0], joined
+            else:
+                batches.append(([*rows], size))
         return batches
