@@ -9,13 +9,13 @@ counted by a hook on the model: those of the ids that went in, without padding. 
 tokens of the distinct (weights, text) pairs of the phase `capture`. Both runs' rows are compared:
 they can be alike only where both trees ship the same adapters (`datasets/organisms`). With
 `--at-once` both run at the same time, on a thread each, so that they meet the same machine: for
-one of few processors, whose clock drifts from one run to the next.
+one of few processors, whose clock drifts from one run to the next. What ends first runs once more,
+uncounted, until the other ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import statistics
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for n in range(options.rounds):
             trees = {"before": options.rival, "now": ROOT}
             places = {name: Path(scratch, f"{name}-{n}") for name in trees}
-            one = functools.partial(_child, preset=options.preset, alone=not options.at_once)
             if options.at_once:
-                with ThreadPoolExecutor() as pool:
-                    made = [*pool.map(one, trees.values(), places.values())]
+                made = _at_once(trees, places, options.preset)
             else:
-                made = [one(tree, places[name]) for name, tree in trees.items()]
+                made = [_child(t, places[name], options.preset) for name, t in trees.items()]
             for name, run in zip(trees, made, strict=True):
                 found[name].append(run)
                 print(f"round {n}, {name}: {sum(run['seconds'].values()):.0f} s")
@@ -145,15 +143,42 @@ def _times(
     return f"{before:.1f}", f"{now:.1f}", f"{ratio:.2f}"
 
 
-def _child(tree: Path, scratch: Path, preset: str, alone: bool) -> dict[str, Any]:
+def _at_once(
+    trees: Mapping[str, Path], places: Mapping[str, Path], preset: str
+) -> list[dict[str, Any]]:
+    """Both runs at the same time, on a thread each, beside one another to the end."""
+    with ThreadPoolExecutor() as pool:
+        jobs = {name: pool.submit(_child, trees[name], places[name], preset, 1) for name in trees}
+        (first, *_), left = wait(jobs.values(), return_when=FIRST_COMPLETED)
+        first.result()
+        name = next(name for name, job in jobs.items() if job is first)
+        beside = _begun(
+            trees[name], places[name].with_name(f"{places[name].name}-beside"), preset, 1
+        )
+        try:
+            wait(left)
+        finally:
+            beside.kill()
+            beside.wait()
+        return [job.result() for job in jobs.values()]
+
+
+def _child(tree: Path, scratch: Path, preset: str, threads: int | None = None) -> dict[str, Any]:
+    run = _begun(tree, scratch, preset, threads)
+    if run.wait():
+        raise subprocess.CalledProcessError(run.returncode, run.args)
+    return json.loads((scratch / "count.json").read_text("utf-8"))
+
+
+def _begun(tree: Path, scratch: Path, preset: str, threads: int | None) -> subprocess.Popen[bytes]:
     scratch.mkdir()
     given = ["--preset", preset, "--count", str(scratch / "count.json")]
     command = [sys.executable, str(Path(__file__)), *given, "--out", str(scratch / "run")]
     # a tree's own packages, and not this folder's modules
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
-    environment |= {} if alone else {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, cwd=tree, stdout=subprocess.DEVNULL)
-    return json.loads((scratch / "count.json").read_text("utf-8"))
+    if threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    return subprocess.Popen(command, env=environment, cwd=tree, stdout=subprocess.DEVNULL)
 
 
 def _parser() -> argparse.ArgumentParser:
