@@ -92,7 +92,9 @@ def batches(
     shared = None
     if plan and one.plan is not None:
         read = deepest(one.model, [work.asked for work in works])
-        shared = prompts_once.begun(one.model, one.transcripts, one.plan.common, read)
+        begun = functools.partial(prompts_once.begun, one.model, one.transcripts)
+        common = one.plan.common
+        ((_, shared),) = batching.run([0], lambda _: begun(common, read))
     waiting: list[Parts] = []
     with bar, torch.no_grad():
         for rows in plan:

@@ -78,7 +78,8 @@ def window_traces(
         means = capture(once[0], tokens=mask, share_prompts=True, nonfinite="mark")
         if shared(read(means)["batches"]):
             # which rows go together does not say where their prompts end
-            said = {"beginnings": digest(once[0]["prompt_length"].values.tolist())}
+            ends = once[0]["prompt_length"].values.tolist()
+            said = {"plan": digest([read(means)["batches"]["plan"], ends])}
     if means is None or not _finite(means, kept):
         whole = runs[["token_id"]].reset_coords(drop=True)
         whole = whole.assign_coords(prompt_length=runs["prompt_length"].variable)

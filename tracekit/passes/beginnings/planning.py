@@ -48,16 +48,17 @@ def plan(transcripts: xr.Dataset, budget: int) -> Plan | None:
     rows_of = defaultdict(list)
     for row, prompt in enumerate(tensors.prompt_hashes(transcripts)):
         rows_of[prompt].append(row)
-    most = (1 - WORTHWHILE) * sum(
-        len(rows) * sizes[rows].max() for rows in batching.plan(sizes.tolist(), budget)
-    )
-    best, least = None, np.inf
+    ordinary = batching.plan(sizes.tolist(), budget)
+    whole = int(sum(len(rows) * sizes[rows].max() for rows in ordinary))
+    forward = FORWARD * min(budget, whole)
+    best, least = None, whole + len(ordinary) * forward
     for common in sorted({0, _common(transcripts, int(before.min()))}):
         own, rest = (before - common).tolist(), (sizes - before).tolist()
         for batches in _Batches(own, rest, common, budget).ways(rows_of.values()):
             computed = common + sum(size.computed for _, size in batches)
-            price = computed + (len(batches) + bool(common)) * FORWARD * budget
-            if computed <= most and price < least:
+            forwards = bool(common) + sum(1 + size.shares for _, size in batches)
+            price = computed + forwards * forward
+            if computed <= (1 - WORTHWHILE) * whole and price < least:
                 best, least = Plan([rows for rows, _ in batches], common), price
     return best
 
@@ -91,8 +92,9 @@ def described(budget: int, batches: Sequence[Sequence[int]], plan: Plan | None) 
     """
     if plan is None:
         return {"budget": budget, "plan": digest(batches)}
-    once = {"budget": budget, "plan": digest(["prompts once", batches]), "prompts": "once"}
-    return {**once, "common": plan.common} if plan.common else once
+    said = {"prompts": "once", **({"common": plan.common} if plan.common else {})}
+    # the digest is what is compared
+    return {"budget": budget, "plan": digest([said, batches]), **said}
 
 
 def shared(batches: Mapping[str, Any]) -> bool:

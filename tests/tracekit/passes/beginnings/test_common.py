@@ -122,7 +122,8 @@ def test_prompts_that_are_all_common_leave_their_last_token(
     before, after = sizes(runs)
     counted.clear()
     once = tk.capture(tiny_llama, runs, [2], **ONCE)
-    assert counted == [before[0], 3 * int(after.max())]
+    batches = planning.plan(runs, ONCE["token_budget"]).batches
+    assert counted == [before[0], *(len(rows) * after[rows].max() for rows in batches)]
     xr.testing.assert_allclose(once, tk.capture(tiny_llama, runs, [2], **QUIET), atol=2e-5)
 
 
@@ -157,3 +158,9 @@ def test_behind_the_embedding_alone_rows_are_whole(tiny_llama: Any, counted: lis
     xr.testing.assert_equal(
         once, tk.capture(tiny_llama, runs, [-1], **ONCE | {"share_prompts": False})
     )
+
+
+def test_the_same_batches_behind_another_beginning_are_not_compared(tiny_llama: Any) -> None:
+    batches = [[0, 1], [2]]
+    plans = [None, planning.Plan(batches), planning.Plan(batches, 24), planning.Plan(batches, 25)]
+    assert len({planning.described(8, batches, plan)["plan"] for plan in plans}) == 4
