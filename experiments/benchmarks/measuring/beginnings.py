@@ -90,12 +90,14 @@ def row(model: Any, runs: xr.Dataset, answers: int, rounds: int) -> str:
 
 @contextmanager
 def counted(model: Any) -> Iterator[list[int]]:
-    """The columns × rows of each forward."""
+    """The columns × rows of each forward of a model."""
     seen: list[int] = []
     embedding = model._module.get_input_embeddings()
     hook = embedding.register_forward_pre_hook(lambda _, given: seen.append(given[0].numel()))
-    yield seen
-    hook.remove()
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _battery() -> Path:

@@ -36,23 +36,23 @@ ALIKE, ALIKE_ROUNDED = 1e-4, 0.1
 
 
 class Repeated(DynamicLayer):
-    """Keys and values of a few texts, for the many rows that begin with one; none grow here.
+    """Keys and values of a few texts, for the many rows that begin with one.
 
     `row_of` says which text each row begins with. What a layer is given is joined to them and
-    handed back, and only the few texts stay in memory. Without `row_of` they grow as elsewhere.
+    handed back; only the few texts stay in memory, unless the layer `grows` to what was joined.
+    Without `row_of` there is no text, and it grows as elsewhere.
     """
 
     row_of: torch.Tensor | None = None
+    grows = False
 
-    @classmethod
-    def of(
-        cls, keys: torch.Tensor | None, values: torch.Tensor | None, row_of: torch.Tensor | None
-    ) -> Repeated:
-        """With these keys and values (text, head, column, width); empty where there are none."""
-        made = cls()
-        if keys is not None and values is not None:
-            made.lazy_initialization(keys, values)
-            made.keys, made.values, made.row_of = keys, values, row_of
+    def behind(self, row_of: torch.Tensor | None, grows: bool) -> Repeated:
+        """A layer of its own with the same texts; an empty one where none were read."""
+        made = Repeated()
+        if self.keys is not None and self.values is not None:
+            made.lazy_initialization(self.keys, self.values)
+            made.keys, made.values = self.keys, self.values
+            made.row_of, made.grows = row_of, grows
         return made
 
     def update(
@@ -63,6 +63,8 @@ class Repeated(DynamicLayer):
             return super().update(key_states, value_states, *args, **kwargs)
         pairs = ((self.keys, key_states), (self.values, value_states))
         keys, values = (torch.cat([_at(old, self.row_of), new], -2) for old, new in pairs)
+        if self.grows:
+            self.keys, self.values, self.row_of = keys, values, None
         return keys, values
 
 
@@ -79,18 +81,25 @@ class Read:
     layers: Sequence[Repeated]
 
     def behind(
-        self, model: TransformersModel, row_of: Sequence[int], rows: Batch
+        self, model: TransformersModel, row_of: Sequence[int], rows: Batch, grows: bool = False
     ) -> tuple[Batch, dict[str, Any], dict[str, Any]]:
-        """Rows that each go on from a text, and what their trace takes: inputs, options."""
+        """Rows that each go on from a text, and what their trace takes: inputs, options.
+
+        With `grows`, the layers of the options keep the rows as well.
+        """
         # once a device: from pageable memory every block's copy would wait
         devices = {layer.keys.device for layer in self.layers if layer.keys is not None}
         at = {device: torch.tensor(row_of, device=device) for device in devices}
-        layers = [
-            Repeated.of(one.keys, one.values, None if one.keys is None else at[one.keys.device])
+        cache = DynamicCache(config=model._module.config)
+        cache.layers = [
+            one.behind(None if one.keys is None else at[one.keys.device], grows)
             for one in self.layers
         ]
-        mask = torch.cat([self.mask[row_of], rows.attention_mask], 1)
-        return rows, *_given(model, layers, mask, rows.input_ids)
+        ids, mask = rows.input_ids, torch.cat([self.mask[row_of], rows.attention_mask], 1)
+        # said for prompts too: a model may count otherwise what it is told nothing of
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, mask.shape[1] - ids.shape[1] :]
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        return rows, inputs, {"past_key_values": cache, "use_cache": True}
 
 
 def may_share(model: TransformersModel) -> bool:
@@ -117,7 +126,8 @@ def begun(model: TransformersModel, transcripts: xr.Dataset, common: int, deepes
         return _nothing(model)
     ids = transcripts.token_id.transpose("prompt", "token").values[0]
     text = torch.as_tensor(ids[ids >= 0][None, :common].astype(np.int64))
-    return _read(model, _nothing(model), text, torch.ones_like(text), deepest)
+    alone = Batch(text, torch.ones_like(text), torch.tensor([common]), ("all",))
+    return _read(model, _nothing(model), alone, deepest)
 
 
 def behind(
@@ -140,9 +150,13 @@ def behind(
         chosen, row_of = distinct(before)
         read = len(chosen) * before.input_ids.shape[1] + after.input_ids.numel()
         if read <= (1 - worthwhile) * batch.input_ids.numel():
-            ids, mask = before.input_ids[chosen], before.attention_mask[chosen]
-            prompts = _read(model, common, ids, mask, deepest)
-            return prompts.behind(model, row_of, after)
+            prompts = Batch(
+                before.input_ids[chosen],
+                before.attention_mask[chosen],
+                before.starts[chosen],
+                tuple(before.prompts[row] for row in chosen),
+            )
+            return _read(model, common, prompts, deepest).behind(model, row_of, after)
     if not common.mask.shape[1]:
         return None
     return common.behind(model, [0] * len(batch.input_ids), batch)
@@ -153,33 +167,11 @@ def _nothing(model: TransformersModel) -> Read:
     return Read(torch.zeros(1, 0, dtype=torch.long), layers)
 
 
-def _read(
-    model: TransformersModel, common: Read, ids: torch.Tensor, mask: torch.Tensor, deepest: int
-) -> Read:
+def _read(model: TransformersModel, common: Read, texts: Batch, deepest: int) -> Read:
     """Texts, each behind the one that all begin with."""
-    first = torch.zeros(len(ids), dtype=torch.long)
-    known = [(one.keys, one.values) for one in common.layers]
-    layers = [
-        Repeated()
-        if keys is None or values is None
-        else Repeated.of(_at(keys, first), _at(values, first), row_of=None)
-        for keys, values in known
-    ]
-    whole = torch.cat([common.mask.expand(len(ids), -1), mask], 1)
-    _block(model, *_given(model, layers, whole, ids), deepest)
-    return Read(whole, layers)
-
-
-def _given(
-    model: TransformersModel, layers: Sequence[Repeated], mask: torch.Tensor, ids: torch.Tensor
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a forward of the last columns takes; of those before, the layers have what it needs."""
-    cache = DynamicCache(config=model._module.config)
-    cache.layers = [*layers]
-    # said for prompts too: a model may count otherwise what it is told nothing of
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, mask.shape[1] - ids.shape[1] :]
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    return inputs, {"past_key_values": cache, "use_cache": True}
+    _, inputs, given = common.behind(model, [0] * len(texts.input_ids), texts, grows=True)
+    _block(model, inputs, given, deepest)
+    return Read(inputs["attention_mask"], given["past_key_values"].layers)
 
 
 def _without(batch: Batch, common: int) -> Batch:

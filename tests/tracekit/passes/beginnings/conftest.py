@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
+from experiments.benchmarks.measuring import beginnings
+
 
 @pytest.fixture
 def counted(tiny_llama: Any) -> Iterator[list[int]]:
     """The columns × rows that go through the model, forward by forward."""
-    seen: list[int] = []
-    embedding = tiny_llama._module.get_input_embeddings()
-    hook = embedding.register_forward_pre_hook(lambda _, given: seen.append(given[0].numel()))
-    yield seen
-    hook.remove()
+    with beginnings.counted(tiny_llama) as seen:
+        yield seen

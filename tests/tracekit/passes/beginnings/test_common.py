@@ -160,7 +160,7 @@ def test_behind_the_embedding_alone_rows_are_whole(tiny_llama: Any, counted: lis
     )
 
 
-def test_the_same_batches_behind_another_beginning_are_not_compared(tiny_llama: Any) -> None:
+def test_the_same_batches_behind_another_beginning_are_not_compared() -> None:
     batches = [[0, 1], [2]]
     plans = [None, planning.Plan(batches), planning.Plan(batches, 24), planning.Plan(batches, 25)]
     assert len({planning.described(8, batches, plan)["plan"] for plan in plans}) == 4
