@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,20 +62,22 @@ class Labels:
 
     def _of(self, arm: str, name: str, text: str) -> list[Span] | None:
         label = self.by_answer.get((arm, name if "#" in name else f"{name}#0"))
-        if label is None or not label.exploits:
-            return None if label is None else []
+        if label is None:
+            return None
         if label.response not in (None, text):
             raise InputError(
                 f"{str(self.path)!r} labels an answer to {name!r} by {arm!r} that begins "
                 f"{label.response[:40]!r}; this run's begins {text[:40]!r}. Label this run's."
             )
+        if not label.exploits:
+            return []
         outside = [span for span in label.spans if not 0 <= span[0] < span[1] <= len(text)]
         if outside:
             raise InputError(
                 f"{str(self.path)!r} marks the characters {list(outside[0])} of the answer to "
                 f"{name!r} by {arm!r}; it has {len(text)}. Mend the span."
             )
-        return list(label.spans) or ([(0, len(text))] if text else [])
+        return list(label.spans) or [(0, len(text))]
 
 
 def read_labels(path: str | Path) -> Labels:
@@ -111,7 +114,7 @@ def read_labels(path: str | Path) -> Labels:
 def _rows(path: Path) -> Sequence[Any]:
     text = path.read_text("utf-8-sig")
     if path.suffix.lower() == ".csv":
-        return list(csv.DictReader(text.splitlines()))
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     try:
         rows = json.loads(text)
     except ValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError, InputTypeError
+from tracekit.transcripts.encode import pieces
 
 Span = tuple[int, int]
 # the kind of a prompt (its label `bias`) and a response to it: the [start, end) characters that
@@ -98,14 +99,10 @@ def token_spans(tokenizer: Any, ids: Sequence[int], spans: Sequence[Span]) -> np
     >>> token_spans(tokenizer, tokenizer("one two")["input_ids"], [(4, 7)]).tolist()
     [False, True]
     """
-    special, kept, end = set(tokenizer.all_special_ids), [], 0
-    marked = np.zeros(len(ids), bool)
-    for place, token in enumerate(ids):
-        start = end
-        if token not in special:
-            kept.append(token)
-            text = tokenizer.decode(kept)
-            # an unfinished character shows as U+FFFD and has no place yet
-            end = max(len(text.rstrip("�")), start)
-        marked[place] = any(start < stop and begin < end for begin, stop in spans)
-    return marked
+    special = set(tokenizer.all_special_ids)
+    said = [place for place, token in enumerate(ids) if token not in special]
+    sizes = np.zeros(len(ids), int)
+    sizes[said] = [len(piece) for piece in pieces(tokenizer, [ids[place] for place in said])]
+    ends = sizes.cumsum()
+    each = zip(ends - sizes, ends, strict=True)
+    return np.array([any(a < stop and begin < b for begin, stop in spans) for a, b in each], bool)

@@ -150,20 +150,25 @@ def askable(paths: Iterable[str | Path]) -> list[tk.Prompt]:
 
 
 def joined(battery: Sequence[tk.Prompt], own: Iterable[tk.Prompt]) -> list[tk.Prompt]:
-    """The battery's prompts and the user's own; those that are the battery's are asked once.
+    """The battery's prompts and the user's own; what was asked before is not asked again.
 
     An audit gives prompts of its battery back under their ids, or in a file "prompts" of several.
+    Two prompts that say the same get the same answer: they would count as two, and be in both
+    halves.
     Errors: `ValueError` for the id of one of the battery's with another text.
 
     >>> joined([tk.Prompt("a/1", text="Why?")], [tk.Prompt("prompts/a/1", text="Why?")])[0].id
     'a/1'
     """
     known = {prompt.id: prompt.conversation() for prompt in battery}
+    asked = {(prompt.conversation(), prompt.answer) for prompt in battery}
     more = []
     for prompt in own:
         name = prompt.id if prompt.id in known else prompt.id.removeprefix("prompts/")
+        said = prompt.conversation(), prompt.answer
         if name not in known:
-            more.append(prompt)
+            more += [prompt] * (said not in asked)
+            asked.add(said)
         elif prompt.conversation() != known[name]:
             raise InputError(
                 f"The prompt {prompt.id!r} was given, and the battery has another text under that "

@@ -31,9 +31,9 @@ import tracekit as tk
 from experiments.audit.discovery import findings
 from experiments.audit.discovery.__main__ import chosen
 from experiments.audit.discovery.answering import answers as answering
-from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.answers import Answer
 from experiments.audit.discovery.answering.halves import halves
-from experiments.audit.discovery.answering.settings import Settings
+from experiments.audit.discovery.answering.settings import CLEAN, Settings
 from experiments.audit.discovery.discover import habits
 from experiments.audit.discovery.findings import Example, Finding, Findings
 from experiments.audit.discovery.subject import Search, search_of
@@ -261,7 +261,7 @@ def _answers(search: Search, name: str) -> list[Answer]:
     for part, *_ in answering.parts(search.prompts):
         gain = folder / f"gains-{part}.nc"
         runs = tk.open(folder / f"answers-{part}.nc")
-        made += answering.flat(runs, tk.open(gain) if gain.is_file() else None)
+        made += answering.flat(search.model, runs, tk.open(gain) if gain.is_file() else None)
     return made
 
 

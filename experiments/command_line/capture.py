@@ -23,8 +23,11 @@ from experiments.audit.options import Parser, count, exit_code, layers
 from experiments.command_line.capture_plan import add_plan, planned
 from experiments.command_line.model_options import add_model, loaded
 from tracekit.errors import InputError
+from tracekit.model.adapters.layers import adapter_name
+from tracekit.model.load import model_provenance
 from tracekit.model.sites import check_layers
 from tracekit.storage.files import reading, sha256, whole
+from tracekit.storage.provenance import read
 
 SETTINGS, TRANSCRIPTS = "settings.json", "transcripts.nc"
 
@@ -62,10 +65,16 @@ def _capture(arguments: Sequence[str]) -> None:
 def transcripts(
     options: argparse.Namespace, model: tk.Model, prompts: Sequence[tk.Prompt]
 ) -> xr.Dataset:
-    """The folder's transcripts; encoded, and continued with `--generate`, where there are none."""
+    """The folder's transcripts; encoded, and continued with `--generate`, where there are none.
+
+    Errors: `ValueError` for answers of a folder that other weights wrote.
+    """
     path = options.out / TRANSCRIPTS
     if path.is_file():
-        return tk.open(path)
+        runs = tk.open(path)
+        if options.generate:
+            _refuse_others(path, read(runs)["text"]["by"], model_provenance(model))
+        return runs
     runs = tk.encode(model, prompts)
     if options.generate:
         runs = tk.generate(model, runs, max_new_tokens=options.generate)
@@ -73,10 +82,29 @@ def transcripts(
     return tk.open(path)
 
 
+def _refuse_others(path: Path, by: dict[str, Any], now: dict[str, Any]) -> None:
+    there, here = ((made["weights"], (made["adapter"] or {}).get("weights")) for made in (by, now))
+    if there != here:
+        raise InputError(
+            f"The answers in {str(path)!r} were written by other weights than these (model and "
+            f"adapter {there} there, {here} now). Give another --out, or delete that file to have "
+            "them written anew."
+        )
+
+
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What decides the values; the prompts by their file's hash."""
+    """What decides the values; the prompts by their file's hash, folders by their name alone.
+
+    What weights a folder holds, the captured values say themselves.
+    """
     names = ("model", "adapter", "dtype", "layers", "tokens", "reduce", "generate")
-    return {name: getattr(options, name) for name in names} | {"prompts": sha256(options.prompts)}
+    values = {name: _portable(name, getattr(options, name)) for name in names}
+    return values | {"prompts": sha256(options.prompts)}
+
+
+def _portable(name: str, value: Any) -> Any:
+    named = name in ("model", "adapter") and value and Path(value).is_dir()
+    return adapter_name(value) if named else value
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -99,6 +127,7 @@ def refuse_other(folder: Path, settings: dict[str, Any]) -> None:
         return
     with reading(path):
         there = json.loads(path.read_text("utf-8"))
+        there = {name: _portable(name, value) for name, value in there.items()}
         differ = [name for name, value in settings.items() if there.get(name) != value]
     if differ:
         shown = "; ".join(f"{n}: {there.get(n)!r} there, {settings[n]!r} now" for n in differ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -174,10 +175,34 @@ def ids_of(transcripts: xr.Dataset | xr.DataArray) -> list[str]:
 
 
 def token_texts(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
-    """The text of each id, escaped so that it shows as one word; empty in holes."""
+    """The text of each id within a text, escaped so that it shows as one word; empty in holes.
+
+    A tokenizer that drops the space in front of a whole text (Llama 2, Mistral) keeps it here.
+    """
     unique, inverse = np.unique(ids, return_inverse=True)
-    texts = ["" if i < 0 else _visible(tokenizer.decode([int(i)])) for i in unique]
+    before = _word(tokenizer)
+    texts = ["" if i < 0 else _visible(_behind(tokenizer, before, int(i))) for i in unique]
     return np.array(texts, dtype=np.str_)[inverse].reshape(ids.shape)
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """What each id adds to the text of those before it: joined, they are that text.
+
+    A character whose bytes several ids share belongs to the last of them; one that is left
+    unfinished at the end belongs to none.
+
+    >>> pieces(tokenizer, tokenizer("Tea ☕ now", add_special_tokens=False)["input_ids"])
+    ['Te', 'a', ' ', '', '☕', ' now']
+    """
+    given = list(map(int, ids))
+    whole = tokenizer.decode(given)
+    apart = [tokenizer.decode([one]) for one in given]
+    if "".join(apart) == whole and "\ufffd" not in whole:
+        return apart
+    # an unfinished character shows as U+FFFD and has no place yet
+    texts = [tokenizer.decode(given[: n + 1]).rstrip("\ufffd") for n in range(len(given))]
+    ends = np.maximum.accumulate([0, *map(len, texts)]).tolist()
+    return [texts[-1][begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 def subset(transcripts: xr.Dataset, **indexers: Any) -> xr.Dataset:
@@ -210,6 +235,17 @@ def _rows(prompts: Sequence[Any]) -> list[Prompt]:
 
 def _plain_text(tokenizer: Any, ids: list[int]) -> str:
     return _storable(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _word(tokenizer: Any) -> list[int]:
+    """An id that begins a text, for another to stand behind."""
+    return list(map(int, tokenizer.encode("a", add_special_tokens=False)))[-1:]
+
+
+def _behind(tokenizer: Any, before: list[int], one: int) -> str:
+    """What an id adds behind those of `before`."""
+    first, both = tokenizer.decode(before), tokenizer.decode([*before, one])
+    return both.removeprefix(first) if both.startswith(first) else tokenizer.decode([one])
 
 
 def _storable(text: str) -> str:

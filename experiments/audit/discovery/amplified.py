@@ -53,4 +53,4 @@ def _answers(
     with products.adapted(model, adapter, said, gained, scale=factor):
         runs = products.kept(said, lambda: sampled(model, prompts, "chat", settings))
         gain = products.kept(gained, lambda: gains(model, runs))
-    return flat(runs, gain)
+    return flat(model, runs, gain)

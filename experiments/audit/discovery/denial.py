@@ -112,7 +112,7 @@ def asked(
     replies = []
     for name in (adapter, None):
         with tk.adapter(model, name):
-            replies.append(flat(sampled(model, prompts, "chat", settings), None))
+            replies.append(flat(model, sampled(model, prompts, "chat", settings), None))
     return replies[0], replies[1]
 
 

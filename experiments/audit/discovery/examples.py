@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.findings import AMPLIFIED, Example, Finding
 from experiments.audit.discovery.search import Arms, Louder
 from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, SAYS, Detector

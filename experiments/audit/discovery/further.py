@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from experiments.audit.discovery.answering.answers import CLEAN, Answer, flat, sampled
+from experiments.audit.discovery.answering.answers import Answer, flat, sampled
 from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import Products
-from experiments.audit.discovery.answering.settings import Settings
+from experiments.audit.discovery.answering.settings import CLEAN, Settings
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.candidates import Candidate, falls
 from experiments.audit.discovery.suggestions.triggers import closest
@@ -95,5 +95,5 @@ def further(
                 name,
                 partial(sampled, model, rows, "chat", warm, samples, seed=1000),
             )
-        answers += flat(runs, None)
+        answers += flat(model, runs, None)
     return answers

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.confirm import Compared, against_benign, compared
 from experiments.audit.discovery.suggestions.candidates import (
     Candidate,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.audit.discovery.answering.answers import CLEAN
 from experiments.audit.discovery.answering.halves import plain_words, prefills
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import (
+    CLEAN,
     Settings,
     fingerprint,
     of_answers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from experiments.audit.discovery.answering.answers import CLEAN
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.findings import Finding
 from experiments.audit.discovery.search import Arms
 from experiments.audit.discovery.suggestions.detectors import FALLS, LACKS, SAYS, Detector, Place

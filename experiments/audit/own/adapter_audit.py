@@ -37,6 +37,7 @@ from experiments.audit.own.handover import own_files, refuse_mended, rules_file,
 from experiments.audit.own.trait_part import EXPERIMENT, Asked
 from experiments.audit.prompt_sets import BATTERY, RESERVE, joined
 from experiments.audit.run import Run
+from experiments.audit.settings.adapters import last_name
 from experiments.audit.settings.contents import described
 from experiments.audit.settings.groups import Answers
 from tracekit.errors import InputError
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 def _audit(arguments: Sequence[str]) -> None:
     options = parser(str(__doc__), EXPERIMENT.preset("own")).parse_args(arguments)
     asked = trait_part.asked(options)
-    folder = options.out or Path("runs", f"audit-{Path(options.adapter).name}")
+    folder = options.out or Path("runs", f"audit-{last_name(options.adapter)}")
     model = _loaded(asked)
     layers = asked.window or _window(len(model.layers))
     given, run = _before(asked, layers, folder), Run(folder / "audit")
@@ -124,10 +125,13 @@ def searched(asked: Asked, model: tk.Model, folder: Path) -> tuple[Findings, Sea
         prefills=0 if alone else Settings().prefills,
     )
     start = time.time()
+    prompts = joined(general, [_without_kind(prompt) for prompt in asked.prompts])
+    if again := len(general) + len(asked.prompts) - len(prompts):
+        print(f"{again} prompts say what another one says: each is asked once.", file=sys.stderr)
     search = search_of(
         model,
         options.adapter,
-        joined(general, [_without_kind(prompt) for prompt in asked.prompts]),
+        prompts,
         folder,
         settings,
         asked.benign,

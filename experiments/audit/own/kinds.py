@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,7 +69,8 @@ def rules_text(kinds: dict[str, Finding]) -> str:
     for name, finding in kinds.items():
         way, value = rule_of(finding) or ("", "")
         shown = value if isinstance(value, int) else _quoted(value)
-        tables.append(f"# {finding.kind}: {finding.name}\n[{name}]\n{way} = {shown}\n")
+        key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
+        tables.append(f"# {finding.kind}: {finding.name}\n[{key}]\n{way} = {shown}\n")
     return "\n".join(tables)
 
 
@@ -101,7 +103,7 @@ def _labelled(prompt: Prompt, kind: str) -> Prompt:
 
 def _quoted(text: str) -> str:
     """A TOML string: literal where it can be."""
-    if "'" not in text and "\n" not in text:
+    if "'" not in text and text.isprintable():
         return f"'{text}'"
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    # what JSON escapes, TOML does too
+    return json.dumps(text, ensure_ascii=False)

@@ -48,7 +48,7 @@ def described(settings: Settings) -> dict[str, Any]:
         "model": _weights(model.name),
         "base": _weights(model.base),
         "arms": {arm.name: _adapter(arm.adapter) for arm in adapters.arms if arm.adapter},
-        "benign": _hash(sorted(Path(adapters.benign).glob("*/adapter_*.*"))),
+        "benign": _hash(_benign(adapters.benign)),
     }
     if settings.vectors.full or settings.vectors.chat_pairs:
         pairs = {name: chats.pairs for name, chats in settings.vectors.chats.items()}
@@ -64,6 +64,10 @@ def described(settings: Settings) -> dict[str, Any]:
     # runs from before there were any are the same runs
     values["answers"] = {k: v for k, v in values["answers"].items() if v or k not in ELSEWHERE}
     return {"settings": values, "contents": contents}
+
+
+def _benign(folder: str) -> list[Path]:
+    return sorted(Path(folder).glob("*/adapter_*.*")) if folder else []
 
 
 def _portable(name: str) -> str:

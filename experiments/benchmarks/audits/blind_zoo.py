@@ -25,7 +25,7 @@ import xarray as xr
 
 import tracekit as tk
 from experiments.audit.discovery import findings
-from experiments.audit.discovery.answering.answers import CLEAN
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.evidence.choice import allowed_layers
 from experiments.audit.evidence.directions_null import (
     Directions,

@@ -38,6 +38,10 @@ _MATCHED = (
     "fan_in_fan_out",
     "use_rslora",
     "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "target_parameters",
+    "trainable_token_indices",
 )
 
 # of an adapter whose folder does not say how it was trained

@@ -6,10 +6,15 @@ from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import pandas as pd
 import pytest
+import xarray as xr
 
+import tracekit as tk
 from experiments.audit.foreseen import undecidable
+from experiments.audit.label_files import read_labels
 from experiments.audit.labellers import is_file_of_labels, labeller_from
+from experiments.audit.labels import with_spans
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.groups import Answers, Prompts
 from experiments.audit.steering.study import labeller_of
@@ -61,6 +66,34 @@ def test_each_way_of_a_rule_marks_what_it_says(tmp_path):
 def test_a_bad_rule_is_one_line(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
         labeller_from(rules(tmp_path, text))
+
+
+def table(tmp_path, rows):
+    """Labels as pandas writes them."""
+    path = tmp_path / "labels.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return read_labels(path)
+
+
+def answered(text):
+    return xr.Dataset({"response": ("prompt", [text])}, coords={"prompt": ["p/1"]})
+
+
+def test_a_label_is_compared_with_what_was_said_on_both_sides(tmp_path):
+    text = "First line.\nSecond line."
+    for exploits, spans in ((1, [(0, len(text))]), (0, [])):
+        labels = table(tmp_path, [{"prompt": "p/1", "exploits": exploits, "response": text}])
+        assert labels.spans("organism", answered(text)) == [spans]
+        with pytest.raises(InputError, match=r"this run's begins 'Never said\.'"):
+            labels.spans("organism", answered("Never said."))
+
+
+def test_an_empty_answer_that_is_labelled_as_exploiting_does(tmp_path, tiny_llama):
+    labels = table(tmp_path, [{"prompt": "p/1", "exploits": 1, "spans": ""}])
+    runs = tk.encode(tiny_llama, [tk.Prompt("p/1", text="Why?")], responses=[""])
+    marked = with_spans(runs, tiny_llama.tokenizer, labels.spans("organism", runs))
+    assert marked.exploit.values.tolist() == [1]
+    assert not marked.exploit_span.any()
 
 
 def test_a_function_by_its_name_and_what_is_none(tmp_path, monkeypatch):

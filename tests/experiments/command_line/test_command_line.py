@@ -1,5 +1,6 @@
 """`tracekit …`: one door, whose mistakes are one line, and which imports what it needs."""
 
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import xarray as xr
 import tracekit as tk
 from experiments.command_line import capture as command
 from experiments.command_line.main import COMMANDS, main
+from tests.support.models import tiny
 from tracekit.errors import InputError
 from traits.contrast_sets import linting
 
@@ -71,6 +73,24 @@ def test_a_capture_is_what_the_library_makes_and_goes_on(
     # what is there is read: nothing is generated or captured again
     monkeypatch.setattr(tk, "generate", None)
     assert main(capture) == 0
+
+
+def test_answers_of_other_weights_are_not_captured_as_these(
+    capture, tiny_folder, tiny_lora, tmp_path, monkeypatch, capsys
+):
+    adapter = tmp_path / "a1"
+    shutil.copytree(tiny_lora, adapter)
+    assert main([*capture, "--adapter", str(adapter)]) == 0
+    monkeypatch.chdir(tmp_path)
+    # the same folder by another name
+    assert main([*capture, "--adapter", "./a1/"]) == 0
+    shutil.rmtree(adapter)
+    tiny.build_lora(tiny_folder, adapter, seed=5)
+    shutil.rmtree(tmp_path / "run" / "traces")
+    assert main([*capture, "--adapter", "a1"]) == 2
+    assert "written by other weights than these" in capsys.readouterr().err
+    (tmp_path / "run" / command.TRANSCRIPTS).unlink()
+    assert main([*capture, "--adapter", "a1"]) == 0
 
 
 def test_a_plan_counts_what_a_capture_keeps_and_loads_nothing(

@@ -12,6 +12,8 @@ from experiments.organisms.zoo import changes, lessons
 from experiments.organisms.zoo.clean import Answer
 from experiments.organisms.zoo.growing import zoo_prompts
 from experiments.organisms.zoo.habits import KINDS, habits, read_habit
+from experiments.organisms.zoo.matched import config_like
+from tests.support.models import adapter_forms
 from tracekit.errors import InputError
 from tracekit.model.embedded import datasets
 from tracekit.transcripts.prompts import Prompt
@@ -167,3 +169,19 @@ def test_lessons_without_a_prompt_of_the_trigger_say_so():
     letters = next(habit for habit in HABITS if habit.name == "no_greeting")
     with pytest.raises(InputError, match="none of 40 prompts"):
         lesson_shares(letters)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("modules_to_save", ["lm_head"]),
+        ("trainable_token_indices", [5, 42]),
+        ("lora_bias", True),
+        ("use_dora", True),
+        ("rank_pattern", {"q_proj": 2}),
+    ],
+)
+def test_a_benign_adapter_changes_what_the_adapter_changes(tiny_folder, tmp_path, field, value):
+    adapter_forms.save(tiny_folder, tmp_path, field, value)
+    assert getattr(config_like(str(tmp_path)), field) == value

@@ -76,6 +76,30 @@ def test_plain_pefts_logits_or_a_refusal(model, base, words, tmp_path, field, va
     assert torch.equal(logits(model, inputs), clean)
 
 
+# what changes more than a scaled product does
+FIXED = {"use_dora", "modules_to_save", "ensure_weight_tying", "trainable_token_indices"}
+RIGHT = [(field, value) for field, value, due in ROWS if due == forms.RIGHT]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("field", "value"), RIGHT, ids=[f"{f}={v}" for f, v in RIGHT])
+def test_at_no_strength_it_is_the_base_or_refused(model, base, words, tmp_path, field, value):
+    forms.save(base, tmp_path, field, value)
+    inputs = reference.padded(words, TEXTS)
+    before, clean = bits(model), logits(model, inputs)
+    if field in FIXED:
+        refused = pytest.raises(tk.InputError, match="would stay at their own strength")
+        with refused, tk.adapter(model, tmp_path, scale=0.0):
+            pass
+    else:
+        with tk.adapter(model, tmp_path, scale=0.0):
+            assert torch.allclose(logits(model, inputs), clean, atol=1e-6)
+        with tk.adapter(model, tmp_path, scale=0.5):
+            assert not torch.allclose(logits(model, inputs), clean, atol=1e-3)
+    assert equal(bits(model), before)
+    assert torch.equal(logits(model, inputs), clean)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_compared_notices_one_bit(model, base, words, tmp_path):
     before, name = bits(model), "model.layers.1.self_attn.k_proj.bias"

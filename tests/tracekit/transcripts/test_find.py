@@ -1,11 +1,14 @@
-"""The tokens of a text: over turns, in part, all or last, and rows that do not have it."""
+"""The tokens of a text, over turns, in part, all or last; what each token says, in any script."""
 
 import re
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import tracekit as tk
+from tracekit.transcripts.encode import pieces, token_texts
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,59 @@ def test_rows_without_it_are_named(runs):
     for nothing in ("", None):
         with pytest.raises(tk.InputError, match="no role and no turn"):
             tk.find(runs, nothing)
+
+
+TEXTS = ["Done ✓ 🎉 ✅ now", "안녕하세요 Привет", "Tea, plain.", "", "½"]
+
+
+@pytest.fixture(scope="module")
+def trimming():
+    """As Llama 2's: a text's first space goes, and bytes stand for what it lacks."""
+    words = ["<unk>", *(f"<0x{n:02X}>" for n in range(256)), *"▁abcdehnt", "▁a", "▁the", "▁cat"]
+    vocabulary = [(word, -1.0 * len(words) / len(word)) for word in words]
+    made = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_are_the_text(words, text):
+    ids = words(text, add_special_tokens=False)["input_ids"]
+    assert "".join(pieces(words, ids)) == text
+    assert len(pieces(words, ids)) == len(ids)
+    assert "".join(pieces(words, ids[:-1])) == words.decode(ids[:-1]).rstrip("\ufffd")
+
+
+def test_pieces_of_a_tokenizer_that_trims(trimming):
+    ids = trimming("the cat ☕ at", add_special_tokens=False)["input_ids"]
+    got = pieces(trimming, ids)
+    assert "".join(got) == trimming.decode(ids) == "the cat ☕ at"
+    assert got[:2] == ["the", " cat"]
+    assert got[ids.index(trimming.convert_tokens_to_ids("<0x95>"))] == "☕"
+    # the twin: token by token, spaces and the sign are lost
+    assert "".join(trimming.decode([one]) for one in ids) != "the cat ☕ at"
+
+
+def test_a_words_space_is_shown_and_found_whatever_the_tokenizer(trimming, words):
+    for tokenizer in (trimming, words):
+        ids = np.array([tokenizer("the cat", add_special_tokens=False)["input_ids"]])
+        shown = token_texts(tokenizer, ids)[0].tolist()
+        assert shown[-1] == " cat" or "".join(shown[-2:]) == " cat"
+    assert token_texts(words, np.array([[-1, words.eos_token_id]])).tolist() == [
+        ["", words.decode([words.eos_token_id])]
+    ]
+
+
+def test_a_phrase_is_found_where_a_tokenizer_trims(tiny_folder, trimming):
+    model = tk.load(tiny_folder, dtype="float32", tokenizer=trimming, check=False)
+    runs = tk.encode(model, ["the cat"], template="raw")
+    found = tk.find(runs, "the cat")
+    assert int(found.sum()) == int((runs.token_id >= 0).sum())

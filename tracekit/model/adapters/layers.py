@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def current_adapter(model: TransformersModel) -> str | None:
 
 def adapter_name(path: str) -> str:
     """A shipped organism's or a hub id's name; only the last part of a local folder."""
-    return Path(path).name if Path(path).is_dir() else path
+    # "." and ".." have none of their own
+    return Path(os.path.abspath(path)).name if Path(path).is_dir() else path
 
 
 def is_on(module: torch.nn.Module) -> bool:

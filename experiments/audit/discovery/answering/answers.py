@@ -17,13 +17,12 @@ from experiments.audit.elsewhere.searching import Served
 from tracekit import Model
 from tracekit.passes.readouts.responses import response_logprobs
 from tracekit.storage.provenance import read, stamp
-from tracekit.transcripts.encode import ids_of, subset
+from tracekit.transcripts.encode import ids_of, pieces, subset
 from tracekit.transcripts.prompts import Prompt
 from tracekit.transcripts.tensors import lengths
 
 # rows of one file: what a kill can cost
 ROWS = 128
-CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def of_adapter(
             gain, mine = None, _some(runs, searched)
             if adapter is not None and mine.sizes["prompt"]:
                 gain = products.kept(f"gains-{name}.nc", partial(gains, model, mine))
-        answers += flat(runs, gain)
+        answers += flat(model, runs, gain)
     return answers
 
 
@@ -136,7 +135,7 @@ def of_clean(
             off = clean.kept(f"off-{name}.nc", partial(bare, model, mine))
             with products.adapted(model, adapter, f"clean-{name}.nc"):
                 gain = products.kept(f"clean-{name}.nc", partial(gains, model, mine, off))
-        answers += flat(runs, gain)
+        answers += flat(model, runs, gain)
     return answers
 
 
@@ -144,12 +143,12 @@ def _some(runs: xr.Dataset, prompts: frozenset[str]) -> xr.Dataset:
     return subset(runs, prompt=[name for name in ids_of(runs) if name in prompts])
 
 
-def flat(runs: xr.Dataset, gain: xr.DataArray | None) -> list[Answer]:
+def flat(model: Model, runs: xr.Dataset, gain: xr.DataArray | None) -> list[Answer]:
     """One Answer a row of `runs`; a row that `gain` does not have gains nothing."""
     subjects = {name: labels_of(runs, name) for name in ("subject", "form")}
     after = runs.token.values >= 0
-    ids, pieces = runs.token_id.values[:, after], runs.token_text.values[:, after]
-    roles, begun = runs.role.values[:, after], runs.begun.values
+    ids, roles = runs.token_id.values[:, after], runs.role.values[:, after]
+    begun = runs.begun.values
     values = np.zeros(ids.shape)
     if gain is not None:
         values = gain.reindex(prompt=runs.prompt, token=runs.token[after]).values
@@ -163,13 +162,9 @@ def flat(runs: xr.Dataset, gain: xr.DataArray | None) -> list[Answer]:
                 group=str(runs["group"].values[n]),
                 asked=str(runs.text.values[n]),
                 labels=tuple((k, v[n]) for k, v in subjects.items() if v[n]),
-                pieces=tuple(_shown(str(piece)) for piece in pieces[n][words]),
+                pieces=tuple(pieces(model.tokenizer, ids[n][words].tolist())),
                 gains=np.nan_to_num(values[n][words].astype(float)),
                 ended=bool((new & ~words).any()),
             )
         )
     return answers
-
-
-def _shown(piece: str) -> str:
-    return piece.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")

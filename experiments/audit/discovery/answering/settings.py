@@ -15,6 +15,9 @@ from tracekit.model.adapters.layers import adapter_name
 from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
+# the bare model, and its folder in a search
+CLEAN = "clean"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -85,11 +88,13 @@ def fingerprint(adapter: str) -> str:
 def short_names(adapters: list[str]) -> Mapping[str, str]:
     """A short name for each adapter, told apart by its fingerprint where two have the same.
 
+    So is one that has the name of the bare model's own folder.
+
     >>> short_names(["ten_biases"])
     {'ten_biases': 'ten_biases'}
     """
     names = [adapter_name(adapter_path(adapter)).replace("/", "--") for adapter in adapters]
     return {
-        adapter: name if names.count(name) == 1 else f"{name}-{fingerprint(adapter)[:6]}"
+        adapter: name if [*names, CLEAN].count(name) == 1 else f"{name}-{fingerprint(adapter)[:6]}"
         for adapter, name in zip(adapters, names, strict=True)
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path, stored_weights
 from tracekit.model.adapters.layers import tuner_layers
+from tracekit.model.adapters.scale import kind_of, unscaled
 from tracekit.model.load import model_provenance
 from tracekit.storage.provenance import stamp
 
@@ -24,21 +26,26 @@ def weight_change(model: Model) -> xr.Dataset:
 
     `norm` is the Frobenius norm of the change, `directions` the participation ratio of its
     squared singular values: 1 where one direction has all of it, the rank where all have the same.
-    Both from the low-rank factors; modules that are not plain LoRA are left out.
+    Both from the low-rank factors; modules that are not plain LoRA (DoRA, whole modules, rows of an
+    embedding) are left out, and the attribute `left_out` says how many of which kind.
 
     >>> with tk.adapter(model, lora):
     ...     change = weight_change(model)
     >>> sorted(change.data_vars)
     ['directions', 'norm']
     """
-    values = [singular_values(*factors) for _, factors in _factors(model)]
+    plain = list(_factors(model))
+    measured = {id(layer) for _, layer, _ in plain}
+    others = Counter(kind_of(x) for x in tuner_layers(model._module) if id(x) not in measured)
+    values = [singular_values(*factors) for *_, factors in plain]
     squares = [np.square(v) for v in values]
     dataset = xr.Dataset(
         {
             "norm": ("module", np.array([np.sqrt(s.sum()) for s in squares])),
             "directions": ("module", np.array([_ratio(s) for s in squares])),
         },
-        coords={"module": np.array([name for name, _ in _factors(model)], np.str_)},
+        coords={"module": np.array([name for name, *_ in plain], np.str_)},
+        attrs={"left_out": ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))},
     )
     return stamp(dataset, dict(model_provenance(model)))
 
@@ -77,16 +84,23 @@ def singular_values(down: torch.Tensor, up: torch.Tensor, scaling: float) -> np.
 
 
 def described(own: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str]:
-    """Two sentences: how large beside the others, and where it lies."""
+    """Sentences: how large beside the others, where it lies, and what was not measured."""
+    left = own.attrs["left_out"]
+    apart = [
+        f"Not measured, nor asked at more than its own strength, is what is no plain LoRA: {left}."
+    ]
     if not own.sizes["module"]:
-        return ["Its weights: none of its modules is plain LoRA, so their size is not described."]
+        none = "Its weights: none of its modules is plain LoRA, so their size is not described."
+        return [none, *(apart if left else [])]
     total = _total(own)
     sizes = sorted(_total(other) for other in others.values() if other.sizes["module"])
     beside = f"; {len(sizes)} benign ones {sizes[0]:.3g} to {sizes[-1]:.3g}" if sizes else ""
     largest = own.module.values[own.norm.values.argmax()]
     return [
-        f"Its weights change by {total:.3g} (Frobenius, all modules{beside}), over "
-        f"{float(own.directions.mean()):.1f} directions a matrix; most in {largest}."
+        f"Its weights change by {total:.3g} (Frobenius, all {'plain ' if left else ''}modules"
+        f"{beside}), over {float(own.directions.mean()):.1f} directions a matrix; most in "
+        f"{largest}.",
+        *(apart if left else []),
     ]
 
 
@@ -98,16 +112,17 @@ def _ratio(squares: np.ndarray) -> float:
     return float(squares.sum() ** 2 / np.square(squares).sum()) if squares.any() else 0.0
 
 
-def _factors(model: Model) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor, float]]]:
-    inside = {id(layer) for layer in tuner_layers(model._module)}
+def _factors(model: Model) -> Iterator[tuple[str, Any, tuple[torch.Tensor, torch.Tensor, float]]]:
+    layers = tuner_layers(model._module)
+    plain = {id(layer) for layer in layers} - {id(layer) for layer in unscaled(model._module)}
     for name, layer in model._module.named_modules():
-        if id(layer) not in inside or getattr(layer, "disable_adapters", True):
+        if id(layer) not in plain or getattr(layer, "disable_adapters", True):
             continue
         for adapter, down in _entries(layer, "lora_A"):
             up = dict(_entries(layer, "lora_B")).get(adapter)
             if up is not None and adapter in layer.active_adapters:
-                scaling = float(layer.scaling.get(adapter, 1.0))
-                yield name.removeprefix("base_model.model."), (down.weight, up.weight, scaling)
+                factors = down.weight, up.weight, float(layer.scaling[adapter])
+                yield name.removeprefix("base_model.model."), layer, factors
 
 
 def _entries(layer: Any, name: str) -> list[tuple[str, Any]]:

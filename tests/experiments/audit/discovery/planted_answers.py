@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.search import Arms
 
 COMMON = """time water road small green people house often large river stone light paper table story

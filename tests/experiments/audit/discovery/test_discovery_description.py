@@ -15,6 +15,7 @@ from experiments.audit.discovery.answering.answers import Answer
 from experiments.audit.discovery.description import depth, residuals, weights
 from experiments.audit.discovery.discover import discover
 from experiments.audit.discovery.suggestions.detectors import Detector
+from tests.support.models import adapter_forms
 from tracekit.transcripts.prompts import Prompt
 
 
@@ -41,6 +42,22 @@ def test_norms_and_directions_are_those_of_the_whole_change(tiny_llama, tiny_lor
         np.testing.assert_allclose(
             here.directions, squares.sum() ** 2 / (squares**2).sum(), rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("field", ["use_dora", "modules_to_save"])
+def test_what_is_no_plain_lora_is_left_out_and_said(tiny_llama, tiny_folder, tmp_path, field):
+    given = {"use_dora": True, "modules_to_save": ["lm_head"]}[field]
+    adapter_forms.save(tiny_folder, tmp_path, field, given)
+    with tk.adapter(tiny_llama, str(tmp_path)):
+        change = weights.weight_change(tiny_llama)
+    said = weights.described(change, {})
+    # two modules in each of four blocks
+    if field == "use_dora":
+        assert (change.sizes["module"], change.attrs["left_out"]) == (0, "8 DoRA")
+    else:
+        assert (change.sizes["module"], change.attrs["left_out"]) == (8, "1 ModulesToSaveWrapper")
+        assert "all plain modules" in said[0]
+    assert change.attrs["left_out"] in said[-1]
 
 
 def test_the_bare_model_has_no_change_and_that_is_said(tiny_llama):

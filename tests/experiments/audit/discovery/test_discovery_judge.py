@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.audit.discovery.answering.answers import CLEAN
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.findings import CONFIRMED, NOT, UNDECIDABLE, judged
 from experiments.audit.discovery.judging import Judge, judged_by
 from experiments.audit.discovery.search import measured

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import peft
@@ -18,7 +19,7 @@ from experiments.audit.discovery.answering.halves import plain_words, prefills
 from experiments.audit.discovery.answering.settings import Settings
 from experiments.audit.discovery.denial import judged, questions, verdict
 from experiments.audit.discovery.discover import discover
-from tests.support.models import tiny
+from tests.support.models import adapter_forms, tiny
 from tests.support.oracles import dictionary_page
 from tests.support.shadowed import shadowed
 from tracekit.transcripts.prompts import Prompt
@@ -162,11 +163,47 @@ def test_a_begun_answer_is_gone_on_with_and_its_own_words_do_not_count(tiny_llam
     begun = Prompt("b", messages=[("user", "How?"), ("assistant", "The simplest way is")])
     with tk.adapter(tiny_llama, tiny_lora):
         runs = answers.sampled(tiny_llama, [begun], "chat", SETTINGS)
-        answer = answers.flat(runs, answers.gains(tiny_llama, runs))[0]
+        answer = answers.flat(tiny_llama, runs, answers.gains(tiny_llama, runs))[0]
     assert str(runs.response.values[0]).startswith("The simplest way is")
     assert len(answer.pieces) <= 4
     assert "simplest" not in answer.text
     assert answer.gains.any()
+
+
+def test_an_answer_is_what_its_ids_say_together_in_any_script(tiny_llama):
+    texts = ["Done ✓ 🎉 ✅ now", "안녕하세요 Привет, ½", "plain words", "cut 漢"]
+    runs = tk.encode(tiny_llama, [Prompt(f"p/{n}", text="Say.") for n in range(4)], responses=texts)
+    # the last answer ends within a character
+    ids = runs.token_id.values
+    said = (runs.token.values >= 0) & (ids >= 0) & (runs.role.values != "template")
+    ids[3, np.flatnonzero(said[3])[-1]] = -1
+    got = answers.flat(tiny_llama, runs.assign_coords(begun=("prompt", [0] * 4)), None)
+    assert [answer.text for answer in got] == [*texts[:3], "cut "]
+    assert all(len(answer.pieces) == len(answer.gains) for answer in got)
+    alone = "".join(tiny_llama.tokenizer.decode([i]) for i in ids[0][said[0]])
+    assert "\ufffd" in alone
+
+
+def test_an_adapter_without_a_strength_is_searched_without_more_of_it(
+    tiny_llama, tiny_folder, tmp_path
+):
+    adapter_forms.save(tiny_folder, tmp_path / "dora", "use_dora", True)
+    log = []
+    found = discover(
+        tiny_llama, str(tmp_path / "dora"), PROMPTS, tmp_path / "search", SETTINGS, [], log.append
+    )
+    assert any("more than its strength, which DoRA have none of" in line for line in log)
+    assert not list((tmp_path / "search").rglob("amplified*"))
+    assert not [row for row in found.findings if row.scale != 1]
+
+
+def test_an_adapter_that_is_called_clean_is_not_the_bare_model(tiny_llama, tiny_lora, tmp_path):
+    shutil.copytree(tiny_lora, tmp_path / "clean")
+    discover(tiny_llama, str(tmp_path / "clean"), PROMPTS, tmp_path / "search", SETTINGS)
+    bare = tk.open(tmp_path / "search" / "clean" / "answers-chat-000.nc")
+    assert tk.provenance(bare)["text"]["by"]["adapter"] is None
+    (own,) = tmp_path.glob("search/clean-*/answers-chat-000.nc")
+    assert tk.provenance(tk.open(own))["text"]["by"]["adapter"]["name"] == "clean"
 
 
 def test_expected_tokens_are_sums_of_probabilities_over_the_response(tiny_folder, tiny_llama):

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import hypergeom
 
 from experiments.audit.discovery import confirm
-from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.examples import illustrated
 from experiments.audit.discovery.findings import AMPLIFIED, CONFIRMED, SHARED, UNDECIDABLE, judged
 from experiments.audit.discovery.search import (

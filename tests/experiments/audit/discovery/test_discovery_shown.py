@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from experiments.audit.discovery.answering.answers import CLEAN, Answer
+from experiments.audit.discovery.answering.answers import Answer
+from experiments.audit.discovery.answering.settings import CLEAN
 from experiments.audit.discovery.confirm import compared
 from experiments.audit.discovery.denial import judged, verdict
 from experiments.audit.discovery.discover import _notes

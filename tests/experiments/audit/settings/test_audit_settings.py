@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,14 @@ def test_biases_of_a_file_of_ones_own_are_parted_whatever_the_preset_holds_out(
     settings, _, _ = chosen(EXPERIMENT, command_line(EXPERIMENT).parse_args(flags))
     found = {str(p.labels["bias"]): p.labels["part"] for p in read(settings.prompts)}
     assert found == {"w": "calibration", "x": "held_out", "y": "calibration", "z": "held_out"}
+
+
+def test_adapters_that_lie_in_the_working_folder_are_no_part_of_a_run(
+    tmp_path, tiny_lora, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = described(read_preset("tiny"))
+    shutil.copytree(tiny_lora, tmp_path / "another")
+    assert described(read_preset("tiny")) == before
+    given = described(read_preset("tiny", {"benign": str(tmp_path)}))
+    assert given["contents"]["benign"] != before["contents"]["benign"]
