@@ -37,7 +37,8 @@ def edit(
     (what each adds to it), "mlp_hidden" (row, column, unit), or "heads" (row, column, head,
     width): what each head hands to attention's output projection. Of other positions, padding
     included, it may read and change what it likes, without effect. It is recorded by its source
-    and bound values, or under a name of your own as a pair `("name", function)`.
+    and bound values as they are now (a global that it reads is not to change), or under a name of
+    your own as a pair `("name", function)`.
 
     Errors: `ValueError` for layers, a site or tokens that are not there, for a function that
     cannot be recorded, and when it runs for a value of another shape, or that is not finite;

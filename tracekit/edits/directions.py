@@ -136,6 +136,11 @@ class Amounts:
     ) -> None:
         self.name, self.value = name, value
         values = np.asarray(value, dtype=float)
+        if values.ndim and not isinstance(value, xr.DataArray):
+            raise InputError(
+                f"{name} was given {values.size} numbers without labels; give one, or a DataArray "
+                "over prompt or layer that says whose each is."
+            )
         if not (np.isfinite(values) if finite else ~np.isnan(values)).all():
             raise InputError(f"{name}={values.tolist()} was asked for; it must be finite.")
         self._rows: dict[str, int] = {}

@@ -92,8 +92,18 @@ def _mapped(
             f"patch was given at={brief(at)}, source={brief(source)} and tokens={brief(tokens)}. "
             "A map between prompts needs at= and source=, and no tokens=."
         )
-    how = {"source_tokens": recorded(source), "prompts": digest(prompts)}
+    pairs = source
+    if not isinstance(at, str | slice | xr.DataArray):
+        # in the order of `at`, which is recorded as a set
+        pairs = _reordered(at, source)
+    how = {"source_tokens": recorded(pairs, ordered=True), "prompts": digest(prompts)}
     return at, Pairing(traces.sortby("token"), at, source, prompts), how
+
+
+def _reordered(at: Sequence[int] | np.ndarray, source: Tokens) -> Tokens:
+    if isinstance(source, str | slice | xr.DataArray) or len(source) != len(at):
+        return source
+    return [int(source[n]) for n in np.argsort(np.asarray(at), kind="stable")]
 
 
 class _Stored:

@@ -128,11 +128,14 @@ def clamp(
 
     Bounds are in residual units; a DataArray over `layer` or `prompt` gives one for each, such as
     the clean model's own range. `tokens` and `when` as in `steer`. Errors as for `steer`, and
-    `ValueError` for low above high.
+    `ValueError` for low above high, and for neither.
 
     >>> capped = clamp(model, vectors.sel(trait="alignment/sycophancy", layer=12), high=3.0)
     """
-    if not np.all(low <= high):
+    if np.all(np.isneginf(low)) and np.all(np.isposinf(high)):
+        raise InputError("clamp was asked for without a bound. Give low=, high= or both.")
+    bounds = [one if isinstance(one, xr.DataArray) else np.asarray(one) for one in (low, high)]
+    if not np.all(bounds[0] <= bounds[1]):
         raise InputError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
     vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)

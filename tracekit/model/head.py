@@ -58,12 +58,21 @@ def of_residuals(
         yield logits.float().cpu()
 
 
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """The values in float32, or in float64 where they are that.
+
+    >>> wide(torch.zeros(2, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def of_next(logits: Logits, ids: torch.Tensor) -> Float[torch.Tensor, "row following"]:
     """Each id's log-probability but the first's: (row, column, vocabulary) to (row, column − 1)."""
     # one row at a time: a float32 copy of all logits would be the largest tensor of the run
     ids = ids.to(logits.device)
     scores = [
-        torch.log_softmax(row[:-1].float(), -1).gather(1, following[1:, None]).squeeze(1)
+        torch.log_softmax(wide(row[:-1]), -1).gather(1, following[1:, None]).squeeze(1)
         for row, following in zip(logits, ids, strict=True)
     ]
     return torch.stack(scores)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from tracekit.errors import InputError
 from tracekit.model.load import device_of
 from tracekit.model.record import origin
 from tracekit.passes.request import Asked
@@ -45,6 +46,8 @@ def plan(
     >>> plan([5, 10, 5, 9], budget=20)
     [[1, 3], [0, 2]]
     """
+    if budget < 1 or budget != int(budget):
+        raise InputError(f"token_budget={budget} was asked for; give a whole number of tokens.")
     batches: list[list[int]] = []
     for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
         longest, rows = (lengths[batches[-1][0]], len(batches[-1])) if batches else (0, 0)

@@ -14,8 +14,12 @@ from tracekit.passes.beginnings import planning
 from tracekit.passes.forward import Work
 from tracekit.passes.monitoring import LABELS, with_scores
 from tracekit.passes.request import Asked
+from tracekit.storage.capture_folder import Folder
+from tracekit.storage.identity import BRIEF, digest
 from tracekit.storage.provenance import stamp
 from tracekit.storage.store import storable
+from tracekit.transcripts import encode
+from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.labels import refuse_taken
 from tracekit.transcripts.tensors import require_transcripts
 
@@ -83,6 +87,40 @@ def labels(work: Work, rows: Sequence[int]) -> xr.Dataset:
     # labels read from a file carry its encoding, and strings as objects
     frame = storable(xr.Dataset(coords=coords))
     return stamp(frame.rename(token="query") if work.asked.is_pattern else frame, work.made_with)
+
+
+def row_hashes(folder: Folder, transcripts: xr.Dataset) -> dict[str, str]:
+    """A hash of each row's ids and another of its labels, by prompt id.
+
+    Errors: `ValueError` where the folder holds these rows under other labels.
+    """
+    ids, labelled = encode.row_hashes(transcripts), _label_hashes(transcripts)
+    there = folder.content()["rows"] if folder.shards() is not None else {}
+    # captures made before there was one have no hash of labels
+    kept = {name: one[BRIEF:] for name, one in there.items() if one[BRIEF:]}
+    other = [n for n, one in kept.items() if n in ids and ids[n] == there[n][:BRIEF]]
+    other = [name for name in other if kept[name] != labelled[name]]
+    if other:
+        raise InputError(
+            f"The folder {str(folder.path)!r} holds {len(other)} of these rows under other labels, "
+            f"such as {other[0]!r}. Give another path, or open what is there and put these labels "
+            "onto it (tk.join)."
+        )
+    return {name: one + labelled[name] for name, one in ids.items()}
+
+
+def _label_hashes(transcripts: xr.Dataset) -> dict[str, str]:
+    own = {"prompt", "token", "token_id", "role", "token_text", "prompt_length"}
+    each: list[list[Any]] = [[] for _ in range(transcripts.sizes["prompt"])]
+    for name, coord in sorted(transcripts.coords.items(), key=lambda item: str(item[0])):
+        if name in own or coord.dims not in (("prompt",), ("prompt", "token"), ("token", "prompt")):
+            continue
+        rows = coord.transpose("prompt", ...).values
+        # a file gives numbers back in other types, and texts as objects
+        rows = rows.astype(str if rows.dtype.kind in "OUST" else float)
+        for row, value in zip(each, rows.tolist(), strict=True):
+            row.append([str(name), value])
+    return {n: digest(row)[:BRIEF] for n, row in zip(ids_of(transcripts), each, strict=True)}
 
 
 def with_axes(

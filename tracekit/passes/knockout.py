@@ -61,6 +61,12 @@ def knock_out(
     """
     refuse_remote(model, "knock_out")
     _require_way(to, reference)
+    if (seed and to != "resample") or (reference is None and recorded(reference_tokens) != "all"):
+        raise InputError(
+            f"knock_out was given to={to!r}, seed={seed} and reference_tokens="
+            f"{recorded(reference_tokens)}; a seed is of 'resample', tokens are of a reference=. "
+            "Leave out what does nothing."
+        )
     _require_pairs(heads or ())
     site, chosen, members = _places(model, layers, site, heads)
     made: dict[str, Any] = {"to": to}
@@ -100,6 +106,11 @@ def _places(
         chosen = listed(layers) or []
         require_site(model, chosen, site)
         return site, chosen, {}
+    if site not in ("attention", "heads"):
+        raise InputError(
+            f"knock_out was given heads= and site={site!r}; heads are attention's. Leave site out, "
+            "or give the layers of that site."
+        )
     wanted: dict[int, list[int]] = {}
     for layer, head in heads:
         wanted.setdefault(int(layer), []).append(int(head))

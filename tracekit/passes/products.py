@@ -32,7 +32,7 @@ from tracekit.storage.store import open as open_store
 from tracekit.storage.store import storable
 from tracekit.storage.writers import Writers
 from tracekit.transcripts import tensors
-from tracekit.transcripts.encode import ids_hash, row_hashes
+from tracekit.transcripts.encode import ids_hash
 from tracekit.transcripts.selection import kept_parts, kept_tokens
 
 
@@ -224,7 +224,7 @@ def _shards(
         held.enter_context(folder.locked())
         # versions may change between a kill and its resume without the values changing
         settings = {k: v for k, v in work.made_with.items() if k != "versions"}
-        hashes = row_hashes(work.transcripts)
+        hashes = coordinates.row_hashes(folder, work.transcripts)
         folder.begin({**settings, "compression": compression}, count, hashes)
     done = distributed.agreed(model, list(folder.records()) if first else [])
     processes, beside = _writers(model, compression) if writers is None else (writers, False)

@@ -21,7 +21,7 @@ import h5py
 
 from tracekit.errors import InputError
 from tracekit.storage.files import reading, sha256, unreadable, whole
-from tracekit.storage.identity import digest
+from tracekit.storage.identity import BRIEF, digest
 from tracekit.storage.seal import verified
 
 SETTINGS, SHARDS, SHARD = "capture.json", "shards.jsonl", "{:05d}.nc"
@@ -286,7 +286,7 @@ def _differing(text: str, settings: Mapping[str, Any]) -> list[str]:
 
 def _changed_rows(there: Mapping[str, str], now: Mapping[str, str]) -> str:
     kinds = {
-        "with other token ids": [name for name in now if there.get(name, now[name]) != now[name]],
+        "with other token ids": [n for n in now if there.get(n, now[n])[:BRIEF] != now[n][:BRIEF]],
         "not there": [name for name in now if name not in there],
         "no longer asked for": [name for name in there if name not in now],
     }

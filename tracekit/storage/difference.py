@@ -13,9 +13,9 @@ from tracekit.storage.provenance import MUST_AGREE, disagreements, read, refuse_
 def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -> xr.DataArray:
     """`a − b` with exact alignment, once both are known to be comparable.
 
-    Base, revision, dtype, tokenizer, template, ids, site and batch plan must agree, and of reduced
-    values the tokens; adapter and edits may differ. Fields named in `override` may differ too,
-    which the result records.
+    Base, revision, dtype, tokenizer, template, ids, site, metric and batch plan must agree, and of
+    reduced values the tokens; adapter and edits may differ. Fields named in `override` may differ
+    too, which the result records.
 
     Errors: `ValueError` naming each field that disagrees, or the labels that do not align;
     `KeyError` for an override that is no such field.

@@ -14,6 +14,8 @@ from typing import Any
 DISTRIBUTION = "tracekit-interp"
 _PACKAGES = ("tracekit", "torch", "transformers", "nnsight", "peft", "bitsandbytes", "xarray")
 
+BRIEF = 8  # characters that tell a row's hashes apart
+
 
 def digest(value: Any) -> str:
     """A short hash of anything JSON can hold."""

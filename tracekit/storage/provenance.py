@@ -26,6 +26,7 @@ MUST_AGREE = (
     "site",
     "vectors",
     "probes",
+    "metric",
     "reduce",
     "round_to",
     "batches",

@@ -35,7 +35,7 @@ def save(
     path: str | os.PathLike[str],
     compression: str = shard.PORTABLE_CODEC,
 ) -> Path:
-    """Write one netCDF file, whole or not at all; floats as float32, holes as NaN.
+    """Write one netCDF file, whole or not at all; holes as NaN.
 
     Any reader of netCDF-4 or HDF5 opens it: every variable says its `long_name` and `units`
     (docs/data_dictionary.md), and checksums of values and labels lie behind the file's end, where

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
-from tracekit.storage.identity import digest, tokenizer_hash, vocabulary_hash
+from tracekit.storage.identity import BRIEF, digest, tokenizer_hash, vocabulary_hash
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import chat_template
 from tracekit.transcripts.labels import columns
@@ -288,4 +288,4 @@ def row_hashes(transcripts: xr.Dataset) -> dict[str, str]:
     """A hash of each row's token ids, by prompt id."""
     ids = transcripts.token_id.transpose("prompt", "token").values
     rows = zip(ids_of(transcripts), ids, strict=True)
-    return {name: digest(row[row >= 0].tolist())[:8] for name, row in rows}
+    return {name: digest(row[row >= 0].tolist())[:BRIEF] for name, row in rows}

@@ -18,6 +18,7 @@ Text = str | re.Pattern[str]
 # one value a column: its place, its role, its text
 Columns = Shaped[np.ndarray, "_"]
 TEMPLATE = "template"
+WHICH, MISSING = ("all", "last"), ("raise", "none")
 # how `token_text` shows what would break a line
 _SHOWN = {"\\n": "\n", "\\t": "\t", "\\r": "\r"}
 
@@ -42,8 +43,8 @@ def find(
     `.where` take; it knows the ids that it was made of, so that it acts on no others. A character
     that lies in several tokens (rare scripts, emoji) is not found.
 
-    Errors: `ValueError` for rows that do not have it (the first is named), for an empty text, and
-    where nothing was asked for.
+    Errors: `ValueError` for rows that do not have it (the first is named), for an empty text,
+    another `which` or `missing`, and where nothing was asked for.
 
     >>> find(runs, role="user", turn=0, which="last").sum("token").values.tolist()
     [1, 1, 1]
@@ -53,6 +54,9 @@ def find(
             f"find was asked for the text {text!r}, no role and no turn. Give some of what the "
             "rows say, or a role, or a turn."
         )
+    for name, value, words in (("which", which, WHICH), ("missing", missing, MISSING)):
+        if value not in words:
+            raise InputError(f"{name}={value!r} was asked for; there are {', '.join(words)}.")
     pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
     rows = [transcripts[name].transpose("prompt", "token").values for name in ("token_id", "role")]
     shown = transcripts.token_text.transpose("prompt", "token").values

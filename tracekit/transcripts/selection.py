@@ -130,14 +130,14 @@ def require_tokens(tokens: Any) -> None:
         raise InputError(f"tokens={brief(tokens)} was asked for; there are {GRAMMAR}.")
 
 
-def recorded(tokens: Tokens) -> str:
+def recorded(tokens: Tokens, ordered: bool = False) -> str:
     """The tokens as provenance has them: a word, a slice, labels, or a hash of a mask."""
     if isinstance(tokens, str):
         return tokens
     if isinstance(tokens, slice):
         return f"{tokens.start}:{tokens.stop}:{tokens.step}"
     if not isinstance(tokens, xr.DataArray):
-        labels = sorted({int(label) for label in tokens})
+        labels = list(map(int, tokens)) if ordered else sorted(set(map(int, tokens)))
         shown = ",".join(map(str, labels))
         return f"labels:{shown if len(labels) <= SHOWN_LABELS else digest(labels)}"
     if has_parts(tokens):

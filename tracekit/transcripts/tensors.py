@@ -24,6 +24,12 @@ def require_transcripts(transcripts: object) -> None:
             f"({type(transcripts).__name__}). Make them with tk.encode(model, [text, …]) or "
             "tk.generate; one text alone is a list of one."
         )
+    if transcripts["token_id"].dtype.kind not in "iu":
+        raise InputTypeError(
+            f"These transcripts have ids of {transcripts['token_id'].dtype}, as rows of other "
+            "lengths have that xarray joined: holes are NaN. Join them with "
+            "fill_value={'token_id': -1, 'role': 'pad', 'token_text': ''}."
+        )
 
 
 def lengths(transcripts: xr.Dataset) -> Int[np.ndarray, prompt]:

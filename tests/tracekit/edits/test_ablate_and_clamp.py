@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
+import pytest
 import xarray as xr
 from nnsight import TransformersModel
 
@@ -47,3 +50,14 @@ def test_clamp_keeps_what_is_within_and_moves_what_is_not(
     held = xr.dot(tk.capture(edited, plain, [LAYER], progress=False), vector, dim="dim")
     np.testing.assert_allclose(held, free.clip(low, high), atol=1e-4)
     assert float(abs(held - free).max()) > 0.1
+
+
+def test_a_clamp_without_a_bound_and_amounts_without_names_are_refused(
+    tiny_llama: TransformersModel, vectors: xr.DataArray
+) -> None:
+    one = vectors.sel(layer=LAYER)
+    with pytest.raises(tk.InputError, match="without a bound"):
+        tk.clamp(tiny_llama, one)
+    for edit, given in ((tk.clamp, {"high": [1.0, 2.0]}), (tk.steer, {"coefficient": [1.0, 2.0]})):
+        with pytest.raises(tk.InputError, match="2 numbers without labels"):
+            inspect.unwrap(edit)(tiny_llama, one, **given)

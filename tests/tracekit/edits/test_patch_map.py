@@ -135,3 +135,23 @@ def test_maps_that_do_not_fit_are_refused_with_both_lengths(
     queries = tk.capture(tiny_llama, runs, [1], site=lambda b: b.attn.q_proj.output, progress=False)
     with pytest.raises(ValueError, match="of the site"):
         tk.patch(tiny_llama, queries, at=[-1], source=[-1])
+
+
+def test_the_record_says_which_token_goes_where(
+    tiny_llama: Any, runs: xr.Dataset, sources: xr.Dataset, tmp_path: Path
+) -> None:
+    traces = captured(tiny_llama, sources.isel(prompt=[0]))
+
+    def patched(at: list[int], source: list[int]) -> Any:
+        return tk.patch(tiny_llama, traces, at=at, source=source)
+
+    one, other = patched([-3, -1], [-2, -5]), patched([-3, -1], [-5, -2])
+    turned = patched([-1, -3], [-5, -2])
+    first = tk.capture(one, runs, [2], path=tmp_path / "x", progress=False).compute()
+    with pytest.raises(tk.InputError, match="edits"):
+        tk.capture(other, runs, [2], path=tmp_path / "x", progress=False)
+    # the same pairs, listed in another order
+    again = tk.capture(turned, runs, [2], path=tmp_path / "x", progress=False).compute()
+    xr.testing.assert_identical(first, again)
+    straight = tk.capture(turned, runs, [2], progress=False)
+    np.testing.assert_allclose(straight.sel(prompt=first.prompt), first, atol=1e-5)

@@ -111,3 +111,34 @@ def test_vectors_of_another_width_or_other_layers_are_refused(
         tk.capture(tiny_llama, runs, [0, 3], vectors=wide, **QUIET)
     with pytest.raises(ValueError, match="both given"):
         tk.capture(tiny_llama, runs, [0], vectors=wide, reduce="mean", **QUIET)
+
+
+def test_a_budget_that_is_no_number_of_tokens_is_refused(tiny_llama):
+    runs = tk.encode(tiny_llama, ["Hi"])
+    with pytest.raises(tk.InputError, match="token_budget=-5 was asked for"):
+        tk.capture(tiny_llama, runs, tokens="all", token_budget=-5, progress=False)
+
+
+def test_double_precision_is_captured_and_read(tiny_folder, words):
+    model = tk.load(tiny_folder, dtype="float64", tokenizer=words)
+    runs = tk.encode(model, ["Hi"], ["there"])
+    assert np.isfinite(tk.capture(model, runs, [1], progress=False).values).all()
+    ids = torch.tensor(runs.token_id.values).long()
+    with torch.no_grad():
+        theirs = model._module(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
+    ours = tk.logprobs(model, runs).values[0, 1:]
+    np.testing.assert_allclose(ours, theirs[:, 0], atol=1e-5)
+
+
+def test_rows_joined_with_holes_say_how_to_join_them(tiny_llama):
+    sets = [tk.encode(tiny_llama, [tk.Prompt(t, text=t)]) for t in ("Hi", "A longer one")]
+    joined = xr.concat(sets, "prompt", join="outer")
+    with pytest.raises(TypeError, match="fill_value="):
+        tk.capture(tiny_llama, joined, [1], tokens="all", progress=False)
+    holes = {"token_id": -1, "role": "pad", "token_text": ""}
+    joined = xr.concat(sets, "prompt", join="outer", fill_value=holes)
+    both = tk.capture(tiny_llama, joined, [1], tokens="all", progress=False)
+    for one in sets:
+        alone = tk.capture(tiny_llama, one, [1], tokens="all", progress=False)
+        row = both.sel(prompt=alone.prompt).dropna("token", how="all")
+        np.testing.assert_allclose(row, alone.dropna("token", how="all"), atol=1e-5)

@@ -177,6 +177,9 @@ def test_the_draw_of_a_row_is_the_seeds_and_not_its_own(
         ({"layers": 1, "to": "mean"}, r"to='mean' without a reference="),
         ({"layers": 1, "reference": "runs"}, r"to='zero' with a reference="),
         ({"layers": 1, "to": "resample", "reference": "one"}, r"reference of one prompt"),
+        ({"heads": [(1, 0)], "site": "mlp"}, r"heads= and site='mlp'; heads are attention's"),
+        ({"layers": 1, "seed": 3}, r"seed=3 and reference_tokens=all; a seed is of 'resample'"),
+        ({"layers": 1, "reference_tokens": "response"}, r"tokens are of a reference="),
     ],
 )
 def test_what_cannot_be_knocked_out_is_refused(

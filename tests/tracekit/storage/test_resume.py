@@ -269,3 +269,24 @@ def test_a_full_disk_is_one_error_and_the_capture_goes_on_after(
     memory = tk.capture(tiny_llama, runs, token_budget=80, **QUIET)
     xr.testing.assert_identical(whole.sel(prompt=memory.prompt).compute(), memory)
     assert all(path.read_bytes() == content for path, content in finished.items())
+
+
+@pytest.mark.parametrize("what", ["label", "group", "span"])
+def test_other_labels_are_not_those_of_the_folder(
+    tiny_llama: Any, runs: xr.Dataset, tmp_path: Path, what: str
+) -> None:
+    def labelled(values: list[int]) -> xr.Dataset:
+        if what == "span":
+            marked = np.zeros(runs.token_id.shape, bool)
+            marked[values[0]] = True
+            return runs.assign_coords(span=(("prompt", "token"), marked))
+        names = values if what == "label" else [f"g/{value}" for value in values]
+        return runs.assign_coords({what: ("prompt", names)})
+
+    one, other = [0, 1] * 6, [1, 0] * 6
+    first = tk.capture(tiny_llama, labelled(one), path=tmp_path / "x", **QUIET)
+    saved = tk.save(labelled(one), tmp_path / "runs.nc")
+    again = tk.capture(tiny_llama, tk.open(saved), path=tmp_path / "x", **QUIET)
+    xr.testing.assert_identical(first.compute(), again.compute())
+    with pytest.raises(tk.InputError, match="rows under other labels"):
+        tk.capture(tiny_llama, labelled(other), path=tmp_path / "x", **QUIET)

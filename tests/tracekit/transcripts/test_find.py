@@ -1,5 +1,6 @@
 """The tokens of a text, over turns, in part, all or last; what each token says, in any script."""
 
+import inspect
 import re
 
 import numpy as np
@@ -92,6 +93,13 @@ def test_rows_without_it_are_named(runs):
 
 
 TEXTS = ["Done ✓ 🎉 ✅ now", "안녕하세요 Привет", "Tea, plain.", "", "½"]
+
+
+@pytest.mark.parametrize("asked", [{"which": "first"}, {"missing": "ignore"}])
+def test_another_word_is_refused(runs, asked):
+    (word,) = asked.values()
+    with pytest.raises(tk.InputError, match=f"'{word}' was asked for; there are"):
+        inspect.unwrap(tk.find)(runs, "Paris", **asked)
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,27 @@ def require_decoding(
         ) from error
 
 
+def require_amounts(
+    max_new_tokens: int, temperature: float, samples: int, asked: Mapping[str, Any]
+) -> None:
+    """Errors: `ValueError` for numbers out of range, or of which one leaves another no effect."""
+    if asked.get("min_new_tokens", 0) > max_new_tokens:
+        raise InputError(
+            f"min_new_tokens={asked['min_new_tokens']} and max_new_tokens={max_new_tokens} were "
+            "asked for; the first must not be above the second."
+        )
+    if max_new_tokens < 1 or samples < 1 or temperature < 0:
+        raise InputError(
+            f"max_new_tokens={max_new_tokens}, samples={samples}, temperature={temperature} were "
+            "asked for; the first two must be at least 1 and the last not negative."
+        )
+    if samples > 1 and temperature == 0:
+        raise InputError(
+            f"samples={samples} at temperature 0 would be {samples} times the same text. "
+            "Give temperature=1.0, or samples=1."
+        )
+
+
 def end_ids(model: Any) -> list[int]:
     """The ids that end a response: the checkpoint's, or else its tokenizer's."""
     ends = getattr(model._module.generation_config, "eos_token_id", None)

@@ -20,7 +20,14 @@ from tracekit.model import distributed, head
 from tracekit.model.load import device_of, model_provenance
 from tracekit.model.record import origin, remote_options
 from tracekit.passes import batching
-from tracekit.passes.generating.decoding import READING_IDS, config, end_ids, only, require_decoding
+from tracekit.passes.generating.decoding import (
+    READING_IDS,
+    config,
+    end_ids,
+    only,
+    require_amounts,
+    require_decoding,
+)
 from tracekit.passes.generating.one_query import one_query
 from tracekit.passes.generating.shared_prompts import shared
 from tracekit.passes.generating.stepping import quick_steps, require_steps, shared_steps
@@ -59,7 +66,8 @@ def generate(
     change the choice of a token is given by its name in transformers (`decoding`:
     `repetition_penalty`, `no_repeat_ngram_size`, `suppress_tokens`, `min_new_tokens`, …; when
     sampling also `top_p`, `top_k`, `min_p`, …) and recorded. A response that is there already is
-    kept and continued. Each response ends with its end-of-turn id, or after `max_new_tokens`.
+    kept and continued, unless it has ended. Each response ends with its end-of-turn id, or after
+    `max_new_tokens`.
 
     With a `monitor`, a probe (of `traits.fit`; `transfer=True` where it is of other weights), the
     result has what the probe says at each step too: `score` and `score_so_far` (prompt, token),
@@ -81,7 +89,7 @@ def generate(
     >>> watched.score_so_far.dims, bool(watched.stopped.any())
     (('prompt', 'token'), False)
     """
-    _refuse_settings(max_new_tokens, temperature, samples)
+    require_amounts(max_new_tokens, temperature, samples, decoding)
     watch = _watch(model, monitor, stop, transfer)
     require_decoding(decoding, temperature, inspect.signature(generate).parameters)
     made_config = config(model, max_new_tokens, temperature, decoding)
@@ -93,15 +101,19 @@ def generate(
     budget = distributed.agreed(model, token_budget or batching.decoding_budget(model))
     rank, ranks = distributed.share(model)
     padded = not set(decoding) & set(READING_IDS)
-    asked = (lengths + max_new_tokens).tolist()
+    ended = _ended(model, rows)
+    # a monitor reads what has ended too
+    going = np.flatnonzero(~ended | (watch is not None))
+    asked = (lengths[going] + max_new_tokens).tolist()
     plan = batching.plan(asked, budget, padded, batching.DECODING_ALIKE)
-    said: dict[int, Said] = {}
-    bar = Bar(total=len(lengths), unit="row", desc="generate", disable=not progress, leave=False)
+    plan = [going[part].tolist() for part in plan]
+    said = {row: Said([]) for row in {*range(len(lengths))} - {*going.tolist()}}
+    bar = Bar(total=len(going), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:
         for number, batch in list(enumerate(plan))[rank::ranks]:
             for part, new in batching.run(
                 batch,
-                functools.partial(_said, model, rows, made_config, seed + number, watch),
+                functools.partial(_said, model, rows, made_config, seed + number, watch, ended),
             ):
                 said.update(zip(part, new, strict=True))
                 bar.update(len(part))
@@ -139,11 +151,13 @@ def _said(
     made_config: GenerationConfig,
     seed: int,
     watch: Watch | None,
+    ended: np.ndarray,
     part: Sequence[int],
 ) -> list[Said]:
     made = batching.batch(model, rows, part)
     ends = set(end_ids(model))
     new = [_until_end(ids, ends) for ids in _continued(model, made, made_config, seed, watch)]
+    new = [[] if ended[row] else ids for row, ids in zip(part, new, strict=True)]
     return [Said(ids) for ids in new] if watch is None else watch.said(made, new)
 
 
@@ -205,6 +219,13 @@ def _continued(
     return result[:, made.input_ids.shape[1] :].tolist()
 
 
+def _ended(model: TransformersModel, rows: xr.Dataset) -> np.ndarray:
+    """Which rows have a response that ends with an end-of-turn id."""
+    ids = rows.token_id.sel(token=slice(0, None)).transpose("prompt", "token").values
+    last = [row[row >= 0][-1:] for row in ids]
+    return np.array([bool(np.isin(one, end_ids(model)).any()) for one in last])
+
+
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:
     for n, token in enumerate(ids):
         if token in ends:
@@ -263,19 +284,6 @@ def _repeated(transcripts: xr.Dataset, samples: int) -> xr.Dataset:
     order = np.repeat(np.arange(transcripts.sizes["prompt"]), samples)
     names = [f"{name}#{k}" for name in ids_of(transcripts) for k in range(samples)]
     return transcripts.isel(prompt=order).assign_coords(prompt=names)
-
-
-def _refuse_settings(max_new_tokens: int, temperature: float, samples: int) -> None:
-    if max_new_tokens < 1 or samples < 1 or temperature < 0:
-        raise InputError(
-            f"max_new_tokens={max_new_tokens}, samples={samples}, temperature={temperature} were "
-            "asked for; the first two must be at least 1 and the last not negative."
-        )
-    if samples > 1 and temperature == 0:
-        raise InputError(
-            f"samples={samples} at temperature 0 would be {samples} times the same text. "
-            "Give temperature=1.0, or samples=1."
-        )
 
 
 def _refuse_outgrown(model: TransformersModel, rows: xr.Dataset, more: int) -> None:

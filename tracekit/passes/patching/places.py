@@ -39,8 +39,8 @@ def pairs(
 ) -> Places:
     """The n-th prompt of one with the n-th of the other, and so their chosen tokens.
 
-    Of labels the axis is the labels, with holes where a prompt is shorter; of a mask it counts
-    from 0.
+    Labels are paired in the order in which they are listed. Of labels the axis is the labels, with
+    holes where a prompt is shorter; of a mask it counts from 0.
 
     Errors: `ValueError` for unequal numbers of prompts, or of tokens in a pair.
     """
@@ -51,11 +51,14 @@ def pairs(
             "are paired in their order. Give as many: sources.isel(prompt=[0, 0, …]) repeats one."
         )
     masked = isinstance(tokens, xr.DataArray)
-    chosen = [_labels(runs, tokens)]
     if masked and source_tokens is None:
+        chosen = [_labels(runs, tokens)]
         chosen += [_same(sources, chosen[0])]
     else:
-        chosen += [_labels(sources, tokens if source_tokens is None else source_tokens)]
+        given = tokens if source_tokens is None else source_tokens
+        chosen = [_labels(runs, tokens), _labels(sources, given)]
+        if listed := _listed(tokens, given):
+            chosen = _in_order(chosen[0], chosen[1], listed[0], listed[1])
     for name, target, source in zip(names[0], *chosen, strict=True):
         if len(target) != len(source):
             raise InputError(
@@ -75,6 +78,33 @@ def pairs(
 def _labels(transcripts: xr.Dataset, tokens: Tokens) -> list[np.ndarray]:
     axis = transcripts.token.values
     return [axis[row] for row in kept_tokens(transcripts, tokens)]
+
+
+def _listed(*tokens: Tokens) -> list[list[int]]:
+    """The labels of each, in their order; nothing where one is no list of labels."""
+    listed = [one for one in tokens if not isinstance(one, str | slice | xr.DataArray)]
+    return [list(map(int, one)) for one in listed] if len(listed) == len(tokens) else []
+
+
+def _in_order(
+    there: list[np.ndarray], sources: list[np.ndarray], at: list[int], given: list[int]
+) -> list[list[np.ndarray]]:
+    """The labels that each row has, each beside the one that is listed at its place.
+
+    Errors: `ValueError` for lists of unequal length, and for a label that comes twice.
+    """
+    if len(at) != len(given) or len(set(at)) < len(at):
+        raise InputError(
+            f"A prompt is to be patched at {len(at)} tokens from {len(given)} (tokens={at}, "
+            f"source_tokens={given}): the n-th of one is paired with the n-th of the other. List "
+            "as many, and each of tokens once."
+        )
+    pairs: list[list[np.ndarray]] = [[], []]
+    for row, source in zip(there, sources, strict=True):
+        some = [n for n in range(len(at)) if at[n] in row or given[n] in source]
+        for made, listed, own in zip(pairs, (at, given), (row, source), strict=True):
+            made.append(np.array([listed[n] for n in some if listed[n] in own], np.int64))
+    return pairs
 
 
 def _same(sources: xr.Dataset, labels: list[np.ndarray]) -> list[np.ndarray]:

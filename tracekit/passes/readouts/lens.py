@@ -41,6 +41,9 @@ def unembed(
     >>> unembed(model, vectors.sel(layer=12)).sizes["top"]
     10
     """
+    most = model._module.config.get_text_config().vocab_size
+    if not 1 <= top <= most:
+        raise InputError(f"top={top} was asked for; give a number from 1 to {most}.")
     array = _read_by(model, array, tuned)
     outer = [dim for dim in array.dims if dim != "dim"]
     values = torch.as_tensor(array.transpose(*outer, "dim").values)

@@ -14,13 +14,15 @@ from nnsight import TransformersModel
 
 from tracekit.errors import InputError, brief
 from tracekit.model import head
+from tracekit.model.functions.fingerprint import Named, named
 from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.padded import Batch
 
 # of the logits after each row's last token, alone or with the rows' places among the prompts;
-# "logprob"; or a direction with the layer that it is read at
-Metric = str | xr.DataArray | Callable[..., torch.Tensor]
+# under a name of one's own as a pair ("name", function); "logprob"; or a direction with the layer
+# that it is read at
+Metric = str | xr.DataArray | Callable[..., torch.Tensor] | Named
 Score = Callable[[torch.Tensor, Batch, torch.Tensor], torch.Tensor]
 
 
@@ -121,6 +123,7 @@ def judge(model: TransformersModel, transcripts: xr.Dataset, metric: Metric) -> 
         return _probe(model, metric)
     if isinstance(metric, str):
         return _own_ids(transcripts, metric)
+    name, metric = _named(metric)
     if not callable(metric):
         raise InputError(
             f"metric={brief(metric)} was given; it is a function of logits (row, vocabulary) that "
@@ -128,19 +131,24 @@ def judge(model: TransformersModel, transcripts: xr.Dataset, metric: Metric) -> 
         )
     if isinstance(metric, LogitDifference):
         _require_a_pair_each(metric, transcripts.sizes["prompt"])
-    with_rows = len(inspect.signature(metric).parameters) > 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [one for one in inspect.signature(metric).parameters.values() if one.kind in kinds]
+    # a default is the metric's own, `i=i` of a loop
+    with_rows = any(n and (p.default is p.empty or p.name == "rows") for n, p in enumerate(taken))
 
     def score(logits: torch.Tensor, made: Batch, rows: torch.Tensor) -> torch.Tensor:
         last = logits[:, -1].float()
         return metric(last, rows) if with_rows else metric(last)
 
-    return Judge(_described(metric), None, True, score)
+    return Judge(name, None, True, score)
 
 
-def _described(metric: Any) -> str:
+def _named(metric: Any) -> tuple[str, Any]:
     if isinstance(metric, LogitDifference):
-        return f"logit_difference:{digest([metric.towards.tolist(), metric.against.tolist()])}"
-    return getattr(metric, "__qualname__", type(metric).__name__)
+        ids = digest([metric.towards.tolist(), metric.against.tolist()])
+        return f"logit_difference:{ids}", metric
+    pair = isinstance(metric, tuple) or callable(metric)
+    return named("metric", metric) if pair else (brief(metric), metric)
 
 
 def _require_a_pair_each(metric: LogitDifference, prompts: int) -> None:

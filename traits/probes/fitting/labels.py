@@ -78,7 +78,8 @@ def _named(given: xr.DataArray | str | Sequence[str], held: Source) -> tuple[xr.
     if lacking or not names:
         raise InputError(
             f"The labels {names} were asked for, and the traces have the coordinates "
-            f"{sorted(map(str, held.traces.coords))}. Name one of them, or give an array."
+            f"{sorted(map(str, held.traces.coords))}. Name one of them, or give a DataArray over "
+            "prompt."
         )
     arrays = [held.traces[name].reset_coords(drop=True) for name in names]
     if isinstance(given, str):

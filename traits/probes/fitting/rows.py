@@ -109,8 +109,9 @@ def there(traces: xr.DataArray) -> Bool[np.ndarray, "prompt token"]:
     """Where traces have a token: where they have an id, or else a value."""
     if "token_id" in traces.coords:
         return traces["token_id"].transpose("prompt", "token").values >= 0
-    rest = {dim: 0 for dim in traces.dims if dim not in ("prompt", "token")}
-    return traces.isel(rest).notnull().transpose("prompt", "token").values
+    # a hole has no value at all; a token that lacks some is none
+    rest = {dim: 0 for dim in traces.dims if dim not in ("prompt", "token", "dim")}
+    return traces.isel(rest).notnull().any("dim").transpose("prompt", "token").values
 
 
 def _refuse_empty(traces: xr.DataArray, real: np.ndarray, tokens: Tokens) -> None:

@@ -1,12 +1,14 @@
 """Generation under left padding equals unbatched generation, id for id."""
 
 import numpy as np
+import pytest
 import torch
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tracekit as tk
+from tracekit.passes.generating.decoding import end_ids
 from tracekit.transcripts.encode import assemble, ids_of
 from tracekit.transcripts.prompts import Prompt
 
@@ -82,3 +84,23 @@ def test_ids_are_kept_and_never_tokenised_again(tiny_llama):
     xr.testing.assert_equal(before.drop_vars("token_text"), rows.token_id.drop_vars("token_text"))
     again = tk.generate(tiny_llama, rows, max_new_tokens=NEW, progress=False)
     assert again.token_id.equals(runs.token_id)
+
+
+def test_a_response_that_has_ended_is_not_written_on(tiny_llama):
+    end = end_ids(tiny_llama)[0]
+    texts = ["One?", "And another one?", "The third?"]
+    runs = tk.encode(tiny_llama, texts, ["It ends.", "It goes", "It ends too."])
+    ids = runs.token_id.values
+    for row in (0, 2):
+        ids[row, np.flatnonzero(ids[row] >= 0)[-1]] = end
+    before = responses(runs)
+    after = responses(tk.generate(tiny_llama, runs, max_new_tokens=NEW, progress=False))
+    names = ids_of(runs)
+    assert [after[names[n]] == before[names[n]] for n in range(3)] == [True, False, True]
+    alone = tk.generate(tiny_llama, runs.isel(prompt=[1]), max_new_tokens=NEW, progress=False)
+    assert after[names[1]] == responses(alone)[names[1]]
+    # all of them
+    ended = tk.generate(tiny_llama, runs.isel(prompt=[0, 2]), max_new_tokens=NEW, progress=False)
+    assert responses(ended) == {names[n]: before[names[n]] for n in (0, 2)}
+    with pytest.raises(tk.InputError, match="min_new_tokens=9 and max_new_tokens=5"):
+        tk.generate(tiny_llama, runs, max_new_tokens=5, min_new_tokens=9, progress=False)

@@ -250,3 +250,28 @@ def test_what_does_not_fit_is_refused_with_what_is_there(
 
 def three_pairs(model: Any) -> Any:
     return tk.logit_difference(model, [" a", " b", " c"], [" d", " e", " f"])
+
+
+def test_labels_are_paired_in_the_order_they_are_listed(
+    tiny_llama: Any, tiny_folder: Path, sides: tuple[xr.Dataset, xr.Dataset], metric: Any
+) -> None:
+    given: dict[str, Any] = {"metric": metric, "layers": [1], "tokens": [-3, -1]}
+    theirs = reference.load(tiny_folder)
+    # crossed, and one source into two places
+    for pairs in ([-2, -5], [-2, -2]):
+        found = tk.activation_patching(tiny_llama, *sides, source_tokens=pairs, **given)
+        at, source = (
+            found[name].transpose("prompt", "token") for name in ("target_token", "source_token")
+        )
+        assert (at.values.tolist(), source.values.tolist()) == ([[-3, -1]] * 2, [pairs] * 2)
+        plain = expected(theirs, *sides, found, metric)
+        np.testing.assert_allclose(found, plain, atol=1e-4)
+    turned = tk.activation_patching(
+        tiny_llama, *sides, **{**given, "tokens": [-1, -3]}, source_tokens=[-5, -2]
+    )
+    turned = turned.source_token.transpose("prompt", "token")
+    assert turned.values.tolist() == [[-2, -5]] * 2
+    with pytest.raises(tk.InputError, match="each of tokens once"):
+        tk.activation_patching(
+            tiny_llama, *sides, **{**given, "tokens": [-1, -1]}, source_tokens=[-1, -2]
+        )

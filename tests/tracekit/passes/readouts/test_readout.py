@@ -54,6 +54,9 @@ def test_an_array_of_another_width_is_refused(tiny_llama, runs):
     last = tk.capture(tiny_llama, runs, [3], tokens="all", progress=False)
     with pytest.raises(ValueError, match="residual stream has 32 dims"):
         tk.unembed(tiny_llama, last.isel(dim=slice(0, 16)))
+    for top in (0, 10**6):
+        with pytest.raises(tk.InputError, match=f"top={top} was asked for; give a number from 1"):
+            tk.unembed(tiny_llama, last, top=top)
 
 
 LATENT = {

@@ -1,5 +1,7 @@
 """A metric of each row, against the plain module's own logits and residuals."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -98,3 +100,36 @@ def test_the_lens_of_transcripts_is_that_of_their_captured_residuals(tiny_llama,
         alike(at.sel(layer=3), logits[-1].log_softmax(-1)[ids])
         best = tiny_llama.tokenizer.decode([int(inner.argmax())])
         assert words.isel(prompt=n).sel(layer=1, token=at.token).item() == best
+
+
+def test_a_default_is_the_metrics_own_and_rows_are_given_where_they_are_asked_for(tiny_llama, runs):
+    expected = [float(logits[-1, 5]) for logits, _ in plain(tiny_llama, runs)]
+
+    def scaled(logits, scale=2.0):
+        return scale * logits[:, 5]
+
+    def chosen(logits, *, token=5):
+        return logits[:, token]
+
+    alike(tk.measure(tiny_llama, runs, scaled) / 2, expected)
+    alike(tk.measure(tiny_llama, runs, chosen), expected)
+    alike(tk.measure(tiny_llama, runs, functools.partial(chosen, token=5)), expected)
+    for i in (5,):
+        alike(tk.measure(tiny_llama, runs, lambda logits, i=i: logits[:, i]), expected)
+    with_rows = tk.measure(tiny_llama, runs, lambda logits, places: logits[:, 5] + places)
+    alike(with_rows, np.add(expected, [0, 1]))
+    alike(tk.measure(tiny_llama, runs, lambda x, rows=None: x[:, 5] + rows), with_rows.values)
+
+
+def test_two_metrics_are_two_in_the_provenance(tiny_llama, runs):
+    one = tk.measure(tiny_llama, runs, lambda logits: logits[:, 0])
+    other = tk.measure(tiny_llama, runs, lambda logits: logits[:, 1])
+    same = tk.measure(tiny_llama, runs, lambda logits: logits[:, 0])
+    assert tk.provenance(one) == tk.provenance(same)
+    assert tk.provenance(one) != tk.provenance(other)
+    assert not tk.difference(one, same).any()
+    with pytest.raises(tk.InputError, match="metric"):
+        tk.difference(one, other)
+    named = tk.measure(tiny_llama, runs, ("own", lambda logits: logits[:, 0]))
+    assert tk.provenance(named)["metric"] == "own"
+    np.testing.assert_array_equal(named, one)
