@@ -11,6 +11,7 @@ from nnsight import TransformersModel
 
 import tracekit as tk
 from tests.support.steering import LAYER
+from tracekit.edits.directions import Amounts
 
 
 def test_ablation_leaves_nothing_along_the_vector_at_any_layer_or_position(
@@ -58,6 +59,6 @@ def test_a_clamp_without_a_bound_and_amounts_without_names_are_refused(
     one = vectors.sel(layer=LAYER)
     with pytest.raises(tk.InputError, match="without a bound"):
         tk.clamp(tiny_llama, one)
-    for edit, given in ((tk.clamp, {"high": [1.0, 2.0]}), (tk.steer, {"coefficient": [1.0, 2.0]})):
-        with pytest.raises(tk.InputError, match="2 numbers without labels"):
-            inspect.unwrap(edit)(tiny_llama, one, **given)
+    made = inspect.unwrap(Amounts.__init__)
+    with pytest.raises(tk.InputError, match="high was given 2 numbers without labels"):
+        made(Amounts.__new__(Amounts), "high", [1.0, 2.0], [LAYER])
