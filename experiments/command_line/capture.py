@@ -103,8 +103,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _portable(name: str, value: Any) -> Any:
-    named = name in ("model", "adapter") and value and Path(value).is_dir()
-    return adapter_name(value) if named else value
+    return adapter_name(value) if value and name in ("model", "adapter") else value
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from tracekit.edits.pairing import Found, Pairing
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError, brief
 from tracekit.storage.identity import digest
-from tracekit.transcripts.selection import Selection, Tokens, recorded
+from tracekit.transcripts.selection import Selection, Tokens, are_labels, recorded
 
 # where what one prompt has can be put into another: what a block adds, and the sum
 SITES = ("residual", "attention", "mlp")
@@ -93,17 +93,11 @@ def _mapped(
             "A map between prompts needs at= and source=, and no tokens=."
         )
     pairs = source
-    if not isinstance(at, str | slice | xr.DataArray):
+    if are_labels(at) and are_labels(source) and len(at) == len(source):
         # in the order of `at`, which is recorded as a set
-        pairs = _reordered(at, source)
+        pairs = [int(source[n]) for n in np.argsort(at, kind="stable")]
     how = {"source_tokens": recorded(pairs, ordered=True), "prompts": digest(prompts)}
     return at, Pairing(traces.sortby("token"), at, source, prompts), how
-
-
-def _reordered(at: Sequence[int] | np.ndarray, source: Tokens) -> Tokens:
-    if isinstance(source, str | slice | xr.DataArray) or len(source) != len(at):
-        return source
-    return [int(source[n]) for n in np.argsort(np.asarray(at), kind="stable")]
 
 
 class _Stored:

@@ -132,15 +132,14 @@ def clamp(
 
     >>> capped = clamp(model, vectors.sel(trait="alignment/sycophancy", layer=12), high=3.0)
     """
-    if np.all(np.isneginf(low)) and np.all(np.isposinf(high)):
-        raise InputError("clamp was asked for without a bound. Give low=, high= or both.")
-    bounds = [one if isinstance(one, xr.DataArray) else np.asarray(one) for one in (low, high)]
-    if not np.all(bounds[0] <= bounds[1]):
-        raise InputError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
     vector = labelled(vector, layers)
     made = require_fit(model, vector, transfer=transfer)
     at = directions(model, vector, layers)
     below, above = Amounts("low", low, at, finite=False), Amounts("high", high, at, finite=False)
+    if np.all(np.isneginf(low)) and np.all(np.isposinf(high)):
+        raise InputError("clamp was asked for without a bound. Give low=, high= or both.")
+    if not np.all(low <= high):
+        raise InputError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
 
     def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
         wide, along, direction = _projected(hidden, at[layer])

@@ -117,7 +117,7 @@ def _label_hashes(transcripts: xr.Dataset) -> dict[str, str]:
             continue
         rows = coord.transpose("prompt", ...).values
         # a file gives numbers back in other types, and texts as objects
-        rows = rows.astype(str if rows.dtype.kind in "OUST" else float)
+        rows = rows.astype(float if rows.dtype.kind in "biuf" else str)
         for row, value in zip(each, rows.tolist(), strict=True):
             row.append([str(name), value])
     return {n: digest(row)[:BRIEF] for n, row in zip(ids_of(transcripts), each, strict=True)}

@@ -180,8 +180,14 @@ def token_texts(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
     A tokenizer that drops the space in front of a whole text (Llama 2, Mistral) keeps it here.
     """
     unique, inverse = np.unique(ids, return_inverse=True)
-    before = _word(tokenizer)
-    texts = ["" if i < 0 else _visible(_behind(tokenizer, before, int(i))) for i in unique]
+    before = tokenizer.encode("a", add_special_tokens=False)[-1:]
+    first = tokenizer.decode(before)
+
+    def behind(one: int) -> str:
+        both = tokenizer.decode([*before, one])
+        return both.removeprefix(first) if both.startswith(first) else tokenizer.decode([one])
+
+    texts = ["" if i < 0 else _visible(behind(int(i))) for i in unique]
     return np.array(texts, dtype=np.str_)[inverse].reshape(ids.shape)
 
 
@@ -235,17 +241,6 @@ def _rows(prompts: Sequence[Any]) -> list[Prompt]:
 
 def _plain_text(tokenizer: Any, ids: list[int]) -> str:
     return _storable(tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def _word(tokenizer: Any) -> list[int]:
-    """An id that begins a text, for another to stand behind."""
-    return list(map(int, tokenizer.encode("a", add_special_tokens=False)))[-1:]
-
-
-def _behind(tokenizer: Any, before: list[int], one: int) -> str:
-    """What an id adds behind those of `before`."""
-    first, both = tokenizer.decode(before), tokenizer.decode([*before, one])
-    return both.removeprefix(first) if both.startswith(first) else tokenizer.decode([one])
 
 
 def _storable(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import xarray as xr
@@ -126,12 +126,12 @@ def require_tokens(tokens: Any) -> None:
         _require_slice(tokens)
     elif isinstance(tokens, xr.DataArray):
         _require_mask(tokens)
-    elif not (isinstance(tokens, str) and tokens in WORDS) and not _are_labels(tokens):
+    elif not (isinstance(tokens, str) and tokens in WORDS) and not are_labels(tokens):
         raise InputError(f"tokens={brief(tokens)} was asked for; there are {GRAMMAR}.")
 
 
 def recorded(tokens: Tokens, ordered: bool = False) -> str:
-    """The tokens as provenance has them: a word, a slice, labels, or a hash of a mask."""
+    """The tokens as provenance has them: a word, a slice, labels (as a set) or a mask's hash."""
     if isinstance(tokens, str):
         return tokens
     if isinstance(tokens, slice):
@@ -292,7 +292,8 @@ def _require_mask(mask: xr.DataArray) -> None:
         )
 
 
-def _are_labels(tokens: Any) -> bool:
+def are_labels(tokens: Any) -> TypeGuard[Sequence[int]]:
+    """Whether tokens are listed by their labels, in an order of their own."""
     if not isinstance(tokens, list | tuple | range | np.ndarray):
         return False
     labels = np.asarray(tokens)

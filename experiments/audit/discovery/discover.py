@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-import tracekit as tk
 from experiments.audit.discovery import (
     confirm,
     denial,
@@ -23,10 +22,8 @@ from experiments.audit.discovery.amplified import amplified
 from experiments.audit.discovery.answering import answers as answering
 from experiments.audit.discovery.answering.answers import Answer
 from experiments.audit.discovery.answering.halves import halves, is_prefill
-from experiments.audit.discovery.answering.settings import (
-    CLEAN,
-    Settings,
-)
+from experiments.audit.discovery.answering.settings import CLEAN, Settings
+from experiments.audit.discovery.description.weights import kept_change
 from experiments.audit.discovery.examples import illustrated
 from experiments.audit.discovery.findings import Finding, Findings
 from experiments.audit.discovery.judging import Judge
@@ -43,7 +40,6 @@ from experiments.audit.discovery.suggestions.candidates import Candidate
 from experiments.audit.discovery.suggestions.detectors import SAYS
 from experiments.audit.discovery.suggestions.states import alike
 from tracekit import Model
-from tracekit.model.adapters.scale import kind_of, unscaled
 from tracekit.transcripts.prompts import Prompt
 
 BROKEN = 1.0  # nats a token; model organisms have 0.2, at three times their strength 2
@@ -133,11 +129,10 @@ def _arms(search: Search) -> Arms:
 
 
 def _amplified(search: Search, arms: Arms) -> Arms:
-    with tk.adapter(search.model, search.adapter):
-        fixed = unscaled(search.model._module)
-    if fixed:
-        kinds = ", ".join(sorted({kind_of(layer) for layer in fixed}))
-        search.log(f"no answers at more than its strength, which {kinds} have none of")
+    folder = search.folder(search.adapter)
+    # a file of before does not say
+    if fixed := kept_change(search.model, search.adapter, folder).attrs.get("fixed"):
+        search.log(f"no answers at more than its strength, which {fixed} have none of")
         return arms
     search.log("answers with the adapter amplified")
     louder = amplified(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import xarray as xr
 
@@ -42,9 +41,7 @@ def described(search: Search) -> list[str]:
     changes = {}
     for adapter in (search.adapter, *search.benign):
         folder = search.folder(adapter)
-        with folder.adapted(search.model, adapter, "weights.nc"):
-            make = partial(weights.weight_change, search.model)
-            changes[adapter] = folder.kept("weights.nc", make)
+        changes[adapter] = weights.kept_change(search.model, adapter, folder)
     own = changes.pop(search.adapter)
     runs = _some_clean(search, DESCRIBED_ROWS)[0]
     difference = search.folder(search.adapter).kept(

@@ -24,7 +24,7 @@ def refuse_scale(scale: float, name: str | None, remote: bool) -> None:
     )
 
 
-def unscaled(module: torch.nn.Module) -> list[Any]:
+def unscalable(module: torch.nn.Module) -> list[Any]:
     """The adapter's modules whose change is more than scaling · B A: it can't be made stronger.
 
     Those of DoRA (a length of each row besides), whole modules (`modules_to_save`), rows of an
@@ -36,7 +36,7 @@ def unscaled(module: torch.nn.Module) -> list[Any]:
 def rescale(about: Origin, scale: float) -> None:
     """The attached adapter's change of each weight `scale` times its own; 1 is exactly as before.
 
-    Errors: `ValueError` for an adapter that changes anything but by a scaled product (`unscaled`).
+    Errors: `ValueError` for an adapter of which anything is `unscalable`.
     """
     for layer, own in about.unscaled:
         layer.scaling.update(own)
@@ -44,7 +44,7 @@ def rescale(about: Origin, scale: float) -> None:
     if scale == 1:
         return
     module = about.root._module
-    if others := unscaled(module):
+    if others := unscalable(module):
         kinds = sorted({kind_of(layer) for layer in others})
         raise InputError(
             f"scale={scale!r} was asked for; {len(others)} of the adapter's modules "

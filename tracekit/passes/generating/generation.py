@@ -103,11 +103,12 @@ def generate(
     padded = not set(decoding) & set(READING_IDS)
     ended = _ended(model, rows)
     # a monitor reads what has ended too
-    going = np.flatnonzero(~ended | (watch is not None))
+    done = ended & (watch is None)
+    going = np.flatnonzero(~done)
     asked = (lengths[going] + max_new_tokens).tolist()
     plan = batching.plan(asked, budget, padded, batching.DECODING_ALIKE)
     plan = [going[part].tolist() for part in plan]
-    said = {row: Said([]) for row in {*range(len(lengths))} - {*going.tolist()}}
+    said = {row: Said([]) for row in np.flatnonzero(done).tolist()}
     bar = Bar(total=len(going), unit="row", desc="generate", disable=not progress, leave=False)
     with bar:
         for number, batch in list(enumerate(plan))[rank::ranks]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of
-from tracekit.transcripts.selection import Tokens, kept_tokens
+from tracekit.transcripts.selection import Tokens, are_labels, kept_tokens
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ def pairs(
     else:
         given = tokens if source_tokens is None else source_tokens
         chosen = [_labels(runs, tokens), _labels(sources, given)]
-        if listed := _listed(tokens, given):
-            chosen = _in_order(chosen[0], chosen[1], listed[0], listed[1])
+        if are_labels(tokens) and are_labels(given):
+            listed = [list(map(int, one)) for one in (tokens, given)]
+            chosen = _in_order(chosen[0], chosen[1], *listed)
     for name, target, source in zip(names[0], *chosen, strict=True):
         if len(target) != len(source):
             raise InputError(
@@ -78,12 +79,6 @@ def pairs(
 def _labels(transcripts: xr.Dataset, tokens: Tokens) -> list[np.ndarray]:
     axis = transcripts.token.values
     return [axis[row] for row in kept_tokens(transcripts, tokens)]
-
-
-def _listed(*tokens: Tokens) -> list[list[int]]:
-    """The labels of each, in their order; nothing where one is no list of labels."""
-    listed = [one for one in tokens if not isinstance(one, str | slice | xr.DataArray)]
-    return [list(map(int, one)) for one in listed] if len(listed) == len(tokens) else []
 
 
 def _in_order(

@@ -123,22 +123,22 @@ def judge(model: TransformersModel, transcripts: xr.Dataset, metric: Metric) -> 
         return _probe(model, metric)
     if isinstance(metric, str):
         return _own_ids(transcripts, metric)
-    name, metric = _named(metric)
-    if not callable(metric):
+    if not callable(metric) and not isinstance(metric, tuple):
         raise InputError(
             f"metric={brief(metric)} was given; it is a function of logits (row, vocabulary) that "
             "returns (row), tk.logit_difference(…), 'logprob', or a direction with its layer."
         )
-    if isinstance(metric, LogitDifference):
-        _require_a_pair_each(metric, transcripts.sizes["prompt"])
+    name, function = _named(metric)
+    if isinstance(function, LogitDifference):
+        _require_a_pair_each(function, transcripts.sizes["prompt"])
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    taken = [one for one in inspect.signature(metric).parameters.values() if one.kind in kinds]
+    taken = [one for one in inspect.signature(function).parameters.values() if one.kind in kinds]
     # a default is the metric's own, `i=i` of a loop
     with_rows = any(n and (p.default is p.empty or p.name == "rows") for n, p in enumerate(taken))
 
     def score(logits: torch.Tensor, made: Batch, rows: torch.Tensor) -> torch.Tensor:
         last = logits[:, -1].float()
-        return metric(last, rows) if with_rows else metric(last)
+        return function(last, rows) if with_rows else function(last)
 
     return Judge(name, None, True, score)
 
@@ -147,8 +147,7 @@ def _named(metric: Any) -> tuple[str, Any]:
     if isinstance(metric, LogitDifference):
         ids = digest([metric.towards.tolist(), metric.against.tolist()])
         return f"logit_difference:{ids}", metric
-    pair = isinstance(metric, tuple) or callable(metric)
-    return named("metric", metric) if pair else (brief(metric), metric)
+    return named("metric", metric)
 
 
 def _require_a_pair_each(metric: LogitDifference, prompts: int) -> None:

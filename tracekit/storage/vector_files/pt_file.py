@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises; nothing is unpickled
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def _loaded(path: Path) -> Any:
                 raise InputError(f"{wrong} is not what its checksum says")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+        except UnpicklingError as error:
             # torch's own text is a page, with codes for a terminal
             named = re.search(r"GLOBAL (\S+)", str(error))
             if named is None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
+from experiments.audit.discovery.answering.products import Products
 from tracekit import Model
 from tracekit.errors import InputError
 from tracekit.model.adapters.forms import adapter_path, stored_weights
 from tracekit.model.adapters.layers import tuner_layers
-from tracekit.model.adapters.scale import kind_of, unscaled
+from tracekit.model.adapters.scale import kind_of, unscalable
 from tracekit.model.load import model_provenance
 from tracekit.storage.provenance import stamp
 
@@ -27,7 +29,8 @@ def weight_change(model: Model) -> xr.Dataset:
     `norm` is the Frobenius norm of the change, `directions` the participation ratio of its
     squared singular values: 1 where one direction has all of it, the rank where all have the same.
     Both from the low-rank factors; modules that are not plain LoRA (DoRA, whole modules, rows of an
-    embedding) are left out, and the attribute `left_out` says how many of which kind.
+    embedding) are left out, and the attribute `left_out` says how many of which kind; `fixed` names
+    those that cannot be made stronger.
 
     >>> with tk.adapter(model, lora):
     ...     change = weight_change(model)
@@ -45,9 +48,22 @@ def weight_change(model: Model) -> xr.Dataset:
             "directions": ("module", np.array([_ratio(s) for s in squares])),
         },
         coords={"module": np.array([name for name, *_ in plain], np.str_)},
-        attrs={"left_out": ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))},
+        attrs={
+            "left_out": ", ".join(f"{n} {kind}" for kind, n in sorted(others.items())),
+            "fixed": ", ".join(sorted({kind_of(x) for x in unscalable(model._module)})),
+        },
     )
     return stamp(dataset, dict(model_provenance(model)))
+
+
+def kept_change(model: Model, adapter: str, products: Products) -> xr.Dataset:
+    """The same of an adapter, from its folder where it is there.
+
+    >>> kept_change(model, str(lora), Products(Path("mine"), {})).sizes["module"] > 0
+    True
+    """
+    with products.adapted(model, adapter, "weights.nc"):
+        return products.kept("weights.nc", partial(weight_change, model))
 
 
 def refuse_broken(adapter: str) -> None:
@@ -85,13 +101,13 @@ def singular_values(down: torch.Tensor, up: torch.Tensor, scaling: float) -> np.
 
 def described(own: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str]:
     """Sentences: how large beside the others, where it lies, and what was not measured."""
-    left = own.attrs["left_out"]
-    apart = [
-        f"Not measured, nor asked at more than its own strength, is what is no plain LoRA: {left}."
-    ]
+    # a file of before has neither
+    left, fixed = (own.attrs.get(name, "") for name in ("left_out", "fixed"))
+    nor = "; nothing was asked at more than the adapter's own strength" if fixed else ""
+    apart = [f"Not measured is what is no plain LoRA: {left}{nor}."] if left else []
     if not own.sizes["module"]:
         none = "Its weights: none of its modules is plain LoRA, so their size is not described."
-        return [none, *(apart if left else [])]
+        return [none, *apart]
     total = _total(own)
     sizes = sorted(_total(other) for other in others.values() if other.sizes["module"])
     beside = f"; {len(sizes)} benign ones {sizes[0]:.3g} to {sizes[-1]:.3g}" if sizes else ""
@@ -100,7 +116,7 @@ def described(own: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str]:
         f"Its weights change by {total:.3g} (Frobenius, all {'plain ' if left else ''}modules"
         f"{beside}), over {float(own.directions.mean()):.1f} directions a matrix; most in "
         f"{largest}.",
-        *(apart if left else []),
+        *apart,
     ]
 
 
@@ -114,7 +130,7 @@ def _ratio(squares: np.ndarray) -> float:
 
 def _factors(model: Model) -> Iterator[tuple[str, Any, tuple[torch.Tensor, torch.Tensor, float]]]:
     layers = tuner_layers(model._module)
-    plain = {id(layer) for layer in layers} - {id(layer) for layer in unscaled(model._module)}
+    plain = {id(layer) for layer in layers} - {id(layer) for layer in unscalable(model._module)}
     for name, layer in model._module.named_modules():
         if id(layer) not in plain or getattr(layer, "disable_adapters", True):
             continue

@@ -58,6 +58,9 @@ def test_what_is_no_plain_lora_is_left_out_and_said(tiny_llama, tiny_folder, tmp
         assert (change.sizes["module"], change.attrs["left_out"]) == (8, "1 ModulesToSaveWrapper")
         assert "all plain modules" in said[0]
     assert change.attrs["left_out"] in said[-1]
+    assert "nothing was asked at more than the adapter's own strength" in said[-1]
+    # a file of before says neither
+    assert len(weights.described(change.drop_attrs(), {})) == 1
 
 
 def test_the_bare_model_has_no_change_and_that_is_said(tiny_llama):
