@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
+from tqdm import tqdm
 
 import tracekit as tk
 from tracekit.passes import batching
@@ -22,6 +24,8 @@ from tracekit.passes import batching
 def main(folder: str, out: str, kills: int) -> None:
     torch.set_num_threads(1)  # a forked child has no other threads
     batching.SOON = 0  # a file a batch: most places to be killed at
+    # tqdm's own is shared with every fork, and one that is killed while it holds it keeps it
+    tqdm.set_lock(threading.RLock())
     model = tk.load(folder, dtype="float32", check=False)
     words = ["word " * (3 * n % 17 + 1) for n in range(12)]
     runs = tk.encode(model, [f"Prompt {n}" for n in range(12)], responses=words)
