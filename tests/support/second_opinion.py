@@ -5,7 +5,7 @@ run's seed and the name of the part), so that p agrees to the last draw.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -46,14 +46,22 @@ class Responses:
     part: np.ndarray
 
 
-def opinion(folder: Path, depth: tuple[float, float], seed: int) -> Opinion:
-    """The primary line and the interval for other kinds of prompt, of all traits that passed."""
+def opinion(
+    folder: Path, depth: tuple[float, float], seed: int, draws: str = "primary", less: str = ""
+) -> Opinion:
+    """The primary line and the interval for other kinds of prompt, of all traits that passed.
+
+    Of the answers' means `less` those of the same tokens under other weights; exchanged labels are
+    those that the audit names `draws`.
+    """
     there = responses(folder)
+    if less:
+        there = replace(there, values=there.values - responses(folder, less).values)
     fit, held = (
         _of(there, _decided(there) & (there.part == p)) for p in ("calibration", "held_out")
     )
     layer = _layer(fit, depth)
-    null = _exchanged(held, layer, _generator(seed, "primary"))
+    null = _exchanged(held, layer, _generator(seed, draws))
     area = np.array([np.mean(_areas(held, column)) for column in held.values[:, layer].T])
     spread = null.std(axis=0)
     distance, beyond = np.abs(area - 0.5) / spread, np.abs(null - 0.5) / spread
@@ -67,9 +75,9 @@ def opinion(folder: Path, depth: tuple[float, float], seed: int) -> Opinion:
     )
 
 
-def responses(folder: Path) -> Responses:
+def responses(folder: Path, weights: str = "organism") -> Responses:
     """Each answer's mean cosine over its own tokens, of the traits that passed."""
-    array = xr.open_dataset(folder / "projections" / "organism.organism.nc")
+    array = xr.open_dataset(folder / "projections" / f"{weights}.organism.nc")
     passed = xr.open_dataset(folder / "evaluation.nc")["passed"].values.astype(bool)
     whole = array["cosine"].transpose("prompt", "token", "layer", "trait").values[..., passed]
     means = np.nanmean(whole[:, array["token"].values >= 0].astype(float), axis=1)

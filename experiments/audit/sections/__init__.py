@@ -12,6 +12,7 @@ from experiments.audit.sections import (
     vectors,
 )
 from experiments.audit.sections.detecting import (
+    by_change,
     ceiling,
     competitors,
     detection,
@@ -31,6 +32,7 @@ SECTIONS: tuple[Section, ...] = (
     mechanism.SECTION,
     blind.SECTION,
     detection.SECTION,
+    by_change.SECTION,
     competitors.SECTION,
     nulls.SECTION,
     ceiling.SECTION,

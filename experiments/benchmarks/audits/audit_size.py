@@ -13,15 +13,11 @@ many sets of random directions a finished run's rule calls traits (`random_trait
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 import tracekit as tk
@@ -38,15 +34,14 @@ from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.tables import from_values
 from experiments.audit.vectors import evaluation
 from experiments.benchmarks.audits import random_traits
+from experiments.benchmarks.audits.power_rows import Row, named, power_row, save, smallest
 from experiments.benchmarks.measuring.statistics_size import rejection_rate
 from traits import extract, select_part
 from traits.vectors.extraction import unit
 
 RESULTS = Path(__file__).parents[1] / "results"
-LEVEL, SIBLING = 0.05, 0.7
 EFFECTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 DRAWS = 999
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -125,15 +120,19 @@ def of_run(folder: Path, generator: np.random.Generator) -> Audited:
     )
 
 
+def direction_of(folder: Path, settings: Settings, trait: str) -> np.ndarray:
+    """What is planted: a unit vector a layer, from the pairs that judged the trait's vector."""
+    chosen = tk.open(Run(folder).evaluation)["window_selected"]
+    window = chosen.sel({"extraction": settings.vectors.method, "trait": trait}).item()
+    whole = tk.open(Run(folder).story(trait))
+    other = select_part(whole, evaluation.split(whole, settings)[0], "report").sel(window=window)
+    return unit(extract(other, settings.vectors.method).transpose("layer", "dim").values)
+
+
 def _cosines(folder: Path, settings: Settings, traits: Sequence[str]) -> np.ndarray:
     vectors = Run(folder).vectors_of(settings.vectors.method)
-    chosen = tk.open(Run(folder).evaluation)["window_selected"]
-    window = chosen.sel({"extraction": settings.vectors.method, "trait": traits[0]}).item()
-    whole = tk.open(Run(folder).story(traits[0]))
-    other = select_part(whole, evaluation.split(whole, settings)[0], "report").sel(window=window)
-    direction = unit(extract(other, settings.vectors.method).transpose("layer", "dim").values)
     own = unit(vectors.sel(trait=list(traits)).transpose("layer", "trait", "dim").values)
-    return np.einsum("ltd,ld->lt", own, direction)
+    return np.einsum("ltd,ld->lt", own, direction_of(folder, settings, traits[0]))
 
 
 def size(audited: Audited, repetitions: int, seed: int) -> list[Row]:
@@ -177,24 +176,11 @@ def power(audited: Audited, repetitions: int, seed: int) -> list[Row]:
     rows: list[Row] = []
     for effect in EFFECTS:
         generator = np.random.default_rng([seed, int(100 * effect)])
-        named: dict[str, int] = {"detection, max-T": 0, "A, max-T": 0}
+        found: dict[str, int] = {"detection, max-T": 0, "A, max-T": 0}
         for _ in tqdm(range(repetitions), desc=f"d = {effect:g}", disable=None):
             for name, hit in planted(audited, effect, generator).items():
-                named[name] += hit
-        for name, count in named.items():
-            interval = binomtest(count, repetitions).proportion_ci()
-            rows.append(
-                {
-                    "part": "power",
-                    "test": name,
-                    "d": effect,
-                    "repetitions": repetitions,
-                    "rejected": count,
-                    "rate": count / repetitions,
-                    "low": float(interval.low),
-                    "high": float(interval.high),
-                }
-            )
+                found[name] += hit
+        rows += [power_row(name, effect, count, repetitions) for name, count in found.items()]
     return rows
 
 
@@ -222,39 +208,7 @@ def planted(audited: Audited, effect: float, generator: np.random.Generator) -> 
             contrasts.rows(first), contrasts.rows(~first), audited.allowed, generator, 299
         ),
     }
-    return {name: _named(f, audited.cosines[int(f["layer"])]) for name, f in found.items()}
-
-
-def _named(found: xr.Dataset, cosines: np.ndarray) -> bool:
-    # the first trait is the planted one, however well its vector was fitted
-    right = (np.abs(cosines) > SIBLING) | (np.arange(len(cosines)) == 0)
-    return bool((found["p_trait"].values[right] <= LEVEL).any())
-
-
-def smallest(rows: Sequence[Row], test: str, share: float = 0.8) -> float:
-    """The smallest d found in `share` of the runs, between the d that were tried; inf if none.
-
-    >>> rows = [{"part": "power", "test": "A", "d": d, "rate": r} for d, r in ((0.5, 0.6), (1, 1))]
-    >>> smallest(rows, "A")
-    0.75
-    """
-    kept = [r for r in rows if r["part"] == "power" and r["test"] == test]
-    curve = [(float(str(r["d"])), float(str(r["rate"]))) for r in kept]
-    for (before, low), (after, high) in pairwise(curve):
-        if low < share <= high:
-            return before + (after - before) * (share - low) / (high - low)
-    return curve[0][0] if curve and curve[0][1] >= share else float("inf")
-
-
-def save(rows: Sequence[Row], path: Path) -> None:
-    """The rows as CSV, floats with four significant digits."""
-    names = ["part", "test", "d", "repetitions", "rejected", "rate", "low", "high"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        table.writeheader()
-        for row in rows:
-            table.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+    return {name: named(f, audited.cosines[int(f["layer"])]) for name, f in found.items()}
 
 
 def _field(generator: np.random.Generator, rows: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from experiments.audit.evidence.directions_null import (
 )
 from experiments.audit.evidence.standing import change_of, placebos_of, random_directions
 from experiments.audit.sections import mechanism
-from experiments.audit.sections.detecting import detection
+from experiments.audit.sections.detecting import by_change, detection
 from experiments.audit.settings.adapters import UNBIASED
 from experiments.benchmarks.measuring.statistics_size import rejection_rate
 
@@ -65,10 +65,18 @@ def rates(audit: Audit, sets: int, generator: np.random.Generator) -> list[Row]:
 
 
 def lines(audit: Audit, generator: np.random.Generator) -> dict[str, Sequence[Claim]]:
-    """The primary line and the mechanism's, each with the claims that must all be met."""
+    """The primary line, detection by the change and the mechanism's, each with its claims.
+
+    All claims of a line must be met.
+    """
     statistic, values = detection.primary_statistic(audit)
     test = partial(_detected, audit, generator)
-    claims: dict[str, Sequence[Claim]] = {"primary line": [Claim(statistic, values, test)]}
+    used, _ = detection.primary_rows(audit)
+    moved = Claim(statistic, change_of(audit, "organism")[used], test)
+    claims: dict[str, Sequence[Claim]] = {
+        "primary line": [Claim(statistic, values, test)],
+        by_change.HEADING: [moved],
+    }
     unbiased = [arm.name for arm in audit.settings.adapters.arms if arm.role in UNBIASED]
     where, mechanism_claims = audit.once(mechanism.judged), []
     for other in ("clean", *unbiased):

@@ -93,21 +93,30 @@ def primary(audit: Audit) -> list[Row]:
     what = "primary hypothesis, held-out biases"
     if audit.reason:
         return [undecidable(HEADING, what, "max-T", audit.reason)]
-    scores = audit.scores()
-    calibration, held_out = (scores.rows(audit.part(name)) for name in ("calibration", "held_out"))
-    tests = detect(calibration, held_out, audit.allowed, audit.generator("primary"), DRAWS)
-    n, layer = groups(held_out.group), audit.layers[int(tests["layer"])]
-    largest = float(abs(tests["statistic"]).max())
-    whole = float(tests["composite"]), float(tests["p_composite"])
+    best, weighted, *traits = tested(audit, HEADING, what, audit.scores(), "primary")
     standing = audit.once(primary_standing)
+    beside = [standing.of(row, place) for place, row in enumerate(traits)]
+    return [standing.of(best), weighted, *beside]
+
+
+def tested(audit: Audit, heading: str, what: str, scores: Scores, draws: str) -> list[Row]:
+    """`detect` of an audit's rows by any scores: the best trait, the weighted score, each trait.
+
+    `draws` names the audit's generator of exchanged labels.
+    """
+    calibration, held_out = (scores.rows(audit.part(name)) for name in ("calibration", "held_out"))
+    tests = detect(calibration, held_out, audit.allowed, audit.generator(draws), DRAWS)
+    n, layer = groups(held_out.group), audit.layers[int(tests["layer"])]
+    largest, whole = float(abs(tests["statistic"]).max()), float(tests["composite"])
+    p_whole = float(tests["p_composite"])
     rows = [
-        standing.of(Row(HEADING, what, f"max-T, layer {layer}", largest, p=float(tests["p"]), n=n)),
-        Row(HEADING, "weighted trait score", "AUROC, permutation", whole[0], p=whole[1], n=n),
+        Row(heading, what, f"max-T, layer {layer}", largest, p=float(tests["p"]), n=n),
+        Row(heading, "weighted trait score", "AUROC, permutation", whole, p=p_whole, n=n),
     ]
     for place, trait in enumerate(audit.traits):
         here = tests.isel(trait=place)
         area, p = float(here["area"]), float(here["p_trait"])
-        rows.append(standing.of(Row(HEADING, trait, "AUROC within bias", area, p=p, n=n), place))
+        rows.append(Row(heading, trait, "AUROC within bias", area, p=p, n=n))
     return rows
 
 
@@ -147,15 +156,20 @@ def primary_standing(audit: Audit) -> Standing:
 
 def primary_statistic(audit: Audit) -> tuple[Statistic, Values]:
     """The statistic of the primary hypothesis, and what it is read off (`Audit.readable`)."""
+    used, _ = primary_rows(audit)
+    return statistic(audit), audit.readable[used]
+
+
+def statistic(audit: Audit) -> Statistic:
+    """How far from ½ directions' scores of the rows that detection uses are: `distances`."""
     used, first = primary_rows(audit)
     rows = audit.scores().rows(used)
     held = rows.rows(~first)
     generator = audit.generator("exchanged beside directions")
     exchanged = relabellings(held.label, held.bias, held.group, generator, SPREAD_DRAWS)
-    statistic = partial(
+    return partial(
         distances, rows=rows, calibration=first, allowed=audit.allowed, exchanged=exchanged
     )
-    return statistic, audit.readable[used]
 
 
 def primary_rows(audit: Audit) -> tuple[Bool[np.ndarray, row], Bool[np.ndarray, used]]:

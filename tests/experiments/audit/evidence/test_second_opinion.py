@@ -8,7 +8,7 @@ import xarray as xr
 
 from experiments.audit.evidence.audit import Audit
 from experiments.audit.sections import mechanism as section
-from experiments.audit.sections.detecting import competitors, detection
+from experiments.audit.sections.detecting import by_change, competitors, detection
 from tests.support.second_opinion import Opinion, mechanism, opinion
 
 EXACT = {"rtol": 0, "atol": 1e-6}
@@ -31,6 +31,23 @@ def test_the_primary_line_and_the_interval_over_kinds_are_those_of_the_files(six
     np.testing.assert_allclose([score.estimate, weighted.estimate], other.score_area, **EXACT)
     ours = score.kinds_low, score.kinds_high
     np.testing.assert_allclose(ours, (other.kinds_low, other.kinds_high), **EXACT)
+
+
+def test_detection_by_the_change_is_that_of_the_files(six: Audit) -> None:
+    low, high = six.settings.hypothesis.depth
+    first, weighted, *traits = by_change.rows(six)
+    asked = six.folder, (low, high), six.settings.null.seed
+    other = opinion(*asked, draws=by_change.HEADING, less="clean")
+    assert first.measure == f"max-T, layer {other.layer}"
+    np.testing.assert_allclose(first.estimate, other.largest, **EXACT)
+    np.testing.assert_allclose(first.p, other.p, **EXACT)
+    np.testing.assert_allclose([row.estimate for row in traits], other.area, **EXACT)
+    np.testing.assert_allclose([row.p for row in traits], other.p_trait, **EXACT)
+    np.testing.assert_allclose(weighted.estimate, other.score_area, **EXACT)
+    # the twin: without the clean weights' own scores, or with a control's, it is something else
+    for less in ("", "control"):
+        wrong = opinion(*asked, draws=by_change.HEADING, less=less)
+        assert not np.allclose(wrong.area, other.area, **EXACT)
 
 
 def test_one_label_or_one_value_of_the_files_changed_and_they_no_longer_agree(
