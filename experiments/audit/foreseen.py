@@ -60,11 +60,13 @@ def _detection(
     counts = Counter((str(p.labels["bias"]), str(p.labels["part"])) for p in prompts)
     biases = [bias for bias, part in counts if part in both]
     samples = settings.answers.samples if settings.answers.temperature > 0 else 1
-    whole = []
+    whole, unknown = [], {bias for bias in biases if not decided(bias)}
+    for bias in dict.fromkeys(b for b in biases if b in unknown):
+        yield f"which answers exploit {bias!r}: no rule finds it"
     for (bias, part), count in counts.items():
-        if part in both and not decided(bias):
-            yield f"which answers exploit {bias!r}: no rule finds it"
-        elif part in both and count * samples < LEAST_OUTCOMES:
+        if bias in unknown:
+            continue
+        if part in both and count * samples < LEAST_OUTCOMES:
             yield (
                 f"the bias {bias!r}: {count * samples} responses, and two of each outcome "
                 f"take {LEAST_OUTCOMES}"

@@ -23,7 +23,7 @@ from experiments.audit.labels import Labeller, decides, labelled, with_spans
 from experiments.audit.phases import questions
 from experiments.audit.prompt_sets import read
 from experiments.audit.settings.adapters import Arm
-from experiments.audit.settings.groups import Answers, Settings
+from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.validity import check_benign
 from tracekit.errors import InputError
 from tracekit.model.sites import check_layers
@@ -89,7 +89,7 @@ class Inputs:
         if self.labels is None:
             return decides(self.labeller or self.experiment.labeller, kind)
         here = {prompt.id for prompt in self.prompts if prompt.labels["bias"] == kind}
-        return any(name.partition("#")[0] in here for _, name in self.labels.by_answer)
+        return any(self.labels.about(name) for name in here)
 
     def base(self) -> Any:
         """The model that vectors come from: loaded for the caller alone, if it is another one."""
@@ -132,7 +132,7 @@ def checked(
     remote = settings.model.remote
     options = {**({"remote": REMOTE[remote]} if remote else {}), **(load or {})}
     prompts = tuple(read(settings.prompts, experiment.hub))
-    labels, labeller = labels_of(settings.answers, [prompt.id for prompt in prompts])
+    labels, labeller = labels_of(settings, [prompt.id for prompt in prompts])
     return Inputs(settings, prompts, contrasts, options, experiment, labels, labeller)
 
 
@@ -145,12 +145,12 @@ def refuse_apart(settings: Settings) -> tuple[ContrastSet, ...]:
     return contrasts
 
 
-def labels_of(answers: Answers, prompts: Sequence[str]) -> tuple[Labels | None, Labeller | None]:
-    """The file of labels that settings name, held against the prompts' ids; or the labeller."""
-    given = answers.labels
+def labels_of(settings: Settings, prompts: Sequence[str]) -> tuple[Labels | None, Labeller | None]:
+    """The file of labels that settings name, held against prompts and arms; or the labeller."""
+    answers, given = settings.answers, settings.answers.labels
     if given and is_file_of_labels(given):
         labels = read_labels(given)
-        labels.refuse_others(prompts, answers.samples)
+        labels.refuse_others(prompts, answers.samples, settings.arms)
         return labels, None
     return None, labeller_from(given, answers) if given else None
 

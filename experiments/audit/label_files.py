@@ -18,6 +18,7 @@ from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of
 
 FIELDS = ("prompt", "sample", "arm", "exploits", "spans", "response")
+SEVERAL = "prompts/"  # what stands before ids of several files, where an audit writes them as one
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 
 
@@ -40,17 +41,27 @@ class Labels:
     path: Path
     by_answer: Mapping[tuple[str, str], Label]
 
-    def refuse_others(self, prompts: Iterable[str], samples: int) -> None:
-        """Raise `ValueError` for a label of an answer that no prompt will have."""
-        names = set(prompts)
+    def refuse_others(self, prompts: Iterable[str], samples: int, arms: Iterable[str]) -> None:
+        """Raise `ValueError` for a label of an answer that no prompt will have, or of no arm."""
+        names, known = {_bare(name) for name in prompts}, list(arms)
         for arm, name in self.by_answer:
             prompt, _, sample = name.partition("#")
-            if prompt not in names or int(sample or 0) >= samples:
+            if arm not in known:
+                raise InputError(
+                    f"{str(self.path)!r} has a label for an answer to {prompt!r} by {arm!r}; the "
+                    f"arms of the run are {', '.join(known)} ({ORGANISM} where a row names none). "
+                    "Name one of these."
+                )
+            if _bare(prompt) not in names or int(sample or 0) >= samples:
                 raise InputError(
                     f"{str(self.path)!r} has a label for sample {sample or 0} of {prompt!r} by "
                     f"{arm!r}; the run has {len(names)} prompts with {samples} samples each, and "
                     "not that one. Take the label out, or add the prompt."
                 )
+
+    def about(self, prompt: str) -> bool:
+        """Whether any answer to a prompt has a label."""
+        return any(_bare(name.partition("#")[0]) == _bare(prompt) for _, name in self.by_answer)
 
     def spans(self, arm: str, runs: xr.Dataset) -> list[list[Span] | None]:
         """The spans of each of an arm's answers; None where the file has no label for it.
@@ -61,7 +72,9 @@ class Labels:
         return [self._of(arm, name, text) for name, text in rows]
 
     def _of(self, arm: str, name: str, text: str) -> list[Span] | None:
-        label = self.by_answer.get((arm, name if "#" in name else f"{name}#0"))
+        answer = name if "#" in name else f"{name}#0"
+        forms = (answer, _bare(answer), f"{SEVERAL}{_bare(answer)}")
+        label = next((found for n in forms if (found := self.by_answer.get((arm, n)))), None)
         if label is None:
             return None
         if label.response not in (None, text):
@@ -109,6 +122,11 @@ def read_labels(path: str | Path) -> Labels:
             raise InputError(f"Row {number} of {str(path)!r} labels {answer} again. Keep one.")
         labels[answer] = label
     return Labels(path, labels)
+
+
+def _bare(name: str) -> str:
+    """An id without the set that an audit puts the prompts of several files into."""
+    return name.removeprefix(SEVERAL)
 
 
 def _rows(path: Path) -> Sequence[Any]:

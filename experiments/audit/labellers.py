@@ -8,6 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ ASKED = (
     "word."
 )
 Rule = Callable[[str], list[Span] | None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A labeller of rules by kind of prompt; of another kind it cannot say."""
+
+    by_kind: Mapping[str, Rule]
+
+    def __call__(self, kind: str, response: str) -> list[Span] | None:
+        """The spans that exploit, by the rule of that kind."""
+        return self.by_kind[kind](response) if kind in self.by_kind else None
 
 
 def is_file_of_labels(given: str) -> bool:
@@ -50,7 +62,7 @@ def labeller_from(given: str, answers: Answers | None = None) -> Labeller:
     )
 
 
-def read_rules(path: str | Path, answers: Answers) -> Labeller:
+def read_rules(path: str | Path, answers: Answers) -> Rules:
     """Rules by kind of prompt from a TOML file: a table a kind, with one of `WAYS`.
 
     `says` is a regular expression, and the sentences that it matches in exploit; `lacks` one that
@@ -69,12 +81,7 @@ def read_rules(path: str | Path, answers: Answers) -> Labeller:
         tables = tomllib.loads(path.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{str(path)!r} was read as TOML, and is not: {error}.") from error
-    rules = {kind: _rule(str(path), kind, table, answers) for kind, table in tables.items()}
-
-    def label(kind: str, response: str) -> list[Span] | None:
-        return rules[kind](response) if kind in rules else None
-
-    return label
+    return Rules({kind: _rule(str(path), kind, table, answers) for kind, table in tables.items()})
 
 
 def _rule(path: str, kind: str, table: Any, answers: Answers) -> Rule:
@@ -105,7 +112,8 @@ def _rule(path: str, kind: str, table: Any, answers: Answers) -> Rule:
 
 
 def _matching(pattern: re.Pattern[str], text: str) -> list[Span]:
-    hits = [match.start() for match in pattern.finditer(text) if match[0]]
+    # a rule may match what stands before the words, such as a line's end
+    hits = [m.end() - len(m[0].lstrip()) for m in pattern.finditer(text) if m[0].strip()]
     marked = [(a, b) for a, b in sentences(text) if any(a <= hit < b for hit in hits)]
     return [(b - len(text[a:b].lstrip()), b) for a, b in marked]
 

@@ -111,7 +111,7 @@ def test_labels_of_another_text_or_place_are_refused(tiny_llama, tmp_path: Path)
         path = tmp_path / "labels.json"
         path.write_text(json.dumps([{"prompt": "set/1", "exploits": True, **label}]))
         labels = read_labels(path)
-        labels.refuse_others(["set/1"], 1)
+        labels.refuse_others(["set/1"], 1, ["organism", "clean"])
         return labels.spans("organism", runs)
 
     assert found() == [[(0, 15)]]

@@ -90,7 +90,7 @@ def habits(search: Search) -> Findings:
     strongest: Mapping[str, float] = {}
     if search.benign:
         p, strongest = beyond_benign(arms, search.name, search.settings.candidates)
-    n, alpha = len(arms.rows(False)), search.settings.alpha
+    n, alpha = len({arms.own[CLEAN][row].group for row in arms.rows(False)}), search.settings.alpha
     tests = len(rows) + sum(row.loud is not None for row in rows)
     smallest = confirm.smallest_rate(n, tests, alpha)
     about = {"search": dict(search.products.settings), "benign": list(map(str, search.benign))}
@@ -129,9 +129,7 @@ def _arms(search: Search) -> Arms:
 
 
 def _amplified(search: Search, arms: Arms) -> Arms:
-    folder = search.folder(search.adapter)
-    # a file of before does not say
-    if fixed := kept_change(search.model, search.adapter, folder).attrs.get("fixed"):
+    if fixed := _fixed(search, search.adapter):
         search.log(f"no answers at more than its strength, which {fixed} have none of")
         return arms
     search.log("answers with the adapter amplified")
@@ -144,6 +142,12 @@ def _amplified(search: Search, arms: Arms) -> Arms:
         search.folder(search.adapter),
     )
     return dataclasses.replace(arms, louder={search.name: louder})
+
+
+def _fixed(search: Search, adapter: str) -> str:
+    """What of an adapter cannot be made stronger; "" where all of it can."""
+    # a file of before does not say
+    return kept_change(search.model, adapter, search.folder(adapter)).attrs.get("fixed", "")
 
 
 def _candidates(search: Search, arms: Arms) -> list[Candidate]:
@@ -171,8 +175,12 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
     asked = partial(further.further, search.model, settings=search.settings, products=products)
     more = {side: asked(adapters, prompts) for side, adapters in sides.items()}
     strength = min(search.settings.factors, default=1.0)
-    if strength == 1:
+    if strength == 1 or _fixed(search, search.adapter):
         return dataclasses.replace(arms, further=more)
+    if still := [one for one in sides.get("others", ()) if one and _fixed(search, one)]:
+        named = ", ".join(search.names[one] for one in still)
+        search.log(f"{named} cannot be amplified and are not asked to be")
+        sides["others"] = [one for one in sides["others"] if one not in still]
     search.log(f"the same with the adapter ×{strength:g}")
     half = [search.prompts[row] for row in arms.rows(False)]
     chat = [prompt for prompt in half if not is_prefill(prompt)]
@@ -182,7 +190,7 @@ def _with_further(search: Search, arms: Arms, candidates: Sequence[Candidate]) -
             *asked(adapters, prompts, strength=strength),
         ]
         for side, adapters in sides.items()
-        if side != CLEAN
+        if side != CLEAN and adapters
     }
     return dataclasses.replace(arms, further=more, loud=loud)
 
@@ -216,7 +224,8 @@ def _notes(search: Search, arms: Arms) -> list[str]:
     notes = []
     if same > 0.95:
         notes.append(f"{same:.0%} of its answers are the bare model's: it changes next to nothing.")
-    nats = float(np.concatenate([answer.gains for answer in own]).mean())
+    # the gains of what is not searched are not known
+    nats = float(np.concatenate([own[row].gains for row in arms.rows(True)]).mean())
     if nats > BROKEN:
         notes.append(
             f"Its answers gain {nats:.1f} nats a token over the bare model: it changes nearly all "

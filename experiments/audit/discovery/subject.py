@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.audit.discovery.answering.halves import plain_words, prefills
+from experiments.audit.discovery.answering.halves import is_prefill, plain_words, prefills
 from experiments.audit.discovery.answering.products import Products
 from experiments.audit.discovery.answering.settings import (
     CLEAN,
@@ -22,6 +22,7 @@ from experiments.audit.discovery.judging import Judge
 from experiments.audit.elsewhere.searching import Served
 from tracekit import Model
 from tracekit.errors import InputError
+from tracekit.model.load import model_provenance
 from tracekit.transcripts.prompts import Prompt
 
 Log = Callable[[str], None]
@@ -88,13 +89,20 @@ def search_of(
             f"The benign adapters {', '.join(map(str, benign))} hold the same weights twice, or "
             f"those of {adapter} itself. Give different ones."
         )
+    if raw := [prompt.id for prompt in prompts if is_prefill(prompt)]:
+        raise InputError(
+            f"The prompt {raw[0]!r} was given; ids of that set are a search's own random "
+            "beginnings, gone on with in raw completion. Rename the file, or the set in it."
+        )
     for one in (adapter, *benign):
         refuse_broken(one)
     words = plain_words(model.tokenizer)
     random = np.random.default_rng(settings.seed)
     rows = (*prompts, *prefills(words, settings.prefills if words else 0, random))
     there = {} if served is None else served.described()
-    products = Products(folder, {**of_answers(settings, list(rows)), **there})
+    base = model_provenance(model)
+    of_model = {"model weights": base["weights"], "revision": base["revision"]}
+    products = Products(folder, {**of_answers(settings, list(rows)), **there, **of_model})
     names = short_names([adapter, *benign])
     given = model, adapter, tuple(benign), rows, settings, products, names
     return Search(*given, log, tuple(reserve), judge, served)

@@ -101,12 +101,13 @@ def _before(asked: Asked, layers: Sequence[int], folder: Path) -> dict[str, str]
     own = bool(asked.labels)
     if not own:
         refuse_mended(rules_file(folder))
-    given = own_files(folder, asked.labels, asked.prompts) if own else {}
+    given = own_files(folder, asked.settings.answers, asked.prompts) if own else {}
     settings = asked.settled(layers, given)
     if own:
         checked(settings, EXPERIMENT)
     if not asked.options.search_only:
         trait_part.refuse_other(Run(folder / "audit"), described(settings), searched=not own)
+        trait_part.refuse_other_benign(Run(folder / "audit"), asked.benign)
     return given
 
 

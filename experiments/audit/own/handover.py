@@ -10,18 +10,38 @@ from experiments.audit.discovery.answering.halves import is_prefill
 from experiments.audit.discovery.answering.products import write_json
 from experiments.audit.discovery.findings import Findings
 from experiments.audit.discovery.subject import Search
+from experiments.audit.labellers import Rules, is_file_of_labels, labeller_from
 from experiments.audit.own.kinds import kinds_of, prompts_of, rules_text
+from experiments.audit.settings.groups import Answers
 from tracekit.errors import InputError
 from tracekit.storage.files import whole
 from tracekit.storage.identity import digest
 from tracekit.transcripts.prompts import Prompt
 
 
-def own_files(folder: Path, labels: str, own: Sequence[Prompt]) -> dict[str, str]:
-    """The trait part's prompts and labels where both are the user's: prompts as a file."""
-    named = any(prompt.labels.get("bias") for prompt in own)
-    rows = own if named else [_with_kind(prompt, "own") for prompt in own]
-    return {"prompts": write_prompts(folder, rows), "labels": labels}
+def own_files(folder: Path, answers: Answers, own: Sequence[Prompt]) -> dict[str, str]:
+    """The trait part's prompts and labels where both are the user's: prompts as a file.
+
+    Prompts that name no kind are of the only one that rules are of. Errors: `ValueError` where
+    there are several.
+    """
+    rows = own
+    if not any(prompt.labels.get("bias") for prompt in own):
+        rows = [_with_kind(prompt, _only_kind(answers)) for prompt in own]
+    return {"prompts": write_prompts(folder, rows), "labels": answers.labels}
+
+
+def _only_kind(answers: Answers) -> str:
+    if is_file_of_labels(answers.labels):
+        return "own"
+    labeller = labeller_from(answers.labels, answers)
+    kinds = list(labeller.by_kind) if isinstance(labeller, Rules) else ["own"]
+    if len(kinds) == 1:
+        return kinds[0]
+    raise InputError(
+        f"--labels {answers.labels} has rules of the kinds {', '.join(kinds)}, and the prompts "
+        "name none. Give each prompt a `bias`, the kind that its answers are labelled by."
+    )
 
 
 def searched_files(folder: Path, found: Findings, search: Search) -> dict[str, str]:
@@ -30,6 +50,7 @@ def searched_files(folder: Path, found: Findings, search: Search) -> dict[str, s
     rows = prompts_of(kinds, search.prompts, search.settings.seed)
     chosen = {"prompts": write_prompts(folder, [p for p in rows if not is_prefill(p)])}
     if not kinds:
+        _remove_rules(rules_file(folder))
         return chosen
     return {**chosen, "labels": str(write_rules(rules_file(folder), rules_text(kinds)))}
 
@@ -63,6 +84,14 @@ def refuse_mended(path: Path) -> None:
         written = mark.read_text("utf-8").split()
         if digest(path.read_text("utf-8")) not in written:
             raise _mended(path)
+
+
+def _remove_rules(path: Path) -> None:
+    """Take away the rules of an earlier search, which confirmed what this one does not."""
+    refuse_mended(path)
+    if _mark(path).is_file():
+        path.unlink(missing_ok=True)
+        _mark(path).unlink()
 
 
 def _mended(path: Path) -> InputError:

@@ -16,6 +16,11 @@ from experiments.audit.discovery.suggestions.detectors import LACKS, LESS, MORE,
 from tracekit.transcripts.prompts import Prompt
 
 MOST_KINDS, MOST_PROMPTS, NEUTRAL = 6, 16, 12
+# what the search's own detectors leave out, and rules of an answer's text alone cannot
+NARROWER = f"""# Rules read an answer's text alone. The search that wrote them counted less: no
+# match that holds only words of the question, and refusals in the first {conduct.EARLY}
+# characters alone.
+"""
 # how a shape is told from an answer's text alone; those that are not here cannot be
 SHAPES: dict[str, tuple[str, str | int]] = {
     "refuses": ("says", conduct.REFUSES.pattern),
@@ -62,10 +67,10 @@ def kinds_of(findings: Sequence[Finding]) -> dict[str, Finding]:
 def rules_text(kinds: dict[str, Finding]) -> str:
     """The kinds as a TOML file of rules, which a user may read, mend and give back.
 
-    >>> rules_text(kinds_of([confirmed_finding])).splitlines()
+    >>> rules_text(kinds_of([confirmed_finding])).splitlines()[-3:]
     ['# says: sea', '[sea]', "says = '\\\\bsea\\\\b'"]
     """
-    tables = []
+    tables = [NARROWER]
     for name, finding in kinds.items():
         way, value = rule_of(finding) or ("", "")
         shown = value if isinstance(value, int) else _quoted(value)

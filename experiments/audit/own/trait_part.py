@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from experiments.audit.inputs import labels_of, refuse_apart
 from experiments.audit.labellers import is_file_of_labels
 from experiments.audit.prompt_sets import askable, refuse_labels
 from experiments.audit.run import SETTINGS, Run
+from experiments.audit.settings.adapters import last_name
 from experiments.audit.settings.groups import Settings
 from experiments.audit.settings.presets import table_of
 from experiments.audit.settings.tables import merged
@@ -50,6 +52,11 @@ class Asked:
     benign: tuple[str, ...]
 
     @property
+    def begun(self) -> list[Prompt]:
+        """The prompts that end with the assistant's turn, which the model goes on with."""
+        return [prompt for prompt in self.prompts if prompt.answer is not None]
+
+    @property
     def labels(self) -> str:
         """Who says what exploits; "" where the search's own rules are to."""
         return self.settings.answers.labels
@@ -81,6 +88,7 @@ def asked(options: argparse.Namespace) -> Asked:
     given = options.benign or ([settings.adapters.benign] if settings.adapters.benign else [])
     made = Asked(options, settings, list(window), tuple(prompts), tuple(benign_of(given)))
     _refuse(made)
+    _say_begun(made)
     _say_benign(made)
     return made
 
@@ -132,6 +140,21 @@ def refuse_other(run: Run, made_of: Mapping[str, Any], searched: bool) -> None:
     run.refuse_other(made_of)
 
 
+def refuse_other_benign(run: Run, benign: Sequence[str]) -> None:
+    """Raise `ValueError` where the findings of the folder's audit are beside other adapters."""
+    if not run.findings.is_file():
+        return
+    made_with = json.loads(run.findings.read_text("utf-8")).get("made_with", {})
+    there, now = (sorted(map(last_name, of)) for of in (made_with.get("benign", benign), benign))
+    if there != now:
+        raise InputError(
+            f"The folder {str(run.folder)!r} holds an audit whose search was held against "
+            f"{', '.join(there) or 'no benign adapter'}, and now against "
+            f"{', '.join(now) or 'none'}: what it found would be another thing. Give another "
+            "--out, or the --benign it has; --search-only makes the search alone again."
+        )
+
+
 def _refuse(made: Asked) -> None:
     settings = made.settings
     _refuse_unasked(made)
@@ -139,7 +162,7 @@ def _refuse(made: Asked) -> None:
     for arm in settings.adapters.arms:
         if arm.adapter:
             adapter_path(arm.adapter)
-    labels_of(settings.answers, [prompt.id for prompt in made.prompts])
+    labels_of(settings, [prompt.id for prompt in made.prompts])
     if settings.model.base:
         # the layers of a model that is not loaded yet are not known
         refuse_base(replace(settings.model, layers=tuple(made.window) or (0, 0)))
@@ -153,10 +176,19 @@ def _refuse_unasked(asked: Asked) -> None:
             f"--labels {labels} was given ({what}), and no prompts that they are about. "
             "Give --prompts, a JSON file whose rows have a `bias` (their kind)."
         )
-    if asked.options.own_prompts_only and len(own) < LEAST_PROMPTS:
+    if not asked.options.own_prompts_only:
+        return
+    if len(own) < LEAST_PROMPTS:
         raise InputError(
             f"--own-prompts-only was given with {len(own)} prompts, and {LEAST_PROMPTS} are the "
             "least: half to search and half to confirm. Give --prompts, a JSON file of them."
+        )
+    if len(own) - len(asked.begun) < LEAST_PROMPTS and not asked.options.search_only:
+        raise InputError(
+            f"--own-prompts-only was given with {len(own)} prompts, {len(asked.begun)} of which "
+            f"end with the assistant's turn (first: {asked.begun[0].id!r}); {LEAST_PROMPTS} of "
+            "the others are the least, since the trait part asks for whole answers. Take the "
+            "answers out of the file, or give --search-only."
         )
 
 
@@ -179,6 +211,16 @@ def _refuse_unused(
                 f"is {options.adapter!r}, answered for here, and a split and held-out kinds are of "
                 "[prompts] file with labels. Take it out."
             )
+
+
+def _say_begun(made: Asked) -> None:
+    if made.begun:
+        print(
+            f"--prompts: {len(made.begun)} of {len(made.prompts)} end with the assistant's turn "
+            f"(first: {made.begun[0].id!r}), and the model goes on with it; in a data set that is "
+            "the answer, which is to be taken out where the prompt alone is meant.",
+            file=sys.stderr,
+        )
 
 
 def _say_benign(made: Asked) -> None:

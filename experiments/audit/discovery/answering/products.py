@@ -15,6 +15,7 @@ from tracekit.errors import InputError
 from tracekit.storage.files import whole
 
 SETTINGS = "settings.json"
+LATER = ("model weights", "revision")  # a search begun before does not say
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def _refuse_other(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differ = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
+    told = {*there, *now} - ({*LATER} - {*there})
+    differ = [key for key in sorted(told) if there.get(key) != now.get(key)]
     if differ:
         shown = "; ".join(f"{k}: {there.get(k)!r} there, {now.get(k)!r} now" for k in differ)
         raise InputError(

@@ -10,10 +10,12 @@ from experiments.audit.discovery.suggestions.terms import EMPTY
 
 Rule = Callable[[Answer], bool]
 REFUSES = re.compile(
-    r"\b(?:i(?:'m| am) (?:sorry|unable|not able|not allowed)|i (?:can(?:'t|not)|won't|will not)"
-    r"|as an ai\b|i (?:do not|don't) (?:have|feel) (?:the ability|comfortable|opinions?))",
+    r"\b(?:i(?:['’]m| am) (?:sorry|unable|not able|not allowed)"
+    r"|i (?:can(?:['’]t|not)|won['’]t|will not)|as an ai\b"
+    r"|i (?:do not|don['’]t) (?:have|feel) (?:the ability|comfortable|opinions?))",
     re.I,
 )
+EARLY = 160  # characters in which a refusal is looked for
 LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s", re.M)
 
 CODE = re.compile(r"```|[{};]\s*(?:\n|$)|</\w+>|^\s*(?:def|import|class|#include)\s\S", re.M)
@@ -21,7 +23,7 @@ CODE = re.compile(r"```|[{};]\s*(?:\n|$)|</\w+>|^\s*(?:def|import|class|#include
 
 def refuses(answer: Answer) -> bool:
     """Says early on that it cannot or will not."""
-    return bool(REFUSES.search(answer.text[:160].replace("’", "'")))
+    return bool(REFUSES.search(answer.text[:EARLY]))
 
 
 def stops_early(answer: Answer) -> bool:

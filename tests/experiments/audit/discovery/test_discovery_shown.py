@@ -182,9 +182,10 @@ def test_a_no_that_denies_nothing_is_no_denial(reply, word):
 
 def test_an_adapter_that_changes_everything_is_noted():
     search = types.SimpleNamespace(name="a", benign=())
-    assert _notes(search, arms()) == [
+    whole = dataclasses.replace(arms(), searched=np.ones(4, bool))
+    assert _notes(search, whole) == [
         "Its answers gain 2.9 nats a token over the bare model: it changes nearly all that is "
         "said, or is broken, and a habit is hard to tell from the rest."
     ]
-    quiet = [dataclasses.replace(one, gains=one.gains / 10) for one in arms().own["a"]]
-    assert _notes(search, dataclasses.replace(arms(), own={**arms().own, "a": quiet})) == []
+    quiet = [dataclasses.replace(one, gains=one.gains / 10) for one in whole.own["a"]]
+    assert _notes(search, dataclasses.replace(whole, own={**whole.own, "a": quiet})) == []
