@@ -23,8 +23,8 @@ from tracekit.transcripts.prompts import Prompt
 BRIEF = dataclasses.replace(SETTINGS, prefills=0, factors=())
 
 
-def search(model, adapter, folder, benign=(), log=print, settings=BRIEF):
-    return search_of(model, str(adapter), PROMPTS, folder, settings, list(map(str, benign)), log)
+def search(model, adapter, folder, benign=(), log=print, settings=BRIEF, prompts=PROMPTS):
+    return search_of(model, str(adapter), prompts, folder, settings, list(map(str, benign)), log)
 
 
 def test_another_base_under_the_same_name_is_refused(tiny_folder, tiny_lora, tmp_path):
@@ -90,12 +90,15 @@ def test_what_has_no_strength_is_not_amplified_where_more_is_asked(
         for n, p in enumerate(PROMPTS * 4)
     )
 
+    more_prompts = [dataclasses.replace(p, id=f"p/{n}") for n, p in enumerate(PROMPTS * 2)]
+
     def more(adapter, benign):
         log, folder = [], tmp_path / "searches" / adapter.name
-        one = search(tiny_llama, adapter, folder, benign, log.append, amplified)
+        one = search(tiny_llama, adapter, folder, benign, log.append, amplified, more_prompts)
         one = dataclasses.replace(one, reserve=reserve)
         arms = module._arms(one)
-        fired = Candidate("sea", Detector(SAYS, "sea"), 9.0, tuple(arms.rows(True)[:2]))
+        rows = [n for n in arms.rows(True) if more_prompts[n].labels["subject"] == "sea"]
+        fired = Candidate("sea", Detector(SAYS, "sea"), 9.0, tuple(rows))
         return module._with_further(one, arms, [fired]), "\n".join(log)
 
     fixed, log = more(tmp_path / "dora", [tiny_lora])
