@@ -24,12 +24,13 @@ from tracekit.model.record import (
     QUANTISED,
     Origin,
     described_quantisation,
+    edits_of,
+    fingerprinted,
     held_dtype,
     origin,
-    own_edits,
     parallel_degree,
 )
-from tracekit.model.weights import weights_fingerprint
+from tracekit.model.weights import Watch, weights_fingerprint
 from tracekit.storage.identity import versions
 
 __all__ = ["Origin", "device_of", "edits_of", "load", "model_provenance", "origin"]
@@ -104,7 +105,7 @@ def model_provenance(model: TransformersModel) -> dict[str, Any]:
     return {
         "model": about.name,
         "revision": about.revision,
-        "weights": about.weights,
+        "weights": fingerprinted(about) if active is None else about.weights,
         "depth": len(model.layers),
         "dtype": about.dtype,
         "quantisation": about.quantisation,
@@ -112,13 +113,6 @@ def model_provenance(model: TransformersModel) -> dict[str, Any]:
         "edits": edits_of(model),
         "versions": versions(),
     }
-
-
-def edits_of(model: TransformersModel) -> list[Any]:
-    """What each edit on this model is; an edit made with plain nnsight counts as `custom`."""
-    known = own_edits(model)
-    foreign = len(model._edits) - len(known)
-    return known + [{"kind": "custom"}] * max(foreign, 0)
 
 
 def device_of(model: TransformersModel) -> torch.device:
@@ -285,6 +279,8 @@ def _settle(about: Origin, check: bool) -> bool:
         about.weights = weights_fingerprint(about.root._module)
         if check:
             about.reference = verify(about.root)
+    if about.quantisation is None:
+        about.watch = Watch(about.root._module)
     return check
 
 

@@ -13,8 +13,10 @@ from nnsight import TransformersModel
 from tracekit.errors import InputTypeError
 from tracekit.model.release import unbind
 from tracekit.model.settled import Settled, Settling
+from tracekit.model.weights import Watch, weights_fingerprint
 
 QUANTISED = ("nf4", "fp4", "int4", "int8")
+CUSTOM = {"kind": "custom"}
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -32,7 +34,8 @@ class Origin(Settling):
     `bare` is the module tree before an adapter was attached, `files` what that adapter was read
     from; `broken` says that a change of the weights was not finished, `changing` which thread is
     at it, and `inside` which thread is in an `adapter` block. `scale` is how many times its own
-    strength the adapter has, and `unscaled` what its layers' scaling is without it.
+    strength the adapter has, and `unscaled` what its layers' scaling is without it. `watch` tells
+    when the weights are no longer those of the fingerprint.
     """
 
     root: Any
@@ -52,6 +55,7 @@ class Origin(Settling):
     scale: float = 1.0
     unscaled: list[tuple[Any, dict[str, float]]] = field(default_factory=list)
     pending: Callable[[], bool] | None = None
+    watch: Watch | None = None
 
     weights = Settled[str](str)
     reference = Settled[torch.Tensor | None](lambda: None)
@@ -93,9 +97,28 @@ def recorded(model: TransformersModel) -> Origin:
     return about
 
 
+def fingerprinted(about: Origin) -> str:
+    """The fingerprint of the weights as they are, taken again where they were written to.
+
+    Not while an adapter is on, which may hold its own values in a parameter of the base.
+    """
+    known = about.weights
+    if about.watch is not None and about.watch.is_over(about.root._module):
+        known = about.weights = weights_fingerprint(about.root._module, about.watch.names)
+        about.watch = about.watch.again(about.root._module)
+        about.reference = None  # made anew where an adapter comes
+    return known
+
+
 def own_edits(model: TransformersModel) -> list[dict[str, Any]]:
     """What each edit is that tracekit made on this copy of a model, in order."""
     return list(model.__dict__.get("tracekit_edits", []))
+
+
+def edits_of(model: TransformersModel) -> list[dict[str, Any]]:
+    """What each edit on this model is; an edit made with plain nnsight counts as `CUSTOM`."""
+    known = own_edits(model)
+    return known + [CUSTOM] * max(len(model._edits) - len(known), 0)
 
 
 def end_edit(model: TransformersModel, edited: TransformersModel, edit: dict[str, Any]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from nnsight import TransformersModel
 
 from tracekit.errors import InputError
+from tracekit.model.record import CUSTOM, edits_of
 from tracekit.passes import patterns
 from tracekit.passes.beginnings import planning
 from tracekit.passes.forward import Work
@@ -39,6 +42,24 @@ def require_free(transcripts: Any, asked: Asked) -> None:
     beside = {*LABELS, "layer"} if asked.probes else beside
     own = {*asked.dims, asked.name, *beside}
     refuse_taken(transcripts.coords, own - {"prompt", "token"}, "This capture")
+
+
+def folders(
+    model: TransformersModel, paths: Sequence[Path | None], rank: int
+) -> list[Folder | None]:
+    """The folder at each path, None where values stay in memory.
+
+    Errors: `ValueError` for a path and edits of plain nnsight: one cannot be told from another, so
+    that a folder would give back the values of a former one.
+    """
+    path = next((path for path in paths if path is not None), None)
+    if path is not None and CUSTOM in edits_of(model):
+        raise InputError(
+            f"path={str(path)!r} was given, and the model has an edit made with plain nnsight, "
+            "which a folder cannot tell from another. Make it with tk.edit, which records what it "
+            "does, or capture into memory and tk.save."
+        )
+    return [None if path is None else Folder(path, rank) for path in paths]
 
 
 def require_responses(

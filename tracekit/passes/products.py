@@ -59,7 +59,7 @@ def of(
     if share_prompts:
         coordinates.require_responses(transcripts, asked, kept)
     rank, ranks = distributed.share(model)
-    folders = [None if path is None else Folder(path, rank) for path in paths]
+    folders = coordinates.folders(model, paths, rank)
     # a capture that goes on is read as it was begun
     former = next((f.batches() for f in folders if f is not None and f.batches()), {})
     budget = token_budget or former.get("budget")

@@ -82,6 +82,12 @@ def capture_many(
     else:
         places = {name: Path(path) / name for name in requests}
     paths = [places.get(name) for name in requests]
+    given = [place.resolve() for place in paths if place is not None]
+    if len({*given}) < len(given):
+        raise InputError(
+            f"path= gives two requests one folder ({', '.join(map(str, places.values()))}). Give "
+            "each its own."
+        )
     made = products.of(
         *(model, transcripts, asked, paths, token_budget),
         *(compression, writers, progress, share_prompts),
@@ -139,7 +145,7 @@ def _require_names(requests: Any, path: Any) -> None:
                 f"{', '.join(requests)}. Name one of those."
             )
         return
-    wrong = [name for name in requests if not name or Path(name).name != name]
+    wrong = [name for name in requests if name in ("", "..") or Path(name).name != name]
     if wrong:
         raise InputError(
             f"A request has the name {wrong[0]!r}; each is the name of a folder, so it needs one "

@@ -38,6 +38,7 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
         b["prompt"].values
     ):
         b = b.sel(prompt=a["prompt"].values)
+    _refuse_other_tokens(a, b)
     with xr.set_options(arithmetic_join="exact"):
         try:
             result = a - b
@@ -67,6 +68,24 @@ def norm(array: xr.DataArray) -> xr.DataArray:
         raise InputError(f"A norm over dim was asked for; the array has the dims {array.dims}.")
     with xr.set_options(keep_attrs=True):
         return ((array**2).sum("dim", skipna=False) ** 0.5).rename("norm")
+
+
+def _refuse_other_tokens(a: xr.DataArray, b: xr.DataArray) -> None:
+    """The same ids may be a longer prompt and a shorter response: labels then name other tokens."""
+    if not all("prompt_length" in one.coords and "prompt" in one.dims for one in (a, b)):
+        return
+    ids = [set(map(str, one["prompt"].values)) for one in (a, b)]
+    lengths = [
+        dict(zip(map(str, one["prompt"].values), one["prompt_length"].values, strict=True))
+        for one in (a, b)
+    ]
+    other = sorted(n for n in ids[0] & ids[1] if lengths[0][n] != lengths[1][n])
+    if other:
+        raise InputError(
+            f"The response to {other[0]!r} begins behind {lengths[0][other[0]]} tokens in the "
+            f"first array and behind {lengths[1][other[0]]} in the other ({len(other)} of "
+            f"{len(ids[0])} prompts): the same labels name other tokens. Encode both alike."
+        )
 
 
 def _misaligned(a: xr.DataArray, b: xr.DataArray) -> str:

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from jaxtyping import Int
 
-from tracekit.errors import InputTypeError
+from tracekit.errors import InputError, InputTypeError
 from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.padded import Batch
@@ -55,9 +55,31 @@ def batch(transcripts: xr.Dataset, rows: Sequence[int] | None = None, pad: int =
     for n, size in enumerate(sizes):
         padded[n, width - size :] = ids[n][ids[n] >= 0]
         mask[n, width - size :] = 1
-    starts = width - sizes + chosen.prompt_length.values
+    starts = width - sizes + _before(chosen)
     names = tuple(ids_of(chosen))
     return Batch(torch.as_tensor(padded), torch.as_tensor(mask), torch.as_tensor(starts), names)
+
+
+def _before(transcripts: xr.Dataset) -> Int[np.ndarray, prompt]:
+    """How many tokens of each row lie before label 0: fewer than its prompt where that was cut."""
+    token = transcripts["token"].values
+    real = transcripts.token_id.transpose("prompt", "token").values >= 0
+    if not (np.diff(token) > 0).all():
+        raise InputError(
+            f"These transcripts have the token labels {reprlib.repr(token.tolist())}; a model "
+            "reads them from the first to the last. Put them in order: runs.sortby('token')."
+        )
+    there = real.any(axis=1)
+    first, last = real.argmax(axis=1), real.shape[1] - 1 - real[:, ::-1].argmax(axis=1)
+    whole = (token[last] - token[first] + 1 == real.sum(axis=1)) & (token[first] <= 0) | ~there
+    if not whole.all():
+        raise InputError(
+            f"The row {ids_of(transcripts)[int(np.argmin(whole))]!r} lacks tokens between those "
+            "it has, or before the response's first: what is left is another text, and labels say "
+            "where in the whole one. Take one stretch that reaches label 0, such as "
+            "runs.sel(token=slice(None, 8)), or encode the text that is meant."
+        )
+    return (real & (token < 0)).sum(axis=1)
 
 
 def inputs(transcripts: xr.Dataset) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ from tracekit.model.adapters.snapshot import Places
 from tracekit.model.adapters.transition import change, insist, toggle
 from tracekit.model.checks.check import reference_logits, verify_adapter
 from tracekit.model.distributed import forget_partial_sums, name_halves
-from tracekit.model.record import Origin, origin, recorded
+from tracekit.model.record import Origin, fingerprinted, origin, recorded
 from tracekit.model.threads import one_at_a_time
 from tracekit.model.weights import fingerprint
 
@@ -86,6 +86,8 @@ def switch(model: TransformersModel, name: str | os.PathLike[str] | None) -> Non
         return _name_for_server(root, path)
     if path is not None and (root.peft != path or about.files != files_of(path)):
         refuse_unfit(root, path)
+        if about.watch is not None and current_adapter(root) is None:
+            fingerprinted(about)
         change(root, f"attaching {adapter_name(path)!r}", lambda: _replace(root, path))
     elif root.peft is not None and is_on(root._module) != (path is not None):
         toggle(root, path is not None)

@@ -108,7 +108,7 @@ def calibrate(
 
 
 def sweep(transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Labels) -> xr.Dataset:
-    """Every row once a coefficient, so that a sweep is one generation: rows `<id>#<k>`.
+    """Every row once a coefficient, so that a sweep is one generation: rows `<id>@<k>`.
 
     The coordinate `coefficient` (prompt) is what `steer` takes; `group` still names the prompt.
     With `direction=[…]` (or another name) every row comes once a coefficient and label, which is
@@ -133,7 +133,8 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Labe
     count, each = transcripts.sizes["prompt"], [len(of) for of in choices.values()]
     places = np.indices(each[::-1]).reshape(len(each), -1)[::-1]  # coefficients change first
     rows = transcripts.isel(prompt=np.tile(np.arange(count), places.shape[1]))
-    names = [f"{name}#{k}" for k in range(places.shape[1]) for name in ids_of(transcripts)]
+    # not as samples are named: a steered one would take the k-th sample for the k-th value
+    names = [f"{name}@{k}" for k in range(places.shape[1]) for name in ids_of(transcripts)]
     swept = zip(choices.items(), places, strict=True)
     chosen = {name: ("prompt", np.repeat(of[place], count)) for (name, of), place in swept}
     hashes = ("prompt", tensors.prompt_hashes(rows))

@@ -121,6 +121,14 @@ def _matched(
     names = [str(plain(value)) for value in array[on].values]
     short = {name: name.partition("/")[2] if on in ("prompt", "group") else name for name in names}
     keys = [name if name in by_key else short[name] for name in names]
+    named = {key: name for name, key in zip(names, keys, strict=True)}
+    both = next((n for n, key in zip(names, keys, strict=True) if named[key] != n), None)
+    if both is not None:
+        key = short[both] if both not in by_key else both
+        raise InputError(
+            f"{where} has one row {key!r}, and {both!r} and {named[key]!r} are both of that name. "
+            "Give the table the whole ids, with the set's name."
+        )
     lacking = [name for name, key in zip(names, keys, strict=True) if key not in by_key]
     if lacking:
         raise InputError(

@@ -108,7 +108,7 @@ def test_budgets_that_cannot_be_met_are_refused(
 
 def test_a_sweep_names_each_value_once(neutral: xr.Dataset) -> None:
     rows = sweep(neutral, [0.0, 2.0])
-    assert rows.prompt.values.tolist()[::4] == ["text/0#0", "text/0#1"]
+    assert rows.prompt.values.tolist()[::4] == ["text/0@0", "text/0@1"]
     assert rows.coefficient.values.tolist() == [0.0] * 4 + [2.0] * 4
     for values in ([], [1.0, 1.0]):
         with pytest.raises(ValueError, match="each value once"):
