@@ -201,8 +201,9 @@ def _probe(model: TransformersModel, direction: xr.DataArray) -> Judge:
         along = residual.float() @ unit.to(residual.device)
         return (along * weights).sum(1) / weights.sum(1)
 
-    name = f"probe:{digest(direction.values.astype(float).tolist())}"
-    return Judge(name, int(direction["layer"]), False, score)
+    layer = int(direction["layer"])
+    name = f"probe:{digest(direction.values.astype(float).tolist())} at layer {layer}"
+    return Judge(name, layer, False, score)
 
 
 def _response(made: Batch, device: torch.device) -> Float[torch.Tensor, "row column"]:
