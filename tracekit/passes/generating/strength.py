@@ -135,6 +135,7 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Labe
     >>> tk.generate(steered, asked, max_new_tokens=2).sizes["prompt"]
     6
     """
+    tensors.require_transcripts(transcripts)
     values = np.asarray(coefficients, dtype=float)
     named = ((name, np.asarray(of).tolist()) for name, of in labels.items())
     choices = {"coefficient": values, **{n: np.array(list(map(str, of))) for n, of in named}}
