@@ -19,6 +19,7 @@ from tracekit.edits.directions import (
     directions,
     hashed,
     labelled,
+    wide,
 )
 from tracekit.edits.positions import Rows, Running
 from tracekit.edits.probe_form import ProbeForm, read_probe, scored, threshold_of
@@ -141,7 +142,7 @@ class Held:
             self.layer = self._form.layer
         else:
             self._made = require_fit(model, vector, transfer=transfer)
-            self._at = directions(model, vector, condition.layer, unit=False)
+            self._at = directions(model, vector, condition.layer, unit=False, read=True)
             (self.layer,) = self._at
         if self.layer > limit:
             raise InputError(
@@ -167,7 +168,8 @@ class Held:
 
     def _along(self, hidden: torch.Tensor, running: Running | None, step: int) -> torch.Tensor:
         if self._form is None:
-            return hidden.float() @ self._at[self.layer].on(hidden.device)
+            values = wide(hidden)
+            return values @ self._at[self.layer].on(hidden.device).to(values.dtype)
         if self._pooling is None:
             return scored(hidden, self._form.parts(hidden.device))[0]
         if running is None:

@@ -16,6 +16,7 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import listed, require_blocks, require_layers
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError, InputTypeError, brief
+from tracekit.model import sites
 from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.selection import AUTOMATIC
@@ -24,6 +25,11 @@ from tracekit.transcripts.tensors import prompt_hashes, require_transcripts
 Amount = float | int | xr.DataArray
 Vector = xr.DataArray | np.ndarray | torch.Tensor
 PROMPT_IDS = "prompt_ids"
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """The values in at least float32, in which edits compute; of a float64 model as they are."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 class Direction:
@@ -93,10 +99,12 @@ def directions(
     layers: int | Sequence[int] | None,
     unit: bool = True,
     bank: str | None = None,
+    read: bool = False,
 ) -> dict[int, Direction]:
     """The direction at each layer asked for (by default the vector's own), of norm 1 if `unit`.
 
-    With the dim `bank` they are several: (bank, dim).
+    With the dim `bank` they are several: (bank, dim). What is only `read` may be of layer −1, the
+    embedding output.
 
     Errors: `ValueError` for dims other than (dim) or (layer, dim), for layers that the vector or
     the model lacks, and for a direction that is zero or not finite.
@@ -113,7 +121,10 @@ def directions(
     if layers is None and "layer" not in vector.coords:
         raise InputError("The vector has no layer coordinate; name the layers with layers=.")
     chosen = listed(vector["layer"].values if layers is None else layers) or []
-    require_blocks(model, chosen)
+    if read:
+        sites.check_layers(model, chosen, "residual")
+    else:
+        require_blocks(model, chosen)
     if "layer" in vector.dims:
         require_layers(vector, chosen)
     order = [dim for dim in (bank, "layer", "dim") if dim in vector.dims]

@@ -11,7 +11,7 @@ from nnsight import TransformersModel
 
 from tracekit.edits.compatibility import require_blocks
 from tracekit.edits.conditions import Condition, Held
-from tracekit.edits.positions import Rows, named, overflow, running_in
+from tracekit.edits.positions import Rows, by_row, named, overflow, running_in
 from tracekit.errors import InputError
 from tracekit.model import parts, sites
 from tracekit.model.record import end_edit, origin, own_edits
@@ -105,7 +105,7 @@ class _Edit:
             holds = self.held.over(seen, running_in(module), step)
         for layer in self.layers:
             value = _read(model, layer, self.site)
-            new = self._changed(module, _by_row(module, value), layer, step, holds)
+            new = self._changed(module, by_row(module, value), layer, step, holds)
             sites.write(model, layer, self.site, new.reshape(value.shape))
 
     def _changed(
@@ -147,13 +147,6 @@ class _Edit:
 def _rows(module: torch.nn.Module, step: int, value: torch.Tensor) -> Rows | None:
     running = running_in(module)
     return None if running is None else running.rows(step, value.shape[1])
-
-
-def _by_row(module: torch.nn.Module, value: torch.Tensor) -> torch.Tensor:
-    """(row, column, …) of a value whose tokens may all be in one row, as in OPT's MLP."""
-    running = running_in(module)
-    rows = 1 if running is None else len(running.batch.prompts)
-    return value if value.ndim > 2 else value.unflatten(0, (rows, -1))
 
 
 def _read(model: TransformersModel, layer: int, site: str) -> torch.Tensor:

@@ -158,6 +158,13 @@ def running_in(module: torch.nn.Module) -> Running | None:
     return getattr(module, "tracekit_rows", None)
 
 
+def by_row(module: torch.nn.Module, value: torch.Tensor) -> torch.Tensor:
+    """(row, column, …) of a value whose tokens may all be in one row, as in OPT's MLP."""
+    running = running_in(module)
+    rows = 1 if running is None else len(running.batch.prompts)
+    return value if value.ndim > 2 else value.unflatten(0, (rows, -1))
+
+
 def named(selection: Selection) -> str:
     """The positions as provenance names them: a slice without a step by its ends alone."""
     tokens = DEFAULT_TOKENS if selection.name == "response" else selection.tokens

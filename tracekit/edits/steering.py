@@ -20,6 +20,7 @@ from tracekit.edits.directions import (
     directions,
     hashed,
     labelled,
+    wide,
 )
 from tracekit.edits.edit import edit
 from tracekit.edits.edit import edited_depth as edited_depth
@@ -76,7 +77,7 @@ def steer(
         scale, direction = amount.at(layer, rows, there), at[layer].on(there)
         if choice is not None and rows is not None:
             direction = choice.of(direction, rows)
-        return hidden.float() + scale * direction
+        return wide(hidden) + scale * direction
 
     return edit(model, "steer", list(at), change, tokens, when=when, **made)
 
@@ -106,8 +107,8 @@ def ablate(
     goal = Amounts("mean", mean, at)
 
     def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
-        wide, along, direction = _projected(hidden, at[layer])
-        return wide + (goal.at(layer, rows, hidden.device) - along) * direction
+        values, along, direction = _projected(hidden, at[layer])
+        return values + (goal.at(layer, rows, hidden.device) - along) * direction
 
     made |= {"vector": hashed(at), "mean": goal.described()}
     return edit(model, "ablate", list(at), change, tokens, when=when, **made)
@@ -142,9 +143,9 @@ def clamp(
         raise InputError(f"clamp was asked for low={low} and high={high}; low must not exceed it.")
 
     def change(hidden: torch.Tensor, layer: int, where: object, rows: Rows | None) -> torch.Tensor:
-        wide, along, direction = _projected(hidden, at[layer])
+        values, along, direction = _projected(hidden, at[layer])
         ends = [bound.at(layer, rows, hidden.device) for bound in (below, above)]
-        return wide + (torch.minimum(torch.maximum(along, ends[0]), ends[1]) - along) * direction
+        return values + (torch.minimum(torch.maximum(along, ends[0]), ends[1]) - along) * direction
 
     made |= {"vector": hashed(at), "bounds": [below.described(), above.described()]}
     return edit(model, "clamp", list(at), change, tokens, when=when, **made)
@@ -153,5 +154,6 @@ def clamp(
 def _projected(
     hidden: torch.Tensor, direction: Direction
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    wide, unit = hidden.float(), direction.on(hidden.device)
-    return wide, (wide @ unit)[..., None], unit
+    values = wide(hidden)
+    unit = direction.on(hidden.device).to(values.dtype)
+    return values, (values @ unit)[..., None], unit

@@ -12,6 +12,7 @@ from nnsight import TransformersModel
 from tracekit.passes import products
 from tracekit.passes.monitoring import Probes, ask_probes
 from tracekit.passes.request import Reduce, Site, ask
+from tracekit.passes.together import require_path
 from tracekit.storage import shard
 from tracekit.transcripts.selection import Tokens
 
@@ -90,9 +91,10 @@ def capture(
 
     Errors: `ValueError` or `TypeError` for layers, sites, tokens or vectors that do not fit, for a
     function that has no name (see above), for a row without a kept token, for `share_prompts` and
-    tokens before a response or a site function, for a `path` that
-    holds something else, and for a value that is not finite (prompt, token and layer named);
-    `OSError` for a disk that is full (what is finished stays).
+    tokens before a response or a site function, for a `path` that holds something else, for what
+    would be ignored (`transfer` without vectors or probes, how a folder is written without a
+    `path`), and for a value that is not finite (prompt, token and layer named); `OSError` for a
+    disk that is full (what is finished stays).
 
     >>> capture(model, runs, layers=range(12, 24)).dims
     ('prompt', 'token', 'layer', 'dim')
@@ -109,6 +111,7 @@ def capture(
         others |= {"vectors": vectors, "round_to": round_to}
         asked = ask_probes(model, probes, tokens, nonfinite, transfer, others)
     paths = [None if path is None else Path(path)]
+    require_path(paths, compression, writers)
     made = products.of(
         *(model, transcripts, [asked], paths, token_budget),
         *(compression, writers, progress, share_prompts),

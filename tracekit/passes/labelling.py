@@ -44,7 +44,7 @@ def label(
     ('prompt', 'token', 'dim')
     """
     require_transcripts(transcripts)
-    many = layer is not None and not isinstance(layer, int)
+    many = layer is not None and not isinstance(layer, int | np.integer)
     stack = torch.stack(list(values)) if many else torch.as_tensor(values)[None]
     made = batch(transcripts)
     expected = (len(layer) if many else 1, *made.input_ids.shape)  # type: ignore[arg-type]

@@ -155,6 +155,11 @@ def ask(
     Errors: `ValueError` or `TypeError` for what does not.
     """
     _refuse_settings(reduce, vectors, round_to, nonfinite)
+    if transfer and vectors is None:
+        raise InputError(
+            "transfer=True was given without vectors= or probes=: nothing here was made with "
+            "other weights. Leave it out."
+        )
     made_from, layers, parts = None, listed(layers), _parts(tokens, reduce)
     if vectors is not None:
         vectors, layers = _fitting(model, vectors, layers)

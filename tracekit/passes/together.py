@@ -82,6 +82,7 @@ def capture_many(
     else:
         places = {name: Path(path) / name for name in requests}
     paths = [places.get(name) for name in requests]
+    require_path(paths, compression, writers)
     given = [place.resolve() for place in paths if place is not None]
     if len({*given}) < len(given):
         raise InputError(
@@ -93,6 +94,17 @@ def capture_many(
         *(compression, writers, progress, share_prompts),
     )
     return dict(zip(requests, made, strict=True))
+
+
+def require_path(paths: Sequence[Path | None], compression: str, writers: int | None) -> None:
+    """Errors: `ValueError` for how a folder is written, where none is."""
+    given = {"compression": compression} if compression != shard.DEFAULT_CODEC else {}
+    told = given | ({} if writers is None else {"writers": writers})
+    if told and not any(paths):
+        raise InputError(
+            f"{', '.join(f'{n}={v!r}' for n, v in told.items())} was given without path=: nothing "
+            "is written. Give path=, or leave it out."
+        )
 
 
 def budget_of(
@@ -117,8 +129,9 @@ def _asked(model: TransformersModel, name: str, request: Request) -> Asked:
     try:
         if request.site == LOGPROB:
             every = "all" if tokens is None else tokens
-            plain = {"site", "transfer", "nonfinite"}
-            return ask_logprobs(every, {k: v for k, v in given.items() if k not in plain})
+            usual = {"site": LOGPROB, "transfer": False, "nonfinite": "raise"}
+            others = {k: v for k, v in given.items() if k not in usual or v != usual[k]}
+            return ask_logprobs(every, others)
         tokens = "response" if tokens is None else tokens
         probes, transfer, nonfinite = (given.pop(k) for k in ("probes", "transfer", "nonfinite"))
         if probes is not None:

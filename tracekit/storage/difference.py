@@ -13,9 +13,10 @@ from tracekit.storage.provenance import MUST_AGREE, disagreements, read, refuse_
 def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -> xr.DataArray:
     """`a − b` with exact alignment, once both are known to be comparable.
 
-    Base, revision, dtype, tokenizer, template, ids, site, metric and batch plan must agree, and of
-    reduced values the tokens; adapter and edits may differ. Fields named in `override` may differ
-    too, which the result records.
+    Base, revision, dtype, tokenizer, template, ids, site, metric and batch plan must agree, how
+    gradients and patching maps were asked for, whose head read a lens, and of reduced values the
+    tokens; adapter and edits may differ. Fields named in `override` may differ too, which the
+    result records.
 
     Errors: `ValueError` naming each field that disagrees, or the labels that do not align;
     `KeyError` for an override that is no such field.
@@ -34,10 +35,11 @@ def difference(a: xr.DataArray, b: xr.DataArray, override: Sequence[str] = ()) -
     every = (*MUST_AGREE, "tokens") if reduced else MUST_AGREE
     fields = tuple(name for name in every if name not in override)
     refuse_disagreement(made_a, made_b, fields)
-    if list(a["prompt"].values) != list(b["prompt"].values) and set(a["prompt"].values) == set(
-        b["prompt"].values
-    ):
-        b = b.sel(prompt=a["prompt"].values)
+    # a mean over prompts has none
+    if "prompt" in a.dims and "prompt" in b.dims:
+        rows, others = list(a["prompt"].values), list(b["prompt"].values)
+        if rows != others and set(rows) == set(others):
+            b = b.sel(prompt=rows)
     _refuse_other_tokens(a, b)
     with xr.set_options(arithmetic_join="exact"):
         try:

@@ -27,10 +27,16 @@ MUST_AGREE = (
     "vectors",
     "probes",
     "metric",
+    "gradient",
+    "activation_patching",
+    "attribution_patching",
+    "read_by",
     "reduce",
     "round_to",
     "batches",
 )
+# of who read an array (a lens), an adapter and edits may differ, as of who made it
+READ_BY = ("model", "revision", "weights", "dtype", "quantisation")
 # what made an array: two arrays that both lack one of these may not be compared
 MUST_BE_KNOWN = ("weights", "ids")
 
@@ -82,7 +88,11 @@ def disagreements(
 
 def _compared(made: Mapping[str, Any], name: str) -> Any:
     value = made.get(name)
-    return value.get("plan") if name == "batches" and isinstance(value, Mapping) else value
+    if name == "batches" and isinstance(value, Mapping):
+        return value.get("plan")
+    if name == "read_by" and isinstance(value, Mapping):
+        return [value.get(field) for field in READ_BY]
+    return value
 
 
 def refuse_disagreement(

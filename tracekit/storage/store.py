@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from tracekit.errors import InputError, InputTypeError
+from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.storage import shard
 from tracekit.storage.capture_folder import Folder
 from tracekit.storage.chunk_reader import Chunks, Guarded, decodable
@@ -43,7 +43,8 @@ def save(
     small and faster to write and read, for tracekit, Python's netCDF4 and readers with a plugin,
     which the file's attribute `codec` says. Returns the path.
 
-    Errors: `TypeError` for what is no array of xarray and for a dtype that netCDF cannot hold,
+    Errors: `TypeError` for what is no array of xarray, and for a dtype or attribute that netCDF
+    cannot hold (True and false become 1 and 0),
     `ValueError` for a name of another format (.csv, .npy, …), an unknown compression or an array
     without provenance, `IsADirectoryError` for a folder.
 
@@ -65,7 +66,7 @@ def save(
         array = _promoted(array, name)
     _require_provenance(array.attrs, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(storable(array), path, compression)
+    write(_with_attributes(storable(array)), path, compression)
     return path
 
 
@@ -242,6 +243,23 @@ def _require_provenance(attrs: Mapping[Any, Any], path: Path) -> None:
             f"{str(path)!r}: no provenance among the attributes ({sorted(map(str, attrs))}), so "
             "tracekit did not make this. Read it with xarray.open_dataset, or stamp the array."
         )
+
+
+def _with_attributes(dataset: xr.Dataset) -> xr.Dataset:
+    dataset = dataset.assign_attrs({n: _attribute(n, v) for n, v in dataset.attrs.items()})
+    for variable in dataset.variables.values():
+        variable.attrs = {n: _attribute(n, v) for n, v in variable.attrs.items()}
+    return dataset
+
+
+def _attribute(name: Any, value: Any) -> Any:
+    kind = np.asarray(value).dtype.kind
+    if kind not in "biufSU":
+        raise InputTypeError(
+            f"The attribute {name!r} is {brief(value)}, and netCDF holds numbers, texts and lists "
+            "of one of them. Keep it as text: assign_attrs(" + f"{name}=json.dumps(…))."
+        )
+    return np.asarray(value).astype(np.int8) if kind == "b" else value
 
 
 def storable(dataset: xr.Dataset) -> xr.Dataset:

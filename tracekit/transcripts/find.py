@@ -13,6 +13,7 @@ from jaxtyping import Bool, Shaped
 from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.selection import FOUND_ID
+from tracekit.transcripts.tensors import require_transcripts
 
 Text = str | re.Pattern[str]
 # one value a column: its place, its role, its text
@@ -58,6 +59,7 @@ def find(
         if value not in words:
             raise InputError(f"{name}={value!r} was asked for; there are {', '.join(words)}.")
     pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
+    require_transcripts(transcripts)
     rows = [transcripts[name].transpose("prompt", "token").values for name in ("token_id", "role")]
     shown = transcripts.token_text.transpose("prompt", "token").values
     found = np.zeros(shown.shape, dtype=bool)

@@ -61,7 +61,7 @@ def _checked(
             f"{sorted(map(str, given.coords))}. Give 1 or more, and transcripts= where no "
             "token_text rides along."
         )
-    return array.transpose(*_DIMS), given["token_text"].transpose(*_DIMS)
+    return array.transpose(*_DIMS), given["token_text"].transpose(*_DIMS).sortby("token")
 
 
 def _around(words: xr.DataArray, token: int, context: int) -> str:

@@ -17,12 +17,19 @@ from tracekit.transcripts.padded import Batch
 
 
 def require_transcripts(transcripts: object) -> None:
-    """Errors: `TypeError` for anything but transcripts, such as a text."""
+    """Errors: `TypeError` for anything but transcripts, such as a text; `ValueError` for one row
+    without its dim."""
     if not isinstance(transcripts, xr.Dataset) or "token_id" not in transcripts:
         raise InputTypeError(
             f"Transcripts are needed, and this is {reprlib.repr(transcripts)} "
             f"({type(transcripts).__name__}). Make them with tk.encode(model, [text, …]) or "
             "tk.generate; one text alone is a list of one."
+        )
+    lacking = [dim for dim in ("prompt", "token") if dim not in transcripts["token_id"].dims]
+    if lacking:
+        raise InputError(
+            f"These transcripts have lost the dim {lacking[0]!r}, as .isel({lacking[0]}=0) of one "
+            f"row or token does. Keep it with a list: runs.isel({lacking[0]}=[0])."
         )
     if transcripts["token_id"].dtype.kind not in "iu":
         raise InputTypeError(

@@ -39,7 +39,8 @@ def added(
         "cosine": agreement(vectors.sel(extraction=settings.vectors.method, drop=True), "trait"),
     }
     for name, sign in (("promoted", 1.0), ("demoted", -1.0)):
-        found[name] = tk.unembed(model, sign * chosen, top=WORDS)["promoted"]
+        lens = tk.unembed(model, sign * chosen, top=WORDS, transfer=bool(settings.model.base))
+        found[name] = lens["promoted"]
     bare = {
         name: array.drop_vars("layer")
         if name not in ("cosine",) and "layer" in array.coords

@@ -167,3 +167,25 @@ def test_conditions_that_cannot_hold_are_refused(
         act([1], when=tk.when(probe.isel(dim=slice(16)), above=1.0))
     with pytest.raises(ValueError, match=r"Layers \[9\]"):
         act([1], when=tk.when(probe.values, above=1.0, layer=9))
+
+
+def test_the_embedding_is_read_though_no_edit_acts_there(
+    tiny_llama: TransformersModel, plain: xr.Dataset, vectors: xr.DataArray
+) -> None:
+    every: dict[str, Any] = {"tokens": "all", **QUIET}
+    vector = vectors.sel(layer=1)
+    along = xr.dot(tk.capture(tiny_llama, plain, [-1], **every), vector, dim="dim").squeeze("layer")
+    seen = np.unique(along.values[along.notnull().values].round(4))
+    over = float(seen[len(seen) // 2 :][:2].mean())  # between two values, so no rounding decides
+    gate = tk.when(vector.drop_vars("layer"), layer=-1, above=over)
+    edited = tk.steer(tiny_llama, vector, coefficient=2.0, tokens="all", when=gate)
+    moved = (tk.capture(m, plain, [1], **every).squeeze("layer") for m in (edited, tiny_llama))
+    rise = xr.dot(next(moved) - next(moved), vector, dim="dim").where(along.notnull())
+    there = along.notnull().values
+    assert 0 < (along > over).sum() < there.sum()
+    expected = 2.0 * (along > over).values[there]
+    np.testing.assert_allclose(rise.values[there], expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"Layers \[-2\] .* -1 is the embedding output"):
+        tk.steer(
+            tiny_llama, vector, coefficient=2.0, when=tk.when(vector.values, layer=-2, above=over)
+        )

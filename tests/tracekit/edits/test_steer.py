@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,32 @@ def test_steering_raises_the_projection_by_the_coefficient(
     )
     rise = (xr.dot(doubled, vector, dim="dim") - before).values
     np.testing.assert_allclose(rise[np.isfinite(rise)], 7.0, atol=1e-4)
+
+
+def test_a_float64_model_is_edited_in_float64(tiny_folder: Path, tiny_llama: Any) -> None:
+    model = tk.load(tiny_folder, dtype="float64", tokenizer=tiny_llama.tokenizer)
+    vector = np.linspace(-1, 1, 32)
+
+    def after(edited: TransformersModel) -> torch.Tensor:
+        with torch.no_grad(), edited.trace("The quick brown fox"):
+            value = edited.layers[1].output.save()
+        return value
+
+    given: dict[str, Any] = {"layers": 1, "tokens": "all"}
+    expected = after(model)
+    assert expected.dtype == torch.float64
+    still = [
+        tk.steer(model, vector, coefficient=0.0, **given),
+        tk.clamp(model, vector, low=-1e6, **given),
+        tk.steer(model, vector, coefficient=9.0, when=tk.when(vector, layer=0, above=1e6), **given),
+    ]
+    for edited in still:
+        assert torch.equal(after(edited), expected)
+    moved = after(tk.steer(model, vector, coefficient=0.5, **given)) - expected
+    np.testing.assert_allclose(moved[0, 0], 0.5 * vector.astype(np.float32), atol=1e-12)
+    unit = vector / np.linalg.norm(vector)
+    left = after(tk.ablate(model, vector, **given)).numpy() @ unit
+    np.testing.assert_allclose(left, 0, atol=1e-6)
 
 
 BAD = {

@@ -84,6 +84,9 @@ def test_infinity_is_kept_where_it_was_asked_to_be_marked(planted: Any, runs: xr
         ({"tokens": slice(50, 60)}, r"keeps nothing of 9 prompts"),
         ({"reduce": "median"}, r"reduce='median' was asked for; there is 'mean'"),
         ({"round_to": "float16"}, r"round_to='float16'"),
+        ({"transfer": True}, r"transfer=True was given without vectors= or probes="),
+        ({"writers": 0}, r"writers=0 was given without path=: nothing is written"),
+        ({"compression": "zlib"}, r"compression='zlib' was given without path="),
         ({"compression": "gzip"}, r"compression='gzip' was asked for; there are none, zlib"),
     ],
 )
@@ -142,3 +145,22 @@ def test_rows_joined_with_holes_say_how_to_join_them(tiny_llama):
         alone = tk.capture(tiny_llama, one, [1], tokens="all", progress=False)
         row = both.sel(prompt=alone.prompt).dropna("token", how="all")
         np.testing.assert_allclose(row, alone.dropna("token", how="all"), atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", ["prompt", "token"])
+def test_one_row_without_its_dim_says_how_to_keep_it(tiny_llama: Any, runs: Any, dim: str) -> None:
+    one = runs.isel({dim: 0})
+    metric = tk.logit_difference(tiny_llama, " cat", " mat")
+    passes: list[Any] = [
+        lambda: tk.capture(tiny_llama, one, **QUIET),
+        lambda: tk.logprobs(tiny_llama, one),
+        lambda: tk.generate(tiny_llama, one, **QUIET),
+        lambda: tk.gradients(tiny_llama, one, metric=metric),
+        lambda: tk.measure(tiny_llama, one, metric),
+        lambda: tk.next_tokens(tiny_llama, one),
+        lambda: tk.sweep(one, [1.0]),
+        lambda: tk.find(one, "a"),
+    ]
+    for run in passes:
+        with pytest.raises(tk.InputError, match=rf"lost the dim '{dim}'.*\.isel\({dim}=\[0\]\)"):
+            run()

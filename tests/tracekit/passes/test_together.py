@@ -248,11 +248,23 @@ FUNCTION = tk.Request(layers=[0], site=("mine", lambda block: block.mlp.output))
         ({"a": tk.Request(), "f": FUNCTION}, "'f' reads by a function"),
         ({"l": tk.Request(site="logprob", layers=[1])}, "'l'.*with layers"),
         ({"l": tk.Request(site="logprob", reduce="mean")}, "'l'.*with reduce"),
+        ({"l": tk.Request(site="logprob", nonfinite="mark")}, "'l'.*with nonfinite"),
+        ({"l": tk.Request(site="logprob", transfer=True)}, "'l'.*with transfer"),
+        ({"r": tk.Request(transfer=True)}, "request 'r': transfer=True was given without"),
     ],
 )
 def test_what_cannot_be_asked_together_is_refused_by_name(tiny_llama, runs, asked, words):
     with pytest.raises(tk.InputError, match=f"(?s){words}"):
         tk.capture_many(tiny_llama, runs, asked, **QUIET)
+
+
+def test_how_a_folder_is_written_needs_a_folder(tiny_llama, runs, tmp_path):
+    asked = {"r": tk.Request(layers=[1]), "l": tk.Request(site="logprob")}
+    for path in (None, {}):
+        with pytest.raises(tk.InputError, match="writers=0 was given without path="):
+            tk.capture_many(tiny_llama, runs, asked, path=path, writers=0, **QUIET)
+    some = tk.capture_many(tiny_llama, runs, asked, path={"r": tmp_path}, writers=0, **QUIET)
+    assert set(some) == {"r", "l"}
 
 
 def test_a_request_is_a_request():

@@ -123,6 +123,17 @@ def test_a_dtype_that_netcdf_cannot_hold_is_refused(tmp_path: Path, dtype: str) 
     assert not list(tmp_path.iterdir())
 
 
+def test_attributes_come_back_or_are_refused_by_name(tmp_path: Path) -> None:
+    held = {"flag": True, "flags": [True, False], "none": np.False_, "word": "x", "list": [1, 2]}
+    back = tk.open(tk.save(_array().assign_attrs(held), tmp_path / "x.nc")).attrs
+    assert (back["flag"], back["none"], back["word"]) == (1, 0, "x")
+    assert (list(back["flags"]), list(back["list"])) == ([1, 0], [1, 2])
+    for wrong in (None, {"a": 1}, 1j, object()):
+        with pytest.raises(TypeError, match=r"attribute 'flag' is .*Keep it as text"):
+            tk.save(_array().assign_attrs(flag=wrong), tmp_path / "y.nc")
+    assert [one.name for one in tmp_path.iterdir()] == ["x.nc"]
+
+
 def test_an_array_without_provenance_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
     array = _array()
     array.attrs = {"unit": "m"}

@@ -183,6 +183,28 @@ def test_what_cannot_be_written_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_embeddings_vector_is_written_where_it_is_read_again(
+    vector: xr.DataArray, tmp_path: Path
+) -> None:
+    from_embedding = vector.assign_coords(layer=vector.layer.values - int(vector.layer[0]) - 1)
+    for suffix in (".json", ".pt", ".npz"):
+        for array in (from_embedding, from_embedding.isel(layer=0)):
+            with pytest.raises(tk.InputError, match=r"with the layers \[-1.*Write \.safetensors"):
+                tk.write_vectors(array, tmp_path / f"v{suffix}")
+    assert not list(tmp_path.iterdir())
+    back = tk.read_vectors(tk.write_vectors(from_embedding, tmp_path / "v.safetensors"))
+    assert back.layer.values.tolist() == from_embedding.layer.values.tolist()
+    table = tk.write_vectors(from_embedding, tmp_path / "v.npy")
+    np.testing.assert_array_equal(tk.read_vectors(table, first_layer=-1), from_embedding)
+
+
+@pytest.mark.parametrize("key", ["-1", "layer_-1", "kind:layer_-1", -1])
+def test_a_layer_that_counts_from_the_end_is_no_trait(key: Any, tmp_path: Path) -> None:
+    path = _pt(_tensors(key), tmp_path)
+    with pytest.raises(tk.InputError, match=r"Its layers count from the end \((layer_)?-1;"):
+        tk.read_vectors(path, layer=12)
+
+
 @pytest.mark.parametrize("suffix", [".json", ".pt", ".npz", ".npy", ".safetensors", ".GGUF"])
 def test_the_folder_is_made(suffix: str, vector: xr.DataArray, tmp_path: Path) -> None:
     more = {"model_type": "llama"} if suffix == ".GGUF" else {}

@@ -131,6 +131,21 @@ def test_transcripts_and_vectors_are_tables_too(runs, tmp_path):
     np.testing.assert_array_equal(np.stack(table["vector"]), values)
 
 
+def test_a_comparison_is_a_table_a_variable(tiny_llama, tiny_lora, runs, tmp_path):
+    found = tk.compare(tiny_llama, runs, (tiny_lora, None), [2])
+    with pytest.raises(
+        tk.InputError, match=r"several dims: .*risen \('top',\).*found\['log_ratio'\]"
+    ):
+        tk.export(found, tmp_path / "x.parquet")
+    assert not list(tmp_path.iterdir())
+    whole = parquet.read_table(tk.export(found.kl, tmp_path / "kl.parquet")).to_pandas()
+    assert len(whole) == int((runs.token_id >= 0).sum())
+    # a row's first token has no prediction
+    assert whole["kl"].isna().sum() == runs.sizes["prompt"]
+    words = parquet.read_table(tk.export(found.risen, tmp_path / "r.parquet")).to_pandas()
+    assert words["risen"].tolist() == found.risen.values.tolist()
+
+
 def test_what_cannot_be_written_is_refused(runs, folder, tmp_path, monkeypatch):
     with pytest.raises(tk.InputError, match=r"there are .zarr, .parquet, .jsonl"):
         tk.export(runs, tmp_path / "x.csv")

@@ -54,6 +54,15 @@ def test_words_of_a_part_come_from_the_whole(runs):
     assert tk.highest(some.expand_dims(layer=[3]), 1).value.item() == alone.value.values[0]
 
 
+def test_tokens_in_any_order_have_their_own_words(runs):
+    array = ours(runs)
+    expected = tk.highest(array, 5, context=2)
+    for order in (slice(None, None, -1), np.random.default_rng(0).permutation(array.token.size)):
+        found = tk.highest(array.isel(token=order), 5, context=2)
+        assert found.text.values.tolist() == expected.text.values.tolist()
+        assert found.token.values.tolist() == expected.token.values.tolist()
+
+
 def test_other_dims_no_words_and_no_count_are_refused(runs):
     array = ours(runs)
     with pytest.raises(tk.InputError, match=r"over .*'layer'.*\.sel\(layer="):

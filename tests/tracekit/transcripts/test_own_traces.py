@@ -46,6 +46,13 @@ def test_arrays_of_every_kind_are_the_same_traces(tmp_path):
     assert tk.provenance(half) == {"made_by": "tracekit.traces", "site": "residual"}
 
 
+def test_a_layer_of_numpys_is_a_layer():
+    traces = inspect.unwrap(tk.traces)
+    assert traces(np.ones((3, 32)), layers=np.int64(3)).layer.item() == 3
+    with pytest.raises(tk.InputError, match=r"given 2 layers and layers=.*Give each its number"):
+        traces(np.ones((3, 2, 4)), dims=("prompt", "layer", "dim"), layers=np.int64(3))
+
+
 def test_labelled_rows_make_the_vector_of_plain_numpy():
     labels = {"label": [1, 0, 1, 0], "group": ["t/0", "t/0", "t/1", "t/1"], "kind": list("abab")}
     made = tk.traces(VALUES, dims=DIMS, layers=[3, 4, 5], labels=labels)

@@ -61,6 +61,14 @@ def test_values_that_do_not_match_are_refused(runs, change):
         tk.label(change(values), runs, layer=1)
 
 
+def test_a_layer_of_numpys_is_a_layer(tiny_llama, runs):
+    values = torch.zeros(*tk.inputs(runs)["input_ids"].shape, 32)
+    label = inspect.unwrap(tk.label)
+    for layer in (2, np.int64(2)):
+        assert label(values, runs, layer=layer).layer.item() == 2
+    assert label([values], runs, layer=np.array([2])).dims == ("prompt", "token", "layer", "dim")
+
+
 def test_heads_are_not_labelled_as_tokens(tiny_llama):
     runs = tk.encode(tiny_llama, ["a b c d", "e f g"], template="raw")
     heads = tiny_llama._module.config.num_attention_heads

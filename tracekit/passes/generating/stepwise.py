@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit.edits.positions import running_in
+from tracekit.edits.positions import by_row, running_in
 from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.model.load import edits_of, model_provenance
@@ -92,6 +92,7 @@ class _Record:
     def note(self, module: torch.nn.Module, layer: int, step: int, value: torch.Tensor) -> None:
         running = running_in(module)
         assert running is not None  # generate says what is running
+        value = by_row(module, value)
         rows = running.rows(step, value.shape[1])
         if step == 0 and layer == self.first_layer:
             # a batch that ran out of memory starts anew in halves

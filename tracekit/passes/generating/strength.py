@@ -15,8 +15,11 @@ from tracekit.edits.directions import PROMPT_IDS
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
 from tracekit.model import head as model_logits
+from tracekit.model.load import model_provenance
 from tracekit.passes import batching
 from tracekit.passes.capture import capture
+from tracekit.passes.labelling import wrap
+from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash, ids_of
@@ -55,16 +58,27 @@ def divergence(
     """KL(model ‖ edited) of the prediction of each response token: (prompt, token), in nats.
 
     Label t is the distribution that predicts token t, as in `logprobs`; NaN in holes and before
-    the response. `.mean()` is what an edit does to neutral text, a token.
+    the response. `.mean()` is what an edit does to neutral text, a token. The provenance is the
+    model's, with that of the edited one as `edited`.
 
     Errors: `ValueError` for transcripts without responses.
 
     >>> divergence(model, tk.steer(model, vector, coefficient=8.0), runs).dims
     ('prompt', 'token')
     """
-    plan = _plan(model, transcripts, token_budget)
+    budget = token_budget or batching.default_budget(model, parts=2)
+    plan = _plan(transcripts, budget)
     # a batch at a time: the logits of all response tokens would outgrow the memory
-    return _against(edited, transcripts, plan, lambda p: _predictions(model, transcripts, [p]))
+    found = _against(edited, transcripts, plan, lambda p: _predictions(model, transcripts, [p]))
+    array = wrap(found[:, :, None, None], transcripts, [0]).isel(layer=0, dim=0, drop=True)
+    made_with = {
+        **read(transcripts),
+        **model_provenance(model),
+        "edited": model_provenance(edited),
+        "ids": ids_hash(transcripts),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    return stamp(array.rename("divergence"), made_with)
 
 
 def calibrate(
@@ -91,11 +105,11 @@ def calibrate(
         raise InputError(
             f"budget={budget} nats from start={start} was asked for; both are above 0."
         )
-    plan = _plan(model, transcripts, None)
+    plan = _plan(transcripts, batching.default_budget(model, parts=2))
     predictions = _predictions(model, transcripts, plan)
     low, high, guess, seen = 0.0, np.inf, start, []
     for _ in range(TRIES):
-        cost = float(_against(edit(guess), transcripts, plan, lambda _: predictions).mean())
+        cost = float(np.nanmean(_against(edit(guess), transcripts, plan, lambda _: predictions)))
         seen.append(f"{guess:.3g}: {cost:.3g}")
         if abs(cost / budget - 1) <= TOLERANCE:
             return guess
@@ -121,6 +135,7 @@ def sweep(transcripts: xr.Dataset, coefficients: Sequence[float], **labels: Labe
     >>> tk.generate(steered, asked, max_new_tokens=2).sizes["prompt"]
     6
     """
+    tensors.require_transcripts(transcripts)
     values = np.asarray(coefficients, dtype=float)
     named = ((name, np.asarray(of).tolist()) for name, of in labels.items())
     choices = {"coefficient": values, **{n: np.array(list(map(str, of))) for n, of in named}}
@@ -146,13 +161,12 @@ def _mean_norm(values: torch.Tensor) -> torch.Tensor:
     return values.norm(dim=-1).mean()[None]
 
 
-def _plan(model: TransformersModel, transcripts: xr.Dataset, budget: int | None) -> list[list[int]]:
+def _plan(transcripts: xr.Dataset, budget: int) -> list[list[int]]:
     if not bool((transcripts.token_id.sel(token=slice(0, None)) >= 0).any()):
         raise InputError(
             "The transcripts have no response tokens to predict; pass responses to encode, or "
             "generate some first."
         )
-    budget = budget or batching.default_budget(model, parts=2)
     return batching.plan(tensors.lengths(transcripts).tolist(), budget)
 
 
@@ -183,7 +197,7 @@ def _against(
     transcripts: xr.Dataset,
     plan: Sequence[Sequence[int]],
     predict: Callable[[Sequence[int]], dict[int, torch.Tensor]],
-) -> xr.DataArray:
+) -> Float[np.ndarray, "prompt token"]:
     where = transcripts.token_id.transpose("prompt", "token").values >= 0
     where &= transcripts.token.values >= 0
     filled = np.full(where.shape, np.nan, np.float32)
@@ -191,10 +205,7 @@ def _against(
         predictions = predict(rows)
         for row, logits in _predictions(edited, transcripts, [rows]).items():
             filled[row, where[row]] = model_logits.divergence(predictions[row], logits).numpy()
-    coords = {
-        name: c for name, c in transcripts.coords.items() if name in ("prompt", "token", "group")
-    }
-    return xr.DataArray(filled, dims=("prompt", "token"), coords=coords, name="divergence")
+    return filled
 
 
 def _next(guess: float, ratio: float, low: float, high: float) -> float:

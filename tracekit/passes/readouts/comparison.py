@@ -20,10 +20,11 @@ from tracekit.model.load import model_provenance
 from tracekit.model.record import remote_options
 from tracekit.passes import batching
 from tracekit.passes.capture import capture
+from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts import tensors
-from tracekit.transcripts.encode import ids_of, token_texts
-from tracekit.transcripts.selection import Tokens, kept_tokens
+from tracekit.transcripts.encode import ids_hash, ids_of, token_texts
+from tracekit.transcripts.selection import Tokens, kept_tokens, recorded
 
 Name = str | os.PathLike[str] | None
 Side = Name | tuple[Name, float]  # an adapter at its own strength, or at a multiple of it
@@ -80,6 +81,7 @@ def compare(
             moved = moved + (first.exp() - second.exp()).double().sum(0)
     names = ("prompt", "token", "group", "token_text")
     coords = {n: c for n, c in transcripts.coords.items() if n in names}
+    coords["token_id"] = transcripts.token_id
     made = {name: (("prompt", "token"), values) for name, values in filled.items()}
     rise = _most(model, torch.as_tensor(moved) / max(count, 1), top)
     whole = xr.Dataset(made, coords).assign(rise)
@@ -90,7 +92,15 @@ def compare(
         with adapter(model, name, scale=scale):
             made_with.append(model_provenance(model))
     first_made, second_made = made_with
-    return stamp(whole, {**read(transcripts), **first_made, "against": second_made["adapter"]})
+    made_by = {
+        **read(transcripts),
+        **first_made,
+        "against": second_made["adapter"],
+        "ids": ids_hash(transcripts),
+        "tokens": recorded(tokens),
+        "batches": {"budget": budget, "plan": digest(plan)},
+    }
+    return stamp(whole, made_by)
 
 
 def _strengths(adapters: tuple[Side, Side]) -> list[tuple[Name, float]]:

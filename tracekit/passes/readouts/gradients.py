@@ -25,7 +25,7 @@ from tracekit.passes.readouts import metrics
 from tracekit.passes.readouts.path import along, baselines
 from tracekit.passes.starting import put, value
 from tracekit.storage.identity import digest
-from tracekit.storage.provenance import read, stamp
+from tracekit.storage.provenance import read, stamp, vectors_hash
 from tracekit.transcripts import tensors
 from tracekit.transcripts.encode import ids_hash
 from tracekit.transcripts.padded import Batch
@@ -70,7 +70,7 @@ def gradients(
 
     Errors: `ValueError` for layers and tokens that are not there or come after the probe's layer,
     a metric of another shape, words that begin with the same token, and a baseline that lacks
-    tokens.
+    tokens or is of another model or site.
 
     >>> gradients(model, runs, towards="Yes", against="No").dims
     ('prompt', 'token', 'layer', 'dim')
@@ -85,7 +85,7 @@ def gradients(
     if baseline is not None and steps is None:
         raise InputError("baseline= is where a path begins; give steps= too, such as steps=16.")
     kept = kept_tokens(transcripts, tokens)
-    begins = baselines(baseline, transcripts, kept, asked.layers)
+    begins = baselines(model, baseline, transcripts, kept, asked.layers)
     budget = token_budget or batching.default_budget(model, parts=KEPT_ACTIVATIONS)
     plan = batching.plan(tensors.lengths(transcripts).tolist(), budget)
     width = model._module.config.get_text_config().hidden_size
@@ -96,11 +96,16 @@ def gradients(
         inner, columns = np.nonzero(kept[rows])
         filled[np.asarray(rows)[inner], columns] = values
     words = {"towards": towards, "against": against}
+    path = {} if begins is None else {"baseline": vectors_hash((), asked.layers, begins[kept])}
     made_with = {
         **read(transcripts),
         **model_provenance(model),
         "ids": ids_hash(transcripts),
-        "gradient": {**(words if metric is None else {"metric": asked.judge.name}), **asked.how()},
+        "gradient": {
+            **(words if metric is None else {"metric": asked.judge.name}),
+            **asked.how(),
+            **path,
+        },
         "batches": {"budget": budget, "plan": digest(plan)},
     }
     array = wrap(filled, transcripts, asked.layers).isel(token=kept.any(0))

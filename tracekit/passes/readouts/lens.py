@@ -10,8 +10,10 @@ import torch
 import xarray as xr
 from nnsight import TransformersModel
 
+from tracekit.edits.compatibility import require_fit
 from tracekit.errors import InputError
 from tracekit.model import head
+from tracekit.model.load import model_provenance
 from tracekit.model.record import origin
 from tracekit.passes.capture import capture
 from tracekit.passes.readouts import tuned_lens
@@ -25,6 +27,7 @@ def unembed(
     top: int = 10,
     *,
     tuned: str | Path | None = None,
+    transfer: bool = False,
 ) -> xr.Dataset:
     """The tokens that directions or residuals promote: the logit lens.
 
@@ -33,10 +36,13 @@ def unembed(
     gives of them: the last prompt token and the response, after each block. Returns a Dataset
     over (…, top): `promoted` (text) and `logit`, the `top` largest first: by layer, where `array`
     has layers. `tuned` is the folder of a tuned lens (`params.pt`), whose translators come first.
+    An array made with other weights needs `transfer=True`; the model that read it, with its adapter
+    and edits, is in the provenance as `read_by`.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
-    Errors: `ValueError` for an array of another width, for a remote model, whose head is not
-    here, and for a model whose logits are not made of the last block's output alone.
+    Errors: `ValueError` for an array of another width or of other weights, for a remote model,
+    whose head is not here, and for a model whose logits are not made of the last block's output
+    alone.
 
     >>> unembed(model, vectors.sel(layer=12)).sizes["top"]
     10
@@ -44,7 +50,7 @@ def unembed(
     most = model._module.config.get_text_config().vocab_size
     if not 1 <= top <= most:
         raise InputError(f"top={top} was asked for; give a number from 1 to {most}.")
-    array = _read_by(model, array, tuned)
+    array = _read_by(model, array, tuned, transfer)
     outer = [dim for dim in array.dims if dim != "dim"]
     values = torch.as_tensor(array.transpose(*outer, "dim").values)
     rows = head.of_residuals(model, values.reshape(-1, values.shape[-1]))
@@ -70,13 +76,14 @@ def logit_lens(
     tokens: Sequence[str | int],
     *,
     tuned: str | Path | None = None,
+    transfer: bool = False,
 ) -> xr.Dataset:
     """How likely some tokens are at every place of residuals, read through the model's own head.
 
     `array` is (…, dim), or transcripts, as for `unembed`. `tokens` are texts of one token each
     (" Paris"), or ids. Returns a Dataset over (…, choice): `logprob` (nats, NaN in holes) and
     `token_rank` among the vocabulary (0 is the likeliest, −1 in holes).
-    `tuned` is the folder of a tuned lens (`params.pt`), whose translators come first.
+    `tuned` and `transfer` as for `unembed`.
     Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
     Errors: `ValueError` for a text that is no single token (its pieces are named), for a token
@@ -85,7 +92,7 @@ def logit_lens(
     >>> logit_lens(model, traces, [" the", " a"]).logprob.dims
     ('prompt', 'token', 'layer', 'choice')
     """
-    array = _read_by(model, array, tuned)
+    array = _read_by(model, array, tuned, transfer)
     outer = [dim for dim in array.dims if dim != "dim"]
     ids = _single(model, tokens)
     values = torch.as_tensor(array.transpose(*outer, "dim").values)
@@ -104,18 +111,26 @@ def logit_lens(
 
 
 def _read_by(
-    model: TransformersModel, array: xr.DataArray | xr.Dataset, tuned: str | Path | None
+    model: TransformersModel,
+    array: xr.DataArray | xr.Dataset,
+    tuned: str | Path | None,
+    transfer: bool,
 ) -> xr.DataArray:
-    """The array as the head is to read it, with the tuned lens in its provenance."""
+    """The array as the head is to read it, with who reads it, and a tuned lens, as provenance."""
     _refuse_headless(model)
     if isinstance(array, xr.Dataset):
         array = capture(model, array, progress=False)
     _refuse_unfit(model, array)
-    if tuned is None:
-        return array
-    lens = tuned_lens.read_tuned_lens(tuned, model)
-    moved = lens.translated(array, len(model.layers))
-    return stamp(moved, {**read(array), "tuned_lens": lens.mark})
+    reader = {
+        **model_provenance(model),
+        **require_fit(model, array, transfer=transfer, what="array"),
+    }
+    made = read(array) if "provenance" in array.attrs else {}
+    made["read_by"] = reader
+    if tuned is not None:
+        lens = tuned_lens.read_tuned_lens(tuned, model)
+        array, made["tuned_lens"] = lens.translated(array, len(model.layers)), lens.mark
+    return stamp(array, made)
 
 
 def _single(model: TransformersModel, tokens: Sequence[str | int]) -> list[int]:

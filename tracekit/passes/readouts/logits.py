@@ -35,6 +35,7 @@ def logprobs(
     >>> logprobs(model, runs).dims
     ('prompt', 'token')
     """
+    tensors.require_transcripts(transcripts)
     real = transcripts.token_id.transpose("prompt", "token").values >= 0
     return scored(model, transcripts, real, token_budget, _logprobs)
 

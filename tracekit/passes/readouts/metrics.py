@@ -18,6 +18,7 @@ from tracekit.model.functions.fingerprint import Named, named
 from tracekit.storage.identity import digest
 from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.padded import Batch
+from tracekit.transcripts.tensors import require_transcripts
 
 # of the logits after each row's last token, alone or with the rows' places among the prompts;
 # under a name of one's own as a pair ("name", function); "logprob"; or a direction with the layer
@@ -119,6 +120,7 @@ def judge(model: TransformersModel, transcripts: xr.Dataset, metric: Metric) -> 
     Errors: `ValueError` for what is no metric, pairs of words for other rows, a probe of another
     width or without its layer, and `"logprob"` of rows without a response.
     """
+    require_transcripts(transcripts)
     if isinstance(metric, xr.DataArray):
         return _probe(model, metric)
     if isinstance(metric, str):
@@ -201,8 +203,9 @@ def _probe(model: TransformersModel, direction: xr.DataArray) -> Judge:
         along = residual.float() @ unit.to(residual.device)
         return (along * weights).sum(1) / weights.sum(1)
 
-    name = f"probe:{digest(direction.values.astype(float).tolist())}"
-    return Judge(name, int(direction["layer"]), False, score)
+    layer = int(direction["layer"])
+    name = f"probe:{digest(direction.values.astype(float).tolist())} at layer {layer}"
+    return Judge(name, layer, False, score)
 
 
 def _response(made: Batch, device: torch.device) -> Float[torch.Tensor, "row column"]:

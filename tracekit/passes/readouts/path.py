@@ -11,10 +11,11 @@ import xarray as xr
 from jaxtyping import Float, Int
 from nnsight import TransformersModel
 
-from tracekit.edits.compatibility import require_layers
+from tracekit.edits.compatibility import require_layers, source
 from tracekit.edits.positions import rows_of
 from tracekit.errors import InputError
 from tracekit.model import sites
+from tracekit.model.load import origin
 from tracekit.passes.readouts.metrics import Judge
 from tracekit.passes.starting import put, require_local, value
 from tracekit.transcripts.encode import ids_of
@@ -81,14 +82,20 @@ def _moved(own: torch.Tensor, at: torch.Tensor, there: Kept) -> torch.Tensor:
 
 
 def baselines(
-    traces: xr.DataArray | None, transcripts: xr.Dataset, kept: np.ndarray, layers: Sequence[int]
+    model: TransformersModel,
+    traces: xr.DataArray | None,
+    transcripts: xr.Dataset,
+    kept: np.ndarray,
+    layers: Sequence[int],
 ) -> np.ndarray | None:
     """Where paths begin: (prompt, token, layer, dim) in the transcripts' own order.
 
-    Errors: `ValueError` for traces that lack a prompt, token or layer of what is kept.
+    Errors: `ValueError` for traces that lack a prompt, token or layer of what is kept, and for
+    those that another model or another site gave.
     """
     if traces is None:
         return None
+    _require_own(model, traces)
     dims = ("prompt", "token", "layer", "dim")
     if set(traces.dims) != set(dims):
         raise InputError(
@@ -109,3 +116,14 @@ def baselines(
             "Capture it at the same tokens."
         )
     return values
+
+
+def _require_own(model: TransformersModel, traces: xr.DataArray) -> None:
+    made, about = source(traces) or {}, origin(model)
+    ours = {"weights": about.weights, "site": "residual"}
+    wrong = {n: made[n] for n, own in ours.items() if made.get(n) not in (None, own)}
+    if wrong:
+        raise InputError(
+            f"baseline= was given traces of {made.get('model')} with {wrong}; a path of "
+            f"{about.name} begins in its own residual stream ({ours}). Capture it with this model."
+        )

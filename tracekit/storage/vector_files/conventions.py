@@ -14,7 +14,7 @@ import xarray as xr
 
 from tracekit.storage.files import unreadable
 from tracekit.storage.vector_files.arguments import Given, require_numbers
-from tracekit.storage.vector_files.key_names import SITES, WHOLE, by_trait_first, place
+from tracekit.storage.vector_files.key_names import SITES, WHOLE, by_trait_first, from_end, place
 from tracekit.storage.vector_files.vector_labels import assembled
 
 WANTED = "a dictionary from layer to a tensor (dim), a table (layer, dim) or a vector (dim)"
@@ -159,7 +159,9 @@ def _by_trait(content: Any, given: Given) -> Mapping[str, Any] | None:
     """Dictionaries (or, where the layer is given, arrays) by a trait's name, if it is that."""
     if not isinstance(content, Mapping) or not content:
         return None
-    names = all(isinstance(key, str) and place(key) is None for key in content)
+    names = all(
+        isinstance(key, str) and place(key) is None and not from_end(key) for key in content
+    )
     kinds = {isinstance(value, Mapping) for value in content.values()}
     arrays = all(isinstance(value, np.ndarray) for value in content.values())
     told = any(v is not None for v in (given.layer, given.first_layer, given.depth))
@@ -190,7 +192,7 @@ def _places(path: Path, content: Any) -> dict[int, tuple[np.ndarray, str]]:
     if not by_layer or len(by_layer) < len(items):
         shown = sorted(map(str, content))[:4] if isinstance(content, Mapping) else type(content)
         words = f"it holds {shown}; a dictionary from layer to a tensor, once each, was expected"
-        negative = [key for key, _ in items if re.fullmatch(r"-\d+", str(key))]
+        negative = [key for key, _ in items if from_end(key)]
         advice = "Save its tensors again, as " + WANTED + "."
         if negative:
             advice = (

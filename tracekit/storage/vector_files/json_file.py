@@ -13,7 +13,12 @@ from tracekit.storage.files import reading, whole
 from tracekit.storage.provenance import stamp
 from tracekit.storage.vector_files.arguments import Given
 from tracekit.storage.vector_files.conventions import labelled
-from tracekit.storage.vector_files.vector_labels import by_layer, provenance_of, site_of
+from tracekit.storage.vector_files.vector_labels import (
+    by_layer,
+    provenance_of,
+    refuse_embedding,
+    site_of,
+)
 
 
 def read_json(
@@ -51,11 +56,13 @@ def read_json(
 def write_json(vectors: xr.DataArray, path: str | Path) -> Path:
     """Vectors (layer, dim) or (trait, layer, dim) as JSON, with site and provenance.
 
-    Errors: `ValueError` for other dims, layers without labels, and values that are not finite.
+    Errors: `ValueError` for other dims, layers without labels, layer −1, and values that are not
+    finite.
 
     >>> read_json(write_json(vectors, "traits.json")).dims
     ('trait', 'layer', 'dim')
     """
+    refuse_embedding(vectors, Path(path))
     traits: dict[Any, Any] = {
         trait: {str(layer): row.tolist() for layer, row in rows.items()}
         for trait, rows in by_layer(vectors).items()

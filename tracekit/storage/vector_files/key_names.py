@@ -20,6 +20,7 @@ _STATES = {"hidden_states", "hidden_state", "hidden"}
 # models within models: gpt_neox.layers.3, model.language_model.layers.3
 _MODELS = re.compile(r"\b(gpt_neox|language_model|text_model|base_model)\b")
 _NUMBERED = re.compile(r"(?i)\b(layer|block|l)(\d+)")
+_FROM_END = re.compile(r"(?i)(?:(?:layers?|blocks?|l)[._]?)?-\d+")
 _OF_TRAIT = re.compile(r"(?i)(.+?)[.:/]((?:(?:layers?|blocks?|l)[._]?)?\d+)")
 
 
@@ -43,6 +44,15 @@ def place(key: Any) -> tuple[int, str] | None:
     if not set(parts[0].lower().split(".")) <= _PLAIN:
         return None
     return (layer - 1 if after == "resid_pre" else layer), after
+
+
+def from_end(key: Any) -> bool:
+    """Whether a key counts layers from the end, as −1 of hidden states: no trait, and no place.
+
+    >>> from_end("layer_-1"), from_end(-2), from_end("non-3")
+    (True, True, False)
+    """
+    return _FROM_END.fullmatch(str(key)) is not None
 
 
 def by_trait_first(content: Any) -> Any:

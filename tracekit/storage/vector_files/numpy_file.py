@@ -11,7 +11,7 @@ from tracekit.errors import InputError
 from tracekit.storage.files import reading, whole
 from tracekit.storage.vector_files.arguments import Given
 from tracekit.storage.vector_files.conventions import labelled, require_floats
-from tracekit.storage.vector_files.vector_labels import by_layer, site_of
+from tracekit.storage.vector_files.vector_labels import by_layer, refuse_embedding, site_of
 
 
 def read_numpy(
@@ -53,8 +53,8 @@ def write_numpy(vectors: xr.DataArray, path: str | Path) -> Path:
     again with `layer=` or `first_layer=`. Neither holds the provenance; `.npz` has another site
     than the residual as the text `site`.
 
-    Errors: `ValueError` for other dims or layers, values that are not finite, and for `.npy` of
-    another site.
+    Errors: `ValueError` for other dims or layers, values that are not finite, for layer −1 in
+    `.npz`, and for `.npy` of another site.
 
     >>> read_numpy(write_numpy(vectors, "traits.npz")).dims
     ('trait', 'layer', 'dim')
@@ -62,6 +62,7 @@ def write_numpy(vectors: xr.DataArray, path: str | Path) -> Path:
     path, traits, site = Path(path), by_layer(vectors), site_of(vectors)
     elsewhere = site not in (None, "residual")
     if path.suffix.lower() == ".npz":
+        refuse_embedding(vectors, path)
         named = {
             f"layer_{layer}" if trait is None else f"{trait}:layer_{layer}": row
             for trait, rows in traits.items()

@@ -17,7 +17,7 @@ from tracekit.errors import InputError
 from tracekit.storage.files import reading, whole
 from tracekit.storage.vector_files.arguments import Given
 from tracekit.storage.vector_files.conventions import WANTED, labelled, squeezed
-from tracekit.storage.vector_files.vector_labels import by_layer, site_of
+from tracekit.storage.vector_files.vector_labels import by_layer, refuse_embedding, site_of
 
 
 def read_pt(
@@ -56,11 +56,13 @@ def write_pt(vectors: xr.DataArray, path: str | Path) -> Path:
     Other tools read it; of the provenance it holds nothing but another site than the residual,
     beside that dictionary: {"site": "mlp", "layers": {…}}, or "traits".
 
-    Errors: `ValueError` for other dims, layers without labels, and values that are not finite.
+    Errors: `ValueError` for other dims, layers without labels, layer −1, and values that are not
+    finite.
 
     >>> read_pt(write_pt(vectors, "traits.pt")).dims
     ('trait', 'layer', 'dim')
     """
+    refuse_embedding(vectors, Path(path))
     traits: dict[Any, Any] = {
         trait: {layer: torch.tensor(row) for layer, row in rows.items()}
         for trait, rows in by_layer(vectors).items()

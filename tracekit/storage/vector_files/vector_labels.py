@@ -86,6 +86,17 @@ def by_layer(vectors: xr.DataArray) -> dict[str | None, dict[int, np.ndarray]]:
     }
 
 
+def refuse_embedding(vectors: xr.DataArray, path: Path) -> None:
+    """Errors: `ValueError` for layer −1 in a format where others count so from the end."""
+    if "layer" in vectors.coords and bool((vectors["layer"] < 0).any()):
+        layers = np.atleast_1d(vectors["layer"].values).tolist()
+        raise InputError(
+            f"{str(path)!r} was to be written with the layers {layers}; as a key of such a file, "
+            "−1 counts from the end in other tools. Write .safetensors, or leave the embedding's "
+            "vector out: .sel(layer=slice(0, None))."
+        )
+
+
 def with_layers(vectors: xr.DataArray) -> xr.DataArray:
     """The vectors with a `layer` dim, of which one layer that was selected has none."""
     alone = "layer" in vectors.coords and "layer" not in vectors.dims

@@ -35,8 +35,8 @@ def export(
     `prompts` are those that were encoded, where they are conversations. Returns the path.
 
     Errors: `ValueError` for another suffix, a library that is not installed (zarr, pyarrow), a
-    zarr store that is there already, and what are no transcripts in `.jsonl`; `TypeError` for what
-    has no labels.
+    zarr store that is there already, a table of variables that do not share their dims, and what
+    are no transcripts in `.jsonl`; `TypeError` for what has no labels.
 
     >>> export(runs, "answers.jsonl").name, export(runs, "runs.parquet").name
     ('answers.jsonl', 'runs.parquet')

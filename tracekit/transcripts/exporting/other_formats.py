@@ -45,12 +45,14 @@ def write_parquet(dataset: xr.Dataset, path: Path) -> Path:
     What has a `dim` is one column of lists (float32, the whole vector); everything else has its
     own. Places without a token are left out. The provenance is in the file's metadata.
 
-    Errors: `ValueError` where pyarrow is not installed.
+    Errors: `ValueError` where pyarrow is not installed, and for variables over dims that no one
+    of them has together: a row for each place would repeat the others.
 
     >>> write_parquet(traces.to_dataset(), Path("x.parquet")).name
     'x.parquet'
     """
     require("pyarrow", path)
+    _require_one_table(dataset, path)
     from pyarrow import parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +72,16 @@ def require(library: str, path: Path) -> None:
         raise InputError(
             f"{str(path)!r} was to be written, which needs {library}, and that is not installed. "
             f"Install it: pip install {library}."
+        )
+
+
+def _require_one_table(dataset: xr.Dataset, path: Path) -> None:
+    dims = {str(n): set(v.dims) - {"dim"} for n, v in dataset.data_vars.items()}
+    if dims and set().union(*dims.values()) not in dims.values():
+        shown = "; ".join(f"{name} {tuple(sorted(map(str, of)))}" for name, of in dims.items())
+        raise InputError(
+            f"{str(path)!r} was to be written, one table of variables over several dims: {shown}. "
+            f"Write one variable at a time: tk.export(found[{next(iter(dims))!r}], …)."
         )
 
 

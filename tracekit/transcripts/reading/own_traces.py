@@ -54,6 +54,7 @@ def traces(
         require_site(site, f"a place of your own by made_with={{'site': {site!r}}}")
     values = _floats(array)
     named = _named(values, dims)
+    layers = int(layers) if isinstance(layers, np.integer) else layers
     coords = _layer_coords(named, values.shape, layers)
     if "dim" in named:
         coords["dim"] = np.arange(values.shape[named.index("dim")], dtype=np.int32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,33 @@ def test_divergence_against_transformers_logits(
         np.testing.assert_allclose(here, expected.numpy(), rtol=1e-3, atol=1e-6)
         assert not np.allclose(here, expected.numpy()[::-1], rtol=1e-3)
     assert float(abs(divergence(tiny_llama, tiny_llama, neutral)).max()) < 1e-6
+
+
+def test_divergence_says_what_made_it_and_is_saved_viewed_and_listed(
+    tiny_llama: TransformersModel, neutral: xr.Dataset, vector: xr.DataArray, tmp_path: Path
+) -> None:
+    edited = tk.steer(tiny_llama, vector, coefficient=3.0)
+    found = divergence(tiny_llama, edited, neutral)
+    made = tk.provenance(found)
+    assert (made["edits"], made["edited"]["edits"][0]["kind"]) == ([], "steer")
+    assert made["weights"] == made["edited"]["weights"]
+    assert tk.open(tk.save(found, tmp_path / "d.nc")).identical(found)
+    best = tk.highest(found, 1)
+    at = found.sel(prompt=best.prompt.values[0], token=best.token.values[0])
+    assert f"[{at.token_text.item()}]" in best.text.values[0]
+    assert at.token_text.item()
+    assert tk.view(found)._repr_html_()
+
+
+def test_norms_of_two_weights_are_subtracted(
+    tiny_llama: TransformersModel, neutral: xr.Dataset, tiny_lora: Path
+) -> None:
+    bare = residual_norm(tiny_llama, neutral, [1, 2])
+    with tk.adapter(tiny_llama, tiny_lora):
+        adapted = residual_norm(tiny_llama, neutral, [1, 2])
+    shift = tk.difference(adapted, bare)
+    np.testing.assert_array_equal(shift, adapted.values - bare.values)
+    assert float(abs(shift).min()) > 0
 
 
 def test_calibration_meets_the_budget_and_grows_with_it(
