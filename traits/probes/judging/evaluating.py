@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.transcripts.selection import Tokens
 from traits.probes.judging.baselines import BASELINES, text_scores
 from traits.probes.judging.report_rows import along, labelled, parts_of, refuse_one_class
 from traits.probes.judging.score_measures import calibration_curve, chances, measured, names_of
@@ -26,17 +27,18 @@ def evaluate_probe(
     nulls: xr.DataArray | None = None,
     rates: Sequence[float] = (0.01, 0.05),
     resamples: int = 1000,
+    tokens: Tokens | None = None,
     transfer: bool = False,
     generator: np.random.Generator,
 ) -> xr.Dataset:
     """How well a probe tells responses that neither fitted nor chose it.
 
-    `traces` and `transfer` as `traits.score` takes them, or the pooled scores themselves (prompt);
-    `labels` (prompt) are 1, 0 or NaN (left out), or a coordinate's name; `kinds` (prompt) of
-    prompt, of which others are meant too; `texts` (prompt) the responses' texts. Rows of the
-    probe's own parts "fit" and "select" are not reported on; the text baselines are learnt on the
-    former. `nulls` (null, draw) are report AUROCs of what knows nothing of the labels, through
-    the same choices (`traits.probe_nulls`).
+    `traces`, `tokens` and `transfer` as `traits.score` takes them, or the pooled scores themselves
+    (prompt); `labels` (prompt) are 1, 0 or NaN (left out), or a coordinate's name; `kinds`
+    (prompt) of prompt, of which others are meant too; `texts` (prompt) the responses' texts. Rows
+    of the probe's own parts "fit" and "select" are not reported on; the text baselines are learnt
+    on the former. `nulls` (null, draw) are report AUROCs of what knows nothing of the labels,
+    through the same choices (`traits.probe_nulls`).
 
     Returns over `measure` (`score_measures.measured`: AUROC, recall at `rates` of false
     positives, Brier score, calibration error of the probe's chances, and both rates at its own
@@ -63,7 +65,7 @@ def evaluate_probe(
     (7, True)
     """
     pooled = traces.dims in (("prompt",), ("prompt", "target"))
-    scores = traces if pooled else score(probe, traces, transfer=transfer)
+    scores = traces if pooled else score(probe, traces, tokens=tokens, transfer=transfer)
     how: dict[str, Any] = {"kinds": kinds, "groups": groups, "texts": texts, "rates": rates}
     how |= {"resamples": resamples, "generator": generator}
     if "target" not in scores.dims:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
+from tracekit.transcripts.selection import Tokens
 from traits.probes.fit import fit
 from traits.probes.judging.evaluating import evaluate_probe
 from traits.probes.judging.report_rows import along
@@ -52,14 +53,17 @@ def transfer_matrix(
             f"A transfer matrix of {list(sets)} was asked for; it takes two data sets at least. "
             "For one, fit a probe and evaluate it (traits.evaluate_probe)."
         )
-    given = parts or {}
+    given, tokens = parts or {}, how.get("tokens")
     probes = {
         name: fit(traces, labels, groups=groups, part=given.get(name), generator=generator, **how)
         for name, (traces, labels) in sets.items()
     }
     cells = np.array(
         [
-            [_cell(probe, *sets[name], probes[name], groups, resamples, generator) for name in sets]
+            [
+                _cell(probe, *sets[name], probes[name], tokens, groups, resamples, generator)
+                for name in sets
+            ]
             for probe in probes.values()
         ]
     )
@@ -77,6 +81,7 @@ def _cell(
     traces: xr.DataArray,
     labels: xr.DataArray | str,
     own: xr.Dataset,
+    tokens: Tokens | None,
     groups: str | None,
     resamples: int,
     generator: np.random.Generator,
@@ -87,7 +92,7 @@ def _cell(
     known = along(labels, traces, "labels").isel(prompt=report)
     found = evaluate_probe(
         probe,
-        score(probe, some),
+        score(probe, some, tokens=tokens),
         known,
         groups=groups,
         rates=(),
