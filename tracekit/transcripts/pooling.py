@@ -204,7 +204,7 @@ def pooled(
     return np.asarray(FUNCTIONS[pooling.way](values, **pooling.options))
 
 
-def as_read(pooling: str, tokens: str, made: Mapping[str, Any]) -> tuple[str, str]:
+def as_read(pooling: Any, tokens: str, made: Mapping[str, Any]) -> tuple[Any, str]:
     """The pooling and tokens of what reads a capture that `made` (its provenance) describes.
 
     A capture with `reduce` has pooled already, its own tokens; of another one no tokens are read

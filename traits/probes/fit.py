@@ -21,7 +21,7 @@ from traits.probes.fitting.choosing import Candidates
 from traits.probes.fitting.labels import Labels, matched
 from traits.probes.fitting.linear import Function
 from traits.probes.fitting.method_table import Parameters, Target, solutions
-from traits.probes.fitting.rows import Source, source
+from traits.probes.fitting.rows import Source, contents, source
 from traits.probes.record import tokens_said, written
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -113,6 +113,7 @@ def fit(
         _provenance(asked, traces, label, groups),
     )
     made = _with_numbers(made, asked.candidates, places, area, label, held, part_of)
+    made = made.assign(_rows(traces, groups))
     curves = _calibrations(held, made, chosen, parameters, label, part_of)
     return made.assign(calibration=made["calibration"].copy(data=curves))
 
@@ -242,6 +243,15 @@ def _with_numbers(
     variables |= {name: (lead, number[whole]) for name, number in counts.items()}
     coords = {**candidates.coordinates(), "prompt": held.prompts.astype(np.str_)}
     return probe.assign(variables).assign_coords(coords)
+
+
+def _rows(traces: xr.DataArray, groups: str | xr.DataArray | None) -> dict[str, Any]:
+    """What tells the prompts again besides their ids: groups, and hashes of what they hold."""
+    names = splits.group_names(groups, traces).astype(np.str_)
+    return {
+        "part_group": ("prompt", names),
+        "part_ids": ("prompt", np.array(contents(traces), dtype=np.str_)),
+    }
 
 
 def _calibrations(

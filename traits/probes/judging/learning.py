@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
 from tracekit.errors import InputError
+from tracekit.transcripts.encode import ids_of
 from traits.probes.fit import fit
 from traits.probes.fitting import splits
 from traits.probes.fitting.asked import Traces, opened
@@ -67,7 +68,8 @@ def learning_curve(
     tokens = settings.get("tokens")
     part, names = whole["part"].values, splits.group_names(groups, traces)
     rows = labelled(score(whole, traces, tokens=tokens), labels, None)
-    label = rows["label"].reindex(prompt=whole["prompt"].values).values
+    named = rows["label"].assign_coords(prompt=ids_of(rows))
+    label = named.reindex(prompt=whole["prompt"].values).values
     order = [_order(names, label, part == "fit", generator) for _ in range(draws)]
     sizes = _sizes(train_sizes, len(order[0]))
     probes = np.empty((len(sizes), draws), object)
