@@ -16,7 +16,7 @@ from nnsight import TransformersModel
 from tracekit.edits.compatibility import require_fit, source
 from tracekit.edits.directions import Direction
 from tracekit.errors import InputError, InputTypeError, brief
-from tracekit.transcripts.pooling import RESPONSE, Pooling
+from tracekit.transcripts.pooling import RESPONSE, Pooling, as_read
 from tracekit.transcripts.selection import Tokens, read_recorded, recorded
 
 Parts = tuple[torch.Tensor, str, tuple[torch.Tensor, ...]]
@@ -129,14 +129,16 @@ def read_probe(
     made = require_fit(model, across.assign_attrs(probe.attrs), transfer=transfer, what="probe")
     _require_layer(probe, name)
     rows, finish = _arranged(numbers, kind)
+    text = str(probe.attrs.get("tokens", recorded(RESPONSE)))
+    said = as_read(probe.attrs.get("pooling", "mean"), text, _source(probe))
     return ProbeForm(
         name=name,
         kind=kind,
         layer=int(probe["layer"]),
         rows=rows,
         finish=finish,
-        pooling=_pooling(pooling or probe.attrs.get("pooling", "mean"), kind, name),
-        tokens=_tokens(probe, name),
+        pooling=_pooling(pooling or said[0], kind, name),
+        tokens=_tokens(said[1], name),
         threshold=float(probe.get("threshold", math.nan)),
         made=made,
     )
@@ -195,8 +197,7 @@ def _pooling(asked: Any, kind: str, name: str) -> Pooling:
     return pooling
 
 
-def _tokens(probe: xr.Dataset, name: str) -> Tokens:
-    text = str(probe.attrs.get("tokens", recorded(RESPONSE)))
+def _tokens(text: str, name: str) -> Tokens:
     try:
         return read_recorded(text)
     except InputError as error:
@@ -224,8 +225,13 @@ def _arranged(numbers: dict[str, np.ndarray], kind: str) -> tuple[Direction, tup
     return Direction(np.stack(rows)), (Direction(offset),)
 
 
+def _source(probe: xr.Dataset) -> Mapping[str, Any]:
+    """The provenance of the traces that it was fitted on, where it is known."""
+    return source(probe["offset"].assign_attrs(probe.attrs)) or {}
+
+
 def _require_layer(probe: xr.Dataset, name: str) -> None:
-    made, layer = source(probe["offset"].assign_attrs(probe.attrs)) or {}, int(probe["layer"])
+    made, layer = _source(probe), int(probe["layer"])
     layers, site = made.get("layers"), made.get("site", "residual")
     if layers is not None and layer not in layers:
         raise InputError(

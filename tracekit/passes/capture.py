@@ -72,7 +72,8 @@ def capture(
     a target is one) are scored inside the trace, each at its own layer of the residual stream:
     (prompt, token, probe), with the coordinates `layer`, `pooling` and `threshold` (probe), and
     `pooled` (prompt, probe), each probe's own pooling of the tokens that it pools (the response's,
-    labels from 0, unless it was fitted on others), of those that are kept; of others
+    labels from 0, unless it was fitted on others), of those that are kept: where `tokens` is left
+    at "response" and a probe pools tokens before it, "all". Of others
     `tk.pool(scores, …, tokens=…)`. Vectors and probes made with other weights need
     `transfer=True`, which is recorded.
 

@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 from nnsight import TransformersModel
 
-from tracekit.edits.probe_form import read_probes
+from tracekit.edits.probe_form import ProbeForm, read_probes
 from tracekit.errors import InputError
 from tracekit.model import sites
 from tracekit.passes.request import Asked
 from tracekit.transcripts.pooling import pooled
-from tracekit.transcripts.selection import Selection, Tokens, require_tokens
+from tracekit.transcripts.selection import WORDS, Selection, Tokens, require_tokens
 
 Probes = xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]
 # what a score has beside it: each probe's own, and what each response has
@@ -43,6 +43,8 @@ def ask_probes(
         )
     require_tokens(tokens)
     forms = read_probes(model, probes, transfer=transfer)
+    if isinstance(tokens, str) and tokens == "response" and any(map(_reads_before, forms)):
+        tokens = "all"  # what a probe pools is kept, unless other tokens are asked for
     return Asked(
         layers=sites.check_layers(model, sorted({form.layer for form in forms}), "residual"),
         site="residual",
@@ -58,6 +60,13 @@ def ask_probes(
         sizes=(),
         probes=forms,
     )
+
+
+def _reads_before(form: ProbeForm) -> bool:
+    """Whether a probe pools tokens before those of the word "response"."""
+    tokens = WORDS[form.tokens] if isinstance(form.tokens, str) else form.tokens
+    first = tokens.start if isinstance(tokens, slice) else min(tokens)
+    return first is None or first < WORDS["response"].start
 
 
 def with_scores(

@@ -99,6 +99,9 @@ def open(
         )
     _require_provenance(dataset.attrs, path)
     dataset = undescribed(renamed(dataset))
+    if path.is_dir():
+        # beside the attributes, in which a capture to a path is one into memory
+        dataset.variables["prompt"].encoding["row_order"] = "batch plan"
     if layers is None:
         return _single(dataset)
     _require_layers(dataset, layers, path)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.transcripts.array_pooling import FUNCTIONS, weighted
 from tracekit.transcripts.encode import ids_of
-from tracekit.transcripts.selection import Selection, Tokens
+from tracekit.transcripts.selection import WORDS, Selection, Tokens, read_recorded
 
 # each way with its options as they are by default
 WAYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -202,6 +202,37 @@ def pooled(
     if attention is not None:
         return weighted(values, np.asarray(attention, np.float64))
     return np.asarray(FUNCTIONS[pooling.way](values, **pooling.options))
+
+
+def as_read(pooling: Any, tokens: str, made: Mapping[str, Any]) -> tuple[Any, str]:
+    """The pooling and tokens of what reads a capture that `made` (its provenance) describes.
+
+    A capture with `reduce` has pooled already, its own tokens; of another one no tokens are read
+    but those that it kept, where both are slices.
+
+    >>> as_read("mean", "all", {"reduce": None, "tokens": "response"})
+    ('mean', '-1:None:None')
+    """
+    kept = str(made.get("tokens"))
+    if made.get("reduce") is not None:
+        return str(made["reduce"]), kept
+    own, other = _slice_of(tokens), _slice_of(kept)
+    if own is None or other is None:
+        return pooling, tokens
+    start = max((n for n in (own.start, other.start) if n is not None), default=None)
+    stop = min((n for n in (own.stop, other.stop) if n is not None), default=None)
+    nothing = start is not None and stop is not None and start > stop
+    return pooling, tokens if nothing or slice(start, stop) == own else f"{start}:{stop}:None"
+
+
+def _slice_of(text: str) -> slice | None:
+    """The slice that is recorded as this text, if it is one without a step."""
+    try:
+        tokens = read_recorded(text)
+    except InputError:
+        return None
+    tokens = WORDS[tokens] if isinstance(tokens, str) else tokens
+    return tokens if isinstance(tokens, slice) and tokens.step is None else None
 
 
 def _by_function(values: Values, function: Function) -> Float[np.ndarray, "*row"]:

@@ -12,8 +12,8 @@ import xarray as xr
 
 from tracekit.storage.identity import digest
 from tracekit.storage.provenance import read as provenance_of
-from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling
-from tracekit.transcripts.selection import Tokens, recorded
+from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling, as_read
+from tracekit.transcripts.selection import Tokens
 from traits.probes.calibration import platt
 from traits.probes.fitting import choosing, splits
 from traits.probes.fitting.asked import Asked, Traces, asked_of, opened, with_layers
@@ -21,8 +21,8 @@ from traits.probes.fitting.choosing import Candidates
 from traits.probes.fitting.labels import Labels, matched
 from traits.probes.fitting.linear import Function
 from traits.probes.fitting.method_table import Parameters, Target, solutions
-from traits.probes.fitting.rows import Source, source
-from traits.probes.record import written
+from traits.probes.fitting.rows import Source, contents, source
+from traits.probes.record import tokens_said, written
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 FRACTIONS: Mapping[str, float] = MappingProxyType({"fit": 0.6, "select": 0.2, "report": 0.2})
@@ -109,10 +109,11 @@ def fit(
         choosing.stacked(parameters),
         [asked.candidates.layers[layer] for layer, _ in places],
         label.targets,
-        _attributes(asked, chosen, label, tokens),
+        _attributes(asked, label, as_read(str(chosen), tokens_said(tokens), _made(traces))),
         _provenance(asked, traces, label, groups),
     )
     made = _with_numbers(made, asked.candidates, places, area, label, held, part_of)
+    made = made.assign(_rows(traces, groups))
     curves = _calibrations(held, made, chosen, parameters, label, part_of)
     return made.assign(calibration=made["calibration"].copy(data=curves))
 
@@ -188,11 +189,15 @@ def _refuse_constant(
         choosing.refuse_constant(held, asked.candidates.layers[place], probes, rows)
 
 
-def _attributes(asked: Asked, pooling: Pooling, labels: Labels, tokens: Tokens) -> dict[str, str]:
+def _made(traces: xr.DataArray) -> dict[str, Any]:
+    return provenance_of(traces) if "provenance" in traces.attrs else {}
+
+
+def _attributes(asked: Asked, labels: Labels, said: tuple[str, str]) -> dict[str, str]:
     return {
         "method": _name(asked.method),
-        "pooling": str(pooling),
-        "tokens": recorded(tokens),
+        "pooling": said[0],
+        "tokens": said[1],
         "rows": asked.kind,
         "class_weight": "balanced" if asked.balanced else "none",
         "classes": json.dumps([f"not {labels.name}", labels.name]),
@@ -202,7 +207,7 @@ def _attributes(asked: Asked, pooling: Pooling, labels: Labels, tokens: Tokens) 
 def _provenance(
     asked: Asked, traces: xr.DataArray, labels: Labels, groups: str | xr.DataArray | None
 ) -> dict[str, Any]:
-    made = provenance_of(traces) if "provenance" in traces.attrs else {}
+    made = _made(traces)
     values = labels.prompt if labels.token is None else labels.token
     return {
         "made_by": "traits.fit",
@@ -238,6 +243,15 @@ def _with_numbers(
     variables |= {name: (lead, number[whole]) for name, number in counts.items()}
     coords = {**candidates.coordinates(), "prompt": held.prompts.astype(np.str_)}
     return probe.assign(variables).assign_coords(coords)
+
+
+def _rows(traces: xr.DataArray, groups: str | xr.DataArray | None) -> dict[str, Any]:
+    """What tells the prompts again besides their ids: groups, and hashes of what they hold."""
+    names = splits.group_names(groups, traces).astype(np.str_)
+    return {
+        "part_group": ("prompt", names),
+        "part_ids": ("prompt", np.array(contents(traces), dtype=np.str_)),
+    }
 
 
 def _calibrations(

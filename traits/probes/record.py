@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,8 +15,8 @@ import xarray as xr
 from tracekit.errors import InputError
 from tracekit.storage import provenance
 from tracekit.storage.provenance import stamp
-from tracekit.transcripts.pooling import RESPONSE
-from tracekit.transcripts.selection import WORDS, Tokens
+from tracekit.transcripts.pooling import RESPONSE, as_read
+from tracekit.transcripts.selection import Tokens, are_labels, read_recorded, recorded
 
 # what a token's score is made of; with several targets, a dim `target` comes before
 DIMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -89,16 +88,19 @@ def read(dataset: xr.Dataset) -> Probe:
         )
     targets = dataset["target"].values.tolist() if "target" in dataset["weight"].dims else None
     made = provenance.read(dataset) if "provenance" in dataset.attrs else {}
+    source = made.get("source") or {}
+    text = str(dataset.attrs.get("tokens", recorded(RESPONSE)))
+    pooling, tokens = as_read(str(dataset.attrs.get("pooling", "mean")), text, source)
     return Probe(
         parameters=_parameters(dataset, targets is not None),
         layers=tuple(int(n) for n in np.atleast_1d(dataset["layer"].values)),
         targets=None if targets is None else tuple(map(str, targets)),
         method=str(dataset.attrs.get("method", "unknown")),
-        pooling=str(dataset.attrs.get("pooling", "mean")),
-        tokens=str(dataset.attrs.get("tokens", "0:None:None")),
+        pooling=pooling,
+        tokens=tokens,
         classes=tuple(json.loads(dataset.attrs.get("classes", '["0", "1"]'))),
         site=str(made.get("site", "residual")),
-        source=made.get("source") or {},
+        source=source,
     )
 
 
@@ -137,20 +139,33 @@ def written(
     return stamp(made.set_coords("layer"), made_with)
 
 
+def tokens_said(tokens: Tokens) -> str:
+    """Tokens as a probe has them: those of captures, but lists of labels whole, however long.
+
+    >>> tokens_said([2, 1])
+    'labels:1,2'
+    """
+    if are_labels(tokens):
+        return "labels:" + ",".join(map(str, sorted(set(map(int, tokens)))))
+    return recorded(tokens)
+
+
 def tokens_of(text: str) -> Tokens:
-    """The tokens that a probe's text names; of a mask, which knows its own prompts, the response's.
+    """The tokens that a probe's text names.
+
+    Errors: `ValueError` for a mask, which says nothing of others than its own prompts.
 
     >>> tokens_of("0:None:None"), tokens_of("labels:1,2"), tokens_of("all")
     (slice(0, None, None), [1, 2], 'all')
     """
-    if text in WORDS:
-        return text
-    if re.fullmatch(r"labels:-?\d{1,9}(,-?\d{1,9})*", text):
-        return [int(one) for one in text.removeprefix("labels:").split(",")]
-    ends = text.split(":")
-    if len(ends) == 3:
-        return slice(*(None if end == "None" else int(end) for end in ends))
-    return RESPONSE
+    try:
+        return read_recorded(text)
+    except InputError as error:
+        raise InputError(
+            f"The probe reads tokens that are known by a hash alone ({text}): a mask of the "
+            "prompts that it was fitted on, or more labels than were kept once. Give the tokens "
+            "as tokens=."
+        ) from error
 
 
 def _parameters(dataset: xr.Dataset, many: bool) -> dict[str, np.ndarray]:

@@ -16,7 +16,12 @@ from traits.probes import record
 from traits.probes.fitting.rows import there
 from traits.probes.fitting.token_values import token_values
 from traits.probes.record import Probe
-from traits.probes.standing import require_fit, require_projections
+from traits.probes.standing import (
+    require_fit,
+    require_kept,
+    require_pooled,
+    require_projections,
+)
 
 Pair = tuple[xr.DataArray, xr.DataArray | None]
 
@@ -46,15 +51,25 @@ def score(
     ('prompt',)
     """
     read = record.read(probe)
-    way = Pooling.read(read.pooling if pooling is None else pooling)
+    if "token" not in traces.dims:
+        way = read.pooling if pooling is None else _text(pooling)
+        known = tokens is not None or "tokens" in probe.attrs or "reduce" in read.source
+        said = read.tokens if tokens is None else record.tokens_said(tokens)
+        require_pooled(traces, way, said if known else None)
+        made, _ = _scores(read, traces, "all", transfer)
+        return _finished(made, read, traces, {"pooling": way}, "score")
+    how = Pooling.read(read.pooling if pooling is None else pooling)
+    if tokens is None:
+        require_kept(read, traces)
     wanted = record.tokens_of(read.tokens) if tokens is None else tokens
     scores, logits = _scores(read, traces, wanted, transfer)
-    if "token" in scores.dims:
-        given = {"attention": logits} if way.way == "attention" else {}
-        made = pool(scores, way, tokens=wanted, **given)
-    else:
-        made = _as_they_are(scores, way)
-    return _finished(made, read, traces, {"pooling": str(way)}, "score")
+    given = {"attention": logits} if how.way == "attention" else {}
+    made = pool(scores, how, tokens=wanted, **given)
+    return _finished(made, read, traces, {"pooling": str(how)}, "score")
+
+
+def _text(pooling: Poolable) -> str:
+    return pooling if isinstance(pooling, str) else str(Pooling.read(pooling))
 
 
 def token_scores(
@@ -168,15 +183,6 @@ def _of_projections(probe: Probe, projections: xr.DataArray) -> xr.DataArray:
         return at.isel(trait=0, drop=True) + probe.parameters["offset"].item()
     named = at.rename(trait="target").assign_coords(target=np.array(probe.targets))
     return named + xr.DataArray(probe.parameters["offset"], dims="target")
-
-
-def _as_they_are(scores: xr.DataArray, way: Pooling) -> xr.DataArray:
-    if way.way != "mean":
-        raise InputError(
-            f"The pooling {str(way)!r} was asked for, and the traces have one value a response, "
-            "their mean over tokens. Capture without reduce, or give pooling='mean'."
-        )
-    return scores
 
 
 def _finished(

@@ -10,7 +10,9 @@ import xarray as xr
 
 from tracekit.errors import InputError
 from tracekit.storage.provenance import read, vectors_hash
-from traits.probes.record import Probe
+from tracekit.transcripts.pooling import as_read
+from tracekit.transcripts.selection import WORDS, Selection, read_recorded
+from traits.probes.record import Probe, tokens_of
 
 # what has no remedy, in the words of an error
 _SAME = {
@@ -79,6 +81,61 @@ def require_projections(probe: Probe, projections: xr.DataArray) -> None:
             f"{made.get('vectors')!r}), which are not this probe's weights (hash {due!r}). Make "
             "them with tk.capture(…, vectors=probe.weight), or give traces."
         )
+
+
+def require_pooled(traces: xr.DataArray, pooling: str, tokens: str | None) -> None:
+    """Refuse traces of one value a response that was pooled otherwise, or of other tokens.
+
+    Masks are not compared, which are of their own prompts; nor is what is not known.
+
+    Errors: `ValueError` naming both sides.
+    """
+    made = _made(traces)
+    way, kept = as_read("mean", "", made) if made.get("reduce") is not None else ("mean", None)
+    if pooling != way:
+        raise InputError(
+            f"The pooling {pooling!r} was asked for, and the traces have one value a response, "
+            f"{'their mean over tokens' if way == 'mean' else f'captured with reduce={way!r}'}. "
+            f"Capture without reduce, or give pooling={way!r}."
+        )
+    both = [_selected(text) for text in (tokens, kept)]
+    if None not in both and both[0] != both[1]:
+        raise InputError(
+            f"The probe reads the tokens {tokens!r}, and the traces have one value a response, "
+            f"pooled over {kept!r}. Capture with tokens= those of the probe, or give those of the "
+            "traces as tokens=."
+        )
+
+
+def require_kept(probe: Probe, traces: xr.DataArray) -> None:
+    """Refuse traces by token that lack tokens which the probe reads, where what was kept is known.
+
+    Errors: `ValueError` with the first label that is lacking.
+    """
+    kept, axis = _selected(_made(traces).get("tokens")), traces.coords.get("token")
+    if kept is None or axis is None:
+        return
+    longest = int(traces["prompt_length"].max()) if "prompt_length" in traces.coords else 0
+    last = int(axis.max())
+    # a response may go on after the last token that is there, unless it was kept as well
+    labels = np.arange(min(-longest, int(axis.min())), last + 2)
+    there = Selection(kept).labels(labels) & (np.isin(labels, axis.values) | (labels > last))
+    lacking = labels[Selection(tokens_of(probe.tokens)).labels(labels) & ~there]
+    if len(lacking):
+        raise InputError(
+            f"The probe reads the tokens {probe.tokens!r}, and the traces, captured with tokens="
+            f"{_made(traces)['tokens']!r}, lack {len(lacking)} of these labels (first: "
+            f"{lacking[0]}). Capture those of the probe, or name those to score with tokens=."
+        )
+
+
+def _selected(text: str | None) -> Any:
+    """The tokens of a recorded text: None where it is a hash, or nothing."""
+    try:
+        tokens = None if text is None else read_recorded(text)
+    except InputError:
+        return None
+    return WORDS[tokens] if isinstance(tokens, str) else tokens
 
 
 def _require_shape(probe: Probe, traces: xr.DataArray) -> None:

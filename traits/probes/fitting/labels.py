@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from tracekit.errors import InputError
-from traits.probes.fitting.rows import Source
+from traits.probes.fitting.rows import Source, require_order
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def _onto(given: xr.DataArray, held: Source) -> xr.DataArray:
 def _aligned(given: xr.DataArray, traces: xr.DataArray, dim: str) -> xr.DataArray:
     if dim not in given.coords or dim not in traces.coords:
         if given.sizes[dim] == traces.sizes[dim]:
+            if dim == "prompt":
+                require_order(traces, "labels")
             return given
         raise InputError(
             f"The labels have {given.sizes[dim]} along {dim!r} and the traces "

@@ -10,6 +10,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from tracekit.errors import InputError
+from tracekit.storage.identity import digest
+from tracekit.storage.provenance import read
 from tracekit.transcripts.pooling import chosen
 from tracekit.transcripts.selection import Tokens
 
@@ -112,6 +114,32 @@ def there(traces: xr.DataArray) -> Bool[np.ndarray, "prompt token"]:
     # a hole has no value at all; a token that lacks some is none
     rest = {dim: 0 for dim in traces.dims if dim not in ("prompt", "token", "dim")}
     return traces.isel(rest).notnull().any("dim").transpose("prompt", "token").values
+
+
+def require_order(traces: xr.DataArray, what: str) -> None:
+    """Refuse what has no ids and would be taken by place, of rows in the order of batches.
+
+    Errors: `ValueError` for rows of a capture to a path.
+    """
+    if "prompt" in traces.coords and "row_order" in traces["prompt"].encoding:
+        raise InputError(
+            f"The {what} have no prompt ids, and the rows of this capture to a path are in the "
+            "order of its batches, not of the transcripts. Give a DataArray with the coordinate "
+            "'prompt', or label the transcripts (tk.label)."
+        )
+
+
+def contents(traces: xr.DataArray) -> list[str]:
+    """Each row's hash of the token ids that traces keep, behind which tokens: "" where unknown.
+
+    >>> contents(xr.DataArray([1.0], {"prompt": ["a"]}, "prompt"))
+    ['']
+    """
+    if "token_id" not in traces.coords or "token" not in traces.dims:
+        return [""] * traces.sizes["prompt"]
+    made = read(traces) if "provenance" in traces.attrs else {}
+    ids = traces["token_id"].transpose("prompt", "token").values
+    return [f"{made.get('tokens')} {digest(row[row >= 0].tolist())}" for row in ids]
 
 
 def _refuse_empty(traces: xr.DataArray, real: np.ndarray, tokens: Tokens) -> None:

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Bool, Int, Shaped
 
 from tracekit.errors import InputError
+from traits.probes.fitting.rows import require_order
 
 Names = Shaped[np.ndarray, " prompt"]
 Classes = Bool[np.ndarray, "prompt target 2"]
@@ -109,12 +110,16 @@ def _along(given: xr.DataArray, traces: xr.DataArray, what: str) -> Names:
         raise InputError(f"{what}= is over (prompt), and was given over {given.dims}.")
     if "prompt" not in given.coords:
         if given.sizes["prompt"] == len(prompts):
+            require_order(traces, what)
             return given.values
         lacking = [f"{given.sizes['prompt']} for {len(prompts)}"]
     else:
-        lacking = sorted(set(prompts.tolist()) - set(given["prompt"].values.tolist()))
+        # a probe keeps ids as text
+        place = {str(name): n for n, name in enumerate(given["prompt"].values.tolist())}
+        names = [str(name) for name in prompts.tolist()]
+        lacking = sorted(set(names) - set(place))
         if not lacking:
-            return given.sel(prompt=prompts).values
+            return given.values[[place[name] for name in names]]
     raise InputError(
         f"{what}= does not have all prompts of the traces ({lacking[0]!r} …). Give one a prompt."
     )

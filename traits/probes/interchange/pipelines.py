@@ -45,16 +45,23 @@ def to_sklearn(probe: xr.Dataset) -> Pipeline:
 
 
 def from_sklearn(
-    model: Any, *, layer: int, traces: xr.DataArray | None = None, pooling: str = "mean"
+    model: Any,
+    *,
+    layer: int,
+    traces: xr.DataArray | None = None,
+    pooling: str = "mean",
+    site: str | None = None,
 ) -> xr.Dataset:
-    """A fitted scikit-learn pipeline, or estimator, as a probe of a layer's residual stream.
+    """A fitted scikit-learn pipeline, or estimator, as a probe of a layer.
 
     Its last step has `coef_` and `intercept_` of two classes (logistic regression, LDA, ridge,
     linear SVM), and the steps before are linear maps of columns: StandardScaler, PCA,
     MinMaxScaler, or any whose `transform` is affine, which is tested. `traces` give the
-    provenance of what it was fitted on.
+    provenance of what it was fitted on, and its site; without them it is `site`, by default the
+    residual stream.
 
-    Errors: `ValueError` for other steps, more than two classes, and an estimator not fitted.
+    Errors: `ValueError` for other steps, more than two classes, an estimator not fitted, and a
+    `site` that is not the traces'.
 
     >>> model = make_pipeline(StandardScaler(), LogisticRegression())
     >>> fitted = model.fit(np.random.default_rng(0).normal(size=(8, 4)), np.arange(8) % 2)
@@ -75,8 +82,18 @@ def from_sklearn(
     offset = np.ravel(last.intercept_) + weight @ shift
     made = provenance_of(traces) if traces is not None and "provenance" in traces.attrs else None
     attributes = {"method": type(last).__name__, "pooling": pooling}
-    about = {"made_by": "traits.from_sklearn", "site": "residual", "source": made}
+    about = {"made_by": "traits.from_sklearn", "site": _site(site, made), "source": made}
     return record.written({"weight": raw, "offset": offset}, [layer], None, attributes, about)
+
+
+def _site(site: str | None, made: dict[str, Any] | None) -> str:
+    theirs = (made or {}).get("site", site or "residual")
+    if site not in (None, theirs):
+        raise InputError(
+            f"The probe was said to read site={site!r}, and its traces are of {theirs!r}. Leave "
+            "site= out, or give the traces that it was fitted on."
+        )
+    return str(theirs)
 
 
 def _affine(steps: Sequence[Any], width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from traits.probes import record
 # what a file of tensors keeps beside them, in its metadata
 _ATTRIBUTES = ("method", "pooling", "tokens", "rows", "class_weight", "classes")
 _NUMBERS = ("threshold", "threshold_fpr", "calibration")
+_ROWS = ("part", "part_group", "part_ids")
 KIND = "tracekit probe"
 
 
@@ -26,8 +27,8 @@ def write_probe(probe: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
     Tensors: `weight`, `offset`, what else its score is made of, `threshold`, `threshold_fpr` and
     `calibration`, in the Dataset's shapes. The metadata hold the layers, targets, method, pooling,
-    tokens, classes and provenance as JSON texts. What the fit reports about itself (parts, counts,
-    the selection) stays in the file of `tk.save`.
+    tokens, classes, provenance, and which prompts fitted and chose it, as JSON texts. What else the
+    fit reports about itself (counts, the selection) stays in the file of `tk.save`.
 
     Errors: `ValueError` for what is no probe.
 
@@ -47,6 +48,7 @@ def write_probe(probe: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         "kind": KIND,
         "layers": list(read.layers),
         "targets": None if read.targets is None else list(read.targets),
+        "rows": _rows(probe),
         "attributes": {n: str(probe.attrs[n]) for n in _ATTRIBUTES if n in probe.attrs},
         "provenance": provenance_of(probe) if "provenance" in probe.attrs else None,
     }
@@ -85,7 +87,20 @@ def read_probe(path: str | os.PathLike[str], *, layer: int | None = None) -> xr.
         parameters, given["layers"], targets, given["attributes"], given["provenance"] or {}
     )
     numbers = {name: made[name].copy(data=tensors[name]) for name in _NUMBERS if name in tensors}
-    return made.assign(numbers)
+    return made.assign(numbers).merge(_with_rows(given.get("rows") or {}))
+
+
+def _rows(probe: xr.Dataset) -> dict[str, list[str]]:
+    """What tells the prompts of its parts again, by name: texts along `prompt`."""
+    if "part" not in probe:
+        return {}
+    there = ["prompt", *(name for name in _ROWS if name in probe)]
+    return {name: probe[name].values.astype(str).tolist() for name in there}
+
+
+def _with_rows(rows: dict[str, list[str]]) -> xr.Dataset:
+    named = {name: ("prompt", np.array(texts, np.str_)) for name, texts in rows.items()}
+    return xr.Dataset(named).set_coords([name for name in named if name == "prompt"])
 
 
 def _of_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

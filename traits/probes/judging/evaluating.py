@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tracekit.transcripts.selection import Tokens
+from traits.probes.fitting.rows import contents
 from traits.probes.judging.baselines import BASELINES, text_scores
-from traits.probes.judging.report_rows import along, labelled, parts_of, refuse_one_class
+from traits.probes.judging.own_rows import parts_of
+from traits.probes.judging.report_rows import along, labelled, refuse_one_class
 from traits.probes.judging.score_measures import calibration_curve, chances, measured, names_of
 from traits.probes.scoring import score
 from traits.statistics import against_null, auroc, cluster_bootstrap, over_kinds, rank_auroc
@@ -26,17 +29,18 @@ def evaluate_probe(
     nulls: xr.DataArray | None = None,
     rates: Sequence[float] = (0.01, 0.05),
     resamples: int = 1000,
+    tokens: Tokens | None = None,
     transfer: bool = False,
     generator: np.random.Generator,
 ) -> xr.Dataset:
     """How well a probe tells responses that neither fitted nor chose it.
 
-    `traces` and `transfer` as `traits.score` takes them, or the pooled scores themselves (prompt);
-    `labels` (prompt) are 1, 0 or NaN (left out), or a coordinate's name; `kinds` (prompt) of
-    prompt, of which others are meant too; `texts` (prompt) the responses' texts. Rows of the
-    probe's own parts "fit" and "select" are not reported on; the text baselines are learnt on the
-    former. `nulls` (null, draw) are report AUROCs of what knows nothing of the labels, through
-    the same choices (`traits.probe_nulls`).
+    `traces`, `tokens` and `transfer` as `traits.score` takes them, or the pooled scores themselves
+    (prompt); `labels` (prompt) are 1, 0 or NaN (left out), or a coordinate's name; `kinds`
+    (prompt) of prompt, of which others are meant too; `texts` (prompt) the responses' texts. Rows
+    of the probe's own parts "fit" and "select" are not reported on; the text baselines are learnt
+    on the former. `nulls` (null, draw) are report AUROCs of what knows nothing of the labels,
+    through the same choices (`traits.probe_nulls`).
 
     Returns over `measure` (`score_measures.measured`: AUROC, recall at `rates` of false
     positives, Brier score, calibration error of the probe's chances, and both rates at its own
@@ -63,7 +67,9 @@ def evaluate_probe(
     (7, True)
     """
     pooled = traces.dims in (("prompt",), ("prompt", "target"))
-    scores = traces if pooled else score(probe, traces, transfer=transfer)
+    scores = traces if pooled else score(probe, traces, tokens=tokens, transfer=transfer)
+    if not pooled:
+        scores = scores.assign_coords(part_ids=("prompt", contents(traces)))
     how: dict[str, Any] = {"kinds": kinds, "groups": groups, "texts": texts, "rates": rates}
     how |= {"resamples": resamples, "generator": generator}
     if "target" not in scores.dims:
@@ -104,7 +110,7 @@ def _evaluated(
     generator: np.random.Generator,
 ) -> xr.Dataset:
     rows = labelled(scores, labels, groups, kinds)
-    part, given = parts_of(probe, rows), []
+    (part, told), given = parts_of(probe, rows), []
     rows = _with_chances(rows, probe)
     if texts is not None:
         rows["text_score"] = _baselines(rows, part, along(texts, scores, "texts"))
@@ -120,7 +126,7 @@ def _evaluated(
     if np.isfinite(report["chance"]).all():
         given.append(calibration_curve(report["chance"].values, report["label"].values))
     result = xr.merge(given, join="exact", combine_attrs="drop").assign(_counts(report))
-    return result.assign_attrs(unit="group", findings=json.dumps(_findings(result)))
+    return result.assign_attrs(unit="group", findings=json.dumps([*told, *_findings(result)]))
 
 
 def _with_chances(rows: xr.Dataset, probe: xr.Dataset) -> xr.Dataset:

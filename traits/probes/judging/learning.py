@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
 from tracekit.errors import InputError
+from tracekit.transcripts.encode import ids_of
 from traits.probes.fit import fit
 from traits.probes.fitting import splits
 from traits.probes.fitting.asked import Traces, opened
@@ -64,9 +65,11 @@ def learning_curve(
     settings = {
         name: value for name, value in settings.items() if name not in ("part", "fractions")
     }
+    tokens = settings.get("tokens")
     part, names = whole["part"].values, splits.group_names(groups, traces)
-    rows = labelled(score(whole, traces), labels, None)
-    label = rows["label"].reindex(prompt=whole["prompt"].values).values
+    rows = labelled(score(whole, traces, tokens=tokens), labels, None)
+    named = rows["label"].assign_coords(prompt=ids_of(rows))
+    label = named.reindex(prompt=whole["prompt"].values).values
     order = [_order(names, label, part == "fit", generator) for _ in range(draws)]
     sizes = _sizes(train_sizes, len(order[0]))
     probes = np.empty((len(sizes), draws), object)
@@ -77,7 +80,9 @@ def learning_curve(
             given = whole["part"].copy(data=np.where(some, part, ""))
             how: dict[str, Any] = {"groups": groups, "part": given, "generator": generator}
             probes[at, draw] = fit(traces, labels, **how, **settings)
-    return _judged(probes, traces, label, part, names, generator, resamples).assign_coords(
+    each = [score(one, traces, tokens=tokens).values for one in probes.ravel()]
+    scores = np.stack(each, -1).reshape(len(label), *probes.shape).astype(float)
+    return _judged(scores, probes, label, part, names, generator, resamples).assign_coords(
         train_size=sizes
     )
 
@@ -111,16 +116,14 @@ def _sizes(train_sizes: Sequence[float | int], count: int) -> Int[np.ndarray, " 
 
 
 def _judged(
+    scores: np.ndarray,
     probes: np.ndarray,
-    traces: xr.DataArray,
     label: Float[np.ndarray, " prompt"],
     part: np.ndarray,
     names: np.ndarray,
     generator: np.random.Generator,
     resamples: int,
 ) -> xr.Dataset:
-    each = [score(probe, traces).values for probe in probes.ravel()]
-    scores = np.stack(each, -1).reshape(len(label), *probes.shape).astype(float)
     known, dims = ~np.isnan(label), ("train_size", "draw")
     train, counts = np.empty(probes.shape), np.empty(probes.shape, int)
     for at, probe in np.ndenumerate(probes):

@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
 from tracekit.errors import InputError
+from tracekit.transcripts.encode import ids_of
 from tracekit.transcripts.pooling import Pooling
 from tracekit.transcripts.selection import Tokens
 from traits.probes import record
@@ -135,15 +136,15 @@ def _asked(probe: xr.Dataset, method: str | Function, generator: np.random.Gener
 
 
 def _part(probe: xr.Dataset, held: Source, truth: Labels) -> np.ndarray:
-    known = probe["part"]["prompt"].values.tolist()
-    lacking = set(held.prompts.tolist()) ^ set(known)
+    known, names = ids_of(probe["part"]), held.prompts.astype(np.str_)
+    lacking = set(names.tolist()) ^ set(known)
     if lacking:
         raise InputError(
             f"The probe was fitted, chosen and left to report on {len(known)} prompts, and the "
             f"traces have {len(held.prompts)}; {len(lacking)} are only in one of both (first: "
             f"{sorted(map(str, lacking))[0]!r}). Give the traces that it was fitted on."
         )
-    part = probe["part"].sel(prompt=held.prompts).values
+    part = probe["part"].assign_coords(prompt=known).sel(prompt=names).values
     splits.require_classes(truth.classes, part, truth.targets, {"report": 1})
     return part
 

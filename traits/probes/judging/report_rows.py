@@ -5,8 +5,8 @@ import xarray as xr
 
 from tracekit.errors import InputError
 from tracekit.transcripts.encode import ids_of
+from traits.probes.fitting.rows import require_order
 
-USED = ("fit", "select")
 Named = xr.DataArray | str | None
 
 
@@ -24,7 +24,14 @@ def labelled(
     ['a/0', 'a/1']
     """
     bare = scores.reset_coords(drop=True)
-    rows = xr.Dataset({"score": bare, "label": along(labels, scores, "labels").astype(float)})
+    label = along(labels, scores, "labels")
+    if label.dtype.kind not in "biuf":
+        raise InputError(
+            f"The labels are {label.dtype} (first: {label.values.ravel()[:1].tolist()}); a "
+            "response is 1 (positive), 0 (negative), or NaN (not labelled). Compare with the value "
+            "that is the positive class: labels == 'x'."
+        )
+    rows = xr.Dataset({"score": bare, "label": label.astype(float)})
     named = groups if groups and groups in scores.coords else None
     rows["group"] = ("prompt", scores[named].values if named else np.array(ids_of(scores)))
     if kinds is not None:
@@ -36,7 +43,10 @@ def labelled(
             f"The labels hold {other[:5]}; a response is 1 (positive), 0 (negative), or NaN (not "
             "labelled). Map them first."
         )
-    rows = rows.isel(prompt=np.flatnonzero(known))
+    kept = {name: scores.attrs[name] for name in ("provenance",) if name in scores.attrs}
+    if "part_ids" in scores.coords:
+        rows["part_ids"] = ("prompt", scores["part_ids"].values)
+    rows = rows.isel(prompt=np.flatnonzero(known)).assign_attrs(kept)
     holes = int((~np.isfinite(rows["score"])).sum())
     if holes:
         raise InputError(
@@ -70,6 +80,7 @@ def along(given: xr.DataArray | str, scores: xr.DataArray, what: str) -> xr.Data
                 f"There are {given.sizes['prompt']} {what} for {scores.sizes['prompt']} "
                 "responses. Give one a response, or label both with 'prompt'."
             )
+        require_order(scores, what)
         return xr.DataArray(given.values, scores["prompt"].coords, "prompt")
     names, there = ids_of(scores), set(given["prompt"].values.tolist())
     lacking = [name for name in names if name not in there]
@@ -79,32 +90,6 @@ def along(given: xr.DataArray | str, scores: xr.DataArray, what: str) -> xr.Data
             "Label them, with NaN where nothing is known."
         )
     return given.reset_coords(drop=True).sel(prompt=scores["prompt"].values)
-
-
-def parts_of(probe: xr.Dataset, rows: xr.Dataset) -> np.ndarray:
-    """The part of each row in the probe's own split; "report" for prompts that it has not seen.
-
-    Raises ValueError where a prompt's samples (its `group`) lie in the report and elsewhere.
-
-    >>> part = xr.DataArray(["fit"], {"prompt": ["a/0"]}, "prompt")
-    >>> rows = xr.Dataset({"group": ("prompt", ["x", "y"])}, {"prompt": ["a/0", "a/1"]})
-    >>> parts_of(xr.Dataset({"part": part}), rows).tolist()
-    ['fit', 'report']
-    """
-    known: dict[str, str] = {}
-    if "part" in probe:
-        names = map(str, probe["part"]["prompt"].values.tolist())
-        known = dict(zip(names, map(str, probe["part"].values.tolist()), strict=True))
-    parts = np.array([known.get(str(name), "report") or "report" for name in ids_of(rows)])
-    used = np.isin(parts, USED)
-    both = set(rows["group"].values[used].tolist()) & set(rows["group"].values[~used].tolist())
-    if both:
-        raise InputError(
-            f"{len(both)} groups have samples that fitted or chose the probe and samples to "
-            f"report on (first: {sorted(map(str, both))[0]!r}): these would be recognised, not "
-            "told. Split by group (traits.fit does), or leave these prompts out."
-        )
-    return parts
 
 
 def refuse_one_class(rows: xr.Dataset) -> None:

@@ -7,9 +7,12 @@ import numpy as np
 import xarray as xr
 
 from tracekit.errors import InputError
+from tracekit.transcripts.selection import Tokens
 from traits.probes.fit import fit
+from traits.probes.fitting.rows import contents
 from traits.probes.judging.evaluating import evaluate_probe
-from traits.probes.judging.report_rows import along
+from traits.probes.judging.own_rows import parts_of
+from traits.probes.judging.report_rows import along, labelled
 from traits.probes.scoring import score
 
 ENDS = {"estimate": "auroc", "low": "low", "high": "high"}
@@ -52,14 +55,17 @@ def transfer_matrix(
             f"A transfer matrix of {list(sets)} was asked for; it takes two data sets at least. "
             "For one, fit a probe and evaluate it (traits.evaluate_probe)."
         )
-    given = parts or {}
+    given, tokens = parts or {}, how.get("tokens")
     probes = {
         name: fit(traces, labels, groups=groups, part=given.get(name), generator=generator, **how)
         for name, (traces, labels) in sets.items()
     }
     cells = np.array(
         [
-            [_cell(probe, *sets[name], probes[name], groups, resamples, generator) for name in sets]
+            [
+                _cell(probe, *sets[name], probes[name], tokens, groups, resamples, generator)
+                for name in sets
+            ]
             for probe in probes.values()
         ]
     )
@@ -77,6 +83,7 @@ def _cell(
     traces: xr.DataArray,
     labels: xr.DataArray | str,
     own: xr.Dataset,
+    tokens: Tokens | None,
     groups: str | None,
     resamples: int,
     generator: np.random.Generator,
@@ -85,9 +92,18 @@ def _cell(
     report = np.flatnonzero((own["part"] == "report").values)
     some = traces.isel(prompt=report)
     known = along(labels, traces, "labels").isel(prompt=report)
+    scores = score(probe, some, tokens=tokens)
+    scores = scores.assign_coords(part_ids=("prompt", contents(some)))
+    used = parts_of(probe, labelled(scores, known, groups))[0] != "report"
+    if used.any() and not used.all():
+        raise InputError(
+            f"{used.sum()} of {len(used)} responses to report on, such as "
+            f"{str(some['prompt'].values[0])!r}, have ids or groups of prompts that fitted or "
+            "chose the probe of another set. Give each set prompts of its own ids."
+        )
     found = evaluate_probe(
         probe,
-        score(probe, some),
+        scores,
         known,
         groups=groups,
         rates=(),
