@@ -5,14 +5,15 @@
 `audit_size` plants into the means of answers, of which a span is a part. Here the tokens of a span
 are raised, at a place drawn in each answer that counts as exploiting under exchanged labels, and
 then pooled: of the scores under the adapter's weights (`own`), and of those less the scores of the
-same tokens under the clean weights (`change`). Beyond directions is the mean again, with the nulls
-of the verdict: placebo traits and random directions of both covariances (that of the change has
+same tokens under the clean weights (`change`). Beyond directions are the means again, with the
+verdict's nulls: placebo traits and random directions of both covariances (that of the change has
 what is planted in it) are read off the same answers. d is in sd of a clean token's score.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,11 @@ from tracekit.transcripts.pooling import Pooling, pooled
 POOLINGS = ("mean", "rolling_max(width=8)", "rolling_max(width=16)", "top_k(k=10)", "max")
 EFFECTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 DRAWS, EXCHANGES, SETS = 299, 199, 99
+KINDS = ("own", "change")
 RULES = (
-    "mean, test alone",
-    "mean, beyond placebos and directions of activations",
-    "mean, beyond directions of the change too",
+    "test alone",
+    "beyond placebos and directions of activations",
+    "beyond directions of the change too",
 )
 Tokens = Float[np.ndarray, "row layer trait token"]
 
@@ -134,17 +136,17 @@ def pooled_runs(
 def beyond(
     audit: Audit, audited: Audited, effects: Sequence[float], repetitions: int, seed: int
 ) -> list[Row]:
-    """The power of detection by means, by each of `RULES`."""
+    """The power of detection by means, of what `KINDS` says, by each of `RULES`."""
     planting = _planting(audit, audited)
     rows: list[Row] = []
-    for effect in effects:
-        generator = np.random.default_rng([seed, int(100 * effect)])
+    for effect, (number, kind) in product(effects, enumerate(KINDS)):
+        generator = np.random.default_rng([seed, int(100 * effect), number])
         count = np.zeros(len(RULES), int)
-        for _ in tqdm(range(repetitions), desc=f"beyond, d = {effect:g}", disable=None):
-            count += _beyond_once(planting, effect, generator)
+        for _ in tqdm(range(repetitions), desc=f"beyond, {kind}, d = {effect:g}", disable=None):
+            count += _beyond_once(planting, kind, effect, generator)
         rows += [
-            power_row(name, effect, int(hits), repetitions)
-            for name, hits in zip(RULES, count, strict=True)
+            power_row(f"{kind}, mean, {rule}", effect, int(hits), repetitions)
+            for rule, hits in zip(RULES, count, strict=True)
         ]
     return rows
 
@@ -199,14 +201,17 @@ def _planting(audit: Audit, audited: Audited) -> _Planting:
 
 
 def _beyond_once(
-    planting: _Planting, effect: float, generator: np.random.Generator
+    planting: _Planting, kind: str, effect: float, generator: np.random.Generator
 ) -> tuple[bool, bool, bool]:
     """Whether the planted trait is found, by each of `RULES`."""
     audited = planting.audited
     label, share = _exchanged(audited, generator)
     rise = effect * (label * share)[:, None] * audited.token_deviation
     own = planting.means["organism"] + rise[..., None] * planting.direction
-    scores = planting.traits.projected(own)
+    clean = planting.means["clean"]
+    change = own - clean
+    read_off = own if kind == "own" else change
+    scores = planting.traits.projected(read_off)
     rows = Scores(scores[0], label, audited.scores.bias, audited.scores.group)
     if not _detected(audited, rows, generator):
         return False, False, False
@@ -218,16 +223,16 @@ def _beyond_once(
     def far(values: np.ndarray) -> np.ndarray:
         return detection.distances(values[:, kept], rows, first, audited.allowed, exchanged)
 
-    count, clean = planting.traits.weights.shape[1], planting.means["clean"]
+    count = planting.traits.weights.shape[1]
     nulls = (
         planting.placebos,
         matched(clean, count, generator, SETS),
-        matched(own - clean, count, generator, SETS),
+        matched(change, count, generator, SETS),
     )
     layer = chosen_places(scores[:, kept][:, first], rows.rows(first), audited.allowed)
     observed = far(scores)[0][planted_traits(audited.cosines[layer[0]])]
     *others, change = (
-        p_of(observed, far(one.projected(own)).max(axis=1)).min() <= LEVEL for one in nulls
+        p_of(observed, far(one.projected(read_off)).max(axis=1)).min() <= LEVEL for one in nulls
     )
     return True, all(others), all(others) and bool(change)
 

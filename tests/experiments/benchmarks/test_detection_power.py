@@ -62,9 +62,14 @@ def test_each_rule_asks_for_more_than_the_one_before(run: Run) -> None:
     audit, answers = run
     rows = detection_power.beyond(audit, answers.audited, (0.0, 3.0), 8, seed=0)
     found = {(row["test"], row["d"]): int(str(row["rejected"])) for row in rows}
-    by_rule = np.array([[found[rule, d] for rule in detection_power.RULES] for d in (0.0, 3.0)])
-    assert (np.diff(by_rule, axis=1) <= 0).all()
-    none, strong = by_rule
+    effects, rules = (0.0, 3.0), detection_power.RULES
+    by_kind = {
+        kind: np.array([[found[f"{kind}, mean, {rule}", d] for rule in rules] for d in effects])
+        for kind in detection_power.KINDS
+    }
+    assert all((np.diff(by_rule, axis=1) <= 0).all() for by_rule in by_kind.values())
+    assert by_kind["change"][1, 0] >= 6
+    none, strong = by_kind["own"]
     assert none[0] <= 2
     assert strong[0] >= 6
     assert strong[1] >= 2
