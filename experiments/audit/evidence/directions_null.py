@@ -158,14 +158,30 @@ def matched(
     return Directions(centred, generator.normal(size=(draws, traits, len(samples))))
 
 
-def one_by_one(vectors: Float[np.ndarray, "placebo layer dim"], traits: int) -> Directions:
-    """Each placebo trait as a draw, in the place of every one of so many traits.
+def placebo(
+    vectors: Float[np.ndarray, "placebo layer dim"],
+    traits: int,
+    generator: np.random.Generator,
+    draws: int,
+) -> Directions:
+    """Different sets of placebo traits, `draws` or all that there are, in any order and sign.
 
-    >>> one_by_one(np.ones((4, 3, 5)), 3).weights.shape
-    (4, 3, 4)
+    >>> placebo(np.ones((4, 3, 5)), 3, np.random.default_rng(0), 500).draws
+    4
     """
+    count = len(vectors)
+    if math.comb(count, traits) <= draws:
+        sets = list(itertools.combinations(range(count), traits))
+    else:
+        different: dict[tuple[int, ...], None] = {}
+        while len(different) < draws:
+            different[tuple(sorted(generator.permutation(count)[:traits].tolist()))] = None
+        sets = list(different)
+    weights = np.zeros((len(sets), traits, count))
+    for number, chosen in enumerate(sets):
+        order = generator.permutation(np.array(chosen, int))
+        weights[number, np.arange(traits), order] = generator.choice([-1.0, 1.0], traits)
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    weights = np.repeat(np.eye(len(vectors))[:, None], traits, axis=1)
     return Directions(vectors / np.where(length > 0, length, 1.0), weights)
 
 

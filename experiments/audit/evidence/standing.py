@@ -17,8 +17,8 @@ from experiments.audit.evidence.directions_null import (
     Values,
     largest,
     matched,
-    one_by_one,
     p_of,
+    placebo,
     themselves,
 )
 from experiments.audit.evidence.row import Row
@@ -34,8 +34,7 @@ class Standing:
     """p of each trait beside random directions and beside placebo traits; `reason` if one is NaN.
 
     Beside random directions: the larger p of two covariances, that of the change and that of
-    activations, of as many directions as traits. Placebo traits are taken one at a time: the best
-    of k traits that are no more than placebos is beyond all m of them in k / (k + m) of cases.
+    activations.
     """
 
     directions: Float[np.ndarray, trait]
@@ -99,7 +98,7 @@ def beside(
     if isinstance(placebos, str):
         return Standing(p, nothing, placebos)
     if (least := 1 / (placebos.draws + 1)) > alpha:
-        reason = f"of {placebos.draws} placebo traits no p below {least:.3f} is possible"
+        reason = f"of {placebos.draws} sets of placebo traits no p below {least:.3f} is possible"
         return Standing(p, nothing, reason)
     return Standing(p, p_of(observed, largest(placebos, statistic, *values, places=places)))
 
@@ -159,15 +158,13 @@ def placebo_vectors(audit: Audit) -> Float[np.ndarray, "placebo layer dim"] | st
 
 
 def placebos_of(audit: Audit) -> Directions | str:
-    """The placebo traits, one at a time, or why there are none.
-
-    There are some twenty. Sets of as many as there are traits would be many and overlap, so that
-    a share of them says more than that many traits can.
-    """
-    vectors = placebo_vectors(audit)
+    """Sets of placebo traits, as many as there are primary ones, or why there are none."""
+    vectors, due = placebo_vectors(audit), len(audit.traits)
     if isinstance(vectors, str):
         return vectors
-    return one_by_one(vectors, len(audit.traits))
+    if len(vectors) < due:
+        return f"{len(vectors)} placebo traits in this run; {due} are due"
+    return placebo(vectors, due, audit.generator("placebo sets"), audit.settings.null.directions)
 
 
 def random_directions(audit: Audit, change: str = "organism") -> Iterator[Directions]:
