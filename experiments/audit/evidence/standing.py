@@ -34,7 +34,9 @@ class Standing:
     """p of each trait beside random directions and beside placebo traits; `reason` if one is NaN.
 
     Beside random directions: the larger p of two covariances, that of the change and that of
-    activations.
+    activations. Beside placebo traits: the share of sets of as many of them, and no less than
+    1 / (m + 1) of m placebo traits, since sets overlap. The best of k traits that are no more than
+    placebos is beyond all m in k / (k + m) of cases.
     """
 
     directions: Float[np.ndarray, trait]
@@ -97,10 +99,13 @@ def beside(
     placebos = audit.once(placebos_of)
     if isinstance(placebos, str):
         return Standing(p, nothing, placebos)
-    if (least := 1 / (placebos.draws + 1)) > alpha:
-        reason = f"of {placebos.draws} sets of placebo traits no p below {least:.3f} is possible"
+    # sets overlap: however many there are, they are of that many traits
+    count = len(placebos.samples)
+    if (least := 1 / (count + 1)) > alpha:
+        reason = f"of {count} placebo traits no p below {least:.3f} is possible"
         return Standing(p, nothing, reason)
-    return Standing(p, p_of(observed, largest(placebos, statistic, *values, places=places)))
+    sets = largest(placebos, statistic, *values, places=places)
+    return Standing(p, np.maximum(p_of(observed, sets), least))
 
 
 def traits_of(audit: Audit) -> Directions:

@@ -63,8 +63,10 @@ def notes(analysis: xr.Dataset, result: Result, settings: Settings) -> list[str]
         "and outcomes that there are; those for other kinds draw biases first, then prompts.",
         "p directions: beside random sets of as many directions as there are traits, with the "
         "covariance of the change and with that of activations (the larger p); p placebo: beside "
-        "sets of placebo traits. Each goes through the same layer choice and statistic, and a line "
-        "about traits is met only if it is beyond 95 % of both.",
+        "sets of as many placebo traits, no less than 1 / (m + 1) of m (the best of k traits no "
+        "better than they is beyond all of them in k / (k + m) of cases). Each goes through the "
+        "same layer choice and statistic, and a line about traits is met only if it is beyond 95 % "
+        "of both.",
         'Cosines include every dim and every response token; "units" shows other handlings.',
         f"Responses that exploit, by rule: {_rates(analysis)}.",
         *_reasons(analysis),

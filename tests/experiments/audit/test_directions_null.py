@@ -164,7 +164,24 @@ def test_too_few_placebo_traits_decide_nothing(copy: tuple[Path, Settings]) -> N
     tk.save(placebos.isel(trait=slice(0, 5)), folder / "placebos.nc")
     found = judged(read_audit(folder, settings), "primary line")
     assert found.status == "undecidable"
-    assert "of 10 sets of placebo traits no p below 0.091 is possible" in found.found
+    assert "of 5 placebo traits no p below 0.167 is possible" in found.found
+
+
+def test_overlapping_sets_of_placebo_traits_give_no_p_that_so_few_cannot(audit: Audit) -> None:
+    """Traits beyond every placebo: of 22, in one of 23 cases at the least."""
+
+    def size(projected: np.ndarray) -> np.ndarray:
+        return np.abs(projected).max(axis=(1, 2))
+
+    far = np.full(len(audit.traits), 1e9)
+    values = audit.means.sel(weights="organism").values
+    beside = standing.beside(audit, far, size, values)
+    np.testing.assert_allclose(beside.placebo, 1 / 23)
+    # sets alone say less than that
+    placebos = standing.placebos_of(audit)
+    assert isinstance(placebos, directions_null.Directions)
+    sets = directions_null.largest(placebos, size, values)
+    assert directions_null.p_of(far, sets).max() < 1 / 23
 
 
 def test_unit_means_of_other_spans_are_refused(copy: tuple[Path, Settings]) -> None:
