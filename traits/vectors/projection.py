@@ -72,7 +72,8 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
     """Scalar projections divided by the norm of the residual, the coordinate `norm`.
 
     For projections made inside the trace, onto unit vectors; `vectors` that are not of norm 1
-    are divided out as well. Raises ValueError without `norm`.
+    are divided out as well. Raises ValueError without `norm`, and where the vectors lack a layer
+    or a trait.
 
     >>> made = xr.DataArray([4.0], dims="prompt", coords={"norm": ("prompt", [5.0])})
     >>> as_cosine(made).item()
@@ -86,9 +87,24 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
         )
     length = projections["norm"]
     if vectors is not None:
-        length = length * refuse_undirected(vectors)
+        length = length * _of_the_same(refuse_undirected(vectors), projections)
     cosine = (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
     return cosine.rename("cosine")
+
+
+def _of_the_same(lengths: xr.DataArray, projections: xr.DataArray) -> xr.DataArray:
+    """The lengths of the vectors at the labels of the projections, which all must be there."""
+    shared = [dim for dim in lengths.dims if dim in projections.indexes and dim in lengths.indexes]
+    for dim in shared:
+        there = projections[dim].values
+        lacking = [label for label in there.tolist() if label not in lengths[dim].values]
+        if lacking:
+            raise InputError(
+                f"The projections have {dim} {', '.join(map(repr, lacking[:5]))}, and the vectors "
+                "do not. Give the vectors that were projected on."
+            )
+        lengths = lengths.sel({dim: there})
+    return lengths
 
 
 def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -> xr.DataArray:
@@ -148,8 +164,9 @@ def _dot(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
     # layer by layer through BLAS: an einsum over all has the layer as a batch, and takes longer
     made = xr.apply_ufunc(
         _by_layer,
-        traces,
-        vectors,
+        # the last dim before `dim` is the one that goes with the vectors' first
+        traces.transpose(..., "layer", "dim"),
+        vectors.transpose("layer", *columns, "dim"),
         input_core_dims=[["dim"], [*columns, "dim"]],
         output_core_dims=[columns],
         dask="parallelized",

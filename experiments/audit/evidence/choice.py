@@ -126,9 +126,12 @@ def best_threshold(score: np.ndarray, label: np.ndarray, bias: np.ndarray) -> fl
     1.5
     """
     order = np.argsort(score, kind="stable")
-    right = np.cumsum(_shares(label, bias)[order])
-    best = int(right[:-1].argmax())
-    return float(score[order[best : best + 2]].mean())
+    right, ranked = np.cumsum(_shares(label, bias)[order]), score[order]
+    between = np.flatnonzero(ranked[:-1] < ranked[1:])  # nothing parts equal scores
+    if not between.size:
+        return float(ranked[0])
+    best = int(between[right[between].argmax()])
+    return float(ranked[best : best + 2].mean())
 
 
 def balanced_accuracy(

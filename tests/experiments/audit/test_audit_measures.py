@@ -120,6 +120,21 @@ def test_trajectories_count_the_prompts_that_reach_each_token() -> None:
     np.testing.assert_allclose(found["mean"].sel(arm="x/y", token=4).values, expected)
 
 
+def test_samples_of_a_prompt_are_one_of_it_in_a_trajectory() -> None:
+    """Five samples alike of each of 8 prompts: the error is that of 8 values, not of 40."""
+    each = np.random.default_rng(0).normal(size=8)
+    names = np.repeat([f"q/{n}" for n in range(8)], 5)
+    values = xr.DataArray(
+        np.repeat(each, 5)[:, None, None, None],
+        {"token": [0], "group": ("prompt", names)},
+        ("prompt", "token", "layer", "trait"),
+    )
+    found = measures.trajectories({"x/y": values})
+    assert found["count"].item() == 8
+    np.testing.assert_allclose(found["error"].item(), each.std(ddof=1) / np.sqrt(8))
+    np.testing.assert_allclose(found["mean"].item(), each.mean())
+
+
 def test_rates_count_only_what_could_be_decided() -> None:
     exploit = xr.DataArray(
         np.array([1, 0, -1, 1], np.int8),

@@ -138,3 +138,25 @@ def test_projections_are_pooled_to_one_a_response():
     assert tk.provenance(made)["pooling"] == made.attrs["pooling"] == "top_k(k=2)"
     everything = project(traces, vectors, "cosine", pooling="max", tokens="all")
     xr.testing.assert_allclose(everything, project(traces, vectors, "cosine").max("token"))
+
+
+def test_the_order_of_the_dims_changes_no_value():
+    expected = project(traces(), vectors())
+    for order in (("layer", "prompt", "token", "dim"), ("dim", "layer", "token", "prompt")):
+        found = project(traces().transpose(*order), vectors())
+        xr.testing.assert_allclose(found.transpose(*expected.dims), expected)
+    xr.testing.assert_allclose(
+        project(traces(), vectors().transpose("dim", "trait", "layer")), expected
+    )
+
+
+def test_a_cosine_loses_no_layer_and_no_trait():
+    scalar = project(traces(), vectors()).assign_coords(norm=tk.norm(traces()))
+    whole = as_cosine(scalar, 2 * vectors())
+    xr.testing.assert_allclose(whole, as_cosine(scalar) / 2)
+    for lacking, named in (
+        (vectors(layers=(1, 3)), "layer 4, 7"),
+        (vectors().isel(trait=[0]), "trait 'a/y'"),
+    ):
+        with pytest.raises(ValueError, match=f"The projections have {named}, and the vectors"):
+            as_cosine(scalar, lacking)

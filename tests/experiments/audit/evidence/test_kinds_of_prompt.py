@@ -1,5 +1,6 @@
 """What holds for these kinds of prompt, what for others, and how few kinds are too few."""
 
+import itertools
 from dataclasses import replace
 from types import ModuleType
 
@@ -110,3 +111,14 @@ def test_a_spread_between_kinds_is_in_the_one_interval_alone() -> None:
         width[spread] = float(at["high"] - at["low"]), high - low
     assert width[2.0][1] > 2.5 * width[0.0][1]
     assert width[2.0][0] < 1.5 * width[0.0][0]
+
+
+def test_equal_scores_are_not_parted_whatever_the_order_of_their_rows() -> None:
+    score, label = np.array([0.0, 1.0, 1.0, 1.0, 2.0]), np.array([0, 0, 1, 1, 1])
+    bias = np.array(["water"] * 5)
+    for order in itertools.permutations(range(5)):
+        at = list(order)
+        found = best_threshold(score[at], label[at], bias)
+        assert found == 0.5
+        assert balanced_accuracy(score[at], label[at], bias, found) == 0.75
+    assert best_threshold(np.ones(5), label, bias) == 1.0
