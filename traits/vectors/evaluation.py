@@ -14,11 +14,17 @@ from traits.statistics.permutation import QUANTILES
 from traits.vectors.extraction import extract, refuse_identical, trait_name
 from traits.vectors.measures import measure, with_chances
 from traits.vectors.methods import Method
-from traits.vectors.pairing import joined, pairs, select_part, split_pairs, windowed_pairs
+from traits.vectors.pairing import (
+    joined,
+    pairs,
+    refuse_known,
+    select_part,
+    split_pairs,
+    windowed_pairs,
+)
 from traits.vectors.projection import project
 from traits.vectors.selection import (
     PATH,
-    Candidates,
     Scored,
     Scores,
     Sides,
@@ -29,12 +35,14 @@ from traits.vectors.selection import (
     null_candidates,
     null_reports,
     oriented_candidates,
+    placebo_candidates,
 )
 from traits.vectors.summary_table import findings
 from traits.vectors.token_sides import token_sides
 
 PARTS = ("fit", "select", "report")
 MEAN = Pooling("mean")
+Pair = tuple[xr.DataArray, xr.DataArray]
 
 
 def evaluate(
@@ -62,8 +70,8 @@ def evaluate(
     cosine; `pooling` is how a text gets its score from its tokens (as in `tk.pool`; vectors are
     fitted on means): by any but "mean" each vector reads every token, and nulls are pooled alike;
     `placebos` are vectors (trait, layer, dim), with `extraction` and `window` if they have them,
-    about nothing of interest; `report` are contrast traces of another kind (chats, say) to judge
-    on instead of the part of that name; `samples` (sample, layer, dim) give the covariance-matched
+    about nothing of interest; `report` are contrast traces of other pairs (chats, say) to judge on
+    instead of the part of that name; `samples` (sample, layer, dim) give the covariance-matched
     null another covariance. `draws` is the number of null directions (0: none), `resamples` that
     of the bootstrap over pairs.
 
@@ -72,7 +80,7 @@ def evaluate(
     same selection; the AUROC of every candidate on select and report (`curve`) with `p_family`
     for the best of the report curve and `null_curve` by layer; `selected_*`, the path; `n`. The
     attribute `findings` is a JSON list of what a reader must know. Raises ValueError for a set
-    too small to split, and for constant scores.
+    too small to split, for constant scores, and for a `report` of fitted or selected pairs.
 
     >>> draw = np.random.default_rng(0)
     >>> rows = {"label": ("prompt", [1, 0] * 40), "group": ("prompt", np.repeat(range(40), 2))}
@@ -90,14 +98,14 @@ def evaluate(
     how = Pooling.read(pooling)
     seen = {name: _seen(traces, sides, part, name, windows, kind, how) for name in PARTS}
     if report is not None:
-        seen["report"] = _elsewhere(report, sides, kind, how)
+        seen["report"] = _elsewhere(report, sides, part, kind, how)
     vectors = fit_candidates(list(functions.values()), fit)
     scores = {name: candidate_scores(vectors, seen[name]) for name in PARTS}
     path = best_candidate(*scores["select"])
     given = _rows(samples, sides)
     nulls = null_candidates(list(functions.values()), fit, generator, draws, given) if draws else {}
     if placebos is not None:
-        found = _placebos(placebos, sides)
+        found = placebo_candidates(placebos, sides[0])
         nulls["placebo"] = (oriented_candidates(vector, fit) for vector in found)
     rivals = {n: null_reports(null, seen["select"], seen["report"]) for n, null in nulls.items()}
     labels = {PATH[0]: np.array(list(functions)), **{d: sides[0][d].values for d in PATH[1:]}}
@@ -142,7 +150,7 @@ def held_out_auroc(
     return area.assign_attrs(counts)
 
 
-def _part(sides: tuple[xr.DataArray, xr.DataArray], part: xr.DataArray, name: str) -> Sides:
+def _part(sides: Pair, part: xr.DataArray, name: str) -> Sides:
     rows = part["pair"].values[(part == name).values]
     positive, negative = (side.sel(pair=rows).values for side in sides)
     return positive, negative
@@ -150,7 +158,7 @@ def _part(sides: tuple[xr.DataArray, xr.DataArray], part: xr.DataArray, name: st
 
 def _seen(
     traces: xr.DataArray,
-    sides: tuple[xr.DataArray, xr.DataArray],
+    sides: Pair,
     part: xr.DataArray,
     name: str,
     windows: Mapping[str, slice] | None,
@@ -165,18 +173,19 @@ def _seen(
 
 
 def _elsewhere(
-    report: xr.DataArray, sides: tuple[xr.DataArray, xr.DataArray], kind: str, pooling: Pooling
+    report: xr.DataArray, sides: Pair, part: xr.DataArray, kind: str, pooling: Pooling
 ) -> Scored:
+    report = report.sel(layer=sides[0]["layer"].values)
+    found = windowed_pairs(report)
+    refuse_known(sides, found, part)
     if pooling != MEAN:
-        report = report.sel(layer=sides[0]["layer"].values)
         rows = list(dict.fromkeys(report["group"].values.tolist()))
         whole = {str(name): slice(None) for name in sides[0]["window"].values}
         return token_sides(report, rows, whole, kind, pooling)
-    names, layers = sides[0]["window"].values, sides[0]["layer"].values
-    found = windowed_pairs(report.sel(layer=layers))
     if found[0].sizes["window"] == 1:
         # one mean over the response stands against every window of the stories
-        found = (found[0].isel(window=[0] * len(names)), found[1].isel(window=[0] * len(names)))
+        every = [0] * sides[0].sizes["window"]
+        found = (found[0].isel(window=every), found[1].isel(window=every))
     positive, negative = (side.values for side in _measurable(found, kind))
     if positive.shape[1:] != sides[0].shape[1:]:
         raise InputError(
@@ -186,9 +195,7 @@ def _elsewhere(
     return positive, negative
 
 
-def _measurable(
-    sides: tuple[xr.DataArray, xr.DataArray], kind: str
-) -> tuple[xr.DataArray, xr.DataArray]:
+def _measurable(sides: Pair, kind: str) -> Pair:
     if kind not in ("scalar", "cosine"):
         raise InputError(f"The kind {kind!r} was asked for; evaluate has 'scalar' and 'cosine'.")
     if kind == "scalar":
@@ -202,16 +209,6 @@ def _rows(samples: xr.DataArray | None, sides: tuple[xr.DataArray, ...]) -> np.n
         return None
     rows = samples.transpose("sample", "layer", "dim")
     return rows.sel(layer=sides[0]["layer"].values).values
-
-
-def _placebos(placebos: xr.DataArray, sides: tuple[xr.DataArray, ...]) -> list[Candidates]:
-    given = placebos if PATH[0] in placebos.dims else placebos.expand_dims(PATH[0])
-    given = given.sel(layer=sides[0]["layer"].values)
-    if "window" in given.dims:
-        given = given.sel(window=sides[0]["window"].values)
-    else:
-        given = given.expand_dims(window=sides[0]["window"].values)
-    return list(given.transpose("trait", *PATH, "dim").values)
 
 
 def _chosen(scores: tuple[Scores, Scores], path: tuple[int, ...]) -> xr.Dataset:

@@ -224,6 +224,44 @@ def select_part(traces: xr.DataArray, part: xr.DataArray, name: str) -> xr.DataA
     return traces.isel(prompt=np.isin(traces["group"].values, part["pair"].values[part == name]))
 
 
+def refuse_known(
+    sides: tuple[xr.DataArray, xr.DataArray],
+    found: tuple[xr.DataArray, xr.DataArray],
+    part: xr.DataArray,
+) -> None:
+    """Refuse to report on pairs (both sides of `found`) that fitted or selected (`sides`, `part`).
+
+    A pair is known by its values, whatever its name is, and by its name: where both are taken over
+    the same windows, layers and dims, and the values differ, a name that is there twice means two
+    texts. Raises ValueError with the number of known pairs.
+
+    >>> one = xr.DataArray([[1.0], [2.0]], {"pair": ["a/0", "a/1"]}, ("pair", "dim"))
+    >>> part = xr.DataArray(["fit", "report"], {"pair": ["a/0", "a/1"]}, "pair")
+    >>> refuse_known((one, -one), (one[1:], -one[1:]), part)
+    """
+    used = [side.sel(pair=part["pair"].values[(part != "report").values]) for side in sides]
+    names = {name: row for row, name in enumerate(used[0]["pair"].values.tolist())}
+    ours, theirs = (np.stack([side.values for side in both], 1) for both in (used, found))
+    values = {pair.tobytes() for pair in ours.astype(theirs.dtype)}
+    again = [
+        name
+        for name, pair in zip(found[0]["pair"].values.tolist(), theirs, strict=True)
+        if pair.tobytes() in values
+        or (name in names and (pair.shape != ours.shape[1:] or _alike(pair, ours[names[name]])))
+    ]
+    if again:
+        raise InputError(
+            f"{len(again)} of {len(theirs)} pairs given as report= are among those that fitted or "
+            f"selected the vectors (first: {again[0]!r}): what is reported on them is no evidence. "
+            "Give pairs of other texts (under other names), or leave report out for the part."
+        )
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """The same texts, captured in batches of other shapes or in 16 bits."""
+    return bool(np.abs(one - other).mean() <= 1e-2 * np.abs(other - other.mean()).mean())
+
+
 def _check_parts(part: xr.DataArray, names: Sequence[str], units: int, minimum: int) -> None:
     counts = {name: int((part == name).sum()) for name in names}
     if min(counts.values()) < minimum:

@@ -107,6 +107,34 @@ def oriented_candidates(vectors: Candidates, fit: Sides) -> Candidates:
     return vectors * np.where(along < 0, -1.0, 1.0)
 
 
+def placebo_candidates(placebos: xr.DataArray, side: xr.DataArray) -> list[Candidates]:
+    """Vectors (trait, layer, dim) about nothing of interest, at the places that a side has.
+
+    They may have `extraction` and `window` besides. Raises ValueError for layers or windows of
+    `side` that they lack.
+
+    >>> side = xr.DataArray(np.ones((9, 1, 1, 3)), dims=("pair", "window", "layer", "dim"))
+    >>> side = side.assign_coords(window=["all"], layer=[12])
+    >>> placebos = xr.DataArray(np.ones((5, 2, 3)), {"layer": [6, 12]}, ("trait", "layer", "dim"))
+    >>> [placebo.shape for placebo in placebo_candidates(placebos, side)][:2]
+    [(1, 1, 1, 3), (1, 1, 1, 3)]
+    """
+    given = placebos if PATH[0] in placebos.dims else placebos.expand_dims(PATH[0])
+    if "window" not in given.dims:
+        given = given.expand_dims(window=side["window"].values)
+    for dim in PATH[1:]:
+        wanted, there = side[dim].values, given[dim].values
+        lacking = [label for label in wanted.tolist() if label not in there]
+        if lacking:
+            raise InputError(
+                f"The placebos have the {dim}s {there.tolist()} and the traces {wanted.tolist()}: "
+                f"no placebo for {lacking[:8]}. Extract those placebos too, or select traces "
+                f"with .sel({dim}=…)."
+            )
+        given = given.sel({dim: wanted})
+    return list(given.transpose("trait", *PATH, "dim").values)
+
+
 def null_reports(vectors: Iterable[Candidates], select: Scored, report: Scored) -> xr.DataArray:
     """Report AUROCs of null candidates that went through the same selection: (draw, layer).
 

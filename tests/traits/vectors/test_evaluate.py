@@ -181,6 +181,11 @@ def test_what_cannot_be_evaluated_is_refused():
         run(contrast_traces(np.random.default_rng(0), pairs=30))
     with pytest.raises(ValueError, match=r"'median'.*there are mean_diff"):
         run(strong(), ["median"])
+    placebos = xr.DataArray(np.ones((2, 1, 24)), {"layer": [1]}, ("trait", "layer", "dim"))
+    with pytest.raises(
+        ValueError, match=r"placebos have the layers \[1\].*no placebo for \[0, 2\]"
+    ):
+        run(strong(), placebos=placebos)
     with pytest.raises(ValueError, match="'sd' was asked for; evaluate has 'scalar' and 'cosine'"):
         run(strong(), kind="sd")
 
@@ -211,3 +216,25 @@ def test_the_table_is_saved(tmp_path):
     statistics_size.save(rows, tmp_path / "table.csv")
     lines = (tmp_path / "table.csv").read_text().splitlines()
     assert lines[1].startswith("permutation,0,,,0.04812")
+
+
+def test_pairs_that_fitted_or_selected_are_no_report():
+    noise = contrast_traces(np.random.default_rng(0), pairs=100, dim=100)
+    names = noise["group"].values
+    renamed = noise.assign_coords(group=("prompt", [f"other/{name}" for name in names]))
+    again = noise * (1 + 1e-4 * np.random.default_rng(1).normal(size=noise.shape))
+    for known in (noise, renamed, again.assign_coords(noise.coords)):
+        with pytest.raises(ValueError, match="70 of 100 pairs given as report= are among those"):
+            run(noise, report=known)
+    windows = xr.concat([noise, noise], "token").assign_coords(token=[0, 1])
+    with pytest.raises(ValueError, match="70 of 100 pairs"):
+        run(windows, windows={"first": slice(0, 0), "second": slice(1, 1)}, report=noise + 1)
+
+
+def test_pairs_of_the_report_part_and_other_texts_of_the_same_names_are_a_report():
+    traces, other = strong(), strong(5)
+    part = split_pairs(pairs(traces)[0]["pair"], generator=np.random.default_rng(5))
+    own = run(traces, part=part)
+    given = run(traces, part=part, report=select_part(traces, part, "report"))
+    np.testing.assert_allclose(given["estimate"], own["estimate"])
+    assert int(run(traces, report=other)["n_report"]) == 200
