@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from tracekit.errors import InputError
+from traits.statistics.effects import named
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 # of rows along a dim what has no such dim; "mean" is known by name
@@ -41,8 +42,8 @@ def cluster_bootstrap(
     `interval` is "percentile" or "bca" (bias-corrected and accelerated). Returns `estimate`, `low`,
     `high`; the attribute `undefined` counts values of draws for which the statistic was not finite
     (no interval can rest on them: where there is one, `low` and `high` are NaN). Raises ValueError
-    for fewer than 2 groups, for no repetitions, and for a level that is not between 0 and 1.
-    Source: Efron 1987; Davison & Hinkley 1997.
+    for fewer than 2 groups, rows without a group, no repetitions, and a level that is not between
+    0 and 1. Source: Efron 1987; Davison & Hinkley 1997.
 
     >>> data = xr.DataArray(np.arange(20.0), dims="prompt")
     >>> found = cluster_bootstrap(data, "mean", generator=np.random.default_rng(0), group=None)
@@ -118,8 +119,8 @@ def _check_settings(repetitions: int, level: float) -> None:
 
 def _clusters(data: Labelled, dim: str, group: str | None, strata: str | None) -> list[Rows]:
     size = data.sizes[dim]
-    names = np.arange(size) if group is None else data[group].values
-    levels = np.zeros(size, int) if strata is None else data[strata].values
+    names = np.arange(size) if group is None else named(data, group)
+    levels = np.zeros(size, int) if strata is None else named(data, strata)
     rows = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
     if len(rows) < 2:
         raise InputError(

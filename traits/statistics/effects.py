@@ -70,6 +70,20 @@ def benjamini_hochberg(p: xr.DataArray) -> xr.DataArray:
     return p.copy(data=q.reshape(p.shape)).rename("q")
 
 
+def named(rows: xr.DataArray | xr.Dataset, name: str) -> np.ndarray:
+    """The values of a coordinate that every row has; NaN and None would be a group of no rows.
+
+    Errors: `ValueError` where some are missing.
+    """
+    missing = int(rows[name].isnull().sum())
+    if missing:
+        raise InputError(
+            f"{missing} of {rows[name].size} rows have no {name!r} (NaN or None), so what they "
+            "count as is unknown. Drop these rows, or name theirs."
+        )
+    return rows[name].values
+
+
 def refuse_holes(values: xr.DataArray | np.ndarray, what: str) -> None:
     """Errors: `ValueError` where any of the values is not finite, or there are none."""
     holes = int((~np.isfinite(values)).sum())

@@ -9,6 +9,7 @@ from scipy import stats
 
 from tracekit.errors import InputError
 from traits.statistics.bootstrap import Statistic, function_of, replicates
+from traits.statistics.effects import named
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 FEWEST, FEW = 3, 10  # kinds that an interval needs, and that the bootstrap needs
@@ -45,7 +46,7 @@ def over_kinds(
     >>> found["estimate"].item(), found["low"].item() < 0, found.attrs["method"]
     (5.5, True, 't')
     """
-    names = list(dict.fromkeys(data[kind].values.tolist()))
+    names = list(dict.fromkeys(named(data, kind).tolist()))
     parts = [data.isel({dim: np.flatnonzero(data[kind].values == name)}) for name in names]
     of = function_of(statistic, dim)
     each = [of(part).drop_vars(kind, errors="ignore") for part in parts]
@@ -120,7 +121,7 @@ def _replicates(
     group: str | None,
     repetitions: int,
 ) -> np.ndarray:
-    names = part[group].values if group is not None else np.arange(part.sizes[dim])
+    names = named(part, group) if group is not None else np.arange(part.sizes[dim])
     if len(set(names.tolist())) < 2:
         # one prompt is the same in every draw
         value: np.ndarray = function_of(statistic, dim)(part).values.astype(float)

@@ -7,6 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from tracekit.errors import InputError
+from traits.statistics.effects import named
 
 QUANTILES = (0.5, 0.95)
 
@@ -28,8 +29,8 @@ def sign_flip(
     `statistic` (its t), `p` and `null_quantile` of the mean; with `family`, also `p_family`: the
     p of the largest statistic over those dims (max-t). p = (b + 1) / (B + 1), or exact over all
     2ⁿ flips where those are no more than `repetitions`. Alternatives: two-sided, greater, less.
-    Raises ValueError for values that are not finite or fewer than 2 groups; where all differences
-    are 0, the statistic is 0 and p is 1. Source: Nichols & Holmes 2002.
+    Raises ValueError for values that are not finite, rows without a group and fewer than 2 groups;
+    where all differences are 0, the statistic is 0 and p is 1. Source: Nichols & Holmes 2002.
 
     >>> differences = xr.DataArray(np.arange(8.0) + 1, dims="prompt")
     >>> sign_flip(differences, generator=np.random.default_rng(0), group=None)["p"].item()
@@ -44,15 +45,18 @@ def sign_flip(
     flat = rows.values.reshape(count, -1)
     means = (flips @ flat).reshape(len(flips), *mean.shape) / count
     null = xr.DataArray(means, dims=("draw", *mean.dims), coords=mean.coords)
-    scale = _t_scale((rows**2).mean(dim), count)
-    observed, drawn = scale(mean), scale(null)
+    # t = √(n − 1) r / √(1 − r²) rises with r, the mean over the root mean square, for all of a
+    # family alike, and r is exact where all differences are equal and t is infinite
+    square = (rows**2).mean(dim)
+    root = np.sqrt(square.where(square > 0, 1.0))
+    observed, drawn = mean / root, null / root
     result = against_null(observed, drawn, alternative=alternative, exact=exact)
     if family:
         result["p_family"] = max_statistic(
             observed, drawn, family, alternative=alternative, exact=exact
         )
-    result = result.rename(estimate="statistic").assign(
-        estimate=mean * unit, null_quantile=_quantiles(null) * unit
+    result = result.assign(
+        estimate=mean * unit, statistic=_t(rows, dim), null_quantile=_quantiles(null) * unit
     )
     return result.assign_attrs(n=count, unit=group or dim, flips=len(flips), exact=int(exact))
 
@@ -130,7 +134,7 @@ def _by_group(values: xr.DataArray, dim: str, group: str | None) -> xr.DataArray
         raise InputError(
             f"{holes} of {values.size} paired differences are not finite. Drop those {dim}s."
         )
-    if group is not None and len(np.unique(values[group].values)) < values.sizes[dim]:
+    if group is not None and len(np.unique(named(values, group))) < values.sizes[dim]:
         values = values.groupby(group).mean(dim).rename({group: dim})
     if values.sizes[dim] < 2:
         raise InputError(
@@ -162,12 +166,10 @@ def _flips(
     return generator.choice([-1.0, 1.0], size=(repetitions, count)), False
 
 
-def _t_scale(mean_square: xr.DataArray, count: int) -> Callable[[xr.DataArray], xr.DataArray]:
-    def scale(mean: xr.DataArray) -> xr.DataArray:
-        variance = np.maximum(mean_square - mean**2, 1e-30 * mean_square)
-        return (mean / np.sqrt(variance / (count - 1))).where(mean_square > 0, 0.0)
-
-    return scale
+def _t(rows: xr.DataArray, dim: str) -> xr.DataArray:
+    mean, square = rows.mean(dim), (rows**2).mean(dim)
+    variance = np.maximum(((rows - mean) ** 2).mean(dim), 1e-30 * square)
+    return (mean / np.sqrt(variance / (rows.sizes[dim] - 1))).where(square > 0, 0.0)
 
 
 def _side(alternative: str) -> Callable[[xr.DataArray], xr.DataArray]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from scipy import stats
 
 from tracekit.errors import InputError
-from traits.statistics.effects import refuse_holes
+from traits.statistics.effects import named, refuse_holes
 
 
 def auroc(
@@ -33,7 +33,7 @@ def auroc(
     _check_scores(scores, label, dim)
     if within is None:
         return _area(scores, label, dim)
-    strata = scores[within].values
+    strata = named(scores, within)
     names = list(dict.fromkeys(strata.tolist()))
     both = [name for name in names if len(np.unique(label.values[strata == name])) == 2]
     if not both:
@@ -49,6 +49,8 @@ def auroc(
 
 def paired_auroc(positive: xr.DataArray, negative: xr.DataArray, dim: str = "pair") -> xr.DataArray:
     """The AUROC of twins: every positive score against every negative one, over `dim`.
+
+    Raises ValueError as `rank_differences` does.
 
     >>> positive = xr.DataArray([0.4, 0.9], dims="pair")
     >>> paired_auroc(positive, xr.DataArray([0.1, 0.4], dims="pair")).item()
@@ -79,7 +81,9 @@ def rank_differences(
     """What each pair adds to the AUROC: its mean over `dim` is the AUROC minus a half.
 
     Exchanging the twins of a pair changes its sign and nothing else, so `sign_flip` on these is
-    the permutation test of the AUROC. Raises ValueError for scores that are not finite.
+    the permutation test of the AUROC. Twins are matched by the labels of `dim` where both sides
+    have them, else by order. Raises ValueError for scores that are not finite, and for sides of
+    other labels or sizes.
 
     >>> positive = xr.DataArray([0.4, 0.9], dims="pair")
     >>> rank_differences(positive, xr.DataArray([0.1, 0.4], dims="pair")).values.tolist()
@@ -87,6 +91,7 @@ def rank_differences(
     """
     for side in (positive, negative):
         refuse_holes(side, "scores")
+    negative = _matched(positive, negative, dim)
     ranks = xr.apply_ufunc(
         lambda *sides: stats.rankdata(np.concatenate(sides, axis=-1), axis=-1),
         *(side.drop_vars(dim, errors="ignore") for side in (positive, negative)),
@@ -97,6 +102,27 @@ def rank_differences(
     above = ranks.isel(row=slice(None, count)) - ranks.isel(row=slice(count, None))
     made = (above / (2 * count)).rename(row=dim).transpose(*positive.dims)
     return made.assign_coords({dim: positive[dim]}) if dim in positive.coords else made
+
+
+def _matched(positive: xr.DataArray, negative: xr.DataArray, dim: str) -> xr.DataArray:
+    """The negative side in the order of its twins."""
+    labels = [side[dim].values.tolist() for side in (positive, negative) if dim in side.coords]
+    alone = [set(labels[0]) ^ set(labels[1])] if len(labels) == 2 else [set()]
+    sizes = [side.sizes[dim] for side in (positive, negative)]
+    if alone[0] or sizes[0] != sizes[1]:
+        raise InputError(
+            f"Twins are matched along {dim!r}, and {sizes[0]} positive scores and {sizes[1]} "
+            f"negative ones were given, {len(alone[0])} labels being on one side only "
+            f"({', '.join(map(repr, list(alone[0])[:5]))}). Give both sides of the same pairs."
+        )
+    if len(labels) < 2 or labels[0] == labels[1]:
+        return negative
+    if len(set(labels[0])) < len(labels[0]):
+        raise InputError(
+            f"Twins are matched along {dim!r}, whose {len(labels[0])} labels come in two orders "
+            f"and name {len(set(labels[0]))} pairs. Give each pair a label of its own."
+        )
+    return negative.sel({dim: positive[dim].values})
 
 
 def _area(scores: xr.DataArray, label: xr.DataArray, dim: str) -> xr.DataArray:

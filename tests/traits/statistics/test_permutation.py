@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from traits.statistics import cluster_bootstrap, over_kinds
 from traits.statistics.permutation import against_null, max_statistic, sign_flip
 
 
@@ -123,3 +124,36 @@ def test_what_cannot_be_tested_is_refused():
     with pytest.raises(ValueError, match="'larger' was asked"):
         sign_flip(differences(0), generator=generator, group=None, alternative="larger")
     assert sign_flip(0 * differences(0), generator=generator, group=None)["p"].item() == 1
+
+
+@pytest.mark.parametrize("alike", [[0.7] * 6, [0.3] * 7, [1 / 3] * 10, 0.3 + 1e-7 * np.arange(8.0)])
+def test_equal_differences_have_the_p_of_the_two_flips_that_are_theirs(alike):
+    values = xr.DataArray(alike, dims="prompt")
+    found = sign_flip(values, generator=np.random.default_rng(0), group=None)
+    assert found["p"].item() == 2 / 2 ** len(alike)
+    assert found["statistic"] > 1e6
+    beside = xr.concat([values, differences(1, len(alike))], "trait")
+    found = sign_flip(beside, generator=np.random.default_rng(0), group=None, family=("trait",))
+    assert found["p_family"][0] == 2 / 2 ** len(alike)
+    assert found["p_family"][1] >= found["p"][1]
+
+
+def test_no_p_of_nearly_equal_differences_is_below_what_their_flips_allow():
+    generator = np.random.default_rng(0)
+    for count in range(3, 11):
+        for noise in (0, 1e-9, 1e-7, 1e-5):
+            values = generator.random() * (1 + noise * generator.normal(size=count))
+            found = sign_flip(xr.DataArray(values, dims="prompt"), generator=generator, group=None)
+            assert found["p"].item() == 2 / 2**count
+
+
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_rows_without_a_group_are_refused(missing):
+    groups = np.array(["a", "a", "b", "b", missing, missing, "c", "c"], object)
+    rows = differences(0).assign_coords(group=("prompt", groups))
+    with pytest.raises(ValueError, match="2 of 8 rows have no 'group'"):
+        sign_flip(rows, generator=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="2 of 8 rows have no 'group'"):
+        cluster_bootstrap(rows, "mean", generator=np.random.default_rng(0), repetitions=9)
+    with pytest.raises(ValueError, match="2 of 8 rows have no 'group'"):
+        over_kinds(rows, "mean", kind="group", group=None, generator=np.random.default_rng(0))

@@ -119,3 +119,22 @@ def test_the_paired_effect_is_the_t_statistic_over_root_n():
     values = np.random.default_rng(0).normal(0.4, 1, 30)
     found = paired_effect(xr.DataArray(values, dims="pair"))
     np.testing.assert_allclose(found, stats.ttest_1samp(values, 0).statistic / np.sqrt(30))
+
+
+def test_twins_are_matched_by_their_labels():
+    generator = np.random.default_rng(2)
+    names = {"pair": [f"p{n}" for n in range(20)]}
+    positive, negative = (
+        xr.DataArray(row, names, "pair") for row in generator.normal(size=(2, 20))
+    )
+    shuffled = negative.isel(pair=generator.permutation(20))
+    found = rank_differences(positive, shuffled)
+    xr.testing.assert_identical(found, rank_differences(positive, negative))
+    assert not np.allclose(found, rank_differences(positive, shuffled.drop_vars("pair")))
+    with pytest.raises(ValueError, match=r"20 positive scores and 20.*2 labels.*'p0'|'z'"):
+        paired_auroc(positive, negative.assign_coords(pair=["z", *names["pair"][1:]]))
+    with pytest.raises(ValueError, match="20 positive scores and 19 negative ones"):
+        paired_auroc(positive.drop_vars("pair"), negative.drop_vars("pair")[1:])
+    twice = positive.assign_coords(pair=np.arange(20) // 2)
+    with pytest.raises(ValueError, match="20 labels come in two orders and name 10 pairs"):
+        rank_differences(twice, twice[::-1])
