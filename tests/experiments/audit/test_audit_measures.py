@@ -120,6 +120,17 @@ def test_trajectories_count_the_prompts_that_reach_each_token() -> None:
     np.testing.assert_allclose(found["mean"].sel(arm="x/y", token=4).values, expected)
 
 
+def test_a_trajectory_has_prompts_as_units_and_not_their_responses() -> None:
+    once = arm(1).isel(prompt=slice(0, 10))
+    often = xr.concat([once + 0.1, once - 0.1, once.isel(prompt=slice(0, 5))], "prompt")
+    found, single = (measures.trajectories({"x/y": one}) for one in (often, once))
+    xr.testing.assert_allclose(found, single)
+    assert found["count"].max() == 10
+    alone = measures.trajectories({"x/y": often.drop_vars("group")})
+    assert alone["error"].sel(token=0).max() < 2 * single["error"].sel(token=0).max()
+    assert alone["count"].max() == 25
+
+
 def test_rates_count_only_what_could_be_decided() -> None:
     exploit = xr.DataArray(
         np.array([1, 0, -1, 1], np.int8),
