@@ -21,6 +21,7 @@ from tracekit.model.functions.axes import axes_of, require_tokens_first
 from tracekit.model.functions.fingerprint import Named, named
 from tracekit.passes.reduction import Reducer
 from tracekit.storage.provenance import vectors_hash
+from tracekit.storage.vector_files.vector_labels import require_site
 from tracekit.transcripts.labels import RESERVED
 from tracekit.transcripts.selection import Tokens, has_parts, recorded, require_tokens
 
@@ -165,6 +166,8 @@ def ask(
         vectors, layers = _fitting(model, vectors, layers)
         made_from = require_fit(model, vectors, transfer=transfer)
     site_name, where = _function("site", site, tuple(sorted(RESERVED)))
+    if vectors is not None:
+        require_site(vectors, site_name)
     reduce_name, reduced = (
         (None, None) if reduce is None else _function("reduce", reduce, ("mean",))
     )

@@ -47,8 +47,9 @@ def sign_flip(
     null = xr.DataArray(means, dims=("draw", *mean.dims), coords=mean.coords)
     # t = √(n − 1) r / √(1 − r²) rises with r, the mean over the root mean square, for all of a
     # family alike, and r is exact where all differences are equal and t is infinite
-    root = (rows**2).mean(dim) ** 0.5
-    observed, drawn = (values / root.where(root > 0, 1.0) for values in (mean, null))
+    square = (rows**2).mean(dim)
+    root = np.sqrt(square.where(square > 0, 1.0))
+    observed, drawn = mean / root, null / root
     result = against_null(observed, drawn, alternative=alternative, exact=exact)
     if family:
         result["p_family"] = max_statistic(

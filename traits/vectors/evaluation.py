@@ -180,7 +180,7 @@ def _elsewhere(
     refuse_known(sides, found, part)
     if pooling != MEAN:
         rows = list(dict.fromkeys(report["group"].values.tolist()))
-        whole = {str(name): slice(None) for name in sides[0]["window"].values}
+        whole = {str(name): None for name in sides[0]["window"].values}
         return token_sides(report, rows, whole, kind, pooling)
     if found[0].sizes["window"] == 1:
         # one mean over the response stands against every window of the stories

@@ -17,7 +17,8 @@ def extract(
 ) -> xr.DataArray:
     """The unit vector of a trait at every layer, from the traces of a contrast set.
 
-    `traces` has dims (prompt, layer, dim), and `token` if it should be averaged here, with the
+    `traces` has dims (prompt, layer, dim), and `token` if it should be averaged here (over the
+    answer, as `reduce="mean"` does: labels 0 and up where every row has some, else all), with the
     coordinates `label` and `group`; the result has (layer, dim), float32, norm 1, with
     the coordinates `trait` and `extraction` (the method's name). `method` is a name of METHODS,
     whose vectors have the positive side positive, or any function of two sides, each (pair, layer,

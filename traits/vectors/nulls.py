@@ -10,6 +10,7 @@ from jaxtyping import Float
 from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
 from traits.vectors.methods import Method, Pairs, Vector, oriented
+from traits.vectors.projection import require_kin
 
 AT_ONCE = 16  # draws of one product of matrices
 
@@ -89,8 +90,8 @@ def random_directions(
     the vector they are what `steer` takes, one a row, so that a dose–response and its band are
     one generation.
 
-    Errors: `ValueError` for other dims, for a covariance of another width, without the vector's
-    layers, or of fewer than two rows.
+    Errors: `ValueError` for other dims, for a covariance of another width, site or depth, without
+    the vector's layers, or of fewer than two rows.
 
     >>> vector = vectors.sel(trait="alignment/sycophancy", layer=12)
     >>> null = random_directions(vector, 5, covariance=traces)
@@ -104,6 +105,7 @@ def random_directions(
     if covariance is None:
         drawn = generator.normal(size=(count, *layered.shape))
     else:
+        require_kin(covariance, vector)
         rows = _rows(covariance, layered)
         made["covariance"] = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         rows = rows - rows.mean(axis=0, dtype=np.float64)

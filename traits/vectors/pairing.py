@@ -6,12 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from tracekit.errors import InputError
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
-
-
 LARGEST = 1e100  # the fourth power of a larger one, as in a covariance, leaves double precision
 
 
@@ -21,7 +20,8 @@ def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     Takes any array over `prompt` with the coordinates `label` (1 or 0) and `group` (shared by
     twins); returns two arrays over `pair` (the group names, in order of appearance) and the
     remaining dims. Several rows of one side of a group (samples) are averaged, and so is a
-    `token` dim, over the tokens that exist. A `template` coordinate stays with the pair. Raises
+    `token` dim, over the tokens that exist: those of the answer (labels 0 and up) where every row
+    has some, else all. Sums are of 64 bits. A `template` coordinate stays with the pair. Raises
     ValueError for missing labels, a group with one side only, or rows without any value.
 
     >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["a/0", "a/0"])}
@@ -31,8 +31,7 @@ def pairs(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     ({'pair': 1, 'dim': 1}, 2.0)
     """
     label, group = _labels(traces)
-    traces = traces.mean("token", skipna=True) if "token" in traces.dims else traces
-    traces = traces if traces.chunks is None else traces.compute()  # one pass over the files
+    traces = _means(traces)
     names = list(dict.fromkeys(group.tolist()))
     _check_sides(names, label, group)
     first = [int(np.flatnonzero(group == name)[0]) for name in names]
@@ -58,8 +57,7 @@ def sides(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     [1, 2]
     """
     label, group = _labels(traces)
-    traces = traces.mean("token", skipna=True) if "token" in traces.dims else traces
-    traces = traces if traces.chunks is None else traces.compute()
+    traces = _means(traces)
     counts = [int((label == wanted).sum()) for wanted in (1, 0)]
     if 0 in counts:
         raise InputError(
@@ -70,6 +68,35 @@ def sides(traces: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     for side in both:
         _check_values(side, side)
     return both[0], both[1]
+
+
+def answer_tokens(traces: xr.DataArray) -> Bool[np.ndarray, " token"]:
+    """Which tokens a text is read by: those labelled 0 and up where every row has some, else all.
+
+    >>> traces = xr.DataArray([[9.0, 1.0], [9.0, 2.0]], {"token": [-1, 0]}, ("prompt", "token"))
+    >>> answer_tokens(traces).tolist()
+    [False, True]
+    """
+    every = np.ones(traces.sizes["token"], bool)
+    answer = traces["token"].values >= 0 if "token" in traces.coords else every
+    if answer.all() or not answer.any():
+        return every
+    if "token_id" in traces.coords:
+        there = traces["token_id"] >= 0
+    else:
+        there = traces.notnull().any([dim for dim in traces.dims if dim not in ("prompt", "token")])
+    return answer if bool(there.isel(token=answer).any("token").all()) else every
+
+
+def _means(traces: xr.DataArray) -> xr.DataArray:
+    if "token" in traces.dims:
+        traces = _token_mean(traces.isel(token=np.flatnonzero(answer_tokens(traces))))
+    return traces if traces.chunks is None else traces.compute()  # one pass over the files
+
+
+def _token_mean(traces: xr.DataArray) -> xr.DataArray:
+    mean = traces.mean("token", skipna=True, dtype=np.float64, keep_attrs=True)
+    return mean.astype(np.result_type(traces.dtype, np.float16))  # of whole numbers a fraction
 
 
 def _rows_of(traces: xr.DataArray, group: np.ndarray, wanted: np.ndarray) -> xr.DataArray:
@@ -120,8 +147,10 @@ def _side(
     side = side.drop_vars([name for name, coord in side.coords.items() if "prompt" in coord.dims])
     if len(rows) > len(names):
         starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
-        counts = np.bincount(pair).reshape(-1, *[1] * (side.ndim - 1)).astype(side.dtype)
-        side = side.isel(prompt=starts).copy(data=np.add.reduceat(side.values, starts) / counts)
+        counts = np.bincount(pair).reshape(-1, *[1] * (side.ndim - 1))
+        means = np.add.reduceat(side.values, starts, dtype=np.float64) / counts
+        means = means.astype(np.result_type(side.dtype, np.float16))
+        side = side.isel(prompt=starts).copy(data=means)
     return side.rename(prompt="pair").assign_coords(pair=np.asarray(names))
 
 
@@ -146,7 +175,7 @@ def windowed_pairs(
     """Both sides of contrast traces over (pair, window, layer, dim), each window a mean.
 
     `windows` maps a name to a slice of token labels; None takes the `window` dim that the traces
-    have, or else makes one window "all".
+    have, or else makes one window "all", of the tokens that `pairs` averages.
 
     >>> rows = {"label": ("prompt", [1, 0]), "group": ("prompt", ["a/0", "a/0"])}
     >>> traces = xr.DataArray(np.ones((2, 3, 4)), dims=("prompt", "layer", "dim"), coords=rows)
@@ -162,7 +191,8 @@ def windowed_pairs(
     if windows is None and "window" in traces.dims:
         positive, negative = pairs(traces)
         return positive.transpose(*order), negative.transpose(*order)
-    cuts = [traces] if windows is None else [traces.sel(token=cut) for cut in windows.values()]
+    named = (windows or {}).values()
+    cuts = [_token_mean(traces.sel(token=cut)) for cut in named] or [traces]
     sides = zip(*[pairs(cut) for cut in cuts], strict=True)
     positive, negative = (joined(side, "window", windows or ["all"]) for side in sides)
     return positive.transpose(*order), negative.transpose(*order)
@@ -231,9 +261,8 @@ def refuse_known(
 ) -> None:
     """Refuse to report on pairs (both sides of `found`) that fitted or selected (`sides`, `part`).
 
-    A pair is known by its values, whatever its name is, and by its name: where both are taken over
-    the same windows, layers and dims, and the values differ, a name that is there twice means two
-    texts. Raises ValueError with the number of known pairs.
+    A pair is known by its values, whatever its name is, and by its name, unless both have the same
+    windows and other values: two texts of one name. Raises ValueError with the number known.
 
     >>> one = xr.DataArray([[1.0], [2.0]], {"pair": ["a/0", "a/1"]}, ("pair", "dim"))
     >>> part = xr.DataArray(["fit", "report"], {"pair": ["a/0", "a/1"]}, "pair")

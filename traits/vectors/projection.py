@@ -2,7 +2,9 @@
 
 import functools
 import threading
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,6 +13,7 @@ from threadpoolctl import ThreadpoolController
 from tracekit.errors import InputError
 from tracekit.storage.difference import norm
 from tracekit.storage.provenance import read, stamp
+from tracekit.storage.vector_files.vector_labels import require_site, site_of
 from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling, pool
 from tracekit.transcripts.selection import Tokens
 
@@ -34,7 +37,9 @@ def project(
     of the clean model's own projection at that layer
     and trait (sd; `clean` are the clean model's traces). Dask-backed traces stay lazy; holes stay
     NaN, and a residual of zeros has no cosine (NaN). Raises ValueError when dims, layers or
-    positions of `dim` do not fit, and for vectors that are not finite, or zero for a cosine.
+    positions of `dim` do not fit, for vectors of another site or of a model of another depth or
+    vocabulary (as far as both provenances know), and for vectors that are not finite, or zero for a
+    cosine.
 
     >>> traces = xr.DataArray([[[3.0, 4.0]]], dims=("prompt", "layer", "dim"))
     >>> vectors = xr.DataArray([[[0.0, 1.0]]], dims=("trait", "layer", "dim"))
@@ -56,7 +61,7 @@ def _projected(
 ) -> xr.DataArray:
     vectors = _fit(traces, vectors)
     length = refuse_undirected(vectors, zero=kind != "cosine")
-    scalar = _dot(traces, vectors)
+    scalar = _dot(traces.transpose(..., "layer", "dim", missing_dims="ignore"), vectors)
     scalar = scalar.transpose(*[dim for dim in traces.dims if dim != "dim"], ...)
     scalar = _stamp(scalar, traces, vectors, kind).rename("projection")
     if kind == "scalar":
@@ -72,8 +77,8 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
     """Scalar projections divided by the norm of the residual, the coordinate `norm`.
 
     For projections made inside the trace, onto unit vectors; `vectors` that are not of norm 1
-    are divided out as well. Raises ValueError without `norm`, and where the vectors lack a layer
-    or a trait.
+    are divided out as well. Raises ValueError without `norm`, and for layers or traits that the
+    vectors lack.
 
     >>> made = xr.DataArray([4.0], dims="prompt", coords={"norm": ("prompt", [5.0])})
     >>> as_cosine(made).item()
@@ -87,24 +92,24 @@ def as_cosine(projections: xr.DataArray, vectors: xr.DataArray | None = None) ->
         )
     length = projections["norm"]
     if vectors is not None:
-        length = length * _of_the_same(refuse_undirected(vectors), projections)
+        length = length * refuse_undirected(_matching(projections, vectors))
     cosine = (projections / length).assign_attrs(projections.attrs).drop_vars("norm")
     return cosine.rename("cosine")
 
 
-def _of_the_same(lengths: xr.DataArray, projections: xr.DataArray) -> xr.DataArray:
-    """The lengths of the vectors at the labels of the projections, which all must be there."""
-    shared = [dim for dim in lengths.dims if dim in projections.indexes and dim in lengths.indexes]
-    for dim in shared:
-        there = projections[dim].values
-        lacking = [label for label in there.tolist() if label not in lengths[dim].values]
+def _matching(projections: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
+    """The vectors of these projections, in their order."""
+    for dim in [dim for dim in vectors.dims if dim in projections.coords and dim in vectors.coords]:
+        wanted, there = np.atleast_1d(projections[dim].values), vectors[dim].values
+        lacking = [label for label in wanted.tolist() if label not in there]
         if lacking:
             raise InputError(
-                f"The projections have {dim} {', '.join(map(repr, lacking[:5]))}, and the vectors "
-                "do not. Give the vectors that were projected on."
+                f"A cosine divides by the norm of each vector, and the vectors lack the {dim}s "
+                f"{lacking[:8]} of {wanted.size} projections. Give the vectors that they were "
+                "projected on."
             )
-        lengths = lengths.sel({dim: there})
-    return lengths
+        vectors = vectors.sel({dim: projections[dim].values})
+    return vectors
 
 
 def in_clean_deviations(projections: xr.DataArray, clean: xr.DataArray | None) -> xr.DataArray:
@@ -157,6 +162,30 @@ def refuse_undirected(vectors: xr.DataArray, zero: bool = False) -> xr.DataArray
     return length
 
 
+def require_kin(traces: xr.DataArray, vectors: xr.DataArray) -> None:
+    """Refuse traces of another site, depth or vocabulary than the vectors, where both are known.
+
+    Raises ValueError naming both.
+    """
+    require_site(vectors, site_of(traces))
+    both = [_source(array) for array in (traces, vectors)]
+    for name in ("depth", "vocabulary"):
+        theirs, own = (made.get(name) for made in both)
+        if None not in (theirs, own) and theirs != own:
+            raise InputError(
+                f"The traces are of {both[0].get('model')} with the {name} {theirs!r}, and the "
+                f"vectors of {both[1].get('model')} with {own!r}: their layers or tokens do not "
+                "correspond. Extract vectors from such a model."
+            )
+
+
+def _source(array: xr.DataArray) -> Mapping[str, Any]:
+    made: Any = read(array) if "provenance" in array.attrs else None
+    while isinstance(made, Mapping) and "weights" not in made:
+        made = made.get("source")
+    return made if isinstance(made, Mapping) else {}
+
+
 def _dot(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
     columns = [dim for dim in vectors.dims if dim not in traces.dims]
     if set(vectors.dims) - set(columns) != {"layer", "dim"}:
@@ -164,9 +193,8 @@ def _dot(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
     # layer by layer through BLAS: an einsum over all has the layer as a batch, and takes longer
     made = xr.apply_ufunc(
         _by_layer,
-        # the last dim before `dim` is the one that goes with the vectors' first
-        traces.transpose(..., "layer", "dim"),
-        vectors.transpose("layer", *columns, "dim"),
+        traces,
+        vectors,
         input_core_dims=[["dim"], [*columns, "dim"]],
         output_core_dims=[columns],
         dask="parallelized",
@@ -215,6 +243,7 @@ def _fit(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:
             f"The traces have dim {sizes[0]} and the vectors have dim {sizes[1]}: they come from "
             "models of different width. Extract vectors from a model of this width."
         )
+    require_kin(traces, vectors)
     vectors = _same_layers(traces, vectors)
     if "dim" in traces.coords and "dim" in vectors.coords:
         xr.align(traces["dim"], vectors["dim"], join="exact")

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from tracekit.errors import InputError
 from tracekit.storage.difference import norm
 from tracekit.transcripts.pooling import Pooling, pooled
+from traits.vectors.pairing import answer_tokens
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ class TokenSide:
 def token_sides(
     traces: xr.DataArray,
     names: Sequence[str],
-    windows: Mapping[str, slice] | None,
+    windows: Mapping[str, slice | None] | None,
     kind: str,
     pooling: Pooling,
 ) -> tuple[TokenSide, TokenSide]:
     """The positive and the negative side of the pairs called `names`, in that order.
 
+    A window of None is of the tokens that `pairs` averages, and no windows are one of those.
     `traces` (prompt, token, layer, dim) with `label` and `group`; with the `kind` cosine each
     token has the length 1. Errors: `ValueError` for traces without tokens, and for a row that has
     none in a window.
@@ -85,8 +87,12 @@ def token_sides(
         )
     traces = traces if kind == "scalar" else traces / norm(traces)
     axis = xr.DataArray(np.arange(traces.sizes["token"]), {"token": traces["token"]}, ("token",))
-    kept = [axis.sel(token=cut).values for cut in (windows or {"all": slice(None)}).values()]
-    masks = np.stack([np.isin(axis.values, places) for places in kept])
+    masks = np.stack(
+        [
+            answer_tokens(traces) if cut is None else np.isin(axis, axis.sel(token=cut))
+            for cut in (windows or {"all": None}).values()
+        ]
+    )
     positive, negative = (_side(traces, names, side, masks, pooling) for side in (1, 0))
     return positive, negative
 

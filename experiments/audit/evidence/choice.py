@@ -122,16 +122,15 @@ def composite_auroc(scores: Scores, choice: Choice) -> float:
 def best_threshold(score: np.ndarray, label: np.ndarray, bias: np.ndarray) -> float:
     """The threshold of the best balanced accuracy within bias, halfway between two scores.
 
+    Equal scores are on one side; where all are equal it is their value.
+
     >>> best_threshold(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]), np.array(["v"] * 4))
     1.5
     """
-    order = np.argsort(score, kind="stable")
-    right, ranked = np.cumsum(_shares(label, bias)[order]), score[order]
-    between = np.flatnonzero(ranked[:-1] < ranked[1:])  # nothing parts equal scores
-    if not between.size:
-        return float(ranked[0])
-    best = int(between[right[between].argmax()])
-    return float(ranked[best : best + 2].mean())
+    values, place = np.unique(score, return_inverse=True)
+    right = np.cumsum(np.bincount(place, _shares(label, bias)))
+    best = int(right[:-1].argmax()) if len(values) > 1 else 0
+    return float(values[best : best + 2].mean())
 
 
 def balanced_accuracy(

@@ -116,8 +116,8 @@ def decidable(bias: Sequence[str], exploit: np.ndarray) -> dict[str, str]:
 def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """The mean over prompts at each response token, by arm: (arm, token, layer, trait).
 
-    With its standard error and the number of prompts that reach the token; a prompt's samples
-    (`group`) are averaged first.
+    With its standard error and the number of prompts that reach the token. Responses to one prompt
+    (`group`, where it is there) are averaged first: they are not units.
 
     >>> shape, token = ("prompt", "token", "layer", "trait"), [-1, 0, 1]
     >>> projections = xr.DataArray(np.ones((2, 3, 4, 1)), {"token": token}, shape)
@@ -127,9 +127,9 @@ def trajectories(projections: Mapping[str, xr.DataArray]) -> xr.Dataset:
     arms = []
     for array in projections.values():
         values = bare(array.sel(token=slice(0, None)), keep=("prompt", "token", "layer", "trait"))
-        if "group" in array.coords:  # samples of a prompt are one of it
-            group = xr.DataArray(array["group"].values.astype(str), dims="prompt", name="group")
-            values = values.groupby(group).mean("prompt").rename(group="prompt")
+        if "group" in array.coords:
+            groups = values.assign_coords(group=("prompt", array["group"].values)).groupby("group")
+            values = groups.mean("prompt").rename(group="prompt")
         count = values.notnull().isel(layer=0, trait=0, drop=True).sum("prompt")
         # one prompt has no spread
         many = values.sizes["prompt"] > 1

@@ -120,19 +120,15 @@ def test_trajectories_count_the_prompts_that_reach_each_token() -> None:
     np.testing.assert_allclose(found["mean"].sel(arm="x/y", token=4).values, expected)
 
 
-def test_samples_of_a_prompt_are_one_of_it_in_a_trajectory() -> None:
-    """Five samples alike of each of 8 prompts: the error is that of 8 values, not of 40."""
-    each = np.random.default_rng(0).normal(size=8)
-    names = np.repeat([f"q/{n}" for n in range(8)], 5)
-    values = xr.DataArray(
-        np.repeat(each, 5)[:, None, None, None],
-        {"token": [0], "group": ("prompt", names)},
-        ("prompt", "token", "layer", "trait"),
-    )
-    found = measures.trajectories({"x/y": values})
-    assert found["count"].item() == 8
-    np.testing.assert_allclose(found["error"].item(), each.std(ddof=1) / np.sqrt(8))
-    np.testing.assert_allclose(found["mean"].item(), each.mean())
+def test_a_trajectory_has_prompts_as_units_and_not_their_responses() -> None:
+    once = arm(1).isel(prompt=slice(0, 10))
+    often = xr.concat([once + 0.1, once - 0.1, once.isel(prompt=slice(0, 5))], "prompt")
+    found, single = (measures.trajectories({"x/y": one}) for one in (often, once))
+    xr.testing.assert_allclose(found, single)
+    assert found["count"].max() == 10
+    alone = measures.trajectories({"x/y": often.drop_vars("group")})
+    assert alone["error"].sel(token=0).max() < 2 * single["error"].sel(token=0).max()
+    assert alone["count"].max() == 25
 
 
 def test_rates_count_only_what_could_be_decided() -> None:

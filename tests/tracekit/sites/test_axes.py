@@ -126,6 +126,15 @@ def test_heads_are_projected_on_vectors_inside_the_trace(tiny_llama, runs, vecto
         assert not np.allclose(found, expected[..., ::-1], atol=1e-4, equal_nan=True)
 
 
+def test_vectors_of_another_site_are_refused(tiny_llama, runs):
+    means = traces(tiny_llama, runs, site="mlp", reduce="mean")
+    vector = means.isel(prompt=0, drop=True).assign_coords(trait="a/one")
+    assert traces(tiny_llama, runs, site="mlp", vectors=vector).sizes["trait"] == 1
+    with pytest.raises(ValueError, match="taken from the site 'mlp', and the values are of 'resid"):
+        traces(tiny_llama, runs, vectors=vector)
+    assert traces(tiny_llama, runs, vectors=vector.drop_attrs()).sizes["trait"] == 1
+
+
 def test_means_over_tokens_keep_the_other_axes(tiny_llama, runs):
     heads = traces(tiny_llama, runs, site="heads")
     means = traces(tiny_llama, runs, site="heads", reduce="mean")

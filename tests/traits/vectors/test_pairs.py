@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from tests.support.oracles.planted import contrast_traces
-from traits.vectors.pairing import pairs, split_pairs
+from traits.vectors.pairing import pairs, sides, split_pairs, windowed_pairs
 
 
 def test_twins_are_matched_by_group_and_not_by_order():
@@ -85,3 +85,52 @@ def test_lazy_traces_are_read_once():
     for one, other in zip(pairs(lazy), pairs(traces), strict=True):
         xr.testing.assert_allclose(one, other)
     assert len(reads) == 1
+
+
+def with_prompt_token(answered=(2, 1, 2, 1)):
+    """Tokens −1 of 100 and answers of 1 or 2 tokens (0: none), as a default capture has them."""
+    values = np.tile([[100.0], [1.0], [5.0]], (4, 1, 1)) + np.arange(4.0)[:, None, None]
+    values[np.arange(3) > np.array(answered)[:, None]] = np.nan
+    coords = {"token": [-1, 0, 1], "label": ("prompt", [1, 1, 0, 0])}
+    coords["group"] = ("prompt", ["a/0", "a/1", "a/0", "a/1"])
+    return xr.DataArray(values, coords, ("prompt", "token", "dim"))
+
+
+def test_the_answer_is_averaged_and_not_the_token_before_it():
+    traces = with_prompt_token()
+    found = xr.concat(pairs(traces), "side")
+    assert found.values.ravel().tolist() == [3.0, 2.0, 5.0, 4.0]
+    ids = traces.notnull().isel(dim=0).astype(int).values - 2 * traces.isnull().isel(dim=0).values
+    told = (
+        traces.fillna(7.0)
+        .where(traces.notnull())
+        .assign_coords(token_id=(("prompt", "token"), ids))
+    )
+    for one, other in zip(pairs(told), pairs(traces), strict=True):
+        np.testing.assert_array_equal(one, other)
+    both = sides(traces)
+    np.testing.assert_array_equal(both[0].values, found[0])
+    windows = windowed_pairs(traces.expand_dims("layer"), {"from": slice(-1, 0)})
+    assert windows[0].isel(pair=0).item() == 50.5
+
+
+def test_rows_without_an_answer_are_averaged_over_all_their_tokens():
+    some = pairs(with_prompt_token((2, 0, 2, 1)))
+    assert [side.values.ravel().tolist() for side in some] == [[106 / 3, 101], [112 / 3, 53.5]]
+    none = pairs(with_prompt_token((0, 0, 0, 0)))
+    assert none[0].values.ravel().tolist() == [100.0, 101.0]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_tokens_and_samples_are_summed_in_64_bits(lazy):
+    draw = np.random.default_rng(0)
+    values = (draw.normal(size=(24, 4000, 1, 3)) + 25000).astype(np.float32)
+    coords = {"label": ("prompt", np.repeat([1, 0], 12)), "group": ("prompt", ["a/0"] * 24)}
+    traces = xr.DataArray(values, coords, ("prompt", "token", "layer", "dim"))
+    found = pairs(traces.chunk(token=1000) if lazy else traces)
+    assert found[0].dtype == np.float32
+    np.testing.assert_allclose(found[0], values[:12].mean((0, 1), np.float64)[None], rtol=1e-7)
+    half = pairs(traces.isel(token=0).astype(np.float16))
+    assert half[0].dtype == np.float16
+    wanted = values[:12, 0].astype(np.float16).mean(0, float)[None]
+    np.testing.assert_array_equal(half[0], wanted.astype(np.float16))

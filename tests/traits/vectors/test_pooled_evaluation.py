@@ -128,3 +128,15 @@ def test_what_has_no_tokens_cannot_be_pooled() -> None:
     hole[3, :6] = np.nan
     with pytest.raises(tk.InputError, match=r"set/3.*no token in window 0|not finite"):
         evaluated(hole, pooling="max", windows={"early": slice(0, 5)})
+
+
+def test_the_token_before_the_answer_is_not_pooled() -> None:
+    traces = contrast()
+    before = xr.full_like(traces.isel(token=[0]), 1e3).assign_coords(token=[-1])
+    before = before * xr.DataArray(np.random.default_rng(7).normal(size=PAIRS * 2), dims="prompt")
+    whole = xr.concat([before, traces], "token")
+    for report in (None, contrast(seed=5)):
+        more = {} if report is None else {"report": xr.concat([before, report], "token")}
+        plain = {} if report is None else {"report": report}
+        found = evaluated(whole, pooling="max", **more)
+        xr.testing.assert_allclose(found, evaluated(traces, pooling="max", **plain))

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import dask.array
@@ -6,6 +7,7 @@ import pytest
 import xarray as xr
 
 import tracekit as tk
+from traits.vectors.nulls import random_directions
 from traits.vectors.projection import as_cosine, in_clean_deviations, project
 
 
@@ -140,23 +142,50 @@ def test_projections_are_pooled_to_one_a_response():
     xr.testing.assert_allclose(everything, project(traces, vectors, "cosine").max("token"))
 
 
-def test_the_order_of_the_dims_changes_no_value():
-    expected = project(traces(), vectors())
-    for order in (("layer", "prompt", "token", "dim"), ("dim", "layer", "token", "prompt")):
-        found = project(traces().transpose(*order), vectors())
-        xr.testing.assert_allclose(found.transpose(*expected.dims), expected)
-    xr.testing.assert_allclose(
-        project(traces(), vectors().transpose("dim", "trait", "layer")), expected
-    )
+def of(array, **made):
+    return tk.stamp(array, {"weights": "w", "depth": 30, "vocabulary": "v", "model": "m", **made})
 
 
-def test_a_cosine_loses_no_layer_and_no_trait():
-    scalar = project(traces(), vectors()).assign_coords(norm=tk.norm(traces()))
-    whole = as_cosine(scalar, 2 * vectors())
-    xr.testing.assert_allclose(whole, as_cosine(scalar) / 2)
-    for lacking, named in (
-        (vectors(layers=(1, 3)), "layer 4, 7"),
-        (vectors().isel(trait=[0]), "trait 'a/y'"),
+def test_vectors_of_another_site_or_kind_of_model_are_refused_where_both_are_known():
+    known = of(traces(), site="residual")
+    made = {"made_by": "traits.extract", "source": {"weights": "w", "site": "mlp", "depth": 30}}
+    with pytest.raises(ValueError, match="taken from the site 'mlp', and the values are of 'resid"):
+        project(known, tk.stamp(vectors(), made))
+    with pytest.raises(ValueError, match="taken from the site 'mlp'"):
+        random_directions(tk.stamp(vectors()[0], made), 3, covariance=known)
+    plain = project(traces(), vectors())
+    for one, other in (
+        (of(traces(), site="mlp"), tk.stamp(vectors(), made)),
+        (of(traces(), site="heads"), of(vectors(), site="residual")),
+        (known, vectors()),
+        (traces(), tk.stamp(vectors(), made)),
+        (of(traces(), weights="organism"), of(vectors())),
     ):
-        with pytest.raises(ValueError, match=f"The projections have {named}, and the vectors"):
-            as_cosine(scalar, lacking)
+        np.testing.assert_array_equal(project(one, other), plain)
+    with pytest.raises(ValueError, match="of m with the depth 30, and the vectors of m with 24"):
+        project(known, of(vectors(), depth=24))
+    with pytest.raises(ValueError, match="vocabulary 'v', and the vectors of m with 'other'"):
+        project(known, of(vectors(), vocabulary="other"))
+
+
+def test_a_cosine_needs_every_vector_and_finds_it_by_name():
+    inside = project(traces(), vectors())
+    inside = inside.assign_coords(norm=(traces() ** 2).sum("dim", skipna=False) ** 0.5)
+    longer = vectors() * xr.DataArray([2.0, 3.0], {"trait": ["a/x", "a/y"]}, "trait")
+    found = as_cosine(inside * xr.DataArray([2.0, 3.0], dims="trait"), longer.isel(trait=[1, 0]))
+    xr.testing.assert_allclose(found, as_cosine(inside))
+    with pytest.raises(ValueError, match=r"lack the layers \[4\] of 3"):
+        as_cosine(inside, vectors().sel(layer=[3, 7]))
+    with pytest.raises(ValueError, match=r"lack the traits \['a/x'\] of 2"):
+        as_cosine(inside, vectors().sel(trait=["a/y"]))
+
+
+@pytest.mark.parametrize("kind", ["scalar", "cosine"])
+def test_dims_may_come_in_any_order(kind):
+    plain = project(traces(prompts=3), vectors(), kind)
+    for order in itertools.permutations(traces().dims):
+        turned = traces(prompts=3).transpose(*order)
+        for given in (turned, turned.chunk(prompt=2)):
+            found = project(given, vectors().transpose("dim", "layer", "trait"), kind)
+            assert found.dims == (*(dim for dim in order if dim != "dim"), "trait")
+            xr.testing.assert_allclose(found.transpose(*plain.dims), plain)

@@ -116,3 +116,21 @@ def site_of(array: xr.DataArray) -> str | None:
             return str(made["site"])
         made = made.get("source")
     return None
+
+
+def require_site(vectors: xr.DataArray, site: str | None) -> None:
+    """Refuse values of another site than the vectors were taken from.
+
+    Vectors of the residual stream read what is written to it as well (heads, attention, mlp). A
+    site that is not known passes.
+
+    Errors: `ValueError` naming both sites.
+    """
+    own = site_of(vectors)
+    if own in (None, "residual", site) or site is None:
+        return
+    raise InputError(
+        f"The vectors were taken from the site {own!r}, and the values are of {site!r}: a "
+        f"direction of one says nothing in the other. Capture site={own!r}, or extract vectors "
+        f"from {site!r} (vectors.drop_attrs() are of no known site)."
+    )

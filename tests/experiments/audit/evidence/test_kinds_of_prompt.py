@@ -33,6 +33,19 @@ def test_balanced_accuracy_is_within_bias() -> None:
     assert best_threshold(score, label, bias) == pytest.approx(middles[np.argmax(reached)])
 
 
+def test_a_threshold_lies_between_different_scores_whatever_the_order_of_rows() -> None:
+    score, label = np.array([0.0, 1.0, 1.0, 1.0, 2.0]), np.array([0, 0, 1, 1, 1])
+    bias, draw = np.array(["v"] * 5), np.random.default_rng(0)
+    for rows in (np.arange(5), np.array([0, 3, 2, 1, 4]), draw.permutation(5)):
+        assert best_threshold(score[rows], label[rows], bias) == 0.5
+    assert best_threshold(np.ones(5), label, bias) == 1.0
+    many, kinds = draw.integers(0, 5, 60) / 4, np.repeat(["a", "b"], 30)
+    labels = (many + draw.normal(size=60) > 0.5).astype(int)
+    reached = [balanced_accuracy(many, labels, kinds, cut) for cut in np.arange(4) / 4 + 0.125]
+    found = balanced_accuracy(many, labels, kinds, best_threshold(many, labels, kinds))
+    assert found == pytest.approx(max(reached))
+
+
 def test_r_is_the_mean_of_the_kinds_correlations() -> None:
     draw = np.random.default_rng(0)
     bias, label = np.repeat(["a", "b"], 20), draw.integers(0, 2, 40)
