@@ -27,7 +27,10 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class PairFields:
-    """The fields of rows: two `sides` or a `text` with its `label`, and what stands before them."""
+    """The fields of rows: two `sides` or a `text` with its `label`, and what stands before them.
+
+    `group` is what labelled texts share that are twins; two sides of a row are twins as they are.
+    """
 
     names: tuple[str, ...]
     sides: tuple[str, str] | None
@@ -35,6 +38,7 @@ class PairFields:
     text: str | None
     label: str | None
     system: str | None
+    group: str | None = None
 
     def used(self) -> dict[str, str]:
         """The fields that are something to a pair, by what they are."""
@@ -45,7 +49,7 @@ class PairFields:
 
     def labels(self) -> dict[str, str]:
         """The fields that become labels, and the labels' names."""
-        used = self.used().values()
+        used = {*self.used().values(), self.group}
         rest = [name for name in self.names if name not in used]
         return {n: "my_label" if n == "label" else label_name(n) for n in rest}
 
@@ -88,7 +92,8 @@ def pair_fields(
             f"sides, and none as a statement's label. {EXPECTED} Name them: positive=, negative=, "
             "asked=, or text=, label=."
         )
-    return PairFields(names, None, asked, text, label, system)
+    group = _first(["group"], [n for n in names if n not in (asked, text, label, system)])
+    return PairFields(names, None, asked, text, label, system, group)
 
 
 def _sides(names: Sequence[str], named: Mapping[str, str | None]) -> tuple[str, str] | None:

@@ -43,7 +43,8 @@ def read_pairs(
     it). A row's `system`, or that of the file beside its pairs, is the system message. Two lists,
     `instruction` ({"pos", "neg"}) and `questions`, are every question under every instruction as
     its system message. Rows with a label and a statement, or a question (`asked`) and its answer
-    (`text`), have no twins: `extract(…, paired=False)`. Fields are guessed by their usual names, or
+    (`text`), are twins where a field `group` says so, and else have none: `extract(…,
+    paired=False)`. Fields are guessed by their usual names, or
     named; a warning of one line says which were guessed. All other fields become labels, and are
     said.
 

@@ -47,12 +47,12 @@ def labelled(
     where: str,
     all_text: bool,
 ) -> list[Prompt]:
-    """Texts or answers with a label and no twins; two of one row (RepE's form) are a pair.
+    """Texts or answers with a label; those of one row (RepE's form) or of one group are a pair.
 
     Errors: `ValueError` for a text that is none, and a label that is not 1 or 0.
     """
     text, label = str(fields.text), str(fields.label)
-    rest = _labels(rows, fields, all_text)
+    rest, groups = _labels(rows, fields, all_text), _groups(rows, fields, where)
     made = []
     for n, row in enumerate(rows):
         texts, kinds = row.get(text), row.get(label)
@@ -65,7 +65,7 @@ def labelled(
             row_id = f"{name}/{n}-{k}" if twins else f"{name}/{n}"
             own = {"label": _truth(truth, label, place), **rest[n]}
             said = _said({**row, text: one}, text, fields, system, f"{place}, {text}")
-            made.append(Prompt(row_id, group=f"{name}/{n}", labels=own, **said))
+            made.append(Prompt(row_id, group=f"{name}/{groups[n]}", labels=own, **said))
     return made
 
 
@@ -147,6 +147,21 @@ def _labels(
         for labels, value in zip(made, typed(column) if all_text else column, strict=True):
             labels.update({} if value is None else {name: value})
     return made
+
+
+def _groups(rows: Sequence[Mapping[str, Any]], fields: PairFields, where: str) -> list[Any]:
+    """What the rows' groups are called: by the file, or each by its number."""
+    if not fields.group:
+        return list(range(len(rows)))
+    groups = [row.get(fields.group) for row in rows]
+    missing = [n for n, group in enumerate(groups) if group is None or not str(group).strip()]
+    if missing:
+        raise InputError(
+            f"{where} has the field {fields.group!r}, which twins share, and {len(missing)} of "
+            f"{len(rows)} rows have none (first: row {missing[0]}). Give each row its group, or "
+            "rename the field."
+        )
+    return groups
 
 
 def _halves(made: Sequence[Prompt]) -> Iterable[tuple[Prompt, Prompt]]:

@@ -29,7 +29,8 @@ def auroc(
     >>> auroc(scores, xr.DataArray([0, 0, 1, 1], dims="prompt")).item()
     0.875
     """
-    label = scores[label] if isinstance(label, str) else label
+    scores = scores.compute()
+    label = (scores[label] if isinstance(label, str) else label).compute()
     _check_scores(scores, label, dim)
     if within is None:
         return _area(scores, label, dim)
@@ -89,6 +90,7 @@ def rank_differences(
     >>> rank_differences(positive, xr.DataArray([0.1, 0.4], dims="pair")).values.tolist()
     [0.375, 0.375]
     """
+    positive, negative = positive.compute(), negative.compute()
     for side in (positive, negative):
         refuse_holes(side, "scores")
     negative = _matched(positive, negative, dim)

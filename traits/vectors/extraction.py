@@ -1,5 +1,7 @@
 """One trait's unit vector at every layer, by one method; what it refuses to fit."""
 
+import re
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
 from traits.vectors.methods import METHODS, Method, fitted
 from traits.vectors.pairing import pairs, sides
+
+_NAME = re.compile(r"[\w.-]*(/[\w.-]+)*")  # of a contrast set, with its category or without
 
 
 def extract(
@@ -120,19 +124,26 @@ def _method(name: str) -> Method:
 def trait_name(positive: xr.DataArray) -> str:
     """The `category/trait` that all groups of one side of `pairs` begin with.
 
-    Raises ValueError where they come from several contrast sets.
+    Groups of other names, in which a "/" is a character as any (questions, addresses, dates), have
+    what of their paths they share. Raises ValueError where they come from several contrast sets.
 
     >>> pair = np.array(["alignment/honesty/0", "alignment/honesty/1"])
     >>> trait_name(xr.DataArray(np.zeros(2), dims="pair", coords={"pair": pair}))
     'alignment/honesty'
     """
-    names = {str(name).rpartition("/")[0] for name in positive["pair"].values}
-    if len(names) > 1:
+    parts = [str(name).rpartition("/") for name in positive["pair"].values]
+    names = sorted({name for name, _, _ in parts})
+    sets = all(_NAME.fullmatch(name) for name in names)
+    alone = len(names) == len(parts) and not all(end.isdigit() for _, _, end in parts)
+    if len(names) > 1 and sets and not alone:
         raise InputError(
             f"One trait at a time: the groups belong to {len(names)} contrast sets, "
-            f"{', '.join(sorted(names)[:4])}. Select one, extract each, and join with xr.concat."
+            f"{', '.join(names[:4])}. Select one, extract each, and join with xr.concat; groups "
+            "of your own that are not named <set>/<pair> do without the '/'."
         )
-    return names.pop()
+    paths = [name.split("/") for name in names]
+    shared = takewhile(lambda both: both[0] == both[1], zip(min(paths), max(paths), strict=False))
+    return "/".join(one for one, _ in shared)
 
 
 def _stamp(vector: xr.DataArray, traces: xr.DataArray, counts: dict[str, Any]) -> xr.DataArray:

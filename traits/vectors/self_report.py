@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 import tracekit as tk
+from tracekit.errors import InputError
 from tracekit.storage.provenance import read, stamp
 from tracekit.transcripts.prompts import Prompt
 from traits.contrast_sets.contrast import ContrastSet
@@ -35,8 +36,8 @@ def gradient(
     a chat template, and is no difference of activations. Source: Simonyan et al. 2013 (gradients
     of a class score), taken at the residual stream.
 
-    Errors: `ValueError` for layers that the model lacks, and where the gradient is zero; `KeyError`
-    for layers that the traces lack.
+    Errors: `ValueError` for layers that the model lacks, for traces of stories that the set lacks,
+    and where the gradient is zero; `KeyError` for layers that the traces lack.
 
     >>> traces = tk.capture(model, stories, tokens=slice(-4, -1))
     >>> gradient(model, contrast, traces, layers=[15]).dims
@@ -44,7 +45,15 @@ def gradient(
     """
     wanted = traces["layer"].values.tolist() if layers is None else list(layers)
     sides = [side.sel(layer=wanted).transpose("pair", "layer", "dim") for side in pairs(traces)]
-    runs = tk.encode(model, asked(contrast, set(sides[0]["pair"].values.tolist())))
+    groups = set(sides[0]["pair"].values.tolist())
+    others = sorted(groups - {prompt.group for prompt in contrast.prompts()})
+    if others:
+        raise InputError(
+            f"{len(others)} of {len(groups)} groups of the traces (first: {others[0]!r}) are no "
+            f"stories of {contrast.name!r}, about which the model is asked. Give the contrast set "
+            "that was captured."
+        )
+    runs = tk.encode(model, asked(contrast, groups))
     tokens = window(runs, count)
     found = tk.gradients(model, runs, wanted, towards=ANSWERS[0], against=ANSWERS[1], tokens=tokens)
     mean = found.mean(("token", "prompt"), dtype=np.float64).transpose("layer", "dim")

@@ -126,6 +126,24 @@ def test_answers_with_a_label_are_conversations_without_twins(tmp_path, answer):
 
 
 @pytest.mark.filterwarnings("ignore:.*is read with")
+def test_statements_of_one_group_of_the_file_are_twins(tmp_path):
+    text = "statement,label,Group\nIt is in Rome.,1,paris/a\nIt is in Oslo.,0,paris/a\nNo.,0,2\n"
+    prompts = traits.read_pairs(written(tmp_path, "st.csv", text))
+    assert [one.group for one in prompts] == ["st/paris/a", "st/paris/a", "st/2"]
+    assert [one.id for one in prompts] == ["st/0", "st/1", "st/2"]
+    assert [{*one.labels} for one in prompts] == [{"label"}] * 3
+    with pytest.warns(UserWarning, match="is read with") as said:
+        traits.read_pairs(written(tmp_path, "st.csv", text))
+    assert "without twins" not in str(said[0].message)
+    with pytest.raises(tk.InputError, match=r"'Group', .* 1 of 3 rows have none \(first: row 2"):
+        traits.read_pairs(written(tmp_path, "st.csv", text.replace(",2\n", ",\n")))
+    twins = [{"positive": "Yes.", "negative": "No.", "group": "g"}]
+    (one, other) = traits.read_pairs(written(tmp_path, "tw.json", twins))
+    assert one.group == other.group == "tw/0"
+    assert one.labels["my_group"] == "g"
+
+
+@pytest.mark.filterwarnings("ignore:.*is read with")
 @pytest.mark.parametrize("name", ["system", "system_prompt"])
 def test_system_messages_of_rows_and_of_the_file_are_used(tmp_path, name):
     rows = [

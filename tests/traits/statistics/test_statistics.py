@@ -138,3 +138,12 @@ def test_twins_are_matched_by_their_labels():
     twice = positive.assign_coords(pair=np.arange(20) // 2)
     with pytest.raises(ValueError, match="20 labels come in two orders and name 10 pairs"):
         rank_differences(twice, twice[::-1])
+
+
+def test_lazy_scores_are_read():
+    scores = np.random.default_rng(0).normal(size=(2, 12))
+    plain = xr.DataArray(scores, {"label": ("prompt", [1, 0] * 6)}, ("layer", "prompt"))
+    np.testing.assert_array_equal(auroc(plain.chunk(layer=1, prompt=5)), auroc(plain))
+    sides = [plain.isel(prompt=rows).drop_vars("label") for rows in ([0, 2, 4], [1, 3, 5])]
+    lazy = paired_auroc(*(side.chunk(prompt=2) for side in sides), dim="prompt")
+    np.testing.assert_array_equal(lazy, paired_auroc(*sides, dim="prompt"))

@@ -165,3 +165,28 @@ def test_a_vector_of_zeros_has_no_direction_unless_it_may_stay_one():
     assert unit(vectors, zeros=True).tolist() == [[0.6, 0.8], [0.0, 0.0]]
     with pytest.raises(ValueError, match="not finite"):
         unit(np.array([[np.nan, 1.0]]), zeros=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "trait"),
+    [
+        ("What is {0}/{1}? or https://a.b/{0}/x", ""),
+        ("mine/{0}/statement", "mine"),
+        ("Is {0} it?", ""),
+    ],
+)
+def test_groups_of_ones_own_may_hold_a_slash(name, trait):
+    traces = contrast_traces(np.random.default_rng(0))
+    number = [group.rpartition("/")[2] for group in traces["group"].values.tolist()]
+    own = [name.format(n, int(n) + 1) for n in number]
+    found = extract(traces.assign_coords(group=("prompt", own)))
+    assert found["trait"].item() == trait
+    np.testing.assert_array_equal(found, extract(traces))
+
+
+def test_pairs_of_several_sets_are_refused_also_where_there_is_one_of_each():
+    traces = contrast_traces(np.random.default_rng(0), pairs=6)
+    number = [group.rpartition("/")[2] for group in traces["group"].values.tolist()]
+    mixed = traces.assign_coords(group=("prompt", [f"alignment/a{n}/0" for n in number]))
+    with pytest.raises(ValueError, match="6 contrast sets"):
+        extract(mixed)

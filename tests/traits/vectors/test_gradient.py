@@ -65,3 +65,12 @@ def test_the_models_verdict_moves_along_it_more_than_along_others(
     draws = np.random.default_rng(0).normal(size=(4, along.sizes["dim"]))
     others = [along.copy(data=row / np.linalg.norm(row)) for row in draws]
     assert moved(along) > 1.5 * max(moved(other) for other in others)
+
+
+def test_the_traces_of_another_set_are_refused(tiny_llama: Any, traces: xr.DataArray) -> None:
+    other = load_contrast("placebo/animal")
+    with pytest.raises(ValueError, match=r"6 of 6 groups .*honesty/\d+'.*no stories of 'pl"):
+        gradient(tiny_llama, other, traces, [1])
+    renamed = [name.replace("honesty/0", "mine/0") for name in traces["group"].values.tolist()]
+    with pytest.raises(ValueError, match=r"1 of 6 groups .*\(first: 'alignment/mine/0'"):
+        gradient(tiny_llama, HONESTY, traces.assign_coords(group=("prompt", renamed)), [1])
