@@ -18,7 +18,7 @@ from tracekit.edits.positions import Rows
 from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.model import sites
 from tracekit.storage.identity import digest
-from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.encode import ids_of, own_names
 from tracekit.transcripts.selection import AUTOMATIC
 from tracekit.transcripts.tensors import prompt_hashes, require_transcripts
 
@@ -237,8 +237,7 @@ class Amounts:
                 )
 
     def _place(self, prompt: str) -> int:
-        sampled = prompt.rpartition("#")[0]  # the k-th sample of one prompt
-        for name in (prompt, sampled):
+        for name in own_names(prompt):
             if name in self._rows:
                 return self._rows[name]
         raise InputError(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError, brief
-from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.encode import ids_of, own_names
 from tracekit.transcripts.selection import Tokens, require_tokens
 
 # of the rows that run: the traces' row, their column at each of the rows' columns, and where
@@ -78,8 +78,7 @@ class Pairing:
     def _target(self, prompt: str) -> str:
         """A run's own id, or that of the prompt that it is a sample of."""
         names = self.prompts or self.place
-        whole = prompt.rpartition("#")[0]
-        return whole if prompt not in names and whole in names else prompt
+        return next((name for name in own_names(prompt) if name in names), prompt)
 
     def _columns(self, target: str) -> tuple[int, Labels, Labels]:
         """The traces' row of a run, the run's labels, and the traces' columns for them."""

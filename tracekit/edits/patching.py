@@ -17,6 +17,7 @@ from tracekit.edits.pairing import Found, Pairing
 from tracekit.edits.positions import Rows
 from tracekit.errors import InputError, brief
 from tracekit.storage.identity import digest
+from tracekit.transcripts.encode import own_names
 from tracekit.transcripts.selection import Selection, Tokens, are_labels, recorded
 
 # where what one prompt has can be put into another: what a block adds, and the sum
@@ -145,7 +146,7 @@ class _Stored:
         return order, columns, known
 
     def _row(self, prompt: str) -> int:
-        for name in (prompt, prompt.rpartition("#")[0]):
+        for name in own_names(prompt):
             if name in self.place:
                 return self.place[name]
         raise InputError(

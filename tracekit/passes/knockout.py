@@ -20,7 +20,7 @@ from tracekit.errors import InputError
 from tracekit.model import parts
 from tracekit.model.heads import require_heads
 from tracekit.passes.capture import capture
-from tracekit.transcripts.encode import ids_hash, ids_of
+from tracekit.transcripts.encode import ids_hash, ids_of, own_names
 from tracekit.transcripts.selection import Tokens, recorded
 
 WAYS = ("zero", "mean", "resample")
@@ -173,7 +173,7 @@ class _Drawn:
 
     def _row(self, prompt: str) -> int:
         """Another row of the reference, the same one whatever it is batched with."""
-        own = (prompt, prompt.rpartition("#")[0])
+        own = own_names(prompt)
         others = [n for n, name in enumerate(self.names) if name not in own]
         drawn = hashlib.sha256(f"{self.seed}/{prompt}".encode()).digest()
         return others[int.from_bytes(drawn[:8], "big") % len(others)]

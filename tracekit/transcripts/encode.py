@@ -174,6 +174,19 @@ def ids_of(transcripts: xr.Dataset | xr.DataArray) -> list[str]:
     return [str(prompt) for prompt in transcripts["prompt"].values]
 
 
+def own_names(row: str) -> list[str]:
+    """What a row may be known by: its id, and that of the prompt that it is a sample or sweep of.
+
+    >>> own_names("a/0@2#1")
+    ['a/0@2#1', 'a/0@2', 'a/0']
+    """
+    names = [row]
+    for mark in ("#", "@"):
+        stem, found, number = names[-1].rpartition(mark)
+        names += [stem] if found and number.isdigit() else []
+    return names
+
+
 def token_texts(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
     """The text of each id within a text, escaped so that it shows as one word; empty in holes.
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 
 from tracekit.errors import InputError, brief
 from tracekit.storage.identity import digest
-from tracekit.transcripts.encode import ids_of
+from tracekit.transcripts.encode import ids_of, own_names
 from tracekit.transcripts.tensors import require_transcripts
 
 Tokens = str | slice | range | Sequence[int] | np.ndarray | xr.DataArray
@@ -201,7 +201,7 @@ class _Mask:
             )
 
     def _row(self, prompt: str) -> int:
-        for name in (prompt, prompt.rpartition("#")[0]):  # the k-th sample of one prompt
+        for name in own_names(prompt):
             if name in self.place:
                 return self.place[name]
         raise InputError(

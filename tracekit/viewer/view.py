@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tracekit.storage.files import whole
+from tracekit.transcripts.encode import own_names
 from tracekit.viewer import given
 from tracekit.viewer.packing import Scale, blocks, packed, words
 
@@ -99,7 +100,8 @@ class View:
         }
 
     def _asked(self, prompt: str) -> str:
-        return self.captions.get(prompt, "") or self.captions.get(prompt.rpartition("#")[0], "")
+        told = (self.captions.get(name, "") for name in own_names(prompt))
+        return next((one for one in told if one), "")
 
     def _rows(self, rows: int | None) -> Iterator[dict[str, Any]]:
         """Row by row, of every array in turn: its words and its numbers."""

@@ -27,7 +27,7 @@ def test_one_generation_equals_one_by_one_and_plain_hooks(
     strengths = [0.0, 8 * norm, -8 * norm]
     rows = tk.sweep(asked, strengths, direction=bank.direction)
     assert rows.sizes["prompt"] == 4 * 3 * 3
-    assert rows.prompt.values[[0, 4, -1]].tolist() == ["text/0#0", "text/0#1", "text/3#8"]
+    assert rows.prompt.values[[0, 4, -1]].tolist() == ["text/0@0", "text/0@1", "text/3@8"]
     edited = tk.steer(tiny_llama, bank[::-1], coefficient=rows.coefficient)
     together = tk.generate(edited, rows, max_new_tokens=NEW, **QUIET)
     seen = {}

@@ -140,14 +140,14 @@ def test_a_coefficient_of_another_set_is_refused(
         sweep(asked, [1.0]).coefficient,
     ):
         edited = tk.steer(tiny_llama, vector, coefficient=coefficient)
-        swept = "#" in str(coefficient.prompt.values[0])
+        swept = "@" in str(coefficient.prompt.values[0])
         own, rows = ((sweep(runs, [1.0]) if swept else runs) for runs in (asked, other))
         tk.generate(edited, own, max_new_tokens=1, progress=False)
         for run in (
             lambda e=edited, r=rows: tk.generate(e, r, max_new_tokens=1, progress=False),
             lambda e=edited, r=rows: tk.capture(e, r, [LAYER], progress=False),
         ):
-            with pytest.raises(ValueError, match=r"for a prompt 'text/3(#0)?' of other token ids"):
+            with pytest.raises(ValueError, match=r"for a prompt 'text/3(@0)?' of other token ids"):
                 run()
 
 

@@ -138,3 +138,25 @@ def test_a_row_of_a_table_is_of_one_prompt(tiny_llama):
         tk.join(runs, [{"id": "0", "kind": "harmful"}])
     named = [{"id": "harm/0", "kind": "harmful"}, {"id": "benign/0", "kind": "not"}]
     assert tk.join(runs, named).kind.values.tolist() == ["harmful", "not"]
+
+
+def test_what_is_named_by_its_prompt_acts_on_the_rows_of_a_sweep(tiny_llama):
+    rows = [tk.Prompt(f"a/{n}", text=text) for n, text in enumerate(ASKED)]
+    asked = tk.encode(tiny_llama, rows, template="raw")
+    swept = tk.sweep(asked, [0.0, 3.0])
+    vector = np.ones(tiny_llama.config.hidden_size, np.float32)
+    mask = asked.role != "pad"
+    traces = residual(tiny_llama, asked, tokens="all")
+    edits = {
+        "mask": lambda: tk.steer(tiny_llama, vector, layers=[1], coefficient=2.0, tokens=mask),
+        "amounts": lambda: tk.steer(
+            tiny_llama, vector, layers=[1], coefficient=tk.per_prompt(asked, [1.0, 2.0])
+        ),
+        "patch": lambda: tk.patch(tiny_llama, 0 * traces),
+    }
+    for name, made in edits.items():
+        edited = made()
+        alone, whole = (residual(edited, one, tokens="all").values for one in (asked, swept))
+        np.testing.assert_allclose(whole, np.concatenate([alone, alone]), atol=1e-5, err_msg=name)
+        plain = residual(tiny_llama, asked, tokens="all").values
+        assert not np.allclose(alone, plain, equal_nan=True), name
