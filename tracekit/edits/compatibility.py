@@ -13,7 +13,7 @@ from nnsight import TransformersModel
 from tracekit.errors import InputError, InputTypeError, brief
 from tracekit.model.load import origin
 from tracekit.storage.identity import tokenizer_hash, vocabulary_hash
-from tracekit.storage.provenance import read
+from tracekit.storage.provenance import source as source
 
 
 def listed(layers: Any) -> list[int] | None:
@@ -65,18 +65,6 @@ def require_fit(
             "same, which the result records."
         )
     return {"source": weights, "transfer": True, "source_model": made.get("model")}
-
-
-def source(array: xr.DataArray) -> dict[str, Any] | None:
-    """The provenance of the traces that an array goes back to; `None` when it has none.
-
-    >>> source(vectors)["depth"]
-    30
-    """
-    made: Any = read(array) if "provenance" in array.attrs else None
-    while isinstance(made, Mapping) and "weights" not in made:
-        made = made.get("source")
-    return dict(made) if isinstance(made, Mapping) else None
 
 
 def require_layers(array: xr.DataArray, layers: Sequence[int]) -> None:

@@ -62,6 +62,18 @@ def read(array: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     return json.loads(text)
 
 
+def source(array: xr.DataArray) -> dict[str, Any] | None:
+    """The provenance of the traces that an array goes back to; `None` when it has none.
+
+    >>> source(vectors)["depth"]
+    30
+    """
+    made: Any = read(array) if "provenance" in array.attrs else None
+    while isinstance(made, Mapping) and "weights" not in made:
+        made = made.get("source")
+    return dict(made) if isinstance(made, Mapping) else None
+
+
 def vectors_hash(traits: Sequence[str], layers: Sequence[int], values: np.ndarray) -> str:
     """What provenance names vectors (trait, layer, dim) by, where a capture projects on them."""
     names = digest([list(traits), list(layers)])

@@ -2,9 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from tracekit.errors import InputError
 from tracekit.storage.difference import norm
-from tracekit.storage.provenance import read, stamp
+from tracekit.storage.provenance import read, source, stamp
 from tracekit.storage.vector_files.vector_labels import require_site, site_of
 from tracekit.transcripts.pooling import RESPONSE, Poolable, Pooling, pool
 from tracekit.transcripts.selection import Tokens
@@ -168,7 +166,7 @@ def require_kin(traces: xr.DataArray, vectors: xr.DataArray) -> None:
     Raises ValueError naming both.
     """
     require_site(vectors, site_of(traces))
-    both = [_source(array) for array in (traces, vectors)]
+    both = [source(array) or {} for array in (traces, vectors)]
     for name in ("depth", "vocabulary"):
         theirs, own = (made.get(name) for made in both)
         if None not in (theirs, own) and theirs != own:
@@ -177,13 +175,6 @@ def require_kin(traces: xr.DataArray, vectors: xr.DataArray) -> None:
                 f"vectors of {both[1].get('model')} with {own!r}: their layers or tokens do not "
                 "correspond. Extract vectors from such a model."
             )
-
-
-def _source(array: xr.DataArray) -> Mapping[str, Any]:
-    made: Any = read(array) if "provenance" in array.attrs else None
-    while isinstance(made, Mapping) and "weights" not in made:
-        made = made.get("source")
-    return made if isinstance(made, Mapping) else {}
 
 
 def _dot(traces: xr.DataArray, vectors: xr.DataArray) -> xr.DataArray:

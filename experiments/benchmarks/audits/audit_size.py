@@ -184,15 +184,22 @@ def power(audited: Audited, repetitions: int, seed: int) -> list[Row]:
     return rows
 
 
+def exchanged(audited: Audited, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Labels exchanged, and the share of each answer that a span takes, edges off by a fifth."""
+    scores = audited.scores
+    label = relabellings(scores.label, scores.bias, scores.group, generator, 1)[0]
+    # a span that is off on either side covers less of the planted tokens
+    jitter = np.clip(1 - np.abs(generator.normal(0, 0.2, len(label))), 0, 1)
+    return label, audited.share * jitter
+
+
 def planted(audited: Audited, effect: float, generator: np.random.Generator) -> dict[str, bool]:
     """One run: labels exchanged, then `effect` planted at spans whose edges are jittered."""
     scores = audited.scores
-    label = relabellings(scores.label, scores.bias, scores.group, generator, 1)[0]
-    # a span that is off by a fifth on either side covers less of the planted tokens
-    jitter = np.clip(1 - np.abs(generator.normal(0, 0.2, len(label))), 0, 1)
+    label, share = exchanged(audited, generator)
     # planted along a direction u: a vector v at cosine c with it rises by c
     rise = effect * audited.token_deviation[:, None] * audited.cosines
-    moved = scores.values + (label * audited.share * jitter)[:, None, None] * rise
+    moved = scores.values + (label * share)[:, None, None] * rise
     sign = generator.choice([-1.0, 1.0], len(audited.contrasts.bias))
     part = np.clip(1 - np.abs(generator.normal(0, 0.2, len(sign))), 0, 1)
     spans = audited.contrasts.signed(sign).values + part[:, None, None] * rise

@@ -35,6 +35,7 @@ from experiments.benchmarks.audits.audit_size import (
     RESULTS,
     Audited,
     direction_of,
+    exchanged,
     finished,
     of_run,
 )
@@ -120,7 +121,7 @@ def pooled_runs(
 ) -> dict[str, bool]:
     """One run: labels exchanged, `effect` planted at tokens, and detection by each pooling."""
     audited = answers.audited
-    label, share = _exchanged(audited, generator)
+    label, share = exchanged(audited, generator)
     rise = effect * audited.token_deviation[:, None] * audited.cosines
     found = {}
     for kind, tokens in answers.tokens.items():
@@ -205,7 +206,7 @@ def _beyond_once(
 ) -> tuple[bool, bool, bool]:
     """Whether the planted trait is found, by each of `RULES`."""
     audited = planting.audited
-    label, share = _exchanged(audited, generator)
+    label, share = exchanged(audited, generator)
     rise = effect * (label * share)[:, None] * audited.token_deviation
     own = planting.means["organism"] + rise[..., None] * planting.direction
     clean = planting.means["clean"]
@@ -218,10 +219,10 @@ def _beyond_once(
     kept = np.isin(rows.bias, decided(label, rows.bias))
     rows, first = rows.rows(kept), np.isin(rows.bias[kept], list(audited.fitted))
     held = rows.rows(~first)
-    exchanged = relabellings(held.label, held.bias, held.group, generator, EXCHANGES)
+    among = relabellings(held.label, held.bias, held.group, generator, EXCHANGES)
 
     def far(values: np.ndarray) -> np.ndarray:
-        return detection.distances(values[:, kept], rows, first, audited.allowed, exchanged)
+        return detection.distances(values[:, kept], rows, first, audited.allowed, among)
 
     count = planting.traits.weights.shape[1]
     nulls = (
@@ -243,14 +244,6 @@ def _detected(audited: Audited, scores: Scores, generator: np.random.Generator) 
     parts = scores.rows(fitted & kept), scores.rows(~fitted & kept)
     found = detection.detect(*parts, audited.allowed, generator, DRAWS)
     return named(found, audited.cosines[int(found["layer"])])
-
-
-def _exchanged(audited: Audited, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Labels exchanged, and the share of each answer that a span takes, edges off by a fifth."""
-    scores = audited.scores
-    label = relabellings(scores.label, scores.bias, scores.group, generator, 1)[0]
-    jitter = np.clip(1 - np.abs(generator.normal(0, 0.2, len(label))), 0, 1)
-    return label, audited.share * jitter
 
 
 def _front(array: xr.DataArray, said: np.ndarray) -> Tokens:
